@@ -1,0 +1,131 @@
+"""Every key a run reads, with its unit, its default and its source.
+
+A config file starts from `base()` and states only what differs. Placeholders
+(`None` until set) are marked; everything else has a value that works.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+placeholder = config_dict.placeholder
+
+
+def base() -> ml_collections.ConfigDict:
+  """The defaults: DeepLabv3+ as the paper trains it on VOC (1802.02611, 4)."""
+  c = ml_collections.ConfigDict()
+  c.seed = 0  # draws parameters, data order, augmentation and dropout
+
+  c.data = ml_collections.ConfigDict()
+  c.data.name = "voc2012"  # voc2012 | cityscapes | ade20k | shapes | folder
+  c.data.root = placeholder(str)  # the data set's folder; None: searched for
+  c.data.train_split = "train_aug"  # VOC 2012 + SBD: 10,582 images
+  c.data.eval_split = "val"  # VOC 2012 val: 1,449 images
+  c.data.crop_size = (513, 513)  # (height, width) of a training crop, pixels
+  c.data.min_scale = 0.5  # random scale of the papers: 0.5 to 2.0 ...
+  c.data.max_scale = 2.0
+  c.data.scale_step = 0.25  # ... in steps of 0.25; 0 draws it continuously
+  c.data.flip = True  # left-right, with probability 1/2
+  c.data.threads = 4  # reader threads; the stream is the same for any number
+  c.data.check_images = 200  # masks looked at before step 0; 0: none
+  # data.name = "shapes" only: pictures made on the spot.
+  c.data.shapes_size = (97, 97)  # (height, width) of a made picture, pixels
+  c.data.shapes_train = 2000  # number of made training pictures
+  c.data.shapes_eval = 100  # number of made validation pictures
+
+  c.model = ml_collections.ConfigDict()
+  c.model.backbone = "xception_65"
+  c.model.depth_multiplier = 1.0  # channel factor, MobileNet only
+  c.model.output_stride = 16  # input size / feature size: 8 | 16 | 32
+  c.model.multi_grid = (1, 1, 1)  # unit rates of the last block (v3, 3.2.1)
+  c.model.head = "aspp"
+  # None: (3,6,9) at 32, (6,12,18) at 16, (12,24,36) at 8; (): no atrous branch
+  c.model.atrous_rates = placeholder(tuple)
+  c.model.image_pooling = True
+  c.model.separable = True  # the head's 3x3 convolutions
+  c.model.channels = 256  # width of every branch of the head
+  c.model.dropout = 0.1  # after the head's projection (model.py: keep 0.9)
+  c.model.decoder = ml_collections.ConfigDict()
+  c.model.decoder.kind = "concat"  # none | concat | sum
+  c.model.decoder.low_level_channels = 48  # v3+, table 1
+  c.model.decoder.convs = 2  # v3+, table 2
+  c.model.decoder.channels = 256  # v3+, table 2
+  c.model.decoder.kernel = 3  # v3+, table 2
+  c.model.decoder.separable = True
+  c.model.decoder.features = (4,)  # strides of the low-level features;
+  # (8, 4) refines at Conv3, then at Conv2 (v3+, table 2, last row)
+  c.model.decoder.output_stride = 4  # 4 or 2
+  c.model.batch_norm = ml_collections.ConfigDict()
+  c.model.batch_norm.mode = "train"  # train | frozen
+  c.model.batch_norm.group = "all"  # all | device | a number of devices, as text
+  c.model.batch_norm.decay = placeholder(float)  # None: the conventions' value
+  c.model.remat = False  # recompute Xception's middle flow in the backward pass
+  c.model.dtype = "float32"  # compute: float32 | bfloat16; parameters: float32
+  c.model.conventions = "tf_deeplab"
+
+  c.optim = ml_collections.ConfigDict()
+  c.optim.base_lr = 0.007  # at batch 16 (v3, 4.1)
+  c.optim.schedule = "poly"
+  c.optim.power = 0.9  # of the poly schedule
+  c.optim.end_lr = 0.0
+  c.optim.slow_start_steps = 0  # steps at slow_start_lr before the schedule
+  c.optim.slow_start_lr = 1e-4
+  c.optim.momentum = 0.9
+  c.optim.weight_decay = 4e-5  # dense kernels only; ResNet: 1e-4
+  c.optim.head_multiplier = 1.0  # of the lr, for head, decoder and logits
+  c.optim.bias_multiplier = 2.0  # of the lr, for convolution biases
+
+  c.train = ml_collections.ConfigDict()
+  c.train.batch_size = 16  # images per step, over all devices
+  c.train.total_steps = 30_000
+  c.train.upsample_logits = True  # False: labels down to the logits (v3, T8)
+  c.train.memory_fraction = 0.9  # of free memory that a step may claim
+
+  c.eval = ml_collections.ConfigDict()
+  c.eval.every = 2_000  # steps between evaluations while training; 0: at end
+  c.eval.max_images = 0  # of the eval split while training; 0: all of it
+  c.eval.output_stride = placeholder(int)  # None: the training one
+  c.eval.scales = (1.0,)
+  c.eval.flip = False
+  # Images are padded with the mean pixel to this (height, width), larger ones
+  # to the next multiple of 64, plus 1. None: always the latter.
+  c.eval.pad_to = placeholder(tuple)
+  c.eval.sweep = ml_collections.ConfigDict()
+  c.eval.sweep.output_strides = (16, 8)
+  c.eval.sweep.scales = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # the papers' six
+  c.eval.sweep.flip = (False, True)
+
+  c.init = ml_collections.ConfigDict()
+  c.init.workdir = placeholder(str)  # start from this run's parameters
+
+  c.checkpoint = ml_collections.ConfigDict()
+  c.checkpoint.every = 1_000  # steps
+  c.checkpoint.keep = 2  # newest ones; the best by mIoU is kept besides
+
+  c.log = ml_collections.ConfigDict()
+  c.log.every = 10  # steps between progress lines
+  return c
+
+
+def debug(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """`:debug` of any config: made-up data, a few steps, under a minute."""
+  c.data = shapes(c.data)
+  c.data.shapes_size = (65, 65)
+  c.data.shapes_train = 16
+  c.data.shapes_eval = 4
+  c.data.crop_size = (33, 33)
+  c.train.batch_size = 2
+  c.train.total_steps = 4
+  c.eval.every = 0
+  c.eval.pad_to = (65, 65)
+  c.checkpoint.every = 2
+  c.log.every = 1
+  return c
+
+
+def shapes(data: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The built-in pictures instead of a data set on disk."""
+  data.name = "shapes"
+  data.root = None
+  data.train_split = "train"
+  data.eval_split = "val"
+  return data

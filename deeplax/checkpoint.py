@@ -1,0 +1,260 @@
+"""Checkpoints of a run, and the one reader of its configuration.
+
+Orbax restores flipped bits without a word, so each finished checkpoint gets a
+`sha256.json` last; one without it, or with another sum, is passed over with a
+message and the one before is taken.
+"""
+
+import hashlib
+import json
+from typing import Any
+import warnings
+
+from etils import epath
+import grain
+import jax
+import ml_collections
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from configs import common
+from deeplax import errors
+from deeplax import logs
+from deeplax import parallel
+
+SUMS = "sha256.json"
+
+
+def load_config(workdir: epath.PathLike) -> ml_collections.ConfigDict:
+  """Return the configuration a workdir was trained with.
+
+  Raises:
+    InputError: No config.json there, or it has keys that deeplax does not know.
+  """
+  path = epath.Path(workdir) / "config.json"
+  if not path.exists():
+    raise errors.InputError(
+      f"no config.json in {workdir}. {_nearest(epath.Path(workdir))}"
+    )
+  config = common.base().lock()
+  flat = ml_collections.ConfigDict(json.loads(path.read_text()))
+  try:
+    config.update_from_flattened_dict(flatten(flat))
+  except (KeyError, TypeError, ValueError) as error:
+    raise errors.InputError(
+      f"{path} is not a configuration of this version: {error}"
+    ) from error
+  return config
+
+
+def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Return {"model.output_stride": 16, ...}; sequences as tuples."""
+  flat = {}
+  for key, value in config.items(preserve_field_references=False):
+    if isinstance(value, ml_collections.ConfigDict):
+      for inner, leaf in flatten(value).items():
+        flat[f"{key}.{inner}"] = leaf
+    else:
+      flat[key] = tuple(value) if isinstance(value, list) else value
+  return flat
+
+
+def _nearest(workdir: epath.Path) -> str:
+  """Say which runs and steps lie near a path that holds none."""
+  found = []
+  for folder in (workdir, workdir.parent):
+    if folder.is_dir():
+      for child in sorted(folder.iterdir()):
+        if (child / "checkpoints").is_dir():
+          steps = ", ".join(map(str, _steps(child / "checkpoints"))) or "none"
+          found.append(f"{child} (steps {steps})")
+  if not found:
+    return "Train first: python -m deeplax.main --config=..."
+  return "Nearest: " + "; ".join(found[:5])
+
+
+def _steps(folder: epath.Path) -> list[int]:
+  if not folder.is_dir():
+    return []
+  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+def _sums(folder: epath.Path) -> dict[str, str]:
+  """SHA-256 of every file below a checkpoint, by relative name."""
+  sums = {}
+  stack = [folder]
+  while stack:
+    for path in stack.pop().iterdir():
+      if path.is_dir():
+        stack.append(path)
+      elif path.name != SUMS:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        sums[path.relative_to(folder).as_posix()] = digest
+  return sums
+
+
+def _damage(folder: epath.Path) -> str | None:
+  """Say what is wrong with a checkpoint, or None."""
+  if not (folder / SUMS).exists():
+    return f"it has no {SUMS}: writing it was interrupted"
+  expected = json.loads((folder / SUMS).read_text())
+  actual = _sums(folder)
+  wrong = [k for k in expected if actual.get(k) != expected[k]]
+  return f"{wrong[0]} is missing or changed on disk" if wrong else None
+
+
+def sound_step(workdir: epath.PathLike, step: int | None = None) -> int | None:
+  """Return the newest undamaged step, or `step` if it is; None if there is none.
+
+  Raises:
+    InputError: `step` was asked for and does not exist or is damaged.
+  """
+  folder = epath.Path(workdir) / "checkpoints"
+  steps = _steps(folder)
+  if step is not None:
+    if step not in steps:
+      raise errors.InputError(f"no step {step} in {folder}; steps: {steps}")
+    if damage := _damage(folder / str(step)):
+      raise errors.InputError(f"checkpoint {folder / str(step)}: {damage}")
+    return step
+  for candidate in reversed(steps):
+    damage = _damage(folder / str(candidate))
+    if damage is None:
+      return candidate
+    print(f"deeplax: skipping checkpoint {folder / str(candidate)}: {damage}")
+  return None
+
+
+def best_step(workdir: epath.PathLike) -> int:
+  """Return the step with the best validation mIoU among those kept.
+
+  Raises:
+    InputError: No kept checkpoint has been evaluated.
+  """
+  folder = epath.Path(workdir) / "checkpoints"
+  scores = {}
+  for step in _steps(folder):
+    metrics = folder / str(step) / "metrics" / "metrics"
+    if metrics.exists():
+      scores[step] = json.loads(metrics.read_text())["miou"]
+  if not scores:
+    raise errors.InputError(
+      f"no evaluated checkpoint in {folder}; steps: {_steps(folder)}"
+    )
+  return max(scores, key=lambda s: (scores[s], s))
+
+
+def restore_variables(
+  workdir: epath.PathLike, step: int | str | None = None
+) -> tuple[dict[str, Any], int]:
+  """Return ({"params", "batch_stats"}, step) of a run.
+
+  Args:
+    workdir: Of a training run.
+    step: A number, "best" (by validation mIoU) or None for the newest.
+
+  Raises:
+    InputError: There is no such checkpoint; the message lists the nearest.
+  """
+  wanted = best_step(workdir) if step == "best" else step
+  assert not isinstance(wanted, str), wanted
+  found = sound_step(workdir, wanted)
+  if found is None:
+    raise errors.InputError(
+      f"no checkpoint in {epath.Path(workdir) / 'checkpoints'}. "
+      f"{_nearest(epath.Path(workdir))}. deeplax never runs on random weights"
+    )
+  folder = epath.Path(workdir) / "checkpoints" / str(found) / "state"
+  # Any device count may have written it: restore whole arrays to the host's
+  # first device, and of the state only what a model takes.
+  one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  with ocp.PyTreeCheckpointer() as reader:
+    tree = reader.metadata(folder).item_metadata.tree
+    wanted_tree = {
+      key: jax.tree.map(
+        lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=one), tree[key]
+      )
+      for key in ("params", "batch_stats")
+      if key in tree
+    }
+    restored = reader.restore(
+      folder,
+      args=ocp.args.PyTreeRestore(
+        item=wanted_tree,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(wanted_tree),
+        partial_restore=True,
+      ),
+    )
+  return {"batch_stats": {}, **restored}, found
+
+
+def _miou(metrics: dict[str, float]) -> float:
+  return metrics["miou"]
+
+
+class Checkpoints:
+  """Writes a run's checkpoints and resumes from the newest sound one."""
+
+  def __init__(self, workdir: epath.PathLike, *, keep: int):
+    self._workdir = epath.Path(workdir)
+    self._manager = ocp.CheckpointManager(
+      self._workdir / "checkpoints",
+      options=ocp.CheckpointManagerOptions(
+        # Only has the metrics written: alone it would delete the newest state.
+        best_fn=_miou,
+        preservation_policy=policies.AnyPreservationPolicy(
+          [
+            policies.LatestN(keep),
+            policies.BestN(
+              get_metric_fn=_miou,
+              n=1,
+              keep_checkpoints_without_metrics=False,
+            ),
+          ]
+        ),
+        # The sums are made of finished files.
+        enable_async_checkpointing=False,
+        cleanup_tmp_directories=True,
+      ),
+    )
+
+  def save(
+    self, step: int, state: Any, iterator: Any, *, miou: float | None = None
+  ) -> None:
+    """Write one checkpoint; when this returns it is whole and sealed."""
+    folder = self._workdir / "checkpoints" / str(step)
+    if step in self._manager.all_steps():
+      # A damaged one that the run was resumed before.
+      self._manager.delete(step)
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state),
+        data=grain.checkpoint.CheckpointSave(iterator),
+      ),
+      metrics=None if miou is None else {"miou": miou},
+    )
+    self._manager.wait_until_finished()
+    if jax.process_index() == 0:
+      logs.write_json(folder / SUMS, _sums(folder))
+
+  def restore(self, step: int, state: Any, iterator: Any, *, mesh: Any) -> Any:
+    """Return the state of `step`; sets `iterator` to where it was."""
+    sharding = parallel.replicated(mesh)
+    target = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state
+    )
+    with warnings.catch_warnings():
+      # Another device count than the writer's is fine: the target says where.
+      warnings.filterwarnings("ignore", message=".*[Ss]harding.*")
+      restored = self._manager.restore(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardRestore(target),
+          data=grain.checkpoint.CheckpointRestore(iterator),
+        ),
+      )
+    return restored["state"]
+
+  def close(self) -> None:
+    self._manager.close()

@@ -1,0 +1,23 @@
+"""The one way a command ends on wrong input: a message and exit status 2."""
+
+from collections.abc import Callable
+from functools import wraps
+import sys
+
+
+class InputError(Exception):
+  """Wrong input. The message names the value, the file and the fix."""
+
+
+def command(main: Callable[..., int | None]) -> Callable[..., None]:
+  """Wrap a command's main: InputError prints one message and exits with 2."""
+
+  @wraps(main)
+  def wrapped(*args, **kwargs):
+    try:
+      sys.exit(main(*args, **kwargs) or 0)
+    except InputError as error:
+      print(f"deeplax: {error}", file=sys.stderr)
+      sys.exit(2)
+
+  return wrapped

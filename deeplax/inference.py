@@ -1,0 +1,273 @@
+"""The one prediction function: evaluation, prediction and export all use it.
+
+Multi-scale prediction follows the reference's predict_labels_multi_scale
+(tensorflow/models research/deeplab model.py) without its second softmax.
+"""
+
+from collections import Counter
+import collections
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
+import time
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer, Shaped, UInt8
+import numpy as np
+
+from deeplax.ops import resize
+
+Images = Shaped[Array | np.ndarray, "b h w 3"]
+
+# Sides of a bucket are 64 n + 1: aligned at every output stride up to 64.
+BUCKET = 64
+
+
+def predict_probabilities(
+  model: nn.Module,
+  variables: Any,
+  images: Images,
+  scales: Sequence[float] = (1.0,),
+  flip: bool = False,
+) -> Float[Array, "b h w k"]:
+  """Return class probabilities: the mean of the softmax over scales and flips.
+
+  Args:
+    model: With a `coarse` method (logits before any resize).
+    variables: Of `model`.
+    images: Raw RGB 0..255, uint8 or float, of any size.
+    scales: Factors the images are resized by. At (1.0,) this is the papers'
+      single-scale prediction; a flip at one scale is averaged too, where the
+      reference leaves it out.
+    flip: Average with the left-right mirrored images.
+  """
+  if not scales or min(scales) <= 0:
+    raise ValueError(f"scales must be positive numbers, got {tuple(scales)}")
+  total = None
+  for scale in scales:
+    logits = _logits(model, variables, images, scale=scale, flip=flip)
+    both = jax.nn.softmax(logits, axis=-1)
+    both = both.reshape(1 + flip, images.shape[0], *both.shape[1:]).sum(0)
+    total = both if total is None else total + both
+  return total / (len(scales) * (1 + flip))
+
+
+def _logits(
+  model: nn.Module, variables: Any, images: Images, *, scale: float, flip: bool
+) -> Float[Array, "n h w k"]:
+  """Logits at the images' size; with `flip` the mirrored batch follows."""
+  size = images.shape[1:3]
+
+  def coarse(images):
+    return model.apply(variables, images, train=False, method="coarse")
+
+  images = jnp.asarray(images, jnp.float32)
+  scaled = images
+  if scale != 1.0:
+    scaled = resize.resize_bilinear(
+      images,
+      (
+        resize.scale_dimension(size[0], scale),
+        resize.scale_dimension(size[1], scale),
+      ),
+    )
+  if flip:
+    # One batch, so that the network stands in the program once.
+    scaled = jnp.concatenate([scaled, scaled[:, :, ::-1]])
+  logits = coarse(scaled).astype(jnp.float32)
+  if flip:
+    plain, mirrored = jnp.split(logits, 2)
+    logits = jnp.concatenate([plain, mirrored[:, :, ::-1]])
+  if scale < 1.0:
+    # The reference's double resize: first to the logits' size at scale 1.
+    at_one = jax.eval_shape(coarse, images).shape
+    logits = resize.resize_bilinear(logits, (at_one[1], at_one[2]))
+  return resize.resize_bilinear(logits, (size[0], size[1]))
+
+
+def bucket(
+  size: tuple[int, int], pad_to: tuple[int, int] | None = None
+) -> tuple[int, int]:
+  """Return the (height, width) an image is padded to.
+
+  Args:
+    size: Of the image.
+    pad_to: The size for all images that fit; larger ones, and all of them if
+      it is None, go to the next multiple of 64, plus 1, on each side.
+  """
+  if pad_to and size[0] <= pad_to[0] and size[1] <= pad_to[1]:
+    return (pad_to[0], pad_to[1])
+  height, width = (max(-(-(d - 1) // BUCKET), 1) * BUCKET + 1 for d in size)
+  return (height, width)
+
+
+class Pending(NamedTuple):
+  """A prediction that a device may still be working on."""
+
+  array: jax.Array
+  size: tuple[int, int]
+
+  def result(self) -> np.ndarray:
+    """Wait for it, and cut the padding off."""
+    return np.asarray(self.array)[0, : self.size[0], : self.size[1]]
+
+
+class Predictor:
+  """Predicts images of any size with one compiled program per bucket size.
+
+  An image is padded at the bottom and right with the mean pixel, as the
+  papers' numbers were made, and the prediction is cut back to its size.
+  """
+
+  def __init__(
+    self,
+    model: nn.Module,
+    variables: Any,
+    *,
+    pad_value: Sequence[float],
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    pad_to: tuple[int, int] | None = None,
+    log: Callable[[str], None] = print,
+  ):
+    """Prepare; nothing is compiled before the first image.
+
+    Args:
+      model: With a `coarse` method.
+      variables: Of `model`; arrays replicated over devices are fine.
+      pad_value: Mean pixel, RGB 0..255: it is 0 after normalisation.
+      scales: See `predict_probabilities`.
+      flip: See `predict_probabilities`.
+      pad_to: See `bucket`.
+      log: Told of each compiled size.
+    """
+    self.scales, self.flip = tuple(scales), flip
+    self._pad_value = np.asarray(pad_value, np.float32)
+    self._pad_to = pad_to
+    self._log = log
+    self._programs = {}
+    self._expected = 0
+    self.update(variables)
+
+    def probabilities(variables, image):
+      return predict_probabilities(
+        model, variables, image, scales=self.scales, flip=flip
+      )
+
+    def labels(variables, image):
+      found = probabilities(variables, image)
+      dtype = jnp.uint8 if found.shape[-1] <= 256 else jnp.uint16
+      return jnp.argmax(found, axis=-1).astype(dtype)
+
+    self._functions = {
+      "probabilities": jax.jit(probabilities),
+      "labels": jax.jit(labels),
+    }
+
+  def update(self, variables: Any) -> None:
+    """Predict with other values of the variables, without compiling again."""
+
+    def on_one_device(x: Any) -> jax.Array:
+      if isinstance(x, jax.Array):
+        return x.addressable_data(0)
+      return jnp.asarray(x)
+
+    self._variables = jax.tree.map(on_one_device, variables)
+
+  def expect(self, sizes: Iterable[tuple[int, int]]) -> int:
+    """Say which image sizes will come; returns the number of programs."""
+    self._expected = len({bucket(size, self._pad_to) for size in sizes})
+    return self._expected
+
+  def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w k"]:
+    """Return class probabilities at the image's size."""
+    return self.submit(image, kind="probabilities").result()
+
+  def labels(
+    self, image: UInt8[np.ndarray, "h w 3"]
+  ) -> Integer[np.ndarray, "h w"]:
+    """Return classes at the image's size: uint8, or uint16 past 256 classes."""
+    return self.submit(image).result()
+
+  def submit(
+    self, image: UInt8[np.ndarray, "h w 3"], *, kind: str = "labels"
+  ) -> Pending:
+    """Start a prediction and return without waiting for it.
+
+    Args:
+      image: RGB.
+      kind: "labels" (taken on the device: k times less to move) or
+        "probabilities".
+    """
+    height, width = image.shape[:2]
+    if not height or not width:
+      raise ValueError(f"image must have pixels, got {height}x{width}")
+    target = bucket((height, width), self._pad_to)
+    # float32: a mean pixel of 127.5 has no uint8.
+    padded = np.empty((1, *target, 3), np.float32)
+    padded[:] = self._pad_value.reshape(1, 1, 1, 3)
+    padded[0, :height, :width] = image
+    if (kind, target) not in self._programs:
+      self._programs[kind, target] = self._compile(kind, padded)
+    array = self._programs[kind, target](self._variables, padded)
+    return Pending(array, (height, width))
+
+  def _compile(self, kind: str, padded: np.ndarray) -> Callable[..., jax.Array]:
+    start = time.perf_counter()
+    function = self._functions[kind]
+    program = function.lower(self._variables, padded).compile()
+    seconds = time.perf_counter() - start
+    number = sum(key[0] == kind for key in self._programs) + 1
+    total = f"of at most {self._expected}" if self._expected else "so far"
+    height, width = padded.shape[1:3]
+    self._log(
+      f"compiled {height}x{width} in {seconds:.1f} s ({number} {total})"
+    )
+    return program
+
+
+@contextlib.contextmanager
+def timed(clock: Counter[str], name: str) -> Iterator[None]:
+  """Add the time spent inside to `clock[name]`, in seconds."""
+  start = time.perf_counter()
+  try:
+    yield
+  finally:
+    clock[name] += time.perf_counter() - start  # pyright: ignore
+
+
+def stream(
+  predictor: Predictor,
+  items: Iterable[dict[str, Any]],
+  *,
+  kind: str = "labels",
+  ahead: int = 1,
+  clock: Counter[str] | None = None,
+) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+  """Yield (item, prediction) in order while the device works on the next.
+
+  Args:
+    predictor: Predicts.
+    items: Dicts with "image".
+    kind: See `Predictor.submit`.
+    ahead: Images given to the device beyond the one yielded.
+    clock: Receives the seconds waited under "load" and "compute".
+  """
+  clock = Counter() if clock is None else clock
+  waiting = collections.deque()
+  iterator = iter(items)
+  while True:
+    with timed(clock, "load"):
+      item = next(iterator, None)
+    if item is not None:
+      with timed(clock, "compute"):
+        waiting.append((item, predictor.submit(item["image"], kind=kind)))
+    if not waiting:
+      return
+    if item is None or len(waiting) > ahead:
+      done, pending = waiting.popleft()
+      with timed(clock, "compute"):
+        found = pending.result()
+      yield done, found

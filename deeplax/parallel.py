@@ -1,0 +1,68 @@
+"""Devices: the per-device step mapped over all of them, and its arrays.
+
+`pmap` is what `jax.pmap` has been since JAX 0.8: jit over shard_map on a mesh
+of one axis. `check_vma=False` as there, because under the default the gradient
+of a replicated parameter arrives already summed and the step's own psum would
+count it again.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+import numpy as np
+
+AXIS = "batch"
+
+
+def mesh(devices: list[jax.Device] | None = None) -> Mesh:
+  """Return the mesh of `devices` (default: all, of every process)."""
+  devices = jax.devices() if devices is None else devices
+  # make_mesh's default, explicit axes, refuses NumPy inputs.
+  return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def pmap(step: Callable, *, mesh: Mesh, donate: bool = True) -> Any:
+  """Map `step(state, batch)`, written for one device, over the mesh.
+
+  Args:
+    step: Uses the axis name `AXIS`; must return equal values on every device.
+    mesh: Of one axis, from `mesh()`.
+    donate: Reuse the state's memory for the new state.
+
+  Returns:
+    A jitted function: replicated state, batch split along its first axis.
+  """
+  mapped = jax.shard_map(
+    step,
+    mesh=mesh,
+    in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+    out_specs=PartitionSpec(),
+    check_vma=False,
+  )
+  return jax.jit(mapped, donate_argnums=(0,) if donate else ())
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Sharding of arrays that every device holds whole."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def replicate(tree: Any, *, mesh: Mesh) -> Any:
+  """Put a host tree, equal on every process, whole on every device."""
+  return jax.device_put(tree, replicated(mesh))
+
+
+def shard(batch: dict[str, np.ndarray], *, mesh: Mesh) -> dict[str, jax.Array]:
+  """Make global arrays of this process's rows of the batch."""
+  split = NamedSharding(mesh, PartitionSpec(AXIS))
+  return {
+    key: jax.make_array_from_process_local_data(split, rows)
+    for key, rows in batch.items()
+  }
+
+
+def local(tree: Any) -> Any:
+  """Return one device's copy of a replicated tree."""
+  return jax.tree.map(lambda x: x.addressable_data(0), tree)

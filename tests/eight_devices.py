@@ -1,0 +1,96 @@
+"""Run by test_parallel in its own process: one run on one and on 8 devices."""
+
+import sys
+
+import jax
+import numpy as np
+
+from configs import common
+from deeplax import optim
+from deeplax import parallel
+from deeplax import state as state_lib
+from deeplax import train
+from deeplax.models import build
+
+BATCH, SIZE, CLASSES, STEPS = 16, (33, 33), 5, 3
+
+
+def tiny():
+  config = common.base().model
+  config.backbone = "mobilenet_v2"
+  config.depth_multiplier = 0.1
+  config.channels = 8
+  config.decoder.channels = 8
+  config.decoder.low_level_channels = 4
+  config.batch_norm.decay = 0.9
+  return config
+
+
+def batches():
+  rng = np.random.default_rng(0)
+  for _ in range(STEPS):
+    labels = rng.integers(0, CLASSES, (BATCH, *SIZE)).astype(np.uint8)
+    # Uneven: example i has i/BATCH of its rows ignored, the last one all.
+    for i in range(BATCH):
+      labels[i, : (SIZE[0] * i + BATCH - 1) // (BATCH - 1)] = 255
+    yield {
+      "image": rng.integers(0, 256, (BATCH, *SIZE, 3)).astype(np.uint8),
+      "label": labels,
+    }
+
+
+def start():
+  model = build.from_config(
+    tiny(), num_classes=CLASSES, axis_name=parallel.AXIS
+  )
+  tx = optim.build(lambda _: 0.01, momentum=0.9, weight_decay=1e-4)
+  variables = build.initial_variables(model, seed=0)
+  state = state_lib.create(variables, tx, seed=0)
+  return train.make_train_step(model, tx), state
+
+
+def by_parallel(devices):
+  mesh = parallel.mesh(devices)
+  step, state = start()
+  mapped = parallel.pmap(step, mesh=mesh)
+  state = parallel.replicate(state, mesh=mesh)
+  for batch in batches():
+    state, metrics = mapped(state, parallel.shard(batch, mesh=mesh))
+  for leaf in jax.tree.leaves(state.batch_stats):
+    copies = [np.asarray(s.data) for s in leaf.addressable_shards]
+    assert all(np.array_equal(copies[0], c) for c in copies[1:])
+  return jax.device_get((state, metrics.compute()))
+
+
+def by_jax_pmap():
+  count = jax.device_count()
+  step, state = start()
+  mapped = jax.pmap(step, axis_name=parallel.AXIS)
+  state = jax.tree.map(lambda x: np.stack([np.asarray(x)] * count), state)
+  for batch in batches():
+    split = {k: v.reshape(count, -1, *v.shape[1:]) for k, v in batch.items()}
+    state, metrics = mapped(state, split)
+  state, metrics = jax.tree.map(lambda x: x[0], (state, metrics))
+  return jax.device_get((state, metrics.compute()))
+
+
+def difference(a, b):
+  """Largest difference of two states, relative to each array's largest."""
+  return max(
+    np.max(np.abs(np.asarray(x, np.float64) - y)) / (np.max(np.abs(y)) + 1e-3)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    if np.size(x)
+  )
+
+
+if __name__ == "__main__":
+  assert jax.device_count() == 8, jax.devices()
+  eight, eight_metrics = by_parallel(jax.devices())
+  pmapped, pmapped_metrics = by_jax_pmap()
+  one, one_metrics = by_parallel(jax.devices()[:1])
+  assert int(eight.step) == STEPS
+  print("pmap", difference(eight, pmapped))
+  print("one", difference(eight, one))
+  print("losses", *(float(m["loss"]) for m in
+                    (eight_metrics, pmapped_metrics, one_metrics)))
+  sys.exit(0)

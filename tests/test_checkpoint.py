@@ -1,0 +1,126 @@
+"""Saving, sealing, passing over damage, and reading on another device count."""
+
+import json
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import common
+from deeplax import checkpoint
+from deeplax import errors
+from deeplax import logs
+from deeplax import parallel
+from deeplax import state as state_lib
+
+
+def make_state(value=0.0):
+  variables = {
+    "params": {"conv": {"kernel": jnp.full((2, 3), value)}},
+    "batch_stats": {"conv": {"mean": jnp.full((3,), value)}},
+  }
+  state = state_lib.create(variables, optax.sgd(0.1, momentum=0.9), seed=7)
+  return parallel.replicate(state, mesh=parallel.mesh())
+
+
+def make_iterator():
+  return iter(grain.MapDataset.range(100).to_iter_dataset())
+
+
+@pytest.fixture
+def run(tmp_path):
+  """A workdir with checkpoints 1..4; step 2 is the best."""
+  logs.write_json(tmp_path / "config.json", json.loads(common.base().to_json()))
+  checkpoints = checkpoint.Checkpoints(tmp_path, keep=2)
+  iterator = make_iterator()
+  for step, miou in ((1, 0.1), (2, 0.9), (3, None), (4, 0.3)):
+    next(iterator)
+    state = make_state(float(step)).replace(step=jnp.int32(step))
+    checkpoints.save(step, state, iterator, miou=miou)
+  yield tmp_path, checkpoints
+  checkpoints.close()
+
+
+def test_the_newest_two_and_the_best_are_kept(run):
+  folder, _ = run
+  kept = {p.name for p in (folder / "checkpoints").iterdir() if p.is_dir()}
+  assert kept == {"2", "3", "4"}
+
+
+def test_state_and_data_position_come_back(run):
+  _, checkpoints = run
+  iterator = make_iterator()
+  state = checkpoints.restore(
+    4, make_state(), iterator, mesh=parallel.mesh()
+  )
+  assert int(state.step) == 4
+  np.testing.assert_array_equal(state.params["conv"]["kernel"], 4.0)
+  assert next(iterator) == 4
+
+
+@pytest.mark.parametrize(("step", "value"), [(None, 4), ("best", 2), (3, 3)])
+def test_variables_are_read_without_the_optimizer(run, step, value):
+  variables, found = checkpoint.restore_variables(run[0], step)
+  assert found == value and set(variables) == {"params", "batch_stats"}
+  np.testing.assert_array_equal(variables["params"]["conv"]["kernel"], value)
+
+
+def test_a_flipped_bit_is_passed_over_with_a_message(run, capsys):
+  folder, _ = run
+  files = [
+    p
+    for p in (folder / "checkpoints" / "4" / "state").rglob("*")
+    if p.is_file()
+  ]
+  largest = max(files, key=lambda p: p.stat().st_size)
+  data = bytearray(largest.read_bytes())
+  data[len(data) // 2] ^= 1
+  largest.write_bytes(bytes(data))
+  assert checkpoint.sound_step(folder) == 3
+  assert "skipping checkpoint" in capsys.readouterr().out
+  with pytest.raises(errors.InputError, match="missing or changed on disk"):
+    checkpoint.restore_variables(folder, 4)
+
+
+def test_an_unsealed_checkpoint_is_passed_over_and_written_again(run):
+  folder, checkpoints = run
+  (folder / "checkpoints" / "4" / checkpoint.SUMS).unlink()
+  assert checkpoint.sound_step(folder) == 3
+  checkpoints.save(4, make_state(40.0), make_iterator())
+  variables, step = checkpoint.restore_variables(folder)
+  assert step == 4
+  np.testing.assert_array_equal(variables["params"]["conv"]["kernel"], 40.0)
+
+
+def test_no_checkpoint_is_an_error_that_lists_the_nearest(run, tmp_path):
+  elsewhere = run[0].parent / "other"
+  with pytest.raises(errors.InputError, match=r"steps 2, 3, 4"):
+    checkpoint.restore_variables(elsewhere)
+  with pytest.raises(errors.InputError, match="no step 9"):
+    checkpoint.restore_variables(run[0], 9)
+  with pytest.raises(errors.InputError, match=r"no config.json in .*Nearest"):
+    checkpoint.load_config(elsewhere)
+
+
+def test_the_config_comes_back_with_its_types(run):
+  config = checkpoint.load_config(run[0])
+  assert config.data.crop_size == (513, 513)
+  assert config.model.atrous_rates is None
+  assert config.is_locked
+
+
+def test_unknown_keys_of_a_config_are_refused(tmp_path):
+  text = json.loads(common.base().to_json())
+  text["model"]["outputstride"] = 8
+  logs.write_json(tmp_path / "config.json", text)
+  with pytest.raises(errors.InputError, match="outputstride"):
+    checkpoint.load_config(tmp_path)
+
+
+def test_variables_equal_on_any_device(run):
+  variables, _ = checkpoint.restore_variables(run[0])
+  leaf = jax.tree.leaves(variables)[0]
+  assert leaf.sharding.device_set == {jax.local_devices()[0]}

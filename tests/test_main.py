@@ -1,0 +1,313 @@
+"""The commands end to end, as a user runs them."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from deeplax import checkpoint
+from tests import conftest
+from tests import shared
+
+DEBUG = "--config=configs/quickstart.py:debug"
+
+
+def command(module, *arguments, **environment):
+  """Run python -m deeplax.<module>; an empty home, no data set anywhere."""
+  clean = {
+    k: v
+    for k, v in os.environ.items()
+    if k not in ("DEEPLAX_DATA", "TFDS_DATA_DIR")
+  }
+  return subprocess.run(
+    [sys.executable, "-m", f"deeplax.{module}", *map(str, arguments)],
+    cwd=conftest.ROOT,
+    env=clean | environment,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+def last_parameters(workdir):
+  variables, step = checkpoint.restore_variables(workdir)
+  return step, variables
+
+
+def assert_bitwise_equal(one, other):
+  import jax
+
+  assert one[0] == other[0]
+  jax.tree.map(np.testing.assert_array_equal, one[1], other[1])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  """A finished debug run and what it printed."""
+  workdir = tmp_path_factory.mktemp("runs") / "trained"
+  done = command("main", DEBUG, f"--workdir={workdir}")
+  assert done.returncode == 0, done.stderr[-3000:]
+  return workdir, done.stdout
+
+
+def test_training_prints_one_table_and_progress(trained):
+  workdir, printed = trained
+  for word in (
+    "data", "devices", "norm", "parameters", "Multiply-Adds", "memory",
+    "init: random (the papers start from ImageNet; expect far less)",
+    str(workdir),
+  ):  # fmt: skip
+    assert word in printed, word
+  assert re.search(
+    r"step 4/4  loss \d.*lr .*images/s  data \d+%  ETA 0 s", printed
+  )
+
+
+def test_the_workdir_holds_all_that_later_commands_need(trained):
+  workdir, _ = trained
+  names = {p.name for p in workdir.iterdir()}
+  assert names >= {
+    "config.json", "env.json", "spec.json", "metrics.jsonl", "checkpoints",
+    "eval",
+  }  # fmt: skip
+  result = json.loads(
+    (workdir / "eval" / "val-00000004-os16-s1.0.json").read_text()
+  )
+  assert 0 <= result["miou"] <= 1 and result["images"] == 4
+  assert result["init"].startswith("random")
+
+
+def test_the_same_command_again_says_finished(trained):
+  workdir, _ = trained
+  done = command("main", DEBUG, f"--workdir={workdir}")
+  assert done.returncode == 0 and "finished" in done.stdout
+
+
+def test_another_config_in_the_same_workdir_is_refused(trained):
+  workdir, _ = trained
+  done = command(
+    "main", DEBUG, f"--workdir={workdir}", "--config.optim.base_lr=0.5"
+  )
+  assert done.returncode == 2
+  assert "optim.base_lr: 0.1 there, 0.5 now" in done.stderr
+  assert "Traceback" not in done.stderr
+
+
+def test_evaluate_reads_the_workdir_alone(trained):
+  workdir, _ = trained
+  done = command("evaluate", f"--workdir={workdir}", "--output_strides=8")
+  assert done.returncode == 0, done.stderr[-3000:]
+  result = json.loads(
+    (workdir / "eval" / "val-00000004-os8-s1.0.json").read_text()
+  )
+  assert result["output_stride"] == 8
+
+
+def test_evaluation_while_training_and_later_agree(trained, tmp_path):
+  copy = tmp_path / "copy"
+  shutil.copytree(trained[0], copy)
+  path = copy / "eval" / "val-00000004-os16-s1.0.json"
+  before = json.loads(path.read_text())
+  path.unlink()
+  done = command("evaluate", f"--workdir={copy}", "--output_strides=16")
+  assert done.returncode == 0, done.stderr[-3000:]
+  after = json.loads(path.read_text())
+  assert before["miou"] == after["miou"]
+  assert before["iou"] == after["iou"]
+
+
+def test_predict_writes_masks_at_the_images_own_sizes(trained, tmp_path):
+  from PIL import Image
+
+  workdir, _ = trained
+  folder = tmp_path / "photos" / "trip"
+  folder.mkdir(parents=True)
+  Image.new("RGB", (50, 30), (200, 30, 30)).save(folder / "a.png")
+  Image.new("RGB", (31, 77), (30, 200, 30)).save(folder.parent / "b.jpg")
+  out = tmp_path / "out"
+  done = command(
+    "predict", f"--workdir={workdir}", f"--out={out}", folder.parent
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  with Image.open(out / "trip" / "a_mask.png") as mask:
+    assert mask.size == (50, 30) and mask.mode == "P"
+  with Image.open(out / "b_mask.png") as mask:
+    assert mask.size == (31, 77)
+
+
+def test_no_tensorflow_in_train_evaluate_and_predict(trained, tmp_path):
+  from PIL import Image
+
+  Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+  workdir, _ = trained
+  script = (
+    "import sys\n"
+    "from deeplax import main, evaluate, predict\n"
+    "def run(f, *argv):\n"
+    "  sys.argv = ['x', *argv]\n"
+    "  try:\n"
+    "    f()\n"
+    "  except SystemExit as stop:\n"
+    "    assert not stop.code, stop.code\n"
+    f"run(main.main, {DEBUG!r}, '--workdir={tmp_path / 'run'}')\n"
+    f"run(evaluate.main, '--workdir={workdir}')\n"
+    f"run(predict.main, '--workdir={workdir}', '--out={tmp_path / 'o'}',\n"
+    f"    {str(tmp_path / 'a.png')!r})\n"
+    "for name in ('jax', 'flax', 'optax', 'orbax.checkpoint',\n"
+    "    'tensorflow_datasets', 'ml_collections', 'clu.metrics'):\n"
+    "  assert name in sys.modules, name\n"
+    "assert 'tensorflow' not in sys.modules\n"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", script],
+    cwd=conftest.ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_killed_run_resumes_to_the_same_bits(trained, tmp_path):
+  # Slow enough to be caught between checkpoints: killed after step 3 was
+  # logged, so step 2's checkpoint is the newest.
+  arguments = [DEBUG, "--config.train.total_steps=6"]
+  whole = command("main", *arguments, f"--workdir={tmp_path / 'whole'}")
+  assert whole.returncode == 0, whole.stderr[-3000:]
+  workdir = tmp_path / "killed"
+  process = subprocess.Popen(
+    [sys.executable, "-u", "-m", "deeplax.main", *arguments,
+     f"--workdir={workdir}"],
+    cwd=conftest.ROOT,
+    stdout=subprocess.PIPE,
+    text=True,
+  )  # fmt: skip
+  assert process.stdout is not None
+  for line in process.stdout:
+    if line.startswith("step 3/"):
+      process.send_signal(signal.SIGKILL)
+      break
+  process.stdout.close()
+  assert process.wait() == -signal.SIGKILL
+  again = command("main", *arguments, f"--workdir={workdir}")
+  assert again.returncode == 0, again.stderr[-3000:]
+  assert re.search(r"resuming from step [24] of 6", again.stdout)
+  assert_bitwise_equal(
+    last_parameters(tmp_path / "whole"), last_parameters(workdir)
+  )
+  steps = [
+    json.loads(line)["step"]
+    for line in (workdir / "metrics.jsonl").read_text().splitlines()
+    if "loss" in line
+  ]
+  assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_no_data_is_told_at_once(tmp_path):
+  start = time.perf_counter()
+  done = command(
+    "main",
+    "--config=configs/v3plus_xception.py",
+    f"--workdir={tmp_path / 'run'}",
+    HOME=str(tmp_path),
+  )
+  seconds = time.perf_counter() - start
+  assert done.returncode == 2
+  for words in (
+    "tensorflow_datasets", "DEEPLAX_DATA", "VOCdevkit", "SBD", ":debug",
+    "own_data",
+  ):  # fmt: skip
+    assert words in done.stderr, words
+  assert "Traceback" not in done.stderr
+  assert not (tmp_path / "run").exists()
+  # Before JAX starts or anything compiles. Generous: other work may share
+  # the machine; the message itself takes about a second.
+  assert seconds < 60
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ([], "--config is missing"),
+    (["--config=configs/none.py"], "configs/none.py"),
+    ([DEBUG, "--config.model.output_strid=8"], "output_strid"),
+    ([DEBUG, "--config.train.total_steps", "=", "8"], "total_steps"),
+    ([DEBUG, "--confg.seed=1"], "confg"),
+    ([DEBUG, "--config.optim.base_lr=fast"], "base_lr"),
+    ([DEBUG, "train"], "unread arguments ['train']"),
+    ([DEBUG, "--config.model.output_stride=12"], "12"),
+    ([DEBUG, "--config.model.backbone=resnet"], "resnet"),
+    ([DEBUG, "--config.data.name=coco"], "coco"),
+    (["--config=configs/quickstart.py:fast"], "fast"),
+    ([DEBUG, "--config.init.workdir=runs/nowhere"], "runs/nowhere"),
+    (
+      [DEBUG, "--config.train.batch_size=1"],
+      "batch",
+    ),
+  ],
+)
+def test_misread_command_lines_end_with_one_message(
+  arguments, message, tmp_path
+):
+  done = command("main", *arguments, f"--workdir={tmp_path / 'run'}")
+  assert done.returncode == 2, done.stderr[-2000:]
+  assert message in done.stderr
+  assert "Traceback" not in done.stderr
+  assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_what_does_not_fit_exits_with_what_would(tmp_path):
+  done = command(
+    "main",
+    DEBUG,
+    "--config.train.memory_fraction=1e-7",
+    f"--workdir={tmp_path / 'run'}",
+  )
+  assert done.returncode == 2
+  assert "--config.data.crop_size=" in done.stderr
+  assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_voc_without_sbd_offers_train(tmp_path):
+  root = shared.path("data/voc_samples")
+  done = command(
+    "main",
+    "--config=configs/v3plus_xception.py",
+    f"--config.data.root={root}",
+    f"--workdir={tmp_path / 'run'}",
+  )
+  assert done.returncode == 2
+  assert "--config.data.train_split=train" in done.stderr
+
+
+@pytest.mark.slow  # 60 s: Xception-65 compiles
+def test_the_bare_command_reaches_step_1_on_voc(tmp_path):
+  root = shared.path("data/voc_samples")
+  done = command(
+    "main",
+    "--config=configs/v3plus_xception.py",
+    f"--config.data.root={root}",
+    "--config.data.train_split=train",
+    "--config.data.crop_size=(65, 65)",
+    "--config.train.batch_size=2",
+    "--config.train.total_steps=1",
+    f"--workdir={tmp_path / 'run'}",
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  assert "step 1/1" in done.stdout
+
+
+def test_every_published_page_of_help_names_its_flags():
+  for module in ("evaluate", "predict", "doctor", "check_data"):
+    done = command(module, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout.lower()
+  assert pathlib.Path(conftest.ROOT / "README.md").exists()

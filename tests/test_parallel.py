@@ -1,0 +1,43 @@
+"""The mapped step: 8 devices, one device and literal jax.pmap agree."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests import conftest
+
+
+@pytest.fixture(scope="module")
+def printed():
+  """Lines of tests/eight_devices.py, run on 8 forced CPU devices."""
+  environment = os.environ | {
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=8"
+  }
+  done = subprocess.run(
+    [sys.executable, "-m", "tests.eight_devices"],
+    cwd=conftest.ROOT,
+    env=environment,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  return dict(line.split(" ", 1) for line in done.stdout.splitlines())
+
+
+def test_eight_devices_equal_literal_pmap(printed):
+  # The same program in two spellings: sums may be ordered differently.
+  assert float(printed["pmap"]) < 1e-5
+
+
+def test_eight_devices_equal_one_with_uneven_ignored_pixels(printed):
+  # Sums over 16 examples against sums of 8 sums, through three updates.
+  assert float(printed["one"]) < 1e-3
+
+
+def test_losses_agree(printed):
+  losses = [float(x) for x in printed["losses"].split()]
+  np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
