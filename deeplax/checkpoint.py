@@ -7,6 +7,7 @@ message and the one before is taken.
 
 import hashlib
 import json
+import logging
 from typing import Any
 import warnings
 
@@ -188,6 +189,13 @@ def restore_variables(
   return {"batch_stats": {}, **restored}, found
 
 
+class _NoMetricsIsFine(logging.Filter):
+  """Drops Orbax's warning at checkpoints that were not evaluated."""
+
+  def filter(self, record: logging.LogRecord) -> bool:
+    return "Requested `tracked_metric`" not in record.getMessage()
+
+
 def _miou(metrics: dict[str, float]) -> float:
   return metrics["miou"]
 
@@ -196,6 +204,7 @@ class Checkpoints:
   """Writes a run's checkpoints and resumes from the newest sound one."""
 
   def __init__(self, workdir: epath.PathLike, *, keep: int):
+    logging.getLogger("absl").addFilter(_NoMetricsIsFine())
     self._workdir = epath.Path(workdir)
     self._manager = ocp.CheckpointManager(
       self._workdir / "checkpoints",

@@ -63,7 +63,7 @@ def run(
   if warning := doctor.accelerator_warning():
     say(f"deeplax: {warning}")
   folder = epath.Path(workdir)
-  compilation_cache(folder)
+  inference.compilation_cache(folder)
   refuse_other_run(config, folder)
 
   with input_errors():
@@ -100,7 +100,7 @@ def run(
   say(f"init: {init_text(config)}")
   variables = initial_variables(config, model, spec)
   state = state_lib.create(variables, tx, seed=config.seed)
-  step_fn, needed, seconds = compile_step(config, model, tx, state, mesh, say)
+  step_fn, needed = compile_step(config, model, tx, state, mesh, say)
   table = overview(
     config,
     workdir=workdir,
@@ -184,12 +184,6 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
       signal.signal(number, handler)
 
 
-def compilation_cache(folder: epath.Path) -> None:
-  """Keep compiled programs in the workdir, unless JAX was told another place."""
-  if jax.config.jax_compilation_cache_dir is None:
-    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
-
-
 def init_text(config: ml_collections.ConfigDict) -> str:
   """Say where the parameters come from; stands in the results too."""
   return config.init.workdir or RANDOM_INIT
@@ -238,8 +232,8 @@ def compile_step(
   state: state_lib.State,
   mesh: jax.sharding.Mesh,
   say: Callable[..., None],
-) -> tuple[Any, int, float]:
-  """Return (compiled step, bytes one device needs, seconds it took)."""
+) -> tuple[Any, int]:
+  """Return (compiled step, bytes that one device needs for it)."""
   batch, devices = config.train.batch_size, mesh.size
   if batch % devices:
     raise errors.InputError(
@@ -283,7 +277,7 @@ def compile_step(
     + use.output_size_in_bytes
     - use.alias_size_in_bytes
   )
-  return compiled, needed, seconds
+  return compiled, needed
 
 
 def memory_available(mesh: jax.sharding.Mesh) -> int:
@@ -396,7 +390,7 @@ def write_run_files(
 ) -> None:
   """Write config.json, spec.json, env.json and parameters.txt."""
   logs.write_json(folder / "config.json", json.loads(config.to_json()))
-  logs.write_json(folder / "spec.json", json.loads(spec.to_json()))
+  logs.write_json(folder / "spec.json", spec.to_json())
   logs.write_json(folder / "env.json", environment())
   text = parameter_overview.get_parameter_overview(params)
   (folder / "parameters.txt").write_text(text + "\n")
@@ -448,15 +442,17 @@ def evaluator(
   def measure(state: state_lib.State, step: int) -> float:
     predictor.variables = parallel.local(state.variables)
     result = evaluate.evaluate(
-      predictor, source, max_images=config.eval.max_images
+      predictor,
+      source,
+      max_images=config.eval.max_images,
+      progress=say,
+      threads=config.data.threads,
+      step=step,
+      output_stride=stride,
+      scales=list(config.eval.scales),
+      flip=config.eval.flip,
+      init=init_text(config),
     )
-    result |= {
-      "step": step,
-      "output_stride": stride,
-      "scales": list(config.eval.scales),
-      "flip": config.eval.flip,
-      "init": init_text(config),
-    }
     if jax.process_index() == 0:
       evaluate.write(folder, config.data.eval_split, result)
     say(f"step {step}: mIoU {result['miou']:.4f} on {result['images']} images")

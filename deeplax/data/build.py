@@ -1,0 +1,195 @@
+"""From `config.data` to a source: finds the data, or says how to get it.
+
+Looked up in data.root if it is given, else in $DEEPLAX_DATA, $TFDS_DATA_DIR and
+~/tensorflow_datasets. Each may hold the published tree of a data set or
+<name>/<version> as TensorFlow Datasets prepares it.
+"""
+
+import os
+import pathlib
+from typing import Any
+
+import grain
+
+from deeplax import errors
+from deeplax.data import files
+from deeplax.data import folder
+from deeplax.data import loader
+from deeplax.data import shapes
+from deeplax.data import sources
+from deeplax.data import spec as spec_lib
+from deeplax.data import transforms
+
+# An ml_collections.ConfigDict, whose attributes it types as a union of all.
+Config = Any
+
+FOLDER = "folder"
+NAMES = (*sources.TREES, "shapes", FOLDER)
+
+_ROOT = "--config.data.root"
+_HELP = """\
+To see it work now, without data: add :debug to the configuration, for example
+  python -m deeplax.main --config=configs/v3plus_xception.py:debug
+For your own images: configs/own_data.py says how to lay them out."""
+
+
+def source(data: Config, split: str) -> files.Source:
+  """Return `split` of the data set that `config.data` names.
+
+  Raises:
+    InputError: It is not there: where it was looked for and how to get it.
+  """
+  _check_name(data.name)
+  if data.name == "shapes":
+    images = {"train": data.shapes_train, "val": data.shapes_eval}
+    return shapes.Shapes(
+      split, images=images.get(split, 1), size=data.shapes_size
+    )
+  if data.name == FOLDER:
+    return folder.source(_folder_root(data), split)
+  tree = sources.TREES[data.name]
+  for _, root in _places(data):
+    if root is None:
+      continue
+    if path := tree.find(root):
+      return tree.read(path, split)
+    if found := sources.prepared(root, spec_lib.SPECS[data.name], split):
+      return found
+  raise errors.InputError(_missing(data, tree.what, tree.get))
+
+
+def spec(data: Config) -> spec_lib.Spec:
+  """Return the classes of the data set that `config.data` names."""
+  _check_name(data.name)
+  if data.name == FOLDER:
+    return folder.spec(_folder_root(data))
+  return spec_lib.SPECS[data.name]
+
+
+def train_loader(
+  config: Config,
+  source: files.Source,
+  *,
+  pad_value: tuple[float, float, float],
+  process_index: int = 0,
+  process_count: int = 1,
+) -> grain.DatasetIterator[loader.Batch]:
+  """Return the endless batches of a run.
+
+  Args:
+    config: The whole configuration.
+    source: Of the training split.
+    pad_value: For pixels outside an image: the backbone's mean pixel, rounded.
+    process_index: Of this process.
+    process_count: How many share a batch.
+  """
+  data = config.data
+  augmentation = transforms.Augmentation(
+    crop_size=data.crop_size,
+    pad_value=pad_value,
+    min_scale=data.min_scale,
+    max_scale=data.max_scale,
+    scale_step=data.scale_step,
+    flip=data.flip,
+  )
+  if not 0 < data.min_scale <= data.max_scale or data.scale_step < 0:
+    raise errors.InputError(
+      f"data.min_scale {data.min_scale}, max_scale {data.max_scale}, "
+      f"scale_step {data.scale_step}: need 0 < min <= max and step >= 0"
+    )
+  if len(data.crop_size) != 2 or min(data.crop_size) < 1:
+    raise errors.InputError(
+      f"data.crop_size {data.crop_size} is no (height, width), like (513, 513)"
+    )
+  return loader.train(
+    source,
+    augmentation,
+    seed=config.seed,
+    batch_size=config.train.batch_size,
+    threads=data.threads,
+    process_index=process_index,
+    process_count=process_count,
+  )
+
+
+def at(root: pathlib.Path, split: str) -> files.Source:
+  """Return `split` of whatever data set lies in `root`, told by its files.
+
+  Raises:
+    InputError: There is none.
+  """
+  if (root / folder.CLASSES).is_file():
+    return folder.source(root, split)
+  for name, tree in sources.TREES.items():
+    if path := tree.find(root):
+      return tree.read(path, split)
+    if found := sources.prepared(root, spec_lib.SPECS[name], split):
+      return found
+  if (root / "images").is_dir():
+    return folder.source(root, split)  # says that classes.json is missing
+  kinds = ", ".join(tree.what for tree in sources.TREES.values())
+  raise errors.InputError(
+    f"no data set in {root}: looked for {folder.CLASSES} beside images/ and "
+    f"labels/, {kinds}, and <name>/<version> prepared by TFDS"
+  )
+
+
+def _check_name(name: str) -> None:
+  if name not in NAMES:
+    raise errors.InputError(f"data.name {name!r} not in {sorted(NAMES)}")
+
+
+def _places(
+  data: Config,
+) -> list[tuple[str, pathlib.Path | None]]:
+  """Return (what it is called, folder or None) of each place to look in.
+
+  A given root is the only place: falling back to another would train on data
+  that was not asked for.
+  """
+  if data.root:
+    return [(_ROOT, pathlib.Path(data.root).expanduser())]
+  places: list[tuple[str, pathlib.Path | None]] = [(_ROOT, None)]
+  for variable in ("DEEPLAX_DATA", "TFDS_DATA_DIR"):
+    value = os.environ.get(variable)
+    path = pathlib.Path(value).expanduser() if value else None
+    places.append((f"${variable}", path))
+  home = pathlib.Path("~/tensorflow_datasets")
+  return [*places, (str(home), home.expanduser())]
+
+
+def _folder_root(data: Config) -> pathlib.Path:
+  """Return the root of own data: a place that has classes.json or images/."""
+  places = _places(data)
+  for _, root in places:
+    if root and (
+      (root / folder.CLASSES).exists() or (root / "images").is_dir()
+    ):
+      return root
+  what = f"a folder with {folder.CLASSES}, images/ and labels/"
+  raise errors.InputError(
+    _missing(data, what, (f"give your own folder: {_ROOT}=DIR",))
+  )
+
+
+def _missing(data: Config, what: str, get: tuple[str, ...]) -> str:
+  """Say where a data set was looked for and how to get it."""
+  lines = [f"no {data.name} data. Looked for {what}"]
+  if data.name != FOLDER:
+    lines[0] += f", or {data.name}/<version> prepared by TFDS,"
+  lines[0] += " in"
+  for name, root in _places(data):
+    if root is None:
+      lines.append(f"  {name} (not set)")
+    else:
+      state = "is not there" if root.is_dir() else "no such folder"
+      shown = name if str(root) == name else f"{name} = {root}"
+      lines.append(f"  {shown} ({state})")
+  lines.append("To get it:")
+  lines += [f"  {i}. {text}" for i, text in enumerate(get, start=1)]
+  if data.name != FOLDER:
+    lines.append(
+      f"Then {_ROOT}=DIR, or export DEEPLAX_DATA=DIR, DIR being the folder "
+      f"that holds {what}."
+    )
+  return "\n".join([*lines, _HELP])

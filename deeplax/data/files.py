@@ -1,0 +1,268 @@
+"""Read pairs of image and mask files as a source of training examples.
+
+A source has `spec`, `len()` and `source[i] -> {"image", "label", "name"}`:
+image uint8 RGB, label uint8 with classes 0 to k-1 and 255 = ignored. Reading is
+thread-safe. Images may be of any kind, turned upright by their EXIF tag; masks
+keep their numbers: a palette PNG is read as indices, never as colours.
+"""
+
+from collections.abc import Mapping, Sequence
+import io
+import pathlib
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+import PIL
+from PIL import Image
+from PIL import ImageOps
+
+from deeplax import errors
+from deeplax.data import spec as spec_lib
+
+# What a number that is no class becomes inside: neither a class nor ignored,
+# so that training counts it and stops (255 would hide it).
+ILLEGAL = 254
+MAX_CLASSES = 254
+
+# 1 bit, palette, grey, 16 bit, 32 bit: the modes that hold numbers.
+_MASK_MODES = ("1", "P", "L", "I;16", "I;16B", "I;16L", "I")
+
+
+Example = dict[str, Any]  # image and label: np.ndarray; name: str
+
+
+@runtime_checkable
+class Source(Protocol):
+  """What training and evaluation read."""
+
+  @property
+  def spec(self) -> spec_lib.Spec: ...
+
+  @property
+  def split(self) -> str: ...
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int) -> Example: ...
+
+
+class Encoded(NamedTuple):
+  """One example as it is stored, for the label check."""
+
+  image: bytes
+  label: bytes
+  image_file: str
+  label_file: str
+
+
+class Pair(NamedTuple):
+  """The name of an example and its two files."""
+
+  name: str
+  image: pathlib.Path
+  label: pathlib.Path
+
+
+def label_table(values: Mapping[int, int]) -> np.ndarray:
+  """Return the 256 entries that map a file's number to deeplax's label.
+
+  Args:
+    values: Number in the file -> class or 255; all others become illegal.
+  """
+  table = np.full(256, ILLEGAL, np.uint8)
+  for value, label in values.items():
+    table[value] = label
+  return table
+
+
+def plain_table(num_classes: int, ignore_label: int | None = 255) -> np.ndarray:
+  """Return the table of masks that hold the class itself, or `ignore_label`."""
+  values = {i: i for i in range(num_classes)}
+  if ignore_label is not None:
+    values[ignore_label] = spec_lib.IGNORE_LABEL
+  return label_table(values)
+
+
+def apply_table(raw: np.ndarray, table: np.ndarray) -> np.ndarray:
+  """Map a mask's numbers, 8 bit or wider, to labels."""
+  if raw.dtype == np.uint8:
+    return table[raw]
+  legal = (raw >= 0) & (raw < 256)
+  return np.where(legal, table[np.where(legal, raw, 0)], np.uint8(ILLEGAL))
+
+
+class Decoded:
+  """Turns encoded examples into arrays; subclasses say where they lie."""
+
+  def __init__(self, spec: spec_lib.Spec, split: str, table: np.ndarray):
+    self.spec = spec
+    self.split = split
+    self.table = table
+
+  def __len__(self) -> int:
+    raise NotImplementedError
+
+  def name(self, index: int) -> str:
+    raise NotImplementedError
+
+  def encoded(self, index: int) -> Encoded:
+    raise NotImplementedError
+
+  def __getitem__(self, index: int) -> Example:
+    return {**self.decoded(self.encoded(index)), "name": self.name(index)}
+
+  def decoded(self, item: Encoded) -> Example:
+    """Return image and label as arrays."""
+    image = decode_image(item.image, item.image_file)
+    raw = decode_label(item.label, item.label_file)
+    check_sizes(item, image.shape[:2], raw.shape)
+    return {"image": image, "label": apply_table(raw, self.table)}
+
+
+class Files(Decoded):
+  """Pairs of files on disk."""
+
+  def __init__(
+    self,
+    spec: spec_lib.Spec,
+    split: str,
+    table: np.ndarray,
+    pairs: Sequence[Pair],
+  ):
+    super().__init__(spec, split, table)
+    self.pairs = pairs
+
+  def __len__(self) -> int:
+    return len(self.pairs)
+
+  def name(self, index: int) -> str:
+    return self.pairs[index].name
+
+  def encoded(self, index: int) -> Encoded:
+    pair = self.pairs[index]
+    return Encoded(
+      _read(pair.image), _read(pair.label), str(pair.image), str(pair.label)
+    )
+
+
+def _read(path: pathlib.Path) -> bytes:
+  try:
+    return path.read_bytes()
+  except OSError as error:
+    raise errors.InputError(
+      f"{path} cannot be read ({error.strerror}): restore the file, or take "
+      "its pair out of the data set"
+    ) from error
+
+
+def decode_image(data: bytes, file: str) -> np.ndarray:
+  """Decode any picture to RGB uint8 [h, w, 3], upright.
+
+  OpenCV reads JPEG at half of Pillow's time and to the same numbers, scales
+  16 bit down where Pillow clips, and refuses a file that was cut off.
+
+  Raises:
+    InputError: It is no whole picture.
+  """
+  image = None
+  if data:
+    array = np.frombuffer(data, np.uint8)
+    image = cv2.imdecode(array, cv2.IMREAD_COLOR_RGB)
+  if image is None:
+    raise errors.InputError(
+      f"{file} is not a whole picture ({len(data)} bytes): it may be cut off "
+      "or of an unknown kind. Replace it, or take it out of the data set"
+    )
+  return image
+
+
+def decode_label(data: bytes, file: str) -> np.ndarray:
+  """Decode a mask to its numbers: [h, w], uint8 or wider.
+
+  Raises:
+    InputError: It is no mask: JPEG, colours, or unreadable.
+  """
+  try:
+    with Image.open(io.BytesIO(data)) as mask:
+      if mask.format in ("JPEG", "MPO"):
+        raise errors.InputError(
+          f"{file} is a JPEG: its compression changes labels near every edge, "
+          "which cannot be undone. Save masks as PNG from where they were made"
+        )
+      if mask.mode not in _MASK_MODES:
+        raise errors.InputError(_colored(mask, file))
+      ImageOps.exif_transpose(mask, in_place=True)
+      raw = np.asarray(mask)
+  except (OSError, SyntaxError, PIL.UnidentifiedImageError) as error:
+    raise errors.InputError(
+      f"{file} is not a readable mask ({error}). Masks are PNGs of one number "
+      "per pixel: replace it, or take its pair out of the data set"
+    ) from error
+  return raw.astype(np.uint8) if raw.dtype == np.bool_ else raw
+
+
+def _colored(mask: Image.Image, file: str) -> str:
+  """Say what is wrong with a mask of colours, and how to mend it."""
+  start = f"{file} has {len(mask.getbands())} channels (mode {mask.mode})"
+  channels = np.asarray(mask.convert("RGB"))
+  if (channels[..., :1] == channels).all():
+    return (
+      f"{start}, all three alike: keep one of them, "
+      'PIL.Image.open(file).convert("RGB").getchannel(0).save(file)'
+    )
+  colors = np.unique(channels.reshape(-1, 3), axis=0)
+  shown = ", ".join(str(tuple(int(v) for v in c)) for c in colors[:4])
+  return (
+    f"{start} and holds colours ({shown}{', ...' if len(colors) > 4 else ''}); "
+    "a mask holds one number per pixel, the class. Replace each colour by its "
+    'class index and save with PIL.Image.fromarray(index.astype("uint8"))'
+    ".save(file); a palette PNG (mode P) is read as indices and is fine"
+  )
+
+
+def image_size(data: bytes, file: str) -> tuple[tuple[int, int], bool]:
+  """Return ((height, width), was turned by EXIF) from a picture's header."""
+  try:
+    with Image.open(io.BytesIO(data)) as image:
+      width, height = image.size
+      # Orientations 5 to 8 of tag 274 exchange rows and columns.
+      turned = image.getexif().get(274, 1) >= 5
+  except (OSError, SyntaxError) as error:
+    raise errors.InputError(
+      f"{file} is not a readable picture ({error}): replace it, or take it "
+      "out of the data set"
+    ) from error
+  return ((width, height) if turned else (height, width)), turned
+
+
+def check_sizes(
+  item: Encoded, image: tuple[int, ...], label: tuple[int, ...]
+) -> None:
+  """Refuse a mask that does not cover its image.
+
+  Raises:
+    InputError: The sizes differ.
+  """
+  if tuple(image) == tuple(label):
+    return
+  text = (
+    f"{item.label_file} is {label[0]}x{label[1]} (height x width) but "
+    f"{item.image_file} is {image[0]}x{image[1]}"
+  )
+  if tuple(label) == (image[1], image[0]):
+    turned = image_size(item.image, item.image_file)[1]
+    if turned:
+      text += (
+        ": the photo is stored on its side with an EXIF orientation and shown "
+        "upright, the mask was drawn without it. Turn the mask like the photo, "
+        "or save the photo upright (PIL.ImageOps.exif_transpose) and label that"
+      )
+    else:
+      text += ": rows and columns are exchanged. Transpose the mask"
+  else:
+    text += (
+      ". Make the mask at the image's size; if it must be resized, then with "
+      "the nearest neighbour only"
+    )
+  raise errors.InputError(text)

@@ -1,0 +1,180 @@
+"""Own data: a folder of images, a folder of masks, and classes.json.
+
+  images/<split>/a.jpg      any picture; sub-folders are fine
+  labels/<split>/a.png      one number per pixel: the class, or ignore_label
+  classes.json              {"names": ["road", "car"], "ignore_label": 255}
+
+classes.json may also have "palette" (one [r, g, b] per class; made by the VOC
+rule otherwise) and "label_map" for masks that hold other numbers than the
+class, for example {"255": 1}. `"ignore_label": null` means that none is used.
+"""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from deeplax import errors
+from deeplax.data import files
+from deeplax.data import spec as spec_lib
+
+CLASSES = "classes.json"
+_KEYS = {
+  *("names", "palette", "ignore_label", "label_map"),  # read
+  *("dataset", "splits", "ignore_color", "note"),  # for people
+}
+_IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+_EXAMPLE = '{"names": ["background", "cat"], "ignore_label": 255}'
+
+
+def spec(root: pathlib.Path) -> spec_lib.Spec:
+  """Return the classes of the data set in `root`."""
+  return _classes(root)[0]
+
+
+def source(root: pathlib.Path, split: str) -> files.Files:
+  """Return the pairs of `split`.
+
+  Raises:
+    InputError: classes.json or the folders are not as they must be.
+  """
+  found, table = _classes(root)
+  return files.Files(found, split, table, _pairs(root, split))
+
+
+def splits(root: pathlib.Path) -> list[str]:
+  """Return the names of the folders below images/."""
+  folder = root / "images"
+  if not folder.is_dir():
+    return []
+  return sorted(p.name for p in folder.iterdir() if p.is_dir())
+
+
+def _classes(root: pathlib.Path) -> tuple[spec_lib.Spec, np.ndarray]:
+  """Read classes.json: the spec, and the table of the masks' numbers."""
+  path = root / CLASSES
+  try:
+    obj = json.loads(path.read_text())
+  except OSError as error:
+    raise errors.InputError(
+      f"no {path}: write one that names the classes in the order of their "
+      f"numbers, for example {_EXAMPLE}"
+    ) from error
+  except ValueError as error:
+    raise errors.InputError(
+      f"{path} is not JSON ({error}); for example {_EXAMPLE}"
+    ) from error
+  try:
+    return _parse(obj, root.resolve().name)
+  except (TypeError, ValueError) as error:
+    raise errors.InputError(f"{path}: {error}") from error
+
+
+def _parse(obj: Any, name: str) -> tuple[spec_lib.Spec, np.ndarray]:
+  if not isinstance(obj, dict) or "names" not in obj:
+    raise ValueError(f'has no "names"; for example {_EXAMPLE}')
+  if unknown := sorted(obj.keys() - _KEYS):
+    raise ValueError(f"unknown keys {unknown}; known are {sorted(_KEYS)}")
+  names = obj["names"]
+  if not isinstance(names, list) or not all(
+    isinstance(n, str) and n for n in names
+  ):
+    raise ValueError(f'"names" is {names!r}, not a list of texts')
+  if not 1 <= len(names) <= files.MAX_CLASSES:
+    raise ValueError(f"{len(names)} names, not 1 to {files.MAX_CLASSES}")
+  ignore = obj.get("ignore_label", spec_lib.IGNORE_LABEL)
+  if ignore is not None and not _is_byte(ignore):
+    raise ValueError(f'"ignore_label" is {ignore!r}, not 0 to 255 or null')
+  values = {i: i for i in range(len(names))}
+  values |= _label_map(obj.get("label_map", {}), len(names))
+  if ignore is not None:
+    if values.get(ignore, spec_lib.IGNORE_LABEL) != spec_lib.IGNORE_LABEL:
+      raise ValueError(
+        f'"ignore_label" {ignore} is also the number of the class '
+        f"{names[values[ignore]]!r}: take {ignore} out of the classes, or set "
+        '"ignore_label" to a number that the masks do not use, or to null'
+      )
+    values[ignore] = spec_lib.IGNORE_LABEL
+  palette = obj.get("palette") or spec_lib.color_map(len(names))
+  for color in palette:
+    if len(color) != 3 or not all(_is_byte(v) for v in color):
+      raise ValueError(f'"palette" has {color!r}, not [0..255, 0..255, 0..255]')
+  found = spec_lib.Spec(
+    name=name,
+    class_names=tuple(names),
+    palette=tuple((r, g, b) for r, g, b in palette),
+  )
+  return found, files.label_table(values)
+
+
+def _label_map(obj: Any, num_classes: int) -> dict[int, int]:
+  """Read {"number in the masks": class}."""
+  if not isinstance(obj, dict):
+    raise ValueError(f'"label_map" is {obj!r}, not like {{"255": 1}}')
+  result = {}
+  for key, label in obj.items():
+    if not key.isdecimal() or int(key) > 255:
+      raise ValueError(f'"label_map" has the key {key!r}, not "0" to "255"')
+    if not _is_byte(label) or label not in {*range(num_classes), 255}:
+      raise ValueError(
+        f'"label_map" maps {key} to {label!r}, not to a class 0 to '
+        f"{num_classes - 1} or 255 (ignored)"
+      )
+    result[int(key)] = label
+  return result
+
+
+def _is_byte(value: Any) -> bool:
+  return type(value) is int and 0 <= value <= 255
+
+
+def _pairs(root: pathlib.Path, split: str) -> list[files.Pair]:
+  """Match images and masks by their path without the suffix."""
+  have = splits(root)
+  if split not in have:
+    raise errors.InputError(
+      f"no split {split!r}: {root / 'images'} has {have or 'no folders'}. Make "
+      f"images/{split} and labels/{split}, or name one that exists"
+    )
+  images = _by_stem(root / "images" / split)
+  labels = _by_stem(root / "labels" / split)
+  if not images:
+    raise errors.InputError(
+      f"{root / 'images' / split} holds no picture ({', '.join(_IMAGES)})"
+    )
+  _refuse_single(images, labels, root / "labels" / split, "mask")
+  _refuse_single(labels, images, root / "images" / split, "image")
+  return [files.Pair(k, images[k], labels[k]) for k in sorted(images)]
+
+
+def _by_stem(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Return {path below the folder without suffix: file} of all pictures."""
+  result: dict[str, pathlib.Path] = {}
+  for path in sorted(folder.rglob("*")):
+    if path.suffix.lower() not in _IMAGES or path.name.startswith("."):
+      continue
+    key = path.relative_to(folder).with_suffix("").as_posix()
+    if key in result:
+      raise errors.InputError(
+        f"{result[key]} and {path} differ in their suffix only: images and "
+        "masks are matched by the name before it. Rename or remove one"
+      )
+    result[key] = path
+  return result
+
+
+def _refuse_single(
+  have: dict[str, pathlib.Path],
+  other: dict[str, pathlib.Path],
+  folder: pathlib.Path,
+  what: str,
+) -> None:
+  """Refuse files without a partner of the same name in `folder`."""
+  single = sorted(have.keys() - other.keys())
+  if single:
+    raise errors.InputError(
+      f"{have[single[0]]} has no {what} {folder / single[0]}.* "
+      f"({len(single)} of {len(have)} files). Both must have the same name "
+      "before the suffix: add or rename it, or take the file out"
+    )

@@ -1,0 +1,112 @@
+"""Batches for training and examples for evaluation, read by Grain's threads.
+
+The stream depends on the seed and nothing else: example i of the endless
+stream is drawn with (seed, i), whatever reads it. The global batch holds the
+same examples in the same order for any number of threads or processes.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+import cv2
+import grain
+import numpy as np
+
+from deeplax import errors
+from deeplax.data import files
+from deeplax.data import transforms
+
+Batch = dict[str, np.ndarray]
+
+# Examples in the stream. Grain's own endless repeat overflows when a batch
+# holds one image: its length goes through a float.
+_ENDLESS = 1 << 48
+
+
+def train(
+  source: files.Source,
+  augmentation: transforms.Augmentation,
+  *,
+  seed: int,
+  batch_size: int,
+  threads: int,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> grain.DatasetIterator[Batch]:
+  """Return this process's endless part of the global batches.
+
+  Process p holds rows p * n to (p + 1) * n - 1, n = batch_size / processes. The
+  iterator's state is one number, the same on every process.
+
+  Args:
+    source: Of examples.
+    augmentation: What is done to each of them.
+    seed: Of the order and the augmentation.
+    batch_size: Over all processes.
+    threads: That read ahead; 0 reads when asked.
+    process_index: Of this process.
+    process_count: How many share a batch.
+
+  Raises:
+    InputError: The batch does not divide, or there is nothing to read.
+  """
+  if batch_size < 1 or batch_size % process_count:
+    raise errors.InputError(
+      f"train.batch_size {batch_size} is not a multiple of the "
+      f"{process_count} processes"
+    )
+  if not len(source):
+    raise errors.InputError("the training split holds no images")
+  data = (
+    grain.MapDataset.source(source)
+    .seed(seed)
+    .shuffle()
+    .repeat(_ENDLESS // len(source) + 1)
+    .random_map(partial(_augment, settings=augmentation))
+    .batch(batch_size // process_count)
+  )
+  local = data[process_index::process_count]
+  # A thread makes a whole batch, so one batch ahead per thread keeps all busy.
+  return iter(local.to_iter_dataset(_options(threads, ahead=threads)))
+
+
+def _augment(
+  example: files.Example,
+  rng: np.random.Generator,
+  *,
+  settings: transforms.Augmentation,
+) -> Batch:
+  image, label = transforms.augment(
+    example["image"], example["label"], rng, settings
+  )
+  return {"image": image, "label": label}
+
+
+def examples(
+  source: files.Source,
+  *,
+  threads: int,
+  max_images: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[files.Example]:
+  """Iterate over the examples in order, once, reading a few ahead.
+
+  Args:
+    source: Of examples.
+    threads: That read ahead; 0 reads when asked.
+    max_images: Stop after the first so many; 0 reads all.
+    process_index: Of this process, which reads every process_count-th.
+    process_count: How many share the work.
+  """
+  count = min(max_images, len(source)) if max_images else len(source)
+  data = grain.MapDataset.source(source)[:count][process_index::process_count]
+  return iter(data.to_iter_dataset(_options(threads, ahead=2 * threads)))
+
+
+def _options(threads: int, *, ahead: int) -> grain.ReadOptions:
+  if threads < 0:
+    raise errors.InputError(f"data.threads {threads}: give 0 or more")
+  # Grain's threads are the parallelism: OpenCV's own would only compete.
+  cv2.setNumThreads(1)
+  return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)

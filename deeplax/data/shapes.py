@@ -1,0 +1,218 @@
+"""Pictures made on the spot: something to learn where there is no data.
+
+Discs, rings, boxes and triangles on textured ground. Colours are random per
+object, so none tells a class. Disc, ring, triangle, small and big box differ
+by shape and extent alone; the disc, the striped and the dotted disc by texture
+alone, whose period is longer than the 7 pixels that three 3x3 convolutions see.
+Picture i depends on (seed, split, i) only.
+"""
+
+import dataclasses
+import math
+
+import cv2
+import numpy as np
+
+from deeplax import errors
+from deeplax.data import files
+from deeplax.data import spec as spec_lib
+
+SPLITS = ("train", "val")
+
+DISC, RING, SMALL_BOX, BIG_BOX, TRIANGLE, STRIPED, DOTTED = range(1, 8)
+
+# Half diameter (discs, ring, triangle's circumcircle) or half side (boxes), in
+# pixels. Random scaling by 0.75 to 1.25 keeps the two boxes apart.
+_RADII = {
+  DISC: (10, 16),
+  RING: (10, 16),
+  SMALL_BOX: (5, 7),
+  BIG_BOX: (14, 20),
+  TRIANGLE: (13, 19),
+  STRIPED: (11, 17),
+  DOTTED: (11, 17),
+}
+_PERIOD = (8.0, 10.0)  # of stripes and dots, in pixels
+_AREA_PER_OBJECT = 97 * 97 / 6
+_SUBPIXEL = 4  # bits of a drawn coordinate after the point
+
+
+@dataclasses.dataclass(frozen=True)
+class Placed:
+  """An object: class, centre, radius (as in _RADII), turn in radians."""
+
+  label: int
+  x: float
+  y: float
+  radius: float
+  turn: float
+
+  @property
+  def reach(self) -> float:
+    """Of the circle around it."""
+    box = self.label in (SMALL_BOX, BIG_BOX)
+    return self.radius * (math.sqrt(2) if box else 1)
+
+
+class Shapes:
+  """A seeded split of made-up pictures.
+
+  Attributes:
+    images: How many.
+    size: (height, width) of each, pixels.
+    seed: Of the pictures; the training seed does not change them.
+  """
+
+  spec = spec_lib.SHAPES
+
+  def __init__(
+    self, split: str, *, images: int, size: tuple[int, int], seed: int = 0
+  ):
+    if split not in SPLITS:
+      raise errors.InputError(f"no split {split!r} of shapes: {list(SPLITS)}")
+    if images < 1 or min(size) < 1:
+      raise errors.InputError(
+        f"shapes: {images} pictures of {size}: give at least 1 of 1x1"
+      )
+    self.split = split
+    self.size = (int(size[0]), int(size[1]))
+    self._images = images
+    self._seed = seed
+
+  def __len__(self) -> int:
+    return self._images
+
+  def __getitem__(self, index: int) -> files.Example:
+    if not 0 <= index < self._images:
+      raise IndexError(f"picture {index} of {self._images}")
+    rng = np.random.default_rng(
+      [self._seed, SPLITS.index(self.split), int(index)]
+    )
+    image, base = _ground(rng, self.size)
+    label = np.zeros(self.size, np.uint8)
+    for item in _place(rng, self.size):
+      _draw(rng, image, label, item, base)
+    name = f"{self.split}_{index:05d}"
+    image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return {"image": image, "label": label, "name": name}
+
+
+def _ground(
+  rng: np.random.Generator, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+  """Return soft blobs between two colours under grain, and the mean colour."""
+  h, w = size
+  colors = rng.uniform(40, 215, (2, 3)).astype(np.float32)
+  cells = rng.random((h // 16 + 2, w // 16 + 2), dtype=np.float32)
+  blobs = cv2.resize(cells, (w, h), interpolation=cv2.INTER_CUBIC)[..., None]
+  image = colors[0] + blobs * (colors[1] - colors[0])
+  image += 14 * rng.standard_normal((h, w, 1), dtype=np.float32)
+  return image, colors.mean(axis=0)
+
+
+def _place(rng: np.random.Generator, size: tuple[int, int]) -> list[Placed]:
+  """Draw objects that do not touch, big ones first so that they find room."""
+  h, w = size
+  count = max(1, round(h * w / _AREA_PER_OBJECT))
+  labels = rng.permutation(len(_RADII))[np.arange(count) % len(_RADII)] + 1
+  drawn = [
+    Placed(
+      label=int(label),
+      x=0.0,
+      y=0.0,
+      radius=rng.uniform(*_RADII[int(label)]),
+      turn=rng.uniform(0, 2 * math.pi),
+    )
+    for label in labels
+  ]
+  placed: list[Placed] = []
+  for item in sorted(drawn, key=lambda d: -d.reach):
+    reach = item.reach
+    # A part of an object may lie outside the picture.
+    room = (max(w - 1 - 1.4 * reach, 0), max(h - 1 - 1.4 * reach, 0))
+    for x, y in (0.7 * reach + rng.random((12, 2)) * room).tolist():
+      if all(
+        math.hypot(x - o.x, y - o.y) > reach + o.reach + 3 for o in placed
+      ):
+        placed.append(dataclasses.replace(item, x=x, y=y))
+        break
+  return placed
+
+
+def _draw(
+  rng: np.random.Generator,
+  image: np.ndarray,
+  label: np.ndarray,
+  item: Placed,
+  ground: np.ndarray,
+) -> None:
+  """Paint one object into image and label, inside its own window only."""
+  h, w = label.shape
+  reach = math.ceil(item.reach) + 3
+  x0, y0 = max(int(item.x) - reach, 0), max(int(item.y) - reach, 0)
+  x1, y1 = min(int(item.x) + reach + 1, w), min(int(item.y) + reach + 1, h)
+  window = np.s_[y0:y1, x0:x1]
+  x, y = item.x - x0, item.y - y0
+  cover = _outline((y1 - y0, x1 - x0), item, x, y)
+  color = _color(rng, ground)
+  if item.label in (STRIPED, DOTTED):
+    yy, xx = np.mgrid[0 : y1 - y0, 0 : x1 - x0].astype(np.float32)
+    marks = _marks(rng, xx - x, yy - y, dotted=item.label == DOTTED)
+    color = color + marks[..., None] * (_color(rng, color) - color)
+  alpha = cover[..., None] * np.float32(1 / 255)
+  image[window] += alpha * (color - image[window])
+
+  inside = (cover > 127).astype(np.uint8)
+  kernel = np.ones((3, 3), np.uint8)
+  border = cv2.dilate(inside, kernel) - cv2.erode(inside, kernel)
+  target = label[window]
+  target[inside == 1] = item.label
+  # One pixel on either side of an outline belongs to neither, as in VOC.
+  target[border == 1] = spec_lib.IGNORE_LABEL
+
+
+def _outline(
+  size: tuple[int, int], item: Placed, x: float, y: float
+) -> np.ndarray:
+  """Return how much of each pixel the object covers, 0 to 255."""
+  cover = np.zeros(size, np.uint8)
+  unit = 1 << _SUBPIXEL
+
+  def circle(radius: float, value: int) -> None:
+    center = (round(x * unit), round(y * unit))
+    cv2.circle(
+      cover, center, round(radius * unit), value, -1, cv2.LINE_AA, _SUBPIXEL
+    )
+
+  corners = {SMALL_BOX: 4, BIG_BOX: 4, TRIANGLE: 3}.get(item.label)
+  if corners:
+    angles = item.turn + np.arange(corners) * (2 * math.pi / corners)
+    points = np.stack([np.cos(angles), np.sin(angles)], axis=1) * item.reach
+    points = np.rint((points + [x, y]) * unit).astype(np.int32)
+    cv2.fillConvexPoly(cover, points, 255, cv2.LINE_AA, _SUBPIXEL)
+  else:
+    circle(item.radius, 255)
+  if item.label == RING:
+    circle(item.radius * 0.5, 0)
+  return cover
+
+
+def _color(rng: np.random.Generator, other: np.ndarray) -> np.ndarray:
+  """Draw a colour that is easily told from `other`."""
+  colors = rng.uniform(20, 235, (8, 3)).astype(np.float32)
+  far = np.abs(colors - other).max(axis=1)
+  return colors[int(np.argmax(far > 90))]
+
+
+def _marks(
+  rng: np.random.Generator, x: np.ndarray, y: np.ndarray, *, dotted: bool
+) -> np.ndarray:
+  """Return 1 on stripes or dots and 0 between them, at a random turn."""
+  turn, phase = rng.uniform(0, 2 * math.pi, 2)
+  wave = 2 * math.pi / rng.uniform(*_PERIOD)
+  c, s = math.cos(turn) * wave, math.sin(turn) * wave
+  along = np.sin(c * x + s * y + phase)
+  if not dotted:
+    return np.clip(0.5 + 2 * along, 0, 1)
+  across = np.sin(c * y - s * x + phase)
+  return np.clip(2 * (along + across) - 0.5, 0, 1)

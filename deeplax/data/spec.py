@@ -1,0 +1,186 @@
+"""What a data set is: class names, colours, ignore label, split sizes.
+
+Knows nothing of files and nothing of the rest of deeplax; a workdir keeps a
+spec as JSON, so that predicting needs no data.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+IGNORE_LABEL = (
+  255  # in every label that a source returns, whatever the files say
+)
+
+Color = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+  """A data set's classes.
+
+  Attributes:
+    name: For example voc2012.
+    class_names: By label; unique, because results are keyed by them.
+    palette: One (red, green, blue) per class.
+    ignore_label: Of labels inside deeplax; sources map the files' own to it.
+    splits: (split, number of images) as published; may be empty.
+  """
+
+  name: str
+  class_names: tuple[str, ...]
+  palette: tuple[Color, ...]
+  ignore_label: int = IGNORE_LABEL
+  splits: tuple[tuple[str, int], ...] = ()
+
+  def __post_init__(self):
+    if len(self.palette) != len(self.class_names):
+      raise ValueError(
+        f"{self.name}: {len(self.palette)} colours for "
+        f"{len(self.class_names)} classes: give one per class"
+      )
+    if len(set(self.class_names)) != len(self.class_names):
+      raise ValueError(f"{self.name}: class names repeat: {self.class_names}")
+
+  @property
+  def num_classes(self) -> int:
+    return len(self.class_names)
+
+  def to_json(self) -> dict[str, Any]:
+    """Return what `from_json` reads: only dicts, lists, text and numbers."""
+    return {
+      "name": self.name,
+      "class_names": list(self.class_names),
+      "palette": [list(color) for color in self.palette],
+      "ignore_label": self.ignore_label,
+      "splits": dict(self.splits),
+    }
+
+  @classmethod
+  def from_json(cls, obj: Mapping[str, Any]) -> "Spec":
+    return cls(
+      name=obj["name"],
+      class_names=tuple(obj["class_names"]),
+      palette=tuple((r, g, b) for r, g, b in obj["palette"]),
+      ignore_label=obj["ignore_label"],
+      splits=tuple(obj["splits"].items()),
+    )
+
+
+def color_map(count: int) -> tuple[Color, ...]:
+  """Return the PASCAL VOC colours 0 to count - 1, which follow a rule.
+
+  Bits 0, 3, 6 of the label are the high bits of red, 1, 4, 7 of green and
+  2, 5 of blue (VOCdevkit, VOClabelcolormap.m).
+  """
+
+  def channel(label: int, first: int) -> int:
+    return sum((label >> 3 * j + first & 1) << 7 - j for j in range(3))
+
+  return tuple(
+    (channel(i, 0), channel(i, 1), channel(i, 2)) for i in range(count)
+  )
+
+
+def _names(text: str) -> tuple[str, ...]:
+  return tuple(" ".join(name.split()) for name in text.split(","))
+
+
+def _colors(text: str) -> tuple[Color, ...]:
+  triples = (bytes.fromhex(word) for word in text.split())
+  return tuple((r, g, b) for r, g, b in triples)
+
+
+VOC2012 = Spec(
+  name="voc2012",
+  class_names=_names("""
+    background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat,
+    chair, cow, diningtable, dog, horse, motorbike, person, pottedplant,
+    sheep, sofa, train, tvmonitor"""),
+  palette=color_map(21),
+  # SBD adds 9,118 masks to train: 10,582 (Hariharan et al. 2011).
+  splits=(
+    ("train", 1464),
+    ("train_aug", 10582),
+    ("val", 1449),
+    ("trainval", 2913),
+  ),
+)
+
+# The 19 trainIds of cityscapesScripts, helpers/labels.py.
+CITYSCAPES = Spec(
+  name="cityscapes",
+  class_names=_names("""
+    road, sidewalk, building, wall, fence, pole, traffic light, traffic
+    sign, vegetation, terrain, sky, person, rider, car, truck, bus, train,
+    motorcycle, bicycle"""),
+  palette=_colors("""
+    804080 f423e8 464646 66669c be9999 999999 faaa1e dcdc00 6b8e23 98fb98
+    4682b4 dc143c ff0000 00008e 000046 003c64 005064 0000e6 770b20"""),
+  splits=(("train", 2975), ("val", 500), ("test", 1525)),
+)
+
+# objectInfo150.csv and color150.mat, first word of each name; the first of its
+# two screens is the door.
+ADE20K = Spec(
+  name="ade20k",
+  class_names=_names("""
+    wall, building, sky, floor, tree, ceiling, road, bed, windowpane,
+    grass, cabinet, sidewalk, person, earth, door, table, mountain, plant,
+    curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror,
+    rug, field, armchair, seat, fence, desk, rock, wardrobe, lamp,
+    bathtub, railing, cushion, base, box, column, signboard, chest,
+    counter, sand, sink, skyscraper, fireplace, refrigerator, grandstand,
+    path, stairs, runway, case, pool, pillow, screen door, stairway,
+    river, bridge, bookcase, blind, coffee, toilet, flower, book, hill,
+    bench, countertop, stove, palm, kitchen, computer, swivel, boat, bar,
+    arcade, hovel, bus, towel, light, truck, tower, chandelier, awning,
+    streetlight, booth, television, airplane, dirt, apparel, pole, land,
+    bannister, escalator, ottoman, bottle, buffet, poster, stage, van,
+    ship, fountain, conveyer, canopy, washer, plaything, swimming, stool,
+    barrel, basket, waterfall, tent, bag, minibike, cradle, oven, ball,
+    food, step, tank, trade, microwave, pot, animal, bicycle, lake,
+    dishwasher, screen, blanket, sculpture, hood, sconce, vase, traffic,
+    tray, ashcan, fan, pier, crt, plate, monitor, bulletin, shower,
+    radiator, glass, clock, flag"""),
+  palette=_colors("""
+    787878 b47878 06e6e6 503232 04c803 787850 8c8c8c cc05ff e6e6e6 04fa07
+    e005ff ebff07 96053d 787846 08ff33 ff0652 8fff8c ccff04 ff3307 cc4603
+    0066c8 3de6fa ff0633 0b66ff ff0747 ff09e0 0907e6 dcdcdc ff095c 7009ff
+    08ffd6 07ffe0 ffb806 0aff47 ff290a 07ffff e0ff08 6608ff ff3d06 ffc207
+    ff7a08 00ff14 ff0829 ff0599 0633ff eb0cff a09614 00a3ff 8c8c8c fa0a0f
+    14ff00 1fff00 ff1f00 ffe000 99ff00 0000ff ff4700 00ebff 00adff 1f00ff
+    0bc8c8 ff5200 00fff5 003dff 00ff70 00ff85 ff0000 ffa300 ff6600 c2ff00
+    008fff 33ff00 0052ff 00ff29 00ffad 0a00ff adff00 00ff99 ff5c00 ff00ff
+    ff00f5 ff0066 ffad00 ff0014 ffb8b8 001fff 00ff3d 0047ff ff00cc 00ffc2
+    00ff52 000aff 0070ff 3300ff 00c2ff 007aff 00ffa3 ff9900 00ff0a ff7000
+    8fff00 5200ff a3ff00 ffeb00 08b8aa 8500ff 00ff5c b800ff ff001f 00b8ff
+    00d6ff ff0070 5cff00 00e0ff 70e0ff 46b8a0 a300ff 9900ff 47ff00 ff00a3
+    ffcc00 ff008f 00ffeb 85ff00 ff00eb f500ff ff007a fff500 0abed4 d6ff00
+    00ccff 1400ff ffff00 0099ff 0029ff 00ffcc 2900ff 29ff00 ad00ff 00f5ff
+    4700ff 7a00ff 00ffb8 005cff b8ff00 0085ff ffd600 19c2c2 66ff00 5c00ff"""),
+  splits=(("train", 20210), ("val", 2000)),
+)
+
+# The 11 classes of SegNet (1511.00561), at 480x360.
+CAMVID = Spec(
+  name="camvid",
+  class_names=_names("""
+    Sky, Building, Pole, Road, Pavement, Tree, SignSymbol, Fence, Car,
+    Pedestrian, Bicyclist"""),
+  palette=_colors("""
+    808080 800000 c0c080 804080 3c28de 808000 c08080 404080 400080 404000
+    0080c0"""),
+  splits=(("train", 367), ("val", 101), ("test", 233)),
+)
+
+# Made by deeplax.data.shapes.
+SHAPES = Spec(
+  name="shapes",
+  class_names=_names("""
+    background, disc, ring, small box, big box, triangle, striped disc,
+    dotted disc"""),
+  palette=color_map(8),
+)
+
+SPECS = {s.name: s for s in (VOC2012, CITYSCAPES, ADE20K, CAMVID, SHAPES)}

@@ -1,0 +1,191 @@
+"""What training does to an image and its label, as the reference does it.
+
+Scale, pad at the bottom and right, crop, flip, in this order (tensorflow/models
+deeplab, input_preprocess.py). Pure NumPy and OpenCV; images are [h, w, 3] of
+any kind of number, labels [h, w]; sizes are (height, width).
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from deeplax.data import spec as spec_lib
+
+Size = tuple[int, int]
+Window = tuple[int, int, int, int]  # top, left, height, width
+
+
+class Augmentation(NamedTuple):
+  """The settings of `augment`.
+
+  Attributes:
+    crop_size: (height, width) of the result.
+    pad_value: Per channel, for what lies outside the image; an image of bytes
+      takes it rounded (127.5 becomes 128).
+    min_scale: Of the random scale.
+    max_scale: Of the random scale.
+    scale_step: Between the scales to choose from; 0 draws any between them.
+    flip: Whether to mirror half of the examples.
+  """
+
+  crop_size: Size
+  pad_value: tuple[float, float, float]
+  min_scale: float = 0.5
+  max_scale: float = 2.0
+  scale_step: float = 0.25
+  flip: bool = True
+
+
+def random_scale(
+  rng: np.random.Generator,
+  *,
+  min_scale: float,
+  max_scale: float,
+  scale_step: float,
+) -> float:
+  """Draw a scale: one of min, min + step, ..., max, or any for step 0.
+
+  Raises:
+    ValueError: The limits are not 0 < min <= max.
+  """
+  if not 0 < min_scale <= max_scale or scale_step < 0:
+    raise ValueError(
+      f"scales {min_scale} to {max_scale} by {scale_step}: need "
+      "0 < min_scale <= max_scale and scale_step >= 0"
+    )
+  if min_scale == max_scale:
+    return min_scale
+  if scale_step == 0:
+    return float(rng.uniform(min_scale, max_scale))
+  count = int((max_scale - min_scale) / scale_step + 1)
+  return float(rng.choice(np.linspace(min_scale, max_scale, count)))
+
+
+def scaled_size(size: Size, scale: float) -> Size:
+  """Return the size after scaling: int(d * scale), as the reference."""
+  return max(int(size[0] * scale), 1), max(int(size[1] * scale), 1)
+
+
+def resize(
+  image: np.ndarray, size: Size, window: Window | None = None
+) -> np.ndarray:
+  """Resize bilinearly with aligned corners.
+
+  Args:
+    image: [h, w, c].
+    size: Of the whole result.
+    window: The part of the result to compute; all of it by default.
+  """
+  top, left, height, width = window or (0, 0, *size)
+  if size == image.shape[:2]:
+    return image[top : top + height, left : left + width]
+  y, x = _step(image.shape[0], size[0]), _step(image.shape[1], size[1])
+  # The pixels that the window reads: OpenCV's 16 bit coordinates and its
+  # float32 positions then see small numbers, however large the image is.
+  y0, x0 = int(top * y), int(left * x)
+  y1 = int((top + height - 1) * y) + 2
+  x1 = int((left + width - 1) * x) + 2
+  matrix = np.array([[x, 0, left * x - x0], [0, y, top * y - y0]])
+  return cv2.warpAffine(
+    image[y0:y1, x0:x1],
+    matrix,
+    (width, height),
+    flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+    borderMode=cv2.BORDER_REPLICATE,
+  )
+
+
+def resize_labels(
+  label: np.ndarray, size: Size, window: Window | None = None
+) -> np.ndarray:
+  """Resize by the nearest neighbour with aligned corners; as `resize`."""
+  top, left, height, width = window or (0, 0, *size)
+  if size == label.shape:
+    return label[top : top + height, left : left + width]
+  rows = _nearest(label.shape[0], size[0])[top : top + height]
+  columns = _nearest(label.shape[1], size[1])[left : left + width]
+  return label[rows[:, None], columns[None, :]]
+
+
+def _step(old: int, new: int) -> float:
+  """Return the distance of two new pixels in old ones."""
+  return (old - 1) / (new - 1) if new > 1 else 0.0
+
+
+def _nearest(old: int, new: int) -> np.ndarray:
+  """Return the old pixel of each new one; halves go up, as TensorFlow's."""
+  positions = np.arange(new, dtype=np.float32) * np.float32(_step(old, new))
+  return np.minimum((positions + np.float32(0.5)).astype(np.int64), old - 1)
+
+
+def pad(
+  image: np.ndarray,
+  label: np.ndarray,
+  *,
+  size: Size,
+  pad_value: tuple[float, float, float],
+) -> tuple[np.ndarray, np.ndarray]:
+  """Pad at the bottom and right to at least `size`; labels with 255."""
+  h, w = label.shape
+  big = (max(h, size[0]), max(w, size[1]))
+  if big == (h, w):
+    return image, label
+  value = np.asarray(pad_value)
+  if image.dtype == np.uint8:
+    value = np.rint(value)
+  padded = np.empty((*big, 3), image.dtype)
+  padded[:h, :w] = image
+  padded[h:] = value.astype(image.dtype)
+  padded[:h, w:] = value.astype(image.dtype)
+  padded_label = np.full(big, spec_lib.IGNORE_LABEL, label.dtype)
+  padded_label[:h, :w] = label
+  return padded, padded_label
+
+
+def crop(
+  image: np.ndarray, label: np.ndarray, window: Window
+) -> tuple[np.ndarray, np.ndarray]:
+  """Cut a window out."""
+  top, left, height, width = window
+  part = np.s_[top : top + height, left : left + width]
+  return image[part], label[part]
+
+
+def flip(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Mirror left and right."""
+  return image[:, ::-1], label[:, ::-1]
+
+
+def augment(
+  image: np.ndarray,
+  label: np.ndarray,
+  rng: np.random.Generator,
+  settings: Augmentation,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Scale, pad, crop and flip at random.
+
+  Only the pixels of the crop are computed: the result is that of the four
+  steps one after the other, at a fraction of the time and memory.
+  """
+  scale = random_scale(
+    rng,
+    min_scale=settings.min_scale,
+    max_scale=settings.max_scale,
+    scale_step=settings.scale_step,
+  )
+  size = scaled_size((label.shape[0], label.shape[1]), scale)
+  height, width = settings.crop_size
+  top = int(rng.integers(max(size[0] - height, 0) + 1))
+  left = int(rng.integers(max(size[1] - width, 0) + 1))
+  window = (top, left, min(height, size[0]), min(width, size[1]))
+  image = resize(image, size, window)
+  label = resize_labels(label, size, window)
+  # Padding lies at the bottom and right, where a crop reaches only if the
+  # scaled image is smaller than the crop, and then the crop starts at 0.
+  image, label = pad(
+    image, label, size=settings.crop_size, pad_value=settings.pad_value
+  )
+  if settings.flip and rng.random() < 0.5:
+    image, label = flip(image, label)
+  return np.ascontiguousarray(image), np.ascontiguousarray(label)

@@ -1,0 +1,153 @@
+"""Mean intersection over union, counted over a whole data set.
+
+The reference counts one confusion matrix over all images and averages over the
+classes with a non-zero union (tensorflow/models research/deeplab eval.py, by
+tf.metrics.mean_iou). Averaging per image or per batch gives other numbers.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Integer
+import numpy as np
+
+Matrix = Integer[np.ndarray, "k k"]
+
+# Confusions kept in `scores`: at most so many, each at least such a share.
+MAX_CONFUSIONS = 10
+MIN_CONFUSION = 0.01
+
+
+def count(
+  labels: Integer[np.ndarray, "*n"],
+  predictions: Integer[np.ndarray, "*n"],
+  num_classes: int,
+  ignore_label: int | None = 255,
+) -> Matrix:
+  """Count pixels by true class (rows) and predicted class (columns).
+
+  Args:
+    labels: True classes; pixels of `ignore_label` are not counted.
+    predictions: Predicted classes.
+    num_classes: Background included.
+    ignore_label: None counts every pixel.
+
+  Raises:
+    ValueError: A label or a prediction is no class: a silent wrong count would
+      be a wrong mIoU.
+  """
+  valid = np.ones(labels.shape, bool)
+  if ignore_label is not None:
+    valid = labels != ignore_label
+  # int64 before the product: uint8 * 21 wraps around.
+  truth = labels[valid].astype(np.int64)
+  predicted = predictions[valid].astype(np.int64)
+  for name, values in (("labels", truth), ("predictions", predicted)):
+    if values.size and (values.min() < 0 or values.max() >= num_classes):
+      bad = np.unique(values[(values < 0) | (values >= num_classes)])
+      raise ValueError(
+        f"{name} have values {bad[:8].tolist()} but num_classes={num_classes} "
+        f"allows 0..{num_classes - 1} (and {ignore_label} = ignore in labels)"
+      )
+  pairs = np.bincount(truth * num_classes + predicted, minlength=num_classes**2)
+  return pairs.reshape(num_classes, num_classes).astype(np.int64)
+
+
+def add(matrix: Matrix, other: Matrix) -> Matrix:
+  """Add the counts of two sets of pixels."""
+  return matrix + other
+
+
+def scores(matrix: Matrix, class_names: Sequence[str]) -> dict[str, Any]:
+  """Turn a confusion matrix into the numbers of the papers, as fractions.
+
+  Args:
+    matrix: Of `count`, added over the data set.
+    class_names: One for each row, all different.
+
+  Returns:
+    miou: Mean over classes with a non-zero union.
+    iou: By class name; None where the class is neither there nor predicted.
+    pixel_accuracy: Share of pixels that are right.
+    mean_accuracy: Mean recall over the classes in the ground truth.
+    pixel_share: By class name, (share of true pixels, of predicted pixels).
+    confusions: [(share, true name, predicted name), ...], largest first: this
+      share of the true class was predicted as the other.
+  """
+  names = list(class_names)
+  if len(names) != len(matrix) or len(set(names)) != len(names):
+    raise ValueError(
+      f"class_names must be {len(matrix)} different names, got {names}"
+    )
+  total = int(matrix.sum())
+  if not total:
+    raise ValueError("no pixel was counted: every label is the ignore label")
+  right = np.diagonal(matrix)
+  true, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
+  union = true + predicted - right
+  iou = right / np.maximum(union, 1)
+  recall = right / np.maximum(true, 1)
+  return {
+    "miou": float(iou[union > 0].mean()),
+    "iou": {
+      name: float(iou[i]) if union[i] else None for i, name in enumerate(names)
+    },
+    "pixel_accuracy": float(right.sum() / total),
+    "mean_accuracy": float(recall[true > 0].mean()),
+    "pixel_share": {
+      name: (float(true[i] / total), float(predicted[i] / total))
+      for i, name in enumerate(names)
+    },
+    "confusions": _confusions(matrix, names),
+  }
+
+
+def _confusions(
+  matrix: Matrix, names: list[str]
+) -> list[tuple[float, str, str]]:
+  shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+  np.fill_diagonal(shares, 0.0)
+  order = np.argsort(-shares, axis=None, kind="stable")[:MAX_CONFUSIONS]
+  pairs = [divmod(int(i), len(names)) for i in order]
+  return [
+    (float(shares[i, j]), names[i], names[j])
+    for i, j in pairs
+    if shares[i, j] >= MIN_CONFUSION
+  ]
+
+
+def table(scores: dict[str, Any], class_names: Sequence[str]) -> str:
+  """Lay the scores out for reading, the worst class last.
+
+  Args:
+    scores: Of `scores`.
+    class_names: The rows to show.
+  """
+  iou, share = scores["iou"], scores["pixel_share"]
+  # Classes that are neither there nor predicted stand at the end.
+  rows = sorted(
+    class_names, key=lambda n: -1.0 if iou[n] is None else iou[n], reverse=True
+  )
+  width = max(len("class"), *(len(name) for name in rows))
+  lines = [f"{'class':<{width}}     IoU   of pixels   predicted"]
+  for name in rows:
+    value = "absent" if iou[name] is None else f"{iou[name]:.1%}"
+    true, predicted = share[name]
+    lines.append(
+      f"{name:<{width}}  {value:>6}  {true:>10.2%}  {predicted:>10.2%}"
+    )
+  lines.append(
+    f"mIoU {scores['miou']:.2%}   pixel accuracy {scores['pixel_accuracy']:.2%}"
+    f"   mean accuracy {scores['mean_accuracy']:.2%}"
+  )
+  if scores["confusions"]:
+    lines.append("most confused: " + "; ".join(in_words(scores, limit=5)))
+  return "\n".join(lines)
+
+
+def in_words(scores: dict[str, Any], *, limit: int = 5) -> list[str]:
+  """Return the top confusions as "23% of sheep called cow"."""
+  return [
+    f"{share:.0%} of {true} called {predicted}"
+    for share, true, predicted in scores["confusions"][:limit]
+  ]

@@ -1,0 +1,263 @@
+"""From `config.model` to a network: the one reader of that ConfigDict."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+import zlib
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from deeplax.models import conventions
+from deeplax.models import cost
+from deeplax.models import decoder as decoder_lib
+from deeplax.models import deeplab
+from deeplax.models import heads
+from deeplax.models import layers
+from deeplax.models import mobilenet
+from deeplax.models import resnet
+from deeplax.models import xception
+
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
+  "mobilenet_v2": mobilenet.MobileNetV2,
+  "resnet_v1_50": partial(resnet.ResNet, depth=50, stem="plain"),
+  "resnet_v1_50_beta": partial(resnet.ResNet, depth=50, stem="beta"),
+  "resnet_v1_101": partial(resnet.ResNet, depth=101, stem="plain"),
+  "resnet_v1_101_beta": partial(resnet.ResNet, depth=101, stem="beta"),
+  "xception_41": partial(xception.Xception, depth=41),
+  "xception_65": partial(xception.Xception, depth=65),
+  "xception_71": partial(xception.Xception, depth=71),
+}
+HEADS = ("aspp",)
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+# research/deeplab g3doc/faq.md, question 5.
+ATROUS_RATES = {32: (3, 6, 9), 16: (6, 12, 18), 8: (12, 24, 36)}
+LOW_LEVEL_STRIDES = (2, 4, 8)
+DECODER_STRIDES = (2, 4)
+
+
+def from_config(
+  config: ml_collections.ConfigDict,
+  *,
+  num_classes: int,
+  axis_name: str | None = None,
+  output_stride: int | None = None,
+) -> deeplab.DeepLab:
+  """Return the network that `config.model` describes.
+
+  Args:
+    config: The `model` part of a configuration.
+    num_classes: Background included.
+    axis_name: Of the mapped axis of devices; None outside one.
+    output_stride: Another one than the configuration's. The parameters are
+      the same for every output stride; atrous rates follow it.
+
+  Raises:
+    ValueError: Naming the key, the value and what is allowed.
+  """
+  row = conventions.get(config.conventions)
+  layers.check_one_of("model.backbone", config.backbone, sorted(BACKBONES))
+  layers.check_one_of("model.head", config.head, HEADS)
+  layers.check_one_of("model.dtype", config.dtype, sorted(DTYPES))
+  _positive("num_classes", num_classes)
+  dtype = DTYPES[config.dtype]
+  backbone_row = row.backbone(config.backbone)
+  norm = partial(_norm, config.batch_norm, axis_name=axis_name)
+  head_norm = norm(row.head_decay, row.head_eps)
+  inits = {
+    "conv_init": row.conv_init,
+    "depthwise_init": row.depthwise_init,
+    "pointwise_init": row.pointwise_init,
+  }
+  stride = config.output_stride if output_stride is None else output_stride
+  for value in (config.output_stride, stride):
+    layers.check_one_of("output_stride", value, layers.OUTPUT_STRIDES)
+  return deeplab.DeepLab(
+    backbone=BACKBONES[config.backbone](
+      output_stride=stride,
+      norm=norm(backbone_row.decay, backbone_row.eps),
+      kernel_init=backbone_row.kernel_init,
+      dtype=dtype,
+      **_backbone_options(config),
+    ),
+    head=heads.ASPP(
+      rates=_atrous_rates(config, stride),
+      channels=_positive("model.channels", config.channels),
+      image_pooling=config.image_pooling,
+      separable=config.separable,
+      dropout=_fraction("model.dropout", config.dropout),
+      norm=head_norm,
+      dtype=dtype,
+      **inits,
+    ),
+    decoder=_decoder(config.decoder, norm=head_norm, dtype=dtype, **inits),
+    num_classes=num_classes,
+    mean=backbone_row.mean,
+    std=backbone_row.std,
+    logits_init=row.logits_init,
+    dtype=dtype,
+  )
+
+
+def mean_pixel(
+  config: ml_collections.ConfigDict,
+) -> tuple[float, float, float]:
+  """Return the RGB value, 0..255, that images are padded with."""
+  return conventions.get(config.conventions).backbone(config.backbone).mean
+
+
+def initial_variables(
+  model: nn.Module, seed: int, image_size: tuple[int, int] = (33, 33)
+) -> dict[str, Any]:
+  """Return drawn {"params", "batch_stats"} as NumPy arrays.
+
+  The model is only traced, since compiling its `init` takes longer than
+  everything here. Each array is drawn from its path and the seed alone: a part
+  that two networks share starts equal in both.
+
+  Args:
+    model: As `from_config` returns it.
+    seed: Of the run.
+    image_size: (height, width) to trace with; no array depends on it.
+
+  Raises:
+    ValueError: A parameter has no rule here.
+  """
+  variables, convolutions = cost.trace(model, image_size)
+  inits = {conv.path: conv.module.kernel_init for conv in convolutions}
+  constants = {"scale": 1, "var": 1, "offset": 0, "mean": 0, "bias": 0}
+
+  def draw(keys, leaf):
+    path = tuple(key.key for key in keys[1:])
+    if path[-1] in constants:
+      return np.full(leaf.shape, constants[path[-1]], leaf.dtype)
+    if path[:-1] not in inits:
+      raise ValueError(f"no initialiser for parameter {'/'.join(path)}")
+    rng = np.random.default_rng([zlib.crc32("/".join(path).encode()), seed])
+    return inits[path[:-1]].draw(rng, leaf.shape)
+
+  return jax.tree_util.tree_map_with_path(draw, variables)
+
+
+def _norm(
+  config: ml_collections.ConfigDict,
+  decay: float,
+  eps: float,
+  *,
+  axis_name: str | None,
+) -> layers.Norm:
+  """Return settings of a norm whose conventional decay and eps are given."""
+  layers.check_one_of("model.batch_norm.mode", config.mode, layers.NORM_MODES)
+  if config.decay is not None:
+    decay = _fraction("model.batch_norm.decay", config.decay)
+  norm = layers.Norm(decay, eps, config.mode, axis_name, config.group)
+  # Outside a mapped step only the spelling of the group can be checked.
+  norm._replace(axis_name=None).over()
+  return norm
+
+
+def _backbone_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Return what only some backbones take; elsewhere it must be neutral."""
+  family = config.backbone.split("_")[0]
+  multi_grid = _tuple("model.multi_grid", config.multi_grid)
+  layers.check_multi_grid(multi_grid)
+  factor = config.depth_multiplier
+  if factor <= 0:
+    raise ValueError(f"model.depth_multiplier {factor} is not positive")
+  options = {
+    "depth_multiplier": (factor, 1.0, ("mobilenet",)),
+    "multi_grid": (multi_grid, (1, 1, 1), ("resnet", "xception")),
+    "remat": (config.remat, False, ("xception",)),
+  }
+  for key, (value, neutral, families) in options.items():
+    if value != neutral and family not in families:
+      raise ValueError(
+        f"model.{key} {value} is for {' and '.join(families)} backbones; "
+        f"{config.backbone} needs {neutral}"
+      )
+  return {k: v for k, (v, _, names) in options.items() if family in names}
+
+
+def _atrous_rates(
+  config: ml_collections.ConfigDict, output_stride: int
+) -> tuple[int, ...]:
+  """Return the head's rates at `output_stride`.
+
+  Rates that are given belong to the configured output stride and scale with
+  it, so that they span the same pixels at any other.
+  """
+  if config.atrous_rates is None:
+    return ATROUS_RATES[output_stride]
+  given = _tuple("model.atrous_rates", config.atrous_rates)
+  rates = []
+  for rate in given:
+    rate, rest = divmod(
+      _positive("model.atrous_rates", rate) * config.output_stride,
+      output_stride,
+    )
+    if rest or not rate:
+      raise ValueError(
+        f"model.atrous_rates {given} at output stride {config.output_stride} "
+        f"are not whole at {output_stride}; use None, which follows the output "
+        "stride, or rates that divide"
+      )
+    rates.append(rate)
+  return tuple(rates)
+
+
+def _decoder(
+  config: ml_collections.ConfigDict | None, **settings: Any
+) -> decoder_lib.Decoder | None:
+  """Return the decoder, or None for the configuration None or kind "none"."""
+  if config is None or config.kind == "none":
+    return None
+  kinds = ("none", *decoder_lib.KINDS)
+  layers.check_one_of("model.decoder.kind", config.kind, kinds)
+  layers.check_one_of("model.decoder.kernel", config.kernel, (1, 3))
+  finest = config.output_stride
+  layers.check_one_of("model.decoder.output_stride", finest, DECODER_STRIDES)
+  strides = _tuple("model.decoder.features", config.features)
+  descending = sorted(set(strides), reverse=True)
+  if not strides or list(strides) != descending or finest > strides[-1]:
+    raise ValueError(
+      f"model.decoder.features {strides} are not strides from coarse to fine "
+      f"down to decoder.output_stride {finest}, such as (4,) or (8, 4)"
+    )
+  for stride in strides:
+    layers.check_one_of("model.decoder.features", stride, LOW_LEVEL_STRIDES)
+  numbers = {
+    key: _positive(f"model.decoder.{key}", config[key])
+    for key in ("low_level_channels", "convs", "channels")
+  }
+  return decoder_lib.Decoder(
+    kind=config.kind,
+    kernel=config.kernel,
+    separable=config.separable,
+    features=strides,
+    output_stride=finest,
+    **numbers,
+    **settings,
+  )
+
+
+def _positive(name: str, value: int) -> int:
+  if value < 1:
+    raise ValueError(f"{name} {value} is not 1 or more")
+  return value
+
+
+def _fraction(name: str, value: float) -> float:
+  if not 0 <= value < 1:
+    raise ValueError(f"{name} {value} is not in [0, 1)")
+  return value
+
+
+def _tuple(name: str, value: Iterable[int]) -> tuple[int, ...]:
+  """Return whole numbers as a tuple; a list would not hash."""
+  values = tuple(value)
+  if not all(isinstance(v, int) for v in values):
+    raise ValueError(f"{name} {values} are not whole numbers")
+  return values

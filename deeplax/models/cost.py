@@ -1,0 +1,136 @@
+"""Multiply-Adds, parameters and field of view, without making any weights.
+
+Everything is read off one trace of the model under `jax.eval_shape`.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from deeplax.models import deeplab
+from deeplax.models import heads
+from deeplax.models import layers
+
+CONVENTIONS = ("true", "paper")
+# Every stride up to 32 has a position on this input's centre pixel.
+CENTRED = (257, 257)
+
+
+class Convolution(NamedTuple):
+  """One `ConvNorm` as the trace met it.
+
+  Attributes:
+    module: Unbound, for its settings.
+    path: Of its parameters.
+    shape: Of its kernel; a scanned one has its repetitions in front.
+    size_in: (height, width) of its input.
+    size_out: (height, width) of its output.
+  """
+
+  module: layers.ConvNorm
+  path: tuple[str, ...]
+  shape: tuple[int, ...]
+  size_in: tuple[int, int]
+  size_out: tuple[int, int]
+
+
+def trace(
+  model: nn.Module, size: tuple[int, int]
+) -> tuple[dict[str, Any], list[Convolution]]:
+  """Return the abstract variables and every convolution, in order of call."""
+  # By path: a scanned block may be traced more than once.
+  calls = {}
+
+  def record(call, args, kwargs, context):
+    result = call(*args, **kwargs)
+    module = context.module
+    if (
+      isinstance(module, layers.ConvNorm) and context.method_name == "__call__"
+    ):
+      sizes = args[0].shape[1:3], result.shape[1:3]
+      calls[module.path] = module.clone(parent=None), sizes
+    return result
+
+  def init(images):
+    key = jax.random.key(0)
+    return model.init(key, images, train=False, method="coarse")
+
+  with nn.intercept_methods(record):
+    variables = jax.eval_shape(
+      init, jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+    )
+  convolutions = []
+  for path, (module, sizes) in calls.items():
+    params: Any = variables["params"]
+    for name in path:
+      params = params[name]
+    kernel = params["depthwise_kernel" if module.depthwise else "kernel"]
+    convolutions.append(Convolution(module, path, kernel.shape, *sizes))
+  return variables, convolutions
+
+
+def multiply_adds(
+  model: nn.Module, size: tuple[int, int], *, convention: str = "true"
+) -> int:
+  """Return the Multiply-Adds of the convolutions for one image, to the logits.
+
+  Args:
+    model: As `build.from_config` returns it.
+    size: (height, width) of the image.
+    convention: "true" counts output positions as they are; "paper" rounds
+      those of a dilated convolution up to multiples of its rate, as
+      SpaceToBatch executed them and the papers' profiler counted them.
+
+  Raises:
+    ValueError: On an unknown convention.
+  """
+  layers.check_one_of("convention", convention, CONVENTIONS)
+  total = 0
+  for conv in trace(model, size)[1]:
+    step = conv.module.rate if convention == "paper" else 1
+    positions = math.prod(math.ceil(s / step) * step for s in conv.size_out)
+    total += positions * math.prod(conv.shape)
+  return total
+
+
+def parameters(model: nn.Module) -> int:
+  """Return the number of trained values; running statistics are not."""
+  variables, _ = trace(model, CENTRED)
+  return sum(math.prod(x.shape) for x in jax.tree.leaves(variables["params"]))
+
+
+def field_of_view(model: deeplab.DeepLab) -> int:
+  """Return the side, in pixels, of what one logit sees through convolutions.
+
+  It is the receptive field of the logit at the image's centre on the deepest
+  path: a kernel of side k at rate r over features of stride s reaches
+  (k - 1) r s / 2 to each side; of a head's parallel branches the one with the
+  largest rate counts; a resize to finer features reaches out to the next
+  coarse one. Image pooling sees the whole image and is left out.
+  """
+  convs = [c for c in trace(model, CENTRED)[1] if c.module.kernel > 1]
+  if isinstance(model.head, heads.ASPP):
+    branches = [c for c in convs if c.path[0] == "head"]
+    branches.sort(key=lambda c: c.module.rate)
+    convs = [c for c in convs if c not in branches[:-1]]
+
+  def stride(size: tuple[int, int]) -> int:
+    return (CENTRED[0] - 1) // (size[0] - 1)
+
+  steps = []  # (stride of the output, reach) of each window, in order
+  fine = 1
+  for conv in convs:
+    coarse = stride(conv.size_in)
+    if coarse > fine:
+      # ResNet's pool1, 3x3 with stride 2: no module, so not in the trace.
+      steps.append((coarse, fine))
+    reach = (conv.module.kernel - 1) * conv.module.rate * coarse // 2
+    fine = stride(conv.size_out)
+    steps += [(fine, reach)] * math.prod(conv.shape[:-4])
+  field = 0
+  for grid, reach in reversed(steps):
+    field = math.ceil(field / grid) * grid + reach
+  return 2 * field + 1

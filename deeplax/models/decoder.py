@@ -1,0 +1,134 @@
+"""The DeepLab v3+ decoder (arXiv:1802.02611, section 3.1, tables 1 and 2).
+
+Names and resizes: tensorflow/models research/deeplab model.py
+`refine_by_decoder`.
+"""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from deeplax.models import heads
+from deeplax.models import layers
+from deeplax.ops import resize
+
+KINDS = ("concat", "sum")
+
+
+class Decoder(nn.Module):
+  """Refine the head's output with low-level features, stage by stage.
+
+  A stage reduces one low-level feature (`feature_projection0`), brings it and
+  the running features to its size, merges them and applies `conv0`, `conv1`,
+  ... Later stages carry the suffix `_1`, `_2`.
+
+  Attributes:
+    norm: Of every convolution here.
+    kind: "concat" merges before the convolutions; "sum" adds the projected
+      low-level feature after them (the reference's decoder_use_sum_merge).
+    low_level_channels: Width a low-level feature is reduced to (table 1); a
+      sum needs `channels` and ignores this.
+    convs: Convolutions per stage (table 2).
+    channels: Their width (table 2).
+    kernel: Their side (table 2).
+    separable: Whether they are separable.
+    features: Strides of the low-level features, coarse to fine: (4,) is Conv2
+      of table 2, (8, 4) Conv3 then Conv2.
+    output_stride: Of the result. Each stage before the last one works at its
+      own feature's stride.
+    conv_init: How dense kernels are drawn.
+    depthwise_init: How depthwise kernels are drawn.
+    pointwise_init: How the 1x1 kernels of separable convolutions are drawn.
+    dtype: Compute dtype.
+  """
+
+  norm: layers.Norm
+  kind: str = "concat"
+  low_level_channels: int = 48
+  convs: int = 2
+  channels: int = 256
+  kernel: int = 3
+  separable: bool = True
+  features: tuple[int, ...] = (4,)
+  output_stride: int = 4
+  conv_init: layers.Init = layers.Init("xavier_uniform")
+  depthwise_init: layers.Init = layers.Init("truncated_normal", 0.33)
+  pointwise_init: layers.Init = layers.Init("truncated_normal", 0.06)
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    high: Float[Array, "b h w c"],
+    features: Mapping[str, jax.Array],
+    image_size: tuple[int, int],
+    *,
+    train: bool,
+  ) -> Float[Array, "b H W k"]:
+    layers.check_one_of("decoder.kind", self.kind, KINDS)
+    x = high
+    for stage, stride in enumerate(self.features):
+      suffix = f"_{stage}" if stage else ""
+      last = stage == len(self.features) - 1
+      size = scaled(image_size, self.output_stride if last else stride)
+      width = self.channels if self.kind == "sum" else self.low_level_channels
+      reduce = self._conv(f"feature_projection0{suffix}", width, kernel=1)
+      low = reduce(low_level(features, stride), train=train)
+      low = resize.resize_bilinear(low, size)
+      x = resize.resize_bilinear(x.astype(self.dtype), size)
+      if self.kind == "concat":
+        x = jnp.concatenate([x, low], axis=-1)
+      for place in range(self.convs):
+        conv = self._conv(
+          f"conv{place}{suffix}",
+          self.channels,
+          kernel=self.kernel,
+          separable=self.separable,
+        )
+        x = conv(x, train=train)
+      if self.kind == "sum":
+        x = x + low
+    return x
+
+  def _conv(
+    self, name: str, width: int, *, kernel: int, separable: bool = False
+  ) -> nn.Module:
+    return heads.convolution(
+      width,
+      kernel=kernel,
+      separable=separable,
+      norm=self.norm,
+      conv_init=self.conv_init,
+      depthwise_init=self.depthwise_init,
+      pointwise_init=self.pointwise_init,
+      dtype=self.dtype,
+      name=name,
+    )
+
+
+def scaled(image_size: tuple[int, int], stride: int) -> tuple[int, int]:
+  """Size of an image's features at a stride (the reference's rounding)."""
+  height, width = image_size
+  return (
+    resize.scale_dimension(height, 1 / stride),
+    resize.scale_dimension(width, 1 / stride),
+  )
+
+
+def low_level(features: Mapping[str, jax.Array], stride: int) -> jax.Array:
+  """Return the backbone's low-level feature at `stride`.
+
+  Raises:
+    ValueError: The backbone has none there.
+  """
+  if f"low{stride}" not in features:
+    have = sorted(int(k[3:]) for k in features if k.startswith("low"))
+    raise ValueError(
+      f"decoder.features: no low-level feature at stride {stride}; this "
+      f"backbone has them at {have}"
+    )
+  return features[f"low{stride}"]

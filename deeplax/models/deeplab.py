@@ -1,0 +1,66 @@
+"""The whole network: normalisation, backbone, head, decoder, logits."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Num
+import numpy as np
+
+from deeplax.models import layers
+from deeplax.ops import resize
+
+
+class DeepLab(nn.Module):
+  """DeepLab v3 (no decoder) or v3+ (arXiv:1706.05587, arXiv:1802.02611).
+
+  Attributes:
+    backbone: Normalised images -> {"high", "low4", ...}.
+    head: "high" -> features of the same size.
+    decoder: Refines the head's output; None for v3.
+    num_classes: Background included.
+    mean: Subtracted from raw RGB (0..255).
+    std: Then divided by.
+    logits_init: How the last kernel is drawn (model.py: deviation 0.01).
+    dtype: Compute dtype of the features; logits are float32.
+  """
+
+  backbone: nn.Module
+  head: nn.Module
+  decoder: nn.Module | None
+  num_classes: int
+  mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
+  std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+  logits_init: layers.Init = layers.Init("truncated_normal", 0.01)
+  dtype: DTypeLike = jnp.float32
+
+  def __call__(
+    self, images: Num[Array | np.ndarray, "b h w 3"], *, train: bool
+  ) -> Float[Array, "b h w k"]:
+    """Return float32 logits at the images' size. Any size from 1x1 works."""
+    logits = self.coarse(images, train=train)
+    return resize.resize_bilinear(logits, (images.shape[1], images.shape[2]))
+
+  @nn.compact
+  def coarse(
+    self, images: Num[Array | np.ndarray, "b h w 3"], *, train: bool
+  ) -> Float[Array, "b H W k"]:
+    """Return float32 logits at the decoder's (or head's) own stride."""
+    x = jnp.asarray(images, jnp.float32)
+    x = (x - _channels(self.mean)) / _channels(self.std)
+    features = self.backbone(x.astype(self.dtype), train=train)
+    x = self.head(features["high"], train=train)
+    if self.decoder is not None:
+      size = (images.shape[1], images.shape[2])
+      x = self.decoder(x, features, size, train=train)
+    # In float32: argmax and the loss need the digits that bfloat16 drops.
+    return layers.ConvNorm(
+      features=self.num_classes,
+      use_bias=True,
+      kernel_init=self.logits_init,
+      name="logits",
+    )(x, train=train)
+
+
+def _channels(values: tuple[float, float, float]) -> jnp.ndarray:
+  """[3] -> [1, 1, 1, 3]."""
+  return jnp.array(values, jnp.float32).reshape(1, 1, 1, 3)

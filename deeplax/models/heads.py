@@ -1,0 +1,129 @@
+"""Atrous spatial pyramid pooling (DeepLab v3, arXiv:1706.05587, section 3.3).
+
+Order of the branches and initialisers: tensorflow/models research/deeplab
+model.py `extract_features`.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from deeplax.models import layers
+
+
+def convolution(
+  features: int,
+  *,
+  kernel: int,
+  rate: int = 1,
+  separable: bool,
+  norm: layers.Norm,
+  conv_init: layers.Init,
+  depthwise_init: layers.Init,
+  pointwise_init: layers.Init,
+  dtype: DTypeLike,
+  name: str,
+) -> layers.ConvNorm | layers.SeparableConv:
+  """Return a convolution of head or decoder, ReLU after every norm.
+
+  Separable, it has a ReLU between its two halves as well (utils.py
+  `split_separable_conv2d`), unlike the backbone's.
+  """
+  common = {
+    "features": features,
+    "kernel": kernel,
+    "rate": rate,
+    "norm": norm,
+    "activation": "relu",
+    "dtype": dtype,
+    "name": name,
+  }
+  if not separable:
+    return layers.ConvNorm(kernel_init=conv_init, **common)
+  return layers.SeparableConv(
+    activation_between="relu",
+    depthwise_init=depthwise_init,
+    pointwise_init=pointwise_init,
+    **common,
+  )
+
+
+class ASPP(nn.Module):
+  """Parallel branches over one feature map, concatenated and projected.
+
+  Branches: `image_pooling`, `aspp0` (1x1), then one per rate: `aspp1`, ...
+  They are named by place, not by rate, since the rates follow the output
+  stride and the parameters do not.
+
+  Attributes:
+    norm: Of every convolution here.
+    rates: Atrous rates; () leaves the MobileNet zoo head (image pooling, 1x1).
+    channels: Width of every branch and of the result.
+    image_pooling: Whether there is a branch of global means.
+    separable: Whether the atrous 3x3 convolutions are separable (v3+, 3.1).
+    dropout: After the projection, in training.
+    conv_init: How dense kernels are drawn.
+    depthwise_init: How depthwise kernels are drawn.
+    pointwise_init: How the 1x1 kernels of separable convolutions are drawn.
+    dtype: Compute dtype.
+  """
+
+  norm: layers.Norm
+  rates: tuple[int, ...] = (6, 12, 18)
+  channels: int = 256
+  image_pooling: bool = True
+  separable: bool = True
+  dropout: float = 0.1
+  conv_init: layers.Init = layers.Init("xavier_uniform")
+  depthwise_init: layers.Init = layers.Init("truncated_normal", 0.33)
+  pointwise_init: layers.Init = layers.Init("truncated_normal", 0.06)
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, high: Float[Array, "b h w c"], *, train: bool
+  ) -> Float[Array, "b h w k"]:
+    branches = []
+    if self.image_pooling:
+      branches.append(self._image_level(high, train=train))
+    branches.append(self._conv("aspp0")(high, train=train))
+    for place, rate in enumerate(self.rates, start=1):
+      conv = self._conv(f"aspp{place}", kernel=3, rate=rate)
+      branches.append(conv(high, train=train))
+    x = jnp.concatenate(branches, axis=-1)
+    x = self._conv("projection")(x, train=train)
+    dropout = layers.Dropout(self.dropout, self.norm.axis_name, name="dropout")
+    return dropout(x, train=train)
+
+  def _conv(self, name: str, *, kernel: int = 1, rate: int = 1) -> nn.Module:
+    return convolution(
+      self.channels,
+      kernel=kernel,
+      rate=rate,
+      separable=self.separable and kernel > 1,
+      norm=self.norm,
+      conv_init=self.conv_init,
+      depthwise_init=self.depthwise_init,
+      pointwise_init=self.pointwise_init,
+      dtype=self.dtype,
+      name=name,
+    )
+
+  def _image_level(self, high: jax.Array, *, train: bool) -> jax.Array:
+    """Global mean, 1x1 convolution, spread back over the map (ParseNet)."""
+    if train and self.norm.mode == "train":
+      _, _, devices = self.norm.over()
+      if high.shape[0] * devices < 2:
+        raise ValueError(
+          "image pooling sees one value per channel (batch 1, one pooled "
+          "pixel): its batch norm would output 0 and learn nothing. Use "
+          "train.batch_size >= 2 per norm group, "
+          "model.batch_norm.mode='frozen' or model.image_pooling=False"
+        )
+    # In float32: thousands of bfloat16 summands lose the mean.
+    mean = high.mean((1, 2), dtype=jnp.float32, keepdims=True)
+    x = self._conv("image_pooling")(mean.astype(self.dtype), train=train)
+    # What an align-corners resize from 1x1 gives.
+    return jnp.broadcast_to(x, (*high.shape[:3], self.channels))

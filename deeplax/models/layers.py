@@ -1,0 +1,392 @@
+"""What every network is made of: convolution + norm, separable pair, dropout.
+
+Convolution, norm and activation are one flat module, so that inference folds
+the norm into the kernel in the graph and a checkpoint path stays short:
+`aspp0/kernel`, `aspp0/scale`.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+from jax import lax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+import numpy as np
+
+from deeplax.ops import dense
+from deeplax.ops import depthwise as depthwise_ops
+from deeplax.ops import norm as norm_ops
+from deeplax.ops import padding as padding_ops
+
+Floats = Array | np.ndarray
+
+ACTIVATIONS = {None: lambda x: x, "relu": nn.relu, "relu6": nn.relu6}
+PADDINGS = ("same", "symmetric")
+NORM_MODES = ("train", "frozen")
+
+
+class Init(NamedTuple):
+  """How a kernel is drawn: data, so that modules stay hashable and comparable.
+
+  Attributes:
+    kind: "truncated_normal" (cut at two deviations, TensorFlow's, without a
+      correction of the deviation), "variance_scaling" (slim's default: the
+      same with deviation sqrt(1.3 scale / fan_in)) or "xavier_uniform".
+    scale: Deviation, factor of the variance, or factor of xavier's limit.
+  """
+
+  kind: str = "xavier_uniform"
+  scale: float = 1.0
+
+  def bound(self, shape: tuple[int, ...]) -> float:
+    """Return the deviation (normal kinds) or the limit (uniform)."""
+    area = int(np.prod(shape[-4:-2]))  # a scanned kernel has an axis in front
+    fan_in, fan_out = area * shape[-2], area * shape[-1]
+    if self.kind == "truncated_normal":
+      return self.scale
+    if self.kind == "variance_scaling":
+      # slim's factor 1.3 stands for the deviation lost by cutting.
+      return float(np.sqrt(1.3 * self.scale / fan_in))
+    if self.kind == "xavier_uniform":
+      return self.scale * float(np.sqrt(6.0 / (fan_in + fan_out)))
+    kinds = ["truncated_normal", "variance_scaling", "xavier_uniform"]
+    raise ValueError(f"initialiser {self.kind!r} not in {kinds}")
+
+  def __call__(self, key, shape, dtype=jnp.float32) -> jax.Array:
+    bound = self.bound(shape)
+    if self.kind == "xavier_uniform":
+      return jax.random.uniform(key, shape, dtype, -bound, bound)
+    return bound * jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype)
+
+  def draw(
+    self, rng: np.random.Generator, shape: tuple[int, ...]
+  ) -> np.ndarray:
+    """The same distribution in NumPy: no compilation for a fresh start."""
+    bound = self.bound(shape)
+    if self.kind == "xavier_uniform":
+      return rng.uniform(-bound, bound, shape).astype(np.float32)
+    values = rng.standard_normal(shape, np.float32)
+    while (outside := np.abs(values) > 2).any():
+      values[outside] = rng.standard_normal(int(outside.sum()), np.float32)
+    return np.float32(bound) * values
+
+
+OUTPUT_STRIDES = (8, 16, 32)
+
+
+class Unit(NamedTuple):
+  """One unit of a backbone's plan; `rate` is that of its first 3x3 kernel."""
+
+  name: str
+  stride: int
+  rate: int
+
+
+def dilate(units: list[tuple[str, int]], output_stride: int) -> list[Unit]:
+  """Give each (name, stride), in order, the stride and rate it runs at.
+
+  Once the product of strides reaches `output_stride`, further strides are
+  dropped and multiply the rate of the units after them; the unit that lost its
+  stride keeps the rate before it (slim stack_blocks_dense, mobilenet_base).
+
+  Raises:
+    ValueError: On an output stride that is not offered.
+  """
+  check_one_of("output_stride", output_stride, OUTPUT_STRIDES)
+  plan, reached, rate = [], 1, 1
+  for name, stride in units:
+    if reached == output_stride:
+      plan.append(Unit(name, 1, rate))
+      rate *= stride
+    else:
+      plan.append(Unit(name, stride, 1))
+      reached *= stride
+  return plan
+
+
+class Norm(NamedTuple):
+  """Settings of batch normalisation, handed to every layer.
+
+  Attributes:
+    decay: Of the running statistics: new = decay * old + (1 - decay) * batch.
+    eps: Added to the variance.
+    mode: "train" uses the batch's statistics in training; "frozen" always the
+      running ones and leaves them alone (scale and offset still train).
+    axis_name: Of the mapped axis of devices; None outside one.
+    group: Whose examples are averaged: "all" devices, one "device", or a
+      number of consecutive devices as text.
+  """
+
+  decay: float
+  eps: float
+  mode: str = "train"
+  axis_name: str | None = None
+  group: str = "all"
+
+  def over(self) -> tuple[str | None, list[list[int]] | None, int]:
+    """Return axis name, axis index groups and devices per group.
+
+    Raises:
+      ValueError: On a group that does not divide the devices.
+    """
+    text = str(self.group)
+    if text not in ("all", "device") and not (text.isdigit() and int(text)):
+      raise ValueError(
+        f"batch_norm.group {self.group!r} is neither 'all', 'device' nor a "
+        "number of devices such as '4'"
+      )
+    if self.axis_name is None or text in ("device", "1"):
+      return None, None, 1
+    size = lax.axis_size(self.axis_name)
+    per_group = size if text == "all" else int(text)
+    if size % per_group:
+      raise ValueError(
+        f"batch_norm.group {self.group!r} does not divide the {size} devices; "
+        "use 'all', 'device' or a divisor"
+      )
+    if per_group == size:
+      return self.axis_name, None, size
+    groups = np.arange(size).reshape(-1, per_group).tolist()
+    return self.axis_name, groups, per_group
+
+
+def check_one_of(name: str, value: str | int | None, allowed) -> None:
+  """Raise ValueError unless `value` is one of `allowed`."""
+  if value not in allowed:
+    raise ValueError(f"{name} {value!r} not in {list(allowed)}")
+
+
+def check_multi_grid(multi_grid: tuple[int, ...]) -> None:
+  """Raise ValueError unless it is three positive rates."""
+  if len(multi_grid) != 3 or min(multi_grid) < 1:
+    raise ValueError(
+      f"multi_grid {multi_grid} is not three rates of 1 or more, such as "
+      "(1, 2, 4)"
+    )
+
+
+class ConvNorm(nn.Module):
+  """Convolution, then batch norm or a bias, then an activation.
+
+  Parameters: `kernel` [kh, kw, i, o] or `depthwise_kernel` [kh, kw, 1, c];
+  with a norm `scale`, `offset` and the running `mean`, `var`; else `bias`.
+
+  Attributes:
+    features: Output channels; unused when depthwise.
+    kernel: Side of the square kernel.
+    stride: Of the output.
+    rate: Atrous rate.
+    padding: "same" is TensorFlow's; "symmetric" pads a strided convolution
+      as much before as after (slim conv2d_same), others as "same".
+    depthwise: One filter per channel.
+    norm: None for no normalisation.
+    activation: None, "relu" or "relu6".
+    use_bias: Add a bias when there is no norm.
+    kernel_init: How the kernel is drawn.
+    dtype: Compute dtype; parameters and statistics stay float32.
+  """
+
+  features: int | None = None
+  kernel: int = 1
+  stride: int = 1
+  rate: int = 1
+  padding: str = "same"
+  depthwise: bool = False
+  norm: Norm | None = None
+  activation: str | None = None
+  use_bias: bool = False
+  kernel_init: Init = Init()
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Floats, "b h w c"], *, train: bool
+  ) -> Float[Array, "b H W k"]:
+    check_one_of("activation", self.activation, ACTIVATIONS)
+    activate = ACTIVATIONS[self.activation]
+    kernel = self._kernel(x.shape[-1])
+    x = jnp.asarray(x, self.dtype)
+    if self.norm is None:
+      y = self._convolve(x, kernel)
+      if self.use_bias:
+        bias = self.param("bias", nn.initializers.zeros, (y.shape[-1],))
+        y = y + _channels(bias).astype(self.dtype)
+      return activate(y)
+
+    check_one_of("batch_norm.mode", self.norm.mode, NORM_MODES)
+    shape = (kernel.shape[-1],)
+    scale = self.param("scale", nn.initializers.ones, shape)
+    offset = self.param("offset", nn.initializers.zeros, shape)
+    mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+    var = self.variable("batch_stats", "var", jnp.ones, shape)
+    if not (train and self.norm.mode == "train"):
+      factor = scale * lax.rsqrt(var.value + self.norm.eps)
+      y = self._convolve(x, kernel * _channels(factor))
+      bias = offset - mean.value * factor
+      return activate(y + _channels(bias).astype(self.dtype))
+
+    y = self._convolve(x, kernel)
+    y, new_mean, new_var = self._normalise(y, scale, offset)
+    if not self.is_initializing():
+      keep = self.norm.decay
+      mean.value = keep * mean.value + (1 - keep) * new_mean
+      var.value = keep * var.value + (1 - keep) * new_var
+    return activate(y.astype(self.dtype))
+
+  def _kernel(self, channels: int) -> jax.Array:
+    side = (self.kernel, self.kernel)
+    if self.depthwise:
+      shape = (*side, 1, channels)
+      return self.param("depthwise_kernel", self.kernel_init, shape)
+    if self.features is None:
+      raise ValueError("ConvNorm needs features unless it is depthwise")
+    return self.param(
+      "kernel", self.kernel_init, (*side, channels, self.features)
+    )
+
+  def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    check_one_of("padding", self.padding, PADDINGS)
+    if self.padding == "symmetric" and self.stride > 1:
+      pads = padding_ops.symmetric(kernel=self.kernel, rate=self.rate)
+    else:
+      pads = padding_ops.same(
+        (x.shape[1], x.shape[2]),
+        kernel=self.kernel,
+        stride=self.stride,
+        rate=self.rate,
+      )
+    conv = depthwise_ops.depthwise_conv if self.depthwise else dense.conv
+    return conv(
+      x,
+      kernel.astype(self.dtype),
+      stride=self.stride,
+      rate=self.rate,
+      padding=pads,
+    )
+
+  def _normalise(
+    self, y: jax.Array, scale: jax.Array, offset: jax.Array
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return y normalised by its batch, the mean and the unbiased variance."""
+    assert self.norm is not None
+    axis_name, groups, devices = self.norm.over()
+    count = y.shape[0] * y.shape[1] * y.shape[2] * devices
+    if count < 2:
+      raise ValueError(
+        f"{'/'.join(self.path)}: batch normalisation in training mode over one "
+        "value per channel gives zeros and an infinite variance. Use more "
+        "images per device, batch_norm.group='all' or batch_norm.mode='frozen'"
+      )
+    y, mean, var, _ = norm_ops.batch_norm(
+      y,
+      scale,
+      offset,
+      eps=self.norm.eps,
+      axis_name=axis_name,
+      axis_index_groups=groups,
+    )
+    # TensorFlow's fused kernel keeps the unbiased variance (its own output is
+    # normalised by the biased one).
+    mean, var = lax.stop_gradient((mean, var * (count / (count - 1))))
+    return y, mean, var
+
+
+def _channels(x: jax.Array) -> jax.Array:
+  """[c] -> [1, 1, 1, c], to be broadcast against features and kernels."""
+  return x.reshape(1, 1, 1, -1)
+
+
+class SeparableConv(nn.Module):
+  """Depthwise then 1x1 convolution, each with its norm (v3+, section 3.1).
+
+  Attributes:
+    features: Output channels.
+    kernel: Side of the depthwise kernel.
+    stride: Of the depthwise convolution.
+    rate: Of the depthwise convolution.
+    padding: As ConvNorm.
+    norm: Of both.
+    pre_activation: Before the depthwise convolution.
+    activation_between: After the depthwise convolution's norm.
+    activation: After the pointwise convolution's norm.
+    depthwise_init: How the depthwise kernel is drawn; the default is the
+      reference's for head and decoder (utils.py split_separable_conv2d).
+    pointwise_init: How the 1x1 kernel is drawn.
+    dtype: Compute dtype.
+  """
+
+  features: int
+  kernel: int = 3
+  stride: int = 1
+  rate: int = 1
+  padding: str = "same"
+  norm: Norm | None = None
+  pre_activation: str | None = None
+  activation_between: str | None = None
+  activation: str | None = None
+  depthwise_init: Init = Init("truncated_normal", 0.33)
+  pointwise_init: Init = Init("truncated_normal", 0.06)
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Floats, "b h w c"], *, train: bool
+  ) -> Float[Array, "b H W k"]:
+    check_one_of("pre_activation", self.pre_activation, ACTIVATIONS)
+    x = ACTIVATIONS[self.pre_activation](jnp.asarray(x))
+    x = ConvNorm(
+      kernel=self.kernel,
+      stride=self.stride,
+      rate=self.rate,
+      padding=self.padding,
+      depthwise=True,
+      norm=self.norm,
+      activation=self.activation_between,
+      kernel_init=self.depthwise_init,
+      dtype=self.dtype,
+      name="depthwise",
+    )(x, train=train)
+    return ConvNorm(
+      features=self.features,
+      norm=self.norm,
+      activation=self.activation,
+      kernel_init=self.pointwise_init,
+      dtype=self.dtype,
+      name="pointwise",
+    )(x, train=train)
+
+
+class Dropout(nn.Module):
+  """Dropout whose masks depend on the example, not on the device it is on.
+
+  The caller folds the step into the "dropout" key; here each example's place
+  in the global batch is folded in, so 1 and 8 devices drop the same values.
+
+  Attributes:
+    rate: Probability of a zero.
+    axis_name: Of the mapped axis of devices; None outside one.
+  """
+
+  rate: float
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Floats, "b h w c"], *, train: bool
+  ) -> Float[Array, "b h w c"]:
+    x = jnp.asarray(x)
+    if not train or self.rate == 0:
+      return x
+    first = 0
+    if self.axis_name is not None:
+      first = lax.axis_index(self.axis_name) * x.shape[0]
+    key = self.make_rng("dropout")
+
+    def mask(index: jax.Array) -> jax.Array:
+      example_key = jax.random.fold_in(key, index)
+      return jax.random.bernoulli(example_key, 1 - self.rate, x.shape[1:])
+
+    kept = jax.vmap(mask)(first + jnp.arange(x.shape[0]))
+    return jnp.where(kept, x / (1 - self.rate), jnp.zeros_like(x))

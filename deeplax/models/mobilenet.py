@@ -1,0 +1,151 @@
+"""MobileNetV2 (arXiv:1801.04381) as DeepLab uses it: up to its 320 channels.
+
+tensorflow/models research/slim/nets/mobilenet/mobilenet_v2.py V2_DEF, with
+TensorFlow's SAME padding throughout.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from deeplax.models import layers
+
+
+class Block(NamedTuple):
+  """A row of table 2: expansion, output channels, stride."""
+
+  expansion: int
+  channels: int
+  stride: int
+
+
+BLOCKS = (
+  Block(1, 16, 1),
+  *(Block(6, 24, 2), Block(6, 24, 1)),
+  *(Block(6, 32, 2), Block(6, 32, 1), Block(6, 32, 1)),
+  *(Block(6, 64, 2), Block(6, 64, 1), Block(6, 64, 1), Block(6, 64, 1)),
+  *(Block(6, 96, 1), Block(6, 96, 1), Block(6, 96, 1)),
+  *(Block(6, 160, 2), Block(6, 160, 1), Block(6, 160, 1)),
+  Block(6, 320, 1),
+)
+STEM_CHANNELS = 32
+# Blocks whose depthwise output is the low-level feature of a stride: the last
+# that runs at it (feature_extractor.py networks_to_feature_maps, where they
+# are layer_4 and layer_7).
+LOW_LEVEL = {"expanded_conv_2": "low4", "expanded_conv_5": "low8"}
+
+
+def name(index: int) -> str:
+  """Name of the block at `index`: slim leaves out the 0."""
+  return f"expanded_conv_{index}" if index else "expanded_conv"
+
+
+def plan(output_stride: int) -> list[layers.Unit]:
+  """Return the name, stride and rate of the stem and of each block."""
+  blocks = [(name(i), block.stride) for i, block in enumerate(BLOCKS)]
+  return layers.dilate([("conv", 2), *blocks], output_stride)
+
+
+def divisible(value: int | float, divisor: int) -> int:
+  """Round to a multiple of `divisor`, never down by more than a tenth."""
+  rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+  return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+class InvertedResidual(nn.Module):
+  """Expand by 1x1, filter by 3x3 depthwise, project by 1x1 (section 3.4).
+
+  Returns the output and what the depthwise convolution gave.
+  """
+
+  expansion: int
+  channels: int
+  stride: int
+  rate: int
+  norm: layers.Norm
+  kernel_init: layers.Init
+  dtype: DTypeLike
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b h w c"], *, train: bool
+  ) -> tuple[Float[Array, "b H W k"], Float[Array, "b H W e"]]:
+    conv = partial(
+      layers.ConvNorm,
+      norm=self.norm,
+      kernel_init=self.kernel_init,
+      dtype=self.dtype,
+    )
+    y = x
+    if self.expansion > 1:
+      # slim expand_input_by_factor rounds to 8 whatever the multiplier.
+      wide = divisible(x.shape[-1] * self.expansion, 8)
+      y = conv(wide, activation="relu6", name="expand")(y, train=train)
+    filtered = conv(
+      kernel=3,
+      stride=self.stride,
+      rate=self.rate,
+      depthwise=True,
+      activation="relu6",
+      name="depthwise",
+    )(y, train=train)
+    y = conv(self.channels, name="project")(filtered, train=train)
+    if self.stride == 1 and self.channels == x.shape[-1]:
+      y = y + x
+    return y, filtered
+
+
+class MobileNetV2(nn.Module):
+  """MobileNetV2 without its last convolution and classifier.
+
+  Attributes:
+    depth_multiplier: Factor of every width.
+    output_stride: 8, 16 or 32, from the same parameters.
+    norm: Of every convolution.
+    kernel_init: How kernels are drawn.
+    dtype: Compute dtype; parameters stay float32.
+  """
+
+  norm: layers.Norm
+  depth_multiplier: float = 1.0
+  output_stride: int = 16
+  kernel_init: layers.Init = layers.Init("truncated_normal", 0.09)
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[layers.Floats, "b h w 3"], *, train: bool
+  ) -> dict[str, Array]:
+    """Return `low4`, `low8` and `high` of normalised images."""
+    settings = dict(
+      norm=self.norm, kernel_init=self.kernel_init, dtype=self.dtype
+    )
+    # feature_extractor.py _mobilenet_v2: widths are multiples of 8 unless a
+    # multiplier is given.
+    divisor = 8 if self.depth_multiplier == 1 else 1
+    stem, *rest = plan(self.output_stride)
+    y = layers.ConvNorm(
+      divisible(STEM_CHANNELS * self.depth_multiplier, divisor),
+      kernel=3,
+      stride=stem.stride,
+      activation="relu6",
+      name=stem.name,
+      **settings,
+    )(jnp.asarray(x, self.dtype), train=train)
+    features = {}
+    for block, unit in zip(BLOCKS, rest, strict=True):
+      y, filtered = InvertedResidual(
+        expansion=block.expansion,
+        channels=divisible(block.channels * self.depth_multiplier, divisor),
+        stride=unit.stride,
+        rate=unit.rate,
+        name=unit.name,
+        **settings,
+      )(y, train=train)
+      if unit.name in LOW_LEVEL:
+        features[LOW_LEVEL[unit.name]] = filtered
+    return features | {"high": y}

@@ -1,0 +1,157 @@
+"""ResNet v1 (arXiv:1512.03385) in the reference's two forms.
+
+tensorflow/models research/deeplab/core/resnet_v1_beta.py and slim resnet_v1:
+the stride sits in the last unit of a block, and the beta form replaces the 7x7
+stem by three 3x3 convolutions.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from deeplax.models import layers
+from deeplax.ops import padding
+
+DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+STEMS = ("plain", "beta")
+WIDTHS = (64, 128, 256, 512)  # of the 3x3 convolutions; outputs are 4 times
+STRIDES = (2, 2, 2, 1)  # of each block's last unit
+# The unit before the strided one gives a stride's low-level feature, its
+# residual branch before the sum (feature_extractor.py
+# networks_to_feature_maps). 50 and 101 agree in blocks 1 and 2.
+LOW_LEVEL = {"block1_unit2": "low4", "block2_unit3": "low8"}
+
+
+def plan(
+  depth: int,
+  output_stride: int,
+  *,
+  multi_grid: tuple[int, ...] = (1, 1, 1),
+) -> list[layers.Unit]:
+  """Return the name, stride and rate of the stem, the pooling and each unit.
+
+  Raises:
+    ValueError: On an unknown depth or output stride, or a multi-grid that is
+      not of three rates.
+  """
+  layers.check_one_of("depth", depth, DEPTHS)
+  layers.check_multi_grid(multi_grid)
+  units = [("stem", 2), ("pool1", 2)]
+  for block, count in enumerate(DEPTHS[depth]):
+    for i in range(count):
+      stride = STRIDES[block] if i == count - 1 else 1
+      units.append((f"block{block + 1}_unit{i + 1}", stride))
+  steps = layers.dilate(units, output_stride)
+  last = [
+    unit._replace(rate=unit.rate * grid)
+    for unit, grid in zip(steps[-3:], multi_grid, strict=True)
+  ]
+  return steps[:-3] + last
+
+
+class Bottleneck(nn.Module):
+  """1x1, 3x3, 1x1 and a shortcut (section 4.1), the stride in the 3x3.
+
+  Returns the output and the residual branch before the sum.
+  """
+
+  width: int
+  stride: int
+  rate: int
+  norm: layers.Norm
+  kernel_init: layers.Init
+  dtype: DTypeLike
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b h w c"], *, train: bool
+  ) -> tuple[Float[Array, "b H W k"], Float[Array, "b H W k"]]:
+    conv = partial(
+      layers.ConvNorm,
+      padding="symmetric",
+      norm=self.norm,
+      kernel_init=self.kernel_init,
+      dtype=self.dtype,
+    )
+    channels = 4 * self.width
+    if x.shape[-1] == channels:
+      shortcut = x[:, :: self.stride, :: self.stride]
+    else:
+      shortcut = conv(channels, stride=self.stride, name="shortcut")(
+        x, train=train
+      )
+    y = conv(self.width, activation="relu", name="conv1")(x, train=train)
+    y = conv(
+      self.width,
+      kernel=3,
+      stride=self.stride,
+      rate=self.rate,
+      activation="relu",
+      name="conv2",
+    )(y, train=train)
+    residual = conv(channels, name="conv3")(y, train=train)
+    return nn.relu(shortcut + residual), residual
+
+
+class ResNet(nn.Module):
+  """ResNet without its classifier.
+
+  Attributes:
+    norm: Of every convolution.
+    depth: 50 or 101.
+    stem: "plain" (7x7) or "beta" (three 3x3).
+    output_stride: 8, 16 or 32, from the same parameters.
+    multi_grid: Factors of the rates of block4's units (v3, section 3.2.1).
+    kernel_init: How kernels are drawn.
+    dtype: Compute dtype; parameters stay float32.
+  """
+
+  norm: layers.Norm
+  depth: int = 101
+  stem: str = "beta"
+  output_stride: int = 16
+  multi_grid: tuple[int, ...] = (1, 1, 1)
+  kernel_init: layers.Init = layers.Init("variance_scaling", 2.0)
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[layers.Floats, "b h w 3"], *, train: bool
+  ) -> dict[str, Array]:
+    """Return `low4`, `low8` and `high` of normalised images."""
+    layers.check_one_of("stem", self.stem, STEMS)
+    settings = dict(
+      norm=self.norm, kernel_init=self.kernel_init, dtype=self.dtype
+    )
+    conv = partial(
+      layers.ConvNorm, padding="symmetric", activation="relu", **settings
+    )
+    _, _, *units = plan(
+      self.depth, self.output_stride, multi_grid=self.multi_grid
+    )
+    y = jnp.asarray(x, self.dtype)
+    if self.stem == "plain":
+      y = conv(64, kernel=7, stride=2, name="conv1")(y, train=train)
+    else:
+      y = conv(64, kernel=3, stride=2, name="conv1_1")(y, train=train)
+      y = conv(64, kernel=3, name="conv1_2")(y, train=train)
+      y = conv(128, kernel=3, name="conv1_3")(y, train=train)
+    # The one strided layer with TensorFlow's SAME padding.
+    pads = padding.same((y.shape[1], y.shape[2]), kernel=3, stride=2, rate=1)
+    y = nn.max_pool(y, (3, 3), strides=(2, 2), padding=pads)
+    features = {}
+    for unit in units:
+      block = int(unit.name[len("block")]) - 1
+      y, residual = Bottleneck(
+        width=WIDTHS[block],
+        stride=unit.stride,
+        rate=unit.rate,
+        name=unit.name,
+        **settings,
+      )(y, train=train)
+      if unit.name in LOW_LEVEL:
+        features[LOW_LEVEL[unit.name]] = residual
+    return features | {"high": y}

@@ -1,0 +1,209 @@
+"""Aligned Xception (v3+, arXiv:1802.02611, section 3.3 and figure 4).
+
+tensorflow/models research/deeplab/core/xception.py: 41, 65 and 71 layers.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from deeplax.models import layers
+
+
+class Block(NamedTuple):
+  """A block: name, widths of its three separable convolutions, skip, stride.
+
+  `skip` is "conv" (1x1 with norm), "sum" or "none"; `inner` puts a ReLU after
+  each of the two convolutions of a pair instead of one before the pair.
+  """
+
+  name: str
+  widths: tuple[int, int, int]
+  skip: str
+  stride: int
+  inner: bool = False
+
+
+def _blocks(entry: tuple[tuple[int, int], ...]) -> tuple[Block, ...]:
+  """All blocks, given width and stride of those of the entry flow."""
+  flow = [
+    Block(f"entry_flow_block{i}", (width,) * 3, "conv", stride)
+    for i, (width, stride) in enumerate(entry, 1)
+  ]
+  return (
+    *flow,
+    Block("middle_flow", (728, 728, 728), "sum", 1),
+    Block("exit_flow_block1", (728, 1024, 1024), "conv", 2),
+    Block("exit_flow_block2", (1536, 1536, 2048), "none", 1, inner=True),
+  )
+
+
+class Variant(NamedTuple):
+  """One depth: its blocks, how often the middle flow repeats, and low levels.
+
+  `low_level` maps a block to the stride of its last feature before the stride,
+  taken before norm's ReLU and the sum (networks_to_feature_maps).
+  """
+
+  blocks: tuple[Block, ...]
+  middle: int
+  low_level: tuple[tuple[str, str], ...]
+
+
+_SHALLOW = _blocks(((128, 2), (256, 2), (728, 2)))
+_DEEP = _blocks(((128, 2), (256, 1), (256, 2), (728, 1), (728, 2)))
+_LOW = (("entry_flow_block2", "low4"), ("entry_flow_block3", "low8"))
+_LOW_DEEP = (("entry_flow_block3", "low4"), ("entry_flow_block5", "low8"))
+DEPTHS = {
+  41: Variant(_SHALLOW, 8, _LOW),
+  65: Variant(_SHALLOW, 16, _LOW),
+  71: Variant(_DEEP, 16, _LOW_DEEP),
+}
+
+
+def plan(depth: int, output_stride: int) -> list[layers.Unit]:
+  """Return the name, stride and rate of the stem and of each block.
+
+  Multi-grid multiplies the rate of the last block's three convolutions.
+
+  Raises:
+    ValueError: On an unknown depth or output stride.
+  """
+  layers.check_one_of("depth", depth, DEPTHS)
+  units = [(block.name, block.stride) for block in DEPTHS[depth].blocks]
+  return layers.dilate([("stem", 2), *units], output_stride)
+
+
+class XceptionModule(nn.Module):
+  """Three separable convolutions and a skip; the stride is in the third.
+
+  Returns the output and what the second convolution gave.
+  """
+
+  block: Block
+  stride: int
+  rates: tuple[int, int, int]
+  norm: layers.Norm
+  kernel_init: layers.Init
+  dtype: DTypeLike
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b h w c"], *, train: bool
+  ) -> tuple[Float[Array, "b H W k"], Float[Array, "b h w d"]]:
+    pair = partial(
+      layers.SeparableConv,
+      padding="symmetric",
+      norm=self.norm,
+      pre_activation=None if self.block.inner else "relu",
+      activation_between="relu" if self.block.inner else None,
+      activation="relu" if self.block.inner else None,
+      depthwise_init=self.kernel_init,
+      pointwise_init=self.kernel_init,
+      dtype=self.dtype,
+    )
+    first, second, third = self.block.widths
+    a, b, c = self.rates
+    y = pair(first, rate=a, name="separable_conv1")(x, train=train)
+    y = low = pair(second, rate=b, name="separable_conv2")(y, train=train)
+    y = pair(third, rate=c, stride=self.stride, name="separable_conv3")(
+      y, train=train
+    )
+    if self.block.skip == "sum":
+      y = y + x
+    elif self.block.skip == "conv":
+      # Of the input before its ReLU.
+      y = y + layers.ConvNorm(
+        third,
+        stride=self.stride,
+        padding="symmetric",
+        norm=self.norm,
+        kernel_init=self.kernel_init,
+        dtype=self.dtype,
+        name="shortcut",
+      )(x, train=train)
+    return y, low
+
+
+class Xception(nn.Module):
+  """Aligned Xception without its classifier.
+
+  The middle flow is one scan over equal units, its parameters stacked: half
+  the compile time at the same speed.
+
+  Attributes:
+    norm: Of every convolution.
+    depth: 41, 65 or 71.
+    output_stride: 8, 16 or 32, from the same parameters.
+    multi_grid: Factors of the rates of the last block's three convolutions.
+    remat: Recompute the middle flow in the backward pass.
+    kernel_init: How kernels are drawn.
+    dtype: Compute dtype; parameters stay float32.
+  """
+
+  norm: layers.Norm
+  depth: int = 65
+  output_stride: int = 16
+  multi_grid: tuple[int, ...] = (1, 1, 1)
+  remat: bool = False
+  kernel_init: layers.Init = layers.Init("truncated_normal", 0.09)
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[layers.Floats, "b h w 3"], *, train: bool
+  ) -> dict[str, Array]:
+    """Return `low4`, `low8` and `high` of normalised images."""
+    layers.check_multi_grid(self.multi_grid)
+    settings = dict(
+      norm=self.norm, kernel_init=self.kernel_init, dtype=self.dtype
+    )
+    conv = partial(
+      layers.ConvNorm,
+      kernel=3,
+      padding="symmetric",
+      activation="relu",
+      **settings,
+    )
+    stem, *units = plan(self.depth, self.output_stride)
+    y = conv(32, stride=stem.stride, name="entry_flow_conv1_1")(
+      jnp.asarray(x, self.dtype), train=train
+    )
+    y = conv(64, name="entry_flow_conv1_2")(y, train=train)
+    variant = DEPTHS[self.depth]
+    low_level = dict(variant.low_level)
+    features = {}
+    for block, unit in zip(variant.blocks, units, strict=True):
+      grid = self.multi_grid if block.skip == "none" else (1, 1, 1)
+      module = XceptionModule(
+        block=block,
+        stride=unit.stride,
+        rates=tuple(unit.rate * factor for factor in grid),  # pyright: ignore
+        name=unit.name,
+        **settings,
+      )
+      if unit.name == "middle_flow":
+        y = self._repeat(module, y, variant.middle, train=train)
+        continue
+      y, low = module(y, train=train)
+      if unit.name in low_level:
+        features[low_level[unit.name]] = low
+    return features | {"high": y}
+
+  def _repeat(
+    self, module: XceptionModule, x: Array, times: int, *, train: bool
+  ) -> Array:
+    def unit(module, x):
+      return module(x, train=train)[0], None
+
+    scanned = nn.scan(
+      nn.remat(unit, prevent_cse=False) if self.remat else unit,
+      variable_axes={"params": 0, "batch_stats": 0},
+      split_rngs={"params": True},
+      length=times,
+    )
+    return scanned(module, x)[0]

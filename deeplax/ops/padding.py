@@ -1,0 +1,66 @@
+"""Paddings of the two reference rules, and where the taps of a kernel read."""
+
+from typing import NamedTuple
+
+# ((top, bottom), (left, right))
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
+
+def same(
+  size: tuple[int, int], *, kernel: int, stride: int, rate: int
+) -> Padding:
+  """TensorFlow's SAME: as little as gives ceil(size / stride) outputs.
+
+  An odd total puts the extra row or column behind, so with stride 2 the centre
+  taps of even and of odd sizes lie differently.
+  """
+
+  def axis(n: int) -> tuple[int, int]:
+    outputs = -(-n // stride)
+    total = max((outputs - 1) * stride + (kernel - 1) * rate + 1 - n, 0)
+    return total // 2, total - total // 2
+
+  height, width = size
+  return axis(height), axis(width)
+
+
+def symmetric(*, kernel: int, rate: int) -> Padding:
+  """The padding of slim's conv2d_same: set by the kernel, whatever the size."""
+  total = (kernel - 1) * rate
+  both = (total // 2, total - total // 2)
+  return both, both
+
+
+class Tap(NamedTuple):
+  """Where one tap of a kernel meets the map, along one axis.
+
+  Attributes:
+    index: Of the tap in the kernel.
+    reads: Slice of the map it reads.
+    before: Outputs that lie before the first that reads inside the map.
+    behind: Outputs that lie behind the last.
+  """
+
+  index: int
+  reads: slice
+  before: int
+  behind: int
+
+
+def taps(
+  size: int, *, kernel: int, stride: int, rate: int, padding: tuple[int, int]
+) -> tuple[int, list[Tap]]:
+  """Returns the number of outputs and the taps that meet the map.
+
+  A rate beyond the map's size leaves only the centre: the others read zeros.
+  """
+  out = (size + sum(padding) - (kernel - 1) * rate - 1) // stride + 1
+  live = []
+  for index in range(kernel):
+    shift = index * rate - padding[0]  # output o reads at o * stride + shift
+    first = max(0, -(shift // stride))
+    last = min(out - 1, (size - 1 - shift) // stride)
+    if first <= last:
+      reads = slice(first * stride + shift, last * stride + shift + 1, stride)
+      live.append(Tap(index, reads, first, out - 1 - last))
+  return out, live

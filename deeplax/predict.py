@@ -1,0 +1,382 @@
+"""Label pictures: python -m deeplax.predict --workdir=DIR --out=DIR PHOTO...
+
+Class names, colours, normalisation and sizes come from the run's workdir; each
+picture gets `<name>_mask.png` (class indices with a palette) and
+`<name>_overlay.jpg`, both at its own size.
+"""
+
+import argparse
+import collections
+from collections.abc import Iterable, Iterator
+from concurrent import futures
+import glob
+import json
+import os
+import pathlib
+import sys
+from typing import Any, NamedTuple
+
+import cv2
+from etils import epath
+import numpy as np
+from PIL import Image
+
+from deeplax import checkpoint
+from deeplax import errors
+from deeplax import inference
+from deeplax import logs
+from deeplax import visualize
+from deeplax.data import files
+from deeplax.data import spec as spec_lib
+from deeplax.models import build as model_build
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+UNREADABLE = (errors.InputError, OSError, cv2.error)
+EXIF_ORIENTATION = 0x0112
+SAVE_BACKLOG = 16  # pictures waiting to be written, at most
+
+
+class Picture(NamedTuple):
+  """A file to label, and the name of its outputs below --out."""
+
+  path: pathlib.Path
+  stem: pathlib.Path
+
+  def output(self, out: pathlib.Path, ending: str) -> pathlib.Path:
+    return out / self.stem.parent / f"{self.stem.name}_{ending}"
+
+
+def find(inputs: Iterable[str], out: pathlib.Path) -> list[Picture]:
+  """Return the pictures that files, folders and globs stand for.
+
+  Args:
+    inputs: A folder is searched with its sub-folders, which the outputs keep.
+    out: Where outputs go; it is left out of the search.
+
+  Raises:
+    InputError: Something is not there, or two outputs would be one file, or an
+      output would be an input.
+  """
+  pictures = {}
+  for text in inputs:
+    found = _find_one(text, out)
+    if not found:
+      raise errors.InputError(
+        f"no picture matches {text!r}: looked for files that end in "
+        f"{' '.join(SUFFIXES)}"
+      )
+    # The same file, named twice, is one input.
+    pictures |= {(p.path.resolve(), p.stem): p for p in found}
+  found = list(pictures.values())
+  _refuse_clashes(found, out)
+  return found
+
+
+def _find_one(text: str, out: pathlib.Path) -> list[Picture]:
+  path = pathlib.Path(text)
+  if path.is_file():
+    return [Picture(path, pathlib.Path(path.stem))]
+  if path.is_dir():
+    if path.resolve() == out.resolve():
+      raise errors.InputError(
+        f"--out={out} is the folder of the pictures; the next run would label "
+        f"its own masks. Use for example --out={out / 'predictions'}"
+      )
+    root, found = path, path.rglob("*")
+  elif glob.has_magic(text):
+    parts = path.parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    root = pathlib.Path(*parts[:fixed])
+    found = [pathlib.Path(p) for p in glob.glob(text, recursive=True)]
+  else:
+    raise errors.InputError(f"no file or folder {text!r}")
+  return [
+    Picture(p, p.relative_to(root).with_suffix(""))
+    for p in sorted(found)
+    if p.suffix.lower() in SUFFIXES
+    and p.is_file()
+    and out.resolve() not in p.resolve().parents
+  ]
+
+
+def _refuse_clashes(pictures: list[Picture], out: pathlib.Path) -> None:
+  inputs = {p.path.resolve() for p in pictures}
+  owner = {}
+  for picture in pictures:
+    mask = picture.output(out, "mask.png")
+    if mask in owner:
+      raise errors.InputError(
+        f"{owner[mask]} and {picture.path} would both be written to {mask}. "
+        "Predict them into different --out folders, or name the folder above "
+        "them: sub-folders are kept"
+      )
+    owner[mask] = picture.path
+    for ending in ("mask.png", "overlay.jpg"):
+      if picture.output(out, ending).resolve() in inputs:
+        raise errors.InputError(
+          f"{picture.output(out, ending)} is an input and would be "
+          "overwritten. Use another --out"
+        )
+
+
+def read(path: pathlib.Path) -> np.ndarray:
+  """Return a picture as uint8 [h, w, 3], by the reader of training."""
+  return files.decode_image(path.read_bytes(), str(path))
+
+
+def size(path: pathlib.Path) -> tuple[int, int] | None:
+  """Return (height, width) from a file's header, None if it has none."""
+  try:
+    with Image.open(path) as picture:
+      width, height = picture.size
+      # 5 to 8 are the orientations that lie on their side.
+      turned = picture.getexif().get(EXIF_ORIENTATION, 1) >= 5
+  except (OSError, SyntaxError, Image.DecompressionBombError):
+    return None
+  return (width, height) if turned else (height, width)
+
+
+def load(
+  pictures: list[Picture], failed: list[str], *, threads: int
+) -> Iterator[dict[str, Any]]:
+  """Yield pictures in order, read ahead; unreadable ones go to `failed`."""
+  with futures.ThreadPoolExecutor(threads) as pool:
+    waiting = collections.deque()
+    rest = iter(pictures)
+    while True:
+      for picture in rest:
+        waiting.append((picture, pool.submit(read, picture.path)))
+        if len(waiting) > 2 * threads:
+          break
+      if not waiting:
+        return
+      picture, future = waiting.popleft()
+      try:
+        image = future.result()
+      except UNREADABLE as error:
+        failed.append(str(error))
+        print(f"deeplax: skipped: {error}", file=sys.stderr)
+        continue
+      yield {"image": image, "picture": picture}
+
+
+def save(
+  picture: Picture,
+  image: np.ndarray,
+  found: np.ndarray,
+  *,
+  out: pathlib.Path,
+  palette: visualize.Palette,
+) -> None:
+  """Write the outputs of one picture, each whole or not at all.
+
+  Args:
+    picture: Names them.
+    image: As read.
+    found: Labels [h, w], or probabilities [h, w, k] to be written too.
+    out: The folder.
+    palette: Colours of the classes.
+  """
+  labels = found
+  if found.ndim == 3:
+    labels = found.argmax(-1).astype(np.uint16)
+    # Half precision: an image of 500x375 with 21 classes is 8 MB so.
+    half = found.astype(np.float16)
+    _whole(
+      picture.output(out, "probs.npz"),
+      lambda file: np.savez_compressed(file, probabilities=half),
+    )
+  _whole(
+    picture.output(out, "mask.png"),
+    lambda file: visualize.index_png(file, labels, palette),
+  )
+  mixed = Image.fromarray(visualize.overlay(image, labels, palette))
+  _whole(
+    picture.output(out, "overlay.jpg"),
+    lambda file: mixed.save(file, format="JPEG", quality=92),
+  )
+
+
+def _whole(path: pathlib.Path, write: Any) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.parent / f".{path.name}.partial"
+  try:
+    with partial.open("wb") as file:
+      write(file)
+    os.replace(partial, path)
+  except OSError as error:
+    partial.unlink(missing_ok=True)
+    raise errors.InputError(f"cannot write {path}: {error}") from error
+
+
+def known_miou(workdir: epath.PathLike, step: int) -> str:
+  """Return what the workdir's eval/ says about a step, or that it does not."""
+  folder = epath.Path(workdir) / "eval"
+  paths = sorted(folder.glob(f"*-{step:08d}-*.json")) if folder.exists() else []
+  if not paths:
+    return "mIoU not evaluated"
+  # The shortest name is the plain one: single scale, no flip, whole split.
+  best = min(paths, key=lambda p: (len(p.name), p.name))
+  miou = json.loads(best.read_text())["miou"]
+  return f"mIoU {miou:.1%} ({best.name.removesuffix('.json')})"
+
+
+def parser() -> argparse.ArgumentParser:
+  """The command line; the config's eval values hold where it is silent."""
+  parser = argparse.ArgumentParser(
+    prog="python -m deeplax.predict",
+    description="Label pictures with a trained network.",
+    epilog="example: python -m deeplax.predict --workdir=runs/quickstart "
+    "--out=predictions photos/ street.jpg 'more/**/*.png'",
+    allow_abbrev=False,
+  )
+  inference.add_arguments(parser)
+  parser.add_argument(
+    "--out", required=True, metavar="DIR", help="where masks and overlays go"
+  )
+  parser.add_argument(
+    "--output_stride",
+    type=int,
+    metavar="OS",
+    help="8, 16 or 32 (default: the config's)",
+  )
+  parser.add_argument(
+    "--probs",
+    action="store_true",
+    help="also write <name>_probs.npz: probabilities [h, w, k], float16",
+  )
+  parser.add_argument(
+    "inputs", nargs="+", metavar="IMAGE|FOLDER|GLOB", help="what to label"
+  )
+  return parser
+
+
+@errors.command
+def main(argv: list[str] | None = None) -> int:
+  args = parser().parse_args(argv)
+  out = pathlib.Path(args.out)
+  if out.exists() and not out.is_dir():
+    raise errors.InputError(f"--out={out} is a file; name a folder")
+  pictures = find(args.inputs, out)
+  config = checkpoint.load_config(args.workdir)
+  return run(config, args, pictures, out)
+
+
+def run(
+  config: Any,
+  args: argparse.Namespace,
+  pictures: list[Picture],
+  out: pathlib.Path,
+) -> int:
+  """Label the pictures with the run in `args.workdir`; return the status."""
+  inference.compilation_cache(args.workdir)
+  spec = read_spec(args.workdir)
+  try:
+    model = model_build.from_config(
+      config.model,
+      num_classes=spec.num_classes,
+      output_stride=args.output_stride
+      or config.eval.output_stride
+      or config.model.output_stride,
+    )
+  except ValueError as error:
+    raise errors.InputError(str(error)) from error
+  variables, step = checkpoint.restore_variables(args.workdir, args.step)
+  print(
+    f"{args.workdir} step {step}, {known_miou(args.workdir, step)}\n"
+    f"{spec.num_classes} classes: {', '.join(spec.class_names)}"
+  )
+  predictor = inference.Predictor(
+    model,
+    variables,
+    pad_value=model_build.mean_pixel(config.model),
+    scales=args.scales or config.eval.scales,
+    flip=config.eval.flip if args.flip is None else args.flip,
+    pad_to=config.eval.pad_to,
+  )
+  failed = predict(
+    predictor,
+    pictures,
+    out=out,
+    palette=spec.palette,
+    probabilities=args.probs,
+    threads=config.data.threads,
+  )
+  return 1 if failed else 0
+
+
+def read_spec(workdir: epath.PathLike) -> spec_lib.Spec:
+  """Return the class names and colours a run was trained with."""
+  path = epath.Path(workdir) / "spec.json"
+  if not path.exists():
+    raise errors.InputError(
+      f"no spec.json in {workdir}; training writes it there beside config.json"
+    )
+  return spec_lib.Spec.from_json(json.loads(path.read_text()))
+
+
+def predict(
+  predictor: inference.Predictor,
+  pictures: list[Picture],
+  *,
+  out: pathlib.Path,
+  palette: visualize.Palette,
+  probabilities: bool = False,
+  threads: int = 4,
+) -> list[str]:
+  """Label pictures into a folder and say how fast.
+
+  Args:
+    predictor: Predicts.
+    pictures: Of `find`.
+    out: The folder.
+    palette: Colours of the classes.
+    probabilities: Write them too.
+    threads: For reading, and again for writing.
+
+  Returns:
+    A line about each file that could not be read.
+  """
+  predictor.expect(s for p in pictures if (s := size(p.path)))
+  failed: list[str] = []
+  clock: dict[str, float] = {"load": 0.0, "compute": 0.0, "save": 0.0}
+  report = inference.Progress(len(pictures), print, name="labelled")
+  saving = collections.deque()
+  labelled = inference.stream(
+    predictor,
+    load(pictures, failed, threads=threads),
+    kind="probabilities" if probabilities else "labels",
+    clock=clock,
+  )
+  with futures.ThreadPoolExecutor(threads) as pool:
+    for item, found in labelled:
+      with inference.timed(clock, "save"):
+        saving.append(
+          pool.submit(
+            save,
+            item["picture"],
+            item["image"],
+            found,
+            out=out,
+            palette=palette,
+          )
+        )
+        while len(saving) > SAVE_BACKLOG:
+          saving.popleft().result()
+      report.step()
+    with inference.timed(clock, "save"):
+      for future in saving:
+        future.result()
+  total = sum(clock.values()) or 1.0
+  shares = "  ".join(f"{k} {v / total:.0%}" for k, v in clock.items())
+  done = len(pictures) - len(failed)
+  print(
+    f"{done} of {len(pictures)} pictures in {logs.duration(report.seconds)}: "
+    f"{done / report.seconds:.1f} images/s  ({shares})\n"
+    f"masks and overlays are in {out}"
+  )
+  return failed
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,147 @@
+"""Pictures of label maps: palette PNGs, overlays, strips for a report."""
+
+from collections.abc import Sequence
+import os
+from typing import BinaryIO
+
+from jaxtyping import Integer, UInt8
+import numpy as np
+from PIL import Image
+from PIL import ImageDraw
+from PIL import ImageFont
+
+Palette = Sequence[Sequence[int]]
+Labels = Integer[np.ndarray, "h w"]
+
+IGNORE = 255
+# The colour of void in VOC's own masks.
+IGNORE_COLOUR = (224, 224, 192)
+GAP = 6  # pixels between the pictures of a strip
+LINE = 18  # pixels of a text line
+
+
+def colour_table(palette: Palette, *, size: int = 256) -> np.ndarray:
+  """Return uint8 [size, 3]: the palette, then grey, and 255 as in VOC."""
+  table = np.full((max(size, len(palette)), 3), 128, np.uint8)
+  table[: len(palette)] = np.asarray(palette, np.uint8).reshape(-1, 3)
+  if len(palette) <= IGNORE < len(table):
+    table[IGNORE] = IGNORE_COLOUR
+  return table
+
+
+def colours(labels: Labels, palette: Palette) -> UInt8[np.ndarray, "h w 3"]:
+  """Return each label's colour."""
+  return colour_table(palette, size=max(256, int(labels.max()) + 1))[labels]
+
+
+def overlay(
+  image: UInt8[np.ndarray, "h w 3"],
+  labels: Labels,
+  palette: Palette,
+  *,
+  opacity: float = 0.6,
+) -> UInt8[np.ndarray, "h w 3"]:
+  """Lay the labels' colours over an image.
+
+  A class that is black in the palette (VOC's background) leaves the image as
+  it is.
+  """
+  colour = colours(labels, palette)
+  mixed = image * (1 - opacity) + colour * opacity
+  shown = colour.any(axis=-1, keepdims=True)
+  return np.where(shown, np.rint(mixed), image).astype(np.uint8)
+
+
+def index_png(
+  path: str | os.PathLike[str] | BinaryIO, labels: Labels, palette: Palette
+) -> None:
+  """Write labels as a PNG of class indices with colours to look at.
+
+  A palette PNG holds 256 classes; more are written as 16-bit grey without
+  colours.
+  """
+  if int(labels.max(initial=0)) > 255:
+    picture = Image.fromarray(labels.astype(np.uint16))
+  else:
+    picture = Image.fromarray(labels.astype(np.uint8))
+    picture.putpalette(colour_table(palette)[:256].tobytes())
+  picture.save(path, format="PNG")
+
+
+def strip(
+  images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+  truths: Sequence[Integer[np.ndarray, "_ _"] | None],
+  predictions: Sequence[Integer[np.ndarray, "_ _"]],
+  palette: Palette,
+  names: Sequence[str],
+  *,
+  width: int = 240,
+) -> Image.Image:
+  """Return a sheet: a row of image, truth and prediction each, and a legend.
+
+  Args:
+    images: RGB, of any sizes.
+    truths: Labels, 255 where ignored; None leaves the place empty.
+    predictions: Labels.
+    palette: Colours of the classes.
+    names: Of the classes; the legend shows those that occur.
+    width: Of one picture on the sheet, pixels.
+  """
+  rows = list(zip(images, truths, predictions, strict=True))
+  heights = [
+    max(round(image.shape[0] * width / image.shape[1]), 1)
+    for image, _, _ in rows
+  ]
+  legend = _legend(rows, names)
+  total = 3 * width + 4 * GAP
+  columns = max(total // 160, 1)
+  bottom = sum(heights) + GAP * (len(rows) + 1) + LINE
+  lines = -(-len(legend) // columns)
+  sheet = Image.new("RGB", (total, bottom + lines * LINE + GAP), "white")
+  draw = ImageDraw.Draw(sheet)
+  for column, title in enumerate(("image", "truth", "prediction")):
+    _text(draw, (GAP + column * (width + GAP), 2), title)
+  top = LINE + GAP
+  for (image, truth, prediction), height in zip(rows, heights, strict=True):
+    pictures = [
+      Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR),
+      None if truth is None else _small(truth, palette, (width, height)),
+      _small(prediction, palette, (width, height)),
+    ]
+    for column, picture in enumerate(pictures):
+      if picture is not None:
+        sheet.paste(picture, (GAP + column * (width + GAP), top))
+    top += height + GAP
+  for place, label in enumerate(legend):
+    x = GAP + place % columns * 160
+    y = bottom + place // columns * LINE
+    colour = tuple(colour_table(palette)[label].tolist())
+    draw.rectangle((x, y + 2, x + 12, y + 14), fill=colour, outline="black")
+    _text(
+      draw, (x + 18, y + 1), names[label] if label < len(names) else "ignored"
+    )
+  return sheet
+
+
+def _legend(rows: list[tuple], names: Sequence[str]) -> list[int]:
+  found = set()
+  for _, truth, prediction in rows:
+    for labels in (truth, prediction):
+      if labels is not None:
+        found.update(np.unique(labels).tolist())
+  return sorted(
+    label for label in found if label < len(names) or label == IGNORE
+  )
+
+
+def _small(
+  labels: np.ndarray, palette: Palette, size: tuple[int, int]
+) -> Image.Image:
+  picture = Image.fromarray(colours(labels, palette))
+  return picture.resize(size, Image.Resampling.NEAREST)
+
+
+def _text(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str) -> None:
+  # Pillow's own font has Latin letters only, and raises on others.
+  text = text.encode("latin-1", "replace").decode("latin-1")
+  draw.text(place, text[:22], fill="black", font=ImageFont.load_default())

@@ -1,0 +1,25 @@
+"""What holds for every test: strict broadcasting, parsed flags, a warm cache.
+
+The compiled programs of a run are kept in `.cache/jax` of the checkout (or in
+`$DEEPLAX_CACHE`), so that the second run of the tests starts warm. It is set
+through the environment because commands under test run in own processes.
+"""
+
+import os
+import pathlib
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+CACHE = pathlib.Path(os.environ.get("DEEPLAX_CACHE") or ROOT / ".cache")
+
+# Before jax is imported: it reads these once.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
+# Most of a test's compile time is many small programs: keep those as well.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+# Tests are tuned for the CPU; ask for another platform by name.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from absl import flags  # noqa: E402  (after the environment)
+import jax  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+flags.FLAGS.mark_as_parsed()

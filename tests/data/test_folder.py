@@ -1,0 +1,138 @@
+import json
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from deeplax import errors
+from deeplax.data import folder
+from deeplax.data import spec
+from tests import shared
+from tests.data import trees
+
+
+def refused(root, *parts, split="train"):
+  with pytest.raises(errors.InputError) as error:
+    folder.source(root, split)
+  for part in parts:
+    assert part in str(error.value)
+
+
+def test_examples_are_read_in_the_order_of_their_names(tmp_path):
+  source = folder.source(trees.folder(tmp_path), "train")
+  assert [source[i]["name"] for i in range(len(source))] == ["00", "01", "02"]
+  example = source[0]
+  assert example["image"].shape == (*trees.SIZE, 3)
+  np.testing.assert_array_equal(example["label"], trees.labels(0, 1, 2))
+
+
+def test_sub_folders_are_part_of_the_name(tmp_path):
+  trees.folder(tmp_path, images=0)
+  trees.image(tmp_path / "images/train/monday/a.png")
+  trees.mask(tmp_path / "labels/train/monday/a.png", trees.labels(1))
+  (tmp_path / "images/train/Thumbs.db").write_bytes(b"")
+  source = folder.source(tmp_path, "train")
+  assert source[0]["name"] == "monday/a"
+
+
+def test_classes_without_colours_get_those_of_voc(tmp_path):
+  found = folder.spec(trees.folder(tmp_path))
+  assert found.class_names == ("ground", "cat", "dog")
+  assert found.palette == spec.color_map(3)
+
+
+def test_own_ignore_label_becomes_255_once(tmp_path):
+  trees.folder(tmp_path, ignore_label=9)
+  trees.mask(tmp_path / "labels/train/00.png", trees.labels(0, 1, 9, 255))
+  label = folder.source(tmp_path, "train")[0]["label"]
+  # 255 is no number of this data set: training stops on it.
+  np.testing.assert_array_equal(label[0, :4], [0, 1, 255, 254])
+
+
+def test_label_map_turns_255_into_a_class(tmp_path):
+  trees.folder(tmp_path, label_map={"255": 1}, ignore_label=None)
+  trees.mask(tmp_path / "labels/train/00.png", trees.labels(0, 255))
+  label = folder.source(tmp_path, "train")[0]["label"]
+  np.testing.assert_array_equal(np.unique(label), [0, 1])
+
+
+def test_missing_classes_json_is_an_error_with_an_example(tmp_path):
+  (trees.folder(tmp_path) / "classes.json").unlink()
+  refused(tmp_path, "classes.json", '"names"')
+
+
+@pytest.mark.parametrize(
+  ("text", "part"),
+  [
+    ("{", "is not JSON"),
+    ("[]", 'no "names"'),
+    ('{"names": "cat"}', "not a list"),
+    ('{"names": []}', "0 names"),
+    ('{"names": ["a", "a"]}', "repeat"),
+    ('{"names": ["a"], "ignore_lable": 1}', "unknown keys ['ignore_lable']"),
+    ('{"names": ["a"], "ignore_label": -1}', '"ignore_label" is -1'),
+    ('{"names": ["a"], "ignore_label": 0}', "also the number of the class 'a'"),
+    ('{"names": ["a"], "palette": [[1, 2]]}', '"palette" has [1, 2]'),
+    ('{"names": ["a"], "palette": [[1,2,3],[1,2,3]]}', "2 colours for 1"),
+    ('{"names": ["a"], "label_map": {"x": 0}}', "key 'x'"),
+    ('{"names": ["a"], "label_map": {"9": 4}}', "maps 9 to 4"),
+  ],
+)
+def test_wrong_classes_json_is_an_error_that_says_what(tmp_path, text, part):
+  (trees.folder(tmp_path) / "classes.json").write_text(text)
+  refused(tmp_path, "classes.json", part)
+
+
+def test_image_without_mask_is_an_error(tmp_path):
+  (trees.folder(tmp_path) / "labels/train/01.png").unlink()
+  refused(tmp_path, "images/train/01.jpg has no mask", "1 of 3")
+
+
+def test_mask_without_image_is_an_error(tmp_path):
+  (trees.folder(tmp_path) / "images/train/01.jpg").unlink()
+  refused(tmp_path, "labels/train/01.png has no image", "1 of 3")
+
+
+def test_two_images_of_one_name_are_an_error(tmp_path):
+  trees.folder(tmp_path)
+  trees.image(tmp_path / "images/train/01.png")
+  refused(tmp_path, "01.jpg and", "01.png differ in their suffix only")
+
+
+def test_unknown_split_lists_the_existing_ones(tmp_path):
+  refused(trees.folder(tmp_path), "'test'", "['train', 'val']", split="test")
+
+
+def test_empty_split_is_an_error(tmp_path):
+  refused(trees.folder(tmp_path, images=0, splits=()), "no folders")
+  (tmp_path / "images/train").mkdir(parents=True)
+  refused(tmp_path, "holds no picture")
+
+
+def test_file_that_vanished_is_an_error_not_a_traceback(tmp_path):
+  source = folder.source(trees.folder(tmp_path), "train")
+  (tmp_path / "labels/train/00.png").unlink()
+  with pytest.raises(errors.InputError, match=r"00\.png cannot be read"):
+    source[0]
+
+
+@pytest.mark.parametrize(
+  ("split", "count"), [("train", 367), ("val", 101), ("test", 233)]
+)
+def test_camvid_has_its_published_counts(split, count):
+  root = shared.path("data/camvid")
+  source = folder.source(root, split)
+  assert len(source) == count
+  assert source.spec == spec.Spec(
+    "camvid", spec.CAMVID.class_names, spec.CAMVID.palette
+  )
+  for i in (0, count // 2, count - 1):
+    example = source[i]
+    assert example["image"].shape == (360, 480, 3)
+    raw = np.asarray(Image.open(source.pairs[i].label))
+    assert set(np.unique(raw)) <= set(range(12))
+    np.testing.assert_array_equal(
+      example["label"], np.where(raw == 11, 255, raw)
+    )
+  classes = json.loads((root / "classes.json").read_text())
+  assert classes["splits"][split] == count

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+
+from deeplax import errors
+from deeplax.data import shapes
+
+
+def made(split="train", images=8, size=(97, 97), **options):
+  return shapes.Shapes(split, images=images, size=size, **options)
+
+
+def test_a_picture_depends_on_seed_split_and_index_only():
+  first = made()
+  expected = first[5]
+  for i in (0, 7):
+    first[i]
+  for again in (first[5], made(images=100)[5]):
+    np.testing.assert_array_equal(again["image"], expected["image"])
+    np.testing.assert_array_equal(again["label"], expected["label"])
+  for other in (first[4], made("val")[5], made(seed=1)[5]):
+    assert (other["image"] != expected["image"]).any()
+
+
+def test_every_class_and_the_ignored_border_occur_often_enough():
+  source = made(images=200)
+  labels = np.stack([source[i]["label"] for i in range(len(source))])
+  share = np.bincount(labels.ravel(), minlength=256) / labels.size
+  assert 0.4 < share[0] < 0.75
+  assert (share[1:8] > 0.005).all()
+  assert 0.05 < share[255] < 0.15
+  assert share[:8].sum() + share[255] == pytest.approx(1)
+
+
+def test_the_border_lies_between_objects_and_ground():
+  label = made()[0]["label"]
+  for class_index in range(1, 8):
+    inside = label == class_index
+    near = np.zeros_like(inside)
+    near[1:] |= inside[:-1]
+    near[:-1] |= inside[1:]
+    near[:, 1:] |= inside[:, :-1]
+    near[:, :-1] |= inside[:, 1:]
+    assert set(np.unique(label[near])) <= {class_index, 255}
+
+
+def test_colours_tell_no_class():
+  source = made(images=300)
+  means = {i: [] for i in range(1, 8)}
+  for i in range(len(source)):
+    example = source[i]
+    for class_index, found in means.items():
+      pixels = example["image"][example["label"] == class_index]
+      if len(pixels):
+        found.append(pixels.mean(axis=0))
+  for found in means.values():
+    np.testing.assert_allclose(np.mean(found, axis=0), 128, atol=20)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (9, 40), (33, 33), (65, 129)])
+def test_pictures_of_any_size_can_be_made(size):
+  example = made(size=size)[0]
+  assert example["image"].shape == (*size, 3)
+  assert example["label"].shape == size
+
+
+def test_unknown_split_is_an_error():
+  with pytest.raises(errors.InputError, match=r"'train_aug'.*'train', 'val'"):
+    made("train_aug")
+  with pytest.raises(IndexError):
+    made()[8]

@@ -1,0 +1,54 @@
+import json
+
+import pytest
+
+from deeplax.data import spec
+from tests import shared
+
+SIZES = {"voc2012": 21, "cityscapes": 19, "ade20k": 150, "camvid": 11}
+
+
+def test_class_counts_and_splits_are_the_published_ones():
+  for name, count in SIZES.items():
+    assert spec.SPECS[name].num_classes == count
+    assert spec.SPECS[name].ignore_label == 255
+  splits = {name: dict(s.splits) for name, s in spec.SPECS.items()}
+  assert splits["voc2012"] == {
+    "train": 1464,
+    "train_aug": 10582,
+    "val": 1449,
+    "trainval": 2913,
+  }
+  assert splits["cityscapes"] == {"train": 2975, "val": 500, "test": 1525}
+  assert splits["ade20k"] == {"train": 20210, "val": 2000}
+  assert splits["camvid"] == {"train": 367, "val": 101, "test": 233}
+
+
+def test_names_and_colours_are_the_published_ones():
+  tables = json.loads(shared.path("data/datasets_meta.json").read_text())
+  keys = {"voc2012": "voc", "camvid": "camvid11"}
+  for name in SIZES:
+    expected = tables[keys.get(name, name)]
+    found = spec.SPECS[name]
+    assert [list(color) for color in found.palette] == expected["palette"]
+    names = [n.replace("screen door", "screen") for n in found.class_names]
+    assert names == expected["names"]
+
+
+def test_colour_map_is_the_one_of_voc():
+  assert spec.color_map(22)[15] == (192, 128, 128)  # person
+  assert spec.color_map(256)[255] == (224, 224, 192)  # the border
+
+
+@pytest.mark.parametrize("name", spec.SPECS)
+def test_spec_survives_json(name):
+  found = spec.SPECS[name]
+  text = json.dumps(found.to_json())
+  assert spec.Spec.from_json(json.loads(text)) == found
+
+
+def test_spec_refuses_what_results_could_not_be_keyed_by():
+  with pytest.raises(ValueError, match="repeat"):
+    spec.Spec("x", ("a", "a"), spec.color_map(2))
+  with pytest.raises(ValueError, match="1 colours for 2 classes"):
+    spec.Spec("x", ("a", "b"), spec.color_map(1))

@@ -1,0 +1,199 @@
+"""The reference's outputs and the variables that made them.
+
+The weights follow from each variable's name by the rule that lies beside the
+outputs; here those names are mapped to deeplax's paths.
+"""
+
+import importlib.util
+import json
+import re
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import ml_collections
+import numpy as np
+
+from configs import common
+from tests import shared
+
+# First match per line; applied in order to the reference's variable names.
+RENAMES = (
+  (r"^(xception_\d+|resnet_v1_\d+|MobilenetV2)/", "backbone/"),
+  # Backbones.
+  (r"^backbone/Conv/", "backbone/conv/"),
+  (r"(entry|exit)_flow/block(\d)/unit_1/xception_module/", r"\1_flow_block\2/"),
+  (r"middle_flow/block1/unit_(\d+)/xception_module/", r"middle_flow/#\1/"),
+  (r"entry_flow/conv", "entry_flow_conv"),
+  (r"(separable_conv\d)_(depthwise|pointwise)/", r"\1/\2/"),
+  (r"(block\d)/(unit)_(\d+)/bottleneck_v1/", r"\1_\2\3/"),
+  # Head, decoder, logits.
+  (r"^(image_pooling|aspp\d)/", r"head/\1/"),
+  (r"^(aspp\d)_(depthwise|pointwise)/", r"head/\1/\2/"),
+  (r"^concat_projection/", "head/projection/"),
+  (r"^decoder/decoder_(conv\d)_(depthwise|pointwise)/", r"decoder/\1/\2/"),
+  # slim.repeat numbers the plain convolutions from 1.
+  (r"^decoder/decoder_conv0/decoder_conv0_1/", "decoder/conv0/"),
+  (r"^decoder/decoder_conv0/decoder_conv0_2/", "decoder/conv1/"),
+  (r"^logits/semantic/", "logits/"),
+  # Leaves.
+  (r"/depthwise_weights$", "/depthwise_kernel"),
+  (r"/weights$", "/kernel"),
+  (r"/biases$", "/bias"),
+  (r"/BatchNorm/gamma$", "/scale"),
+  (r"/BatchNorm/beta$", "/offset"),
+  (r"/BatchNorm/moving_mean$", "/mean"),
+  (r"/BatchNorm/moving_variance$", "/var"),
+)
+
+
+class Golden(NamedTuple):
+  """One fixture: its manifest, its arrays and the rule."""
+
+  manifest: dict[str, Any]
+  arrays: dict[str, np.ndarray]
+  rule: Any
+
+
+def load(name: str) -> Golden:
+  """Return a fixture, or skip the test where there is none."""
+  folder = shared.path("golden/tf_deeplab")
+  spec = importlib.util.spec_from_file_location("rule", folder / "rule.py")
+  assert spec is not None and spec.loader is not None
+  rule = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(rule)
+  manifest = json.loads((folder / f"{name}.json").read_text())
+  arrays = {}
+  if (folder / f"{name}.npz").exists():
+    with np.load(folder / f"{name}.npz") as file:
+      arrays = dict(file)
+  return Golden(manifest, arrays, rule)
+
+
+def config(manifest: dict[str, Any]) -> ml_collections.ConfigDict:
+  """Return the model config that the manifest's flags ask for."""
+  flags = manifest["flags"]
+  c = common.base().model
+  c.backbone = flags["model_variant"]
+  c.output_stride = manifest["output_stride"]
+  # None means no atrous branch to the reference's flag.
+  c.atrous_rates = tuple(manifest["atrous_rates"] or ())
+  c.depth_multiplier = flags.get("depth_multiplier", 1.0)
+  c.multi_grid = tuple(flags.get("multi_grid", (1, 1, 1)))
+  c.separable = flags.get("aspp_with_separable_conv", True)
+  c.decoder.separable = flags.get("decoder_use_separable_conv", True)
+  c.decoder.kind = "concat" if "decoder_output_stride" in flags else "none"
+  known = {
+    "model_variant",
+    "depth_multiplier",
+    "multi_grid",
+    "aspp_with_separable_conv",
+    "decoder_use_separable_conv",
+    "decoder_output_stride",
+  }
+  assert set(flags) <= known, f"flags without a meaning: {set(flags) - known}"
+  assert flags.get("decoder_output_stride", ["4"]) == ["4"]
+  return c
+
+
+def place(name: str) -> tuple[tuple[str, ...], int | None]:
+  """Return the path of a reference variable and its place in a stack."""
+  for pattern, new in RENAMES:
+    name = re.sub(pattern, new, name)
+  path = name.split("/")
+  index = next((part for part in path if part.startswith("#")), None)
+  path = tuple(part for part in path if part != index)
+  return path, None if index is None else int(index[1:]) - 1
+
+
+def shapes(model: nn.Module) -> dict[str, Any]:
+  """Return the model's variables as shapes, computing nothing."""
+  image = jax.ShapeDtypeStruct((1, 65, 65, 3), np.float32)
+  return jax.eval_shape(
+    lambda key, x: model.init(key, x, train=False), jax.random.key(0), image
+  )
+
+
+def variables(model: nn.Module, golden: Golden) -> dict[str, Any]:
+  """Return the variables the reference ran with.
+
+  Every variable of the model is filled once and every one of the reference is
+  used; anything else fails here.
+  """
+  found = {}
+  for name, shape, trainable in golden.manifest["variables"]:
+    value = golden.rule.value(name, shape, **golden.manifest["gains"])
+    path, index = place(name)
+    if path[-1] == "depthwise_kernel":
+      value = value.transpose(0, 1, 3, 2)  # [3, 3, c, 1] -> [3, 3, 1, c]
+    collection = "params" if trainable else "batch_stats"
+    slot = found.setdefault((collection, *path), {})
+    assert index not in slot, f"{name} fills {path} a second time"
+    slot[index] = value
+
+  wanted = flax.traverse_util.flatten_dict(shapes(model))
+  assert set(found) == set(wanted), sorted(set(found) ^ set(wanted))
+  filled = {}
+  for path, slot in found.items():
+    stack = [slot[index] for index in sorted(slot, key=lambda i: i or 0)]
+    value = stack[0] if None in slot else np.stack(stack)
+    assert value.shape == wanted[path].shape, (
+      path,
+      value.shape,
+      wanted[path].shape,
+    )
+    filled[path] = value
+  return flax.traverse_util.unflatten_dict(filled)
+
+
+# Arrays of a fixture's first size: which output of deeplax they are.
+INTERMEDIATES = {
+  "encoder": ("backbone", "high"),
+  "low_level": ("backbone", "low4"),
+  "aspp_out": ("head",),
+  "decoder_out": ("decoder",),
+  "image_pooling.Relu": ("head", "image_pooling"),
+  "aspp0.Relu": ("head", "aspp0"),
+  "aspp1.Relu": ("head", "aspp1"),
+  "aspp3.Relu": ("head", "aspp3"),
+  "aspp1_pointwise.Relu": ("head", "aspp1"),
+  "aspp3_pointwise.Relu": ("head", "aspp3"),
+  "decoder.feature_projection0.Relu": ("decoder", "feature_projection0"),
+}
+
+
+def outputs(
+  model: nn.Module, variables: dict[str, Any], image: np.ndarray
+) -> dict[str, np.ndarray]:
+  """Return "logits", "upsampled" and everything in INTERMEDIATES there is."""
+
+  def wanted(module: nn.Module, method: str) -> bool:
+    if method == "coarse":
+      return True
+    modules = {("backbone",), ("head",), *INTERMEDIATES.values()}
+    return method == "__call__" and module.path in modules
+
+  @jax.jit
+  def run(variables, image):
+    full, state = model.apply(
+      variables,
+      image,
+      train=False,
+      capture_intermediates=wanted,
+      mutable=["intermediates"],
+    )
+    return full, state["intermediates"]
+
+  full, captured = jax.tree.map(np.asarray, run(variables, image))
+  found = {"upsampled": full, "logits": captured["coarse"][0]}
+  for name, (module, *rest) in INTERMEDIATES.items():
+    if module not in captured:
+      continue
+    if module == "backbone":
+      found[name] = captured[module]["__call__"][0][rest[0]]
+    elif not rest:
+      found[name] = captured[module]["__call__"][0]
+    elif rest[0] in captured[module]:
+      found[name] = captured[module][rest[0]]["__call__"][0]
+  return found

@@ -1,0 +1,162 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deeplax.models import heads
+from deeplax.models import layers
+
+NORM = layers.Norm(decay=0.9, eps=1e-5)
+FROZEN = NORM._replace(mode="frozen")
+WIDTH = 4
+
+
+def features(batch=2, size=(9, 9), channels=6):
+  rng = np.random.default_rng(0)
+  x = rng.standard_normal((batch, *size, channels))
+  return jnp.asarray(x, jnp.float32)
+
+
+def aspp(**fields):
+  return heads.ASPP(**{"norm": NORM, "channels": WIDTH, **fields})
+
+
+def start(model, x):
+  init = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))
+  return init(x)
+
+
+def only_branch(variables, place):
+  """The projection becomes the identity on one branch."""
+  kernel = np.zeros(variables["params"]["projection"]["kernel"].shape)
+  rows = slice(place * WIDTH, (place + 1) * WIDTH)
+  kernel[0, 0, rows] = np.eye(WIDTH)
+  projection = variables["params"]["projection"] | {
+    "kernel": jnp.asarray(kernel, jnp.float32)
+  }
+  return variables | {"params": variables["params"] | {"projection": projection}}
+
+
+def test_branches_are_concatenated_pooling_then_1x1_then_rates():
+  model = aspp(rates=(1, 2), separable=False)
+  x = features()
+  variables = start(model, x)
+  names = ("image_pooling", "aspp0", "aspp1", "aspp2")
+  for place, name in enumerate(names):
+    y, state = model.apply(
+      only_branch(variables, place),
+      x,
+      train=False,
+      capture_intermediates=lambda m, _, name=name: m.name == name,
+      mutable=["intermediates"],
+    )
+    branch = state["intermediates"][name]["__call__"][0]
+    # The projection's norm divides by sqrt(1 + eps).
+    np.testing.assert_allclose(
+      y, np.broadcast_to(branch, y.shape), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("image_pooling", [True, False])
+def test_no_rates_leave_the_model_zoos_head(image_pooling):
+  model = aspp(rates=(), image_pooling=image_pooling)
+  shapes = jax.eval_shape(lambda: start(model, features()))
+  expected = {"aspp0", "projection"}
+  expected |= {"image_pooling"} if image_pooling else set()
+  assert set(shapes["params"]) == expected
+
+
+@pytest.mark.parametrize("separable", [True, False])
+def test_parameters_do_not_depend_on_the_rates(separable):
+  trees = [
+    jax.eval_shape(
+      lambda rates=rates: start(
+        aspp(rates=rates, separable=separable), features()
+      )
+    )
+    for rates in ((6, 12, 18), (12, 24, 36))
+  ]
+  assert trees[0] == trees[1]
+
+
+@pytest.mark.parametrize("separable", [True, False])
+def test_doubled_rates_on_twice_the_grid_give_the_same_features(separable):
+  fine = features(size=(17, 17))
+  coarse = fine[:, ::2, ::2]
+  one, two = (
+    aspp(rates=rates, separable=separable, image_pooling=False)
+    for rates in ((1, 3), (2, 6))
+  )
+  variables = start(one, coarse)
+  np.testing.assert_allclose(
+    one.apply(variables, coarse, train=False),
+    two.apply(variables, fine, train=False)[:, ::2, ::2],
+    rtol=1e-4,
+    atol=1e-5,
+  )
+
+
+def test_image_pooling_is_the_same_everywhere_and_sees_everything():
+  model = aspp(rates=())
+  x = features()
+  variables = only_branch(start(model, x), 0)
+  y = np.asarray(model.apply(variables, x, train=False))
+  np.testing.assert_array_equal(y, np.broadcast_to(y[:, :1, :1], y.shape))
+  moved = jnp.roll(x, (4, 3), axis=(1, 2))
+  np.testing.assert_allclose(
+    y, model.apply(variables, moved, train=False), rtol=1e-4, atol=1e-5
+  )
+
+
+def test_training_image_pooling_on_one_image_is_refused_with_the_ways_out():
+  model = aspp()
+  variables = start(model, features())
+  with pytest.raises(ValueError, match="image pooling") as error:
+    model.apply(
+      variables,
+      features(batch=1),
+      train=True,
+      rngs={"dropout": jax.random.key(0)},
+      mutable=["batch_stats"],
+    )
+  for way_out in ("batch_size >= 2", "mode='frozen'", "image_pooling=False"):
+    assert way_out in str(error.value)
+
+
+@pytest.mark.parametrize(
+  "fields", [{"norm": FROZEN}, {"image_pooling": False}]
+)
+def test_each_way_out_trains_on_one_image(fields):
+  model = aspp(rates=(2,), **fields)
+  x = features(batch=1)
+  y, _ = model.apply(
+    start(model, x),
+    x,
+    train=True,
+    rngs={"dropout": jax.random.key(0)},
+    mutable=["batch_stats"],
+  )
+  assert np.isfinite(y).all()
+
+
+@pytest.mark.parametrize("mode", ["train", "frozen"])
+def test_four_devices_train_as_one_does_dropout_included(mode):
+  x = features(batch=4)
+  norm = NORM._replace(mode=mode)
+  one = aspp(rates=(2,), dropout=0.5, norm=norm)
+  four = one.clone(norm=norm._replace(axis_name="batch"))
+  variables = start(one, x)
+
+  def run(model, x):
+    return model.apply(
+      variables,
+      x,
+      train=True,
+      rngs={"dropout": jax.random.key(1)},
+      mutable=["batch_stats"],
+    )[0]
+
+  split = jax.vmap(lambda x: run(four, x), axis_name="batch")(x[:, None])
+  whole = np.asarray(run(one, x))
+  assert (whole == 0).mean() > 0.5
+  np.testing.assert_allclose(split[:, 0], whole, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,331 @@
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deeplax.models import conventions
+from deeplax.models import layers
+
+NORM = layers.Norm(decay=0.9, eps=1e-3)
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def random(*shape, seed=0):
+  return np.random.default_rng(seed).normal(1, 2, shape).astype(np.float32)
+
+
+def start(module, x):
+  """Variables whose norms do something."""
+  variables = module.init(jax.random.key(0), x, train=False)
+  return jax.tree.map(lambda leaf: leaf + 0.25, variables)
+
+
+def test_running_statistics_take_the_unbiased_variance():
+  conv = layers.ConvNorm(3, norm=NORM)
+  x = random(2, 3, 4, 3)
+  variables = conv.init(jax.random.key(0), x, train=False)
+  variables["params"]["kernel"] = jnp.eye(3).reshape(1, 1, 3, 3)
+  y, updated = conv.apply(variables, x, train=True, mutable=["batch_stats"])
+  values = x.reshape(-1, 3).astype(np.float64)
+  stats = updated["batch_stats"]
+  mean, var = values.mean(0), values.var(0, ddof=1)
+  np.testing.assert_allclose(stats["mean"], 0.1 * mean, rtol=1e-5)
+  np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * var, rtol=1e-5)
+  # The output itself is normalised by the biased one.
+  expected = (values - mean) / np.sqrt(values.var(0) + 1e-3)
+  np.testing.assert_allclose(
+    np.asarray(y).reshape(-1, 3), expected, rtol=1e-4, atol=1e-5
+  )
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_inference_folds_the_norm_into_the_kernel(depthwise):
+  fields = dict(features=5, kernel=3, depthwise=depthwise)
+  conv = layers.ConvNorm(norm=NORM, **fields)
+  x = random(1, 6, 7, 5)
+  variables = start(conv, x)
+  params, stats = variables["params"], variables["batch_stats"]
+  kernel = {k: v for k, v in params.items() if k.endswith("kernel")}
+  plain = layers.ConvNorm(**fields).apply({"params": kernel}, x, train=False)
+  centred = np.asarray(plain).reshape(-1, 5) - stats["mean"].reshape(1, 5)
+  factor = params["scale"] / np.sqrt(stats["var"] + 1e-3)
+  expected = centred * factor.reshape(1, 5) + params["offset"].reshape(1, 5)
+  y = conv.apply(variables, x, train=False)
+  np.testing.assert_allclose(
+    np.asarray(y).reshape(-1, 5), expected, rtol=1e-4, atol=1e-4
+  )
+
+
+def test_a_frozen_norm_leaves_its_statistics_but_trains_scale_and_offset():
+  conv = layers.ConvNorm(4, norm=NORM._replace(mode="frozen"))
+  x = random(2, 3, 3, 2)
+  variables = start(conv, x)
+  stats = {"batch_stats": variables["batch_stats"]}
+
+  def loss(params):
+    y, updated = conv.apply(
+      {"params": params, **stats}, x, train=True, mutable=["batch_stats"]
+    )
+    return (y**2).sum(), (y, updated)
+
+  grads, (y, updated) = jax.grad(loss, has_aux=True)(variables["params"])
+  np.testing.assert_array_equal(y, conv.apply(variables, x, train=False))
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    updated["batch_stats"],
+    variables["batch_stats"],
+  )
+  assert all(np.abs(leaf).min() > 0 for leaf in jax.tree.leaves(grads))
+
+
+def test_one_value_per_channel_stops_training_with_the_ways_out():
+  conv = layers.ConvNorm(4, norm=NORM)
+  x = random(1, 1, 1, 3)
+  variables = start(conv, x)
+  with pytest.raises(ValueError, match="mode='frozen'"):
+    conv.apply(variables, x, train=True, mutable=["batch_stats"])
+  conv.apply(variables, x, train=False)
+
+
+def trained(norm, x):
+  """Outputs and statistics of a norm under 4 mapped devices."""
+  conv = layers.ConvNorm(3, norm=norm)
+  variables = start(layers.ConvNorm(3, norm=NORM), x[0])
+
+  def step(x):
+    return conv.apply(variables, x, train=True, mutable=["batch_stats"])
+
+  return jax.vmap(step, axis_name="batch")(x)
+
+
+def test_group_all_normalises_over_every_device():
+  x = random(4, 2, 3, 3, 3)
+  norm = NORM._replace(axis_name="batch")
+  y, updated = trained(norm, x)
+  whole, expected = trained(NORM, x.reshape(1, 8, 3, 3, 3))
+  np.testing.assert_allclose(
+    y.reshape(whole.shape), whole, rtol=1e-4, atol=1e-4
+  )
+  for key, value in expected["batch_stats"].items():
+    got = updated["batch_stats"][key]
+    for device in range(4):
+      np.testing.assert_allclose(got[device], value[0], rtol=1e-5)
+
+
+def test_group_device_normalises_each_by_itself():
+  x = random(4, 2, 3, 3, 3)
+  y, _ = trained(NORM._replace(axis_name="batch", group="device"), x)
+  alone, _ = trained(NORM, x)
+  np.testing.assert_allclose(y, alone, rtol=1e-5, atol=1e-5)
+
+
+def over(group, devices=4):
+  norm = NORM._replace(axis_name="batch", group=group)
+  found = []
+  jax.vmap(lambda x: found.append(norm.over()) or x, axis_name="batch")(
+    jnp.zeros(devices)
+  )
+  return found[0]
+
+
+def test_a_number_groups_consecutive_devices():
+  assert over("2") == ("batch", [[0, 1], [2, 3]], 2)
+  assert over("4") == ("batch", None, 4)
+  assert over("1") == (None, None, 1)
+  assert NORM._replace(group="2").over() == (None, None, 1)
+
+
+def test_a_group_that_does_not_divide_the_devices_is_refused():
+  with pytest.raises(ValueError, match="'3' does not divide the 4 devices"):
+    over("3")
+
+
+@pytest.mark.parametrize("group", ["none", "0", "-2", "two"])
+def test_a_group_that_is_no_number_is_refused(group):
+  with pytest.raises(ValueError, match="'all', 'device'"):
+    NORM._replace(group=group).over()
+
+
+# vmap has no grouped collectives, and devices are counted once per process.
+GROUPED = """
+import jax, numpy as np
+from jax.sharding import PartitionSpec as P
+from deeplax import parallel
+from deeplax.models import layers
+x = np.random.default_rng(0).normal(1, 2, (4, 3, 3, 2)).astype(np.float32)
+norm = layers.Norm(0.9, 1e-3)
+plain = layers.ConvNorm(3, norm=norm)
+variables = plain.init(jax.random.key(0), x, train=False)
+def run(conv, x):
+  return conv.apply(variables, x, train=True, mutable=["batch_stats"])
+grouped = layers.ConvNorm(3, norm=norm._replace(axis_name="batch", group="2"))
+step = jax.shard_map(
+  lambda x: run(grouped, x)[0],
+  mesh=parallel.mesh(), in_specs=P("batch"), out_specs=P("batch"),
+  check_vma=False,
+)
+got = np.asarray(jax.jit(step)(x))
+want = np.concatenate([run(plain, x[:2])[0], run(plain, x[2:])[0]])
+assert len(jax.devices()) == 4
+np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+"""
+
+
+def test_two_groups_of_two_devices_normalise_like_two_batches():
+  flags = "--xla_force_host_platform_device_count=4"
+  done = subprocess.run(
+    [sys.executable, "-c", GROUPED],
+    cwd=ROOT,
+    env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+
+
+def test_bfloat16_computes_with_float32_parameters_and_statistics():
+  pair = layers.SeparableConv(6, norm=NORM, dtype=jnp.bfloat16)
+  x = random(2, 9, 9, 4)
+  variables = start(pair, x)
+  y, updated = pair.apply(variables, x, train=True, mutable=["batch_stats"])
+  assert y.dtype == jnp.bfloat16
+  assert pair.apply(variables, x, train=False).dtype == jnp.bfloat16
+  leaves = jax.tree.leaves((variables, updated))
+  assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
+  exact = layers.SeparableConv(6, norm=NORM).apply(
+    variables, x, train=True, mutable=["batch_stats"]
+  )[0]
+  assert np.abs(y.astype(jnp.float32) - exact).max() < 0.1
+
+
+@pytest.mark.parametrize("size", [7, 8])
+def test_symmetric_padding_keeps_every_second_output_at_any_size(size):
+  x = random(1, size, size, 2)
+  dense = layers.ConvNorm(3, kernel=3, padding="symmetric")
+  variables = start(dense, x)
+  strided = layers.ConvNorm(3, kernel=3, stride=2, padding="symmetric")
+  np.testing.assert_allclose(
+    strided.apply(variables, x, train=False),
+    dense.apply(variables, x, train=False)[:, ::2, ::2],
+    rtol=1e-4,
+    atol=1e-5,
+  )
+
+
+def test_same_padding_keeps_the_odd_outputs_of_an_even_size():
+  x = random(1, 8, 8, 2)
+  dense = layers.ConvNorm(3, kernel=3)
+  variables = start(dense, x)
+  strided = layers.ConvNorm(3, kernel=3, stride=2)
+  np.testing.assert_allclose(
+    strided.apply(variables, x, train=False),
+    dense.apply(variables, x, train=False)[:, 1::2, 1::2],
+    rtol=1e-4,
+    atol=1e-5,
+  )
+
+
+def test_a_separable_pair_activates_where_it_is_told():
+  x = random(1, 5, 5, 3) - 1
+
+  def run(**activations):
+    pair = layers.SeparableConv(4, norm=NORM, **activations)
+    variables = jax.tree.map(lambda leaf: leaf - 0.5, start(pair, x))
+    return np.asarray(pair.apply(variables, x, train=False))
+
+  plain = run()
+  assert plain.min() < 0
+  np.testing.assert_array_equal(run(activation="relu"), np.maximum(plain, 0))
+  assert not np.allclose(run(pre_activation="relu"), plain)
+  between = run(activation_between="relu")
+  assert not np.allclose(between, plain)
+  assert not np.allclose(between, run(pre_activation="relu"))
+
+
+def test_unknown_settings_are_refused_by_name():
+  x = random(1, 3, 3, 2)
+  for fields, message in [
+    (dict(activation="swish"), "activation 'swish' not in"),
+    (dict(padding="valid"), "padding 'valid' not in"),
+    (dict(norm=NORM._replace(mode="off")), "batch_norm.mode 'off' not in"),
+    (dict(kernel_init=layers.Init("he")), "initialiser 'he' not in"),
+  ]:
+    with pytest.raises(ValueError, match=message):
+      layers.ConvNorm(2, **fields).init(jax.random.key(0), x, train=False)
+
+
+def test_layers_with_equal_fields_are_equal_and_hash_alike():
+  make = lambda: layers.ConvNorm(  # noqa: E731
+    2, norm=layers.Norm(0.9, 1e-3), kernel_init=layers.Init("xavier_uniform")
+  )
+  assert make() == make()
+  assert hash(make()) == hash(make())
+
+
+def dropped(x, axis_name=None):
+  dropout = layers.Dropout(0.25, axis_name)
+  return dropout.apply({}, x, train=True, rngs={"dropout": jax.random.key(3)})
+
+
+def test_dropout_drops_the_same_values_on_one_and_on_four_devices():
+  x = np.ones((8, 5, 5, 16), np.float32)
+  one = np.asarray(dropped(x))
+  four = jax.vmap(lambda x: dropped(x, "batch"), axis_name="batch")(
+    x.reshape(4, 2, 5, 5, 16)
+  )
+  np.testing.assert_array_equal(np.asarray(four).reshape(x.shape), one)
+  assert set(np.unique(one)) == {0, np.float32(1 / 0.75)}
+  assert abs(one.mean() - 1) < 0.05
+  assert len({example.tobytes() for example in one}) == 8
+
+
+def test_dropout_does_nothing_outside_training():
+  x = random(2, 3, 3, 2)
+  y = layers.Dropout(0.5).apply({}, x, train=False)
+  np.testing.assert_array_equal(y, x)
+
+
+@pytest.mark.parametrize(
+  ("init", "deviation", "largest"),
+  [
+    # Cut at two deviations a normal keeps 0.8796 of its deviation.
+    (layers.Init("truncated_normal", 0.09), 0.0796 * 0.9941, 0.18),
+    # sqrt(1.3 * 2 / (3 * 3 * 32)) = 0.0950
+    (layers.Init("variance_scaling", 2.0), 0.0836, 0.19),
+    # Limit sqrt(6 / (9 * (32 + 64))) = 0.0833
+    (layers.Init("xavier_uniform"), 0.0481, 0.0834),
+  ],
+)
+def test_kernels_are_drawn_as_the_reference_draws_them(
+  init, deviation, largest
+):
+  shape = (3, 3, 32, 64)
+  for values in (
+    init.draw(np.random.default_rng(0), shape),
+    np.asarray(init(jax.random.key(0), shape)),
+    # A stack of scanned kernels is drawn like its members.
+    init.draw(np.random.default_rng(0), (2, *shape)),
+  ):
+    assert values.dtype == np.float32
+    assert abs(values.mean()) < 0.01 * largest
+    np.testing.assert_allclose(values.std(), deviation, rtol=0.02)
+    assert 0.9 * largest < np.abs(values).max() <= largest * 1.01
+
+
+def test_every_backbone_row_keeps_to_the_fused_norms_least_epsilon():
+  row = conventions.get("tf_deeplab")
+  eps = [backbone.eps for backbone in row.backbones.values()] + [row.head_eps]
+  assert min(eps) == conventions.FUSED_MIN_EPS
+
+
+def test_unknown_conventions_and_backbones_are_refused_by_name():
+  with pytest.raises(ValueError, match=r"conventions 'jft' not in \['tf_dee"):
+    conventions.get("jft")
+  with pytest.raises(ValueError, match="backbone 'vgg19' not in .*mobilenet"):
+    conventions.get("tf_deeplab").backbone("vgg19")

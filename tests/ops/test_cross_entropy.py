@@ -1,0 +1,44 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from deeplax.ops import cross_entropy
+
+
+def problem():
+  rng = np.random.default_rng(0)
+  logits = 5 * rng.normal(size=(2, 4, 5, 7)).astype(np.float32)
+  labels = rng.integers(0, 7, (2, 4, 5))
+  return logits, labels.astype(np.uint8)
+
+
+def test_cross_entropy_and_its_gradient_equal_those_of_optax():
+  logits, labels = problem()
+  weights = np.random.default_rng(1).normal(size=labels.shape)
+  weights = weights.astype(np.float32)
+
+  def run(loss):
+    y, vjp = jax.vjp(lambda logits: loss(logits, labels), logits)
+    return y, vjp(weights)[0]
+
+  got = jax.jit(lambda: run(cross_entropy.cross_entropy))()
+  want = run(optax.softmax_cross_entropy_with_integer_labels)
+  for g, w in zip(got, want, strict=True):
+    np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-6)
+
+
+def test_cross_entropy_of_half_precision_is_computed_in_float32():
+  logits, labels = problem()
+  half = jnp.asarray(logits, jnp.bfloat16)
+  got = cross_entropy.cross_entropy(half, labels)
+  want = cross_entropy.cross_entropy(half.astype(jnp.float32), labels)
+  assert got.dtype == jnp.float32
+  np.testing.assert_array_equal(got, want)
+
+
+def test_cross_entropy_of_huge_logits_is_finite():
+  logits = np.array([[1e4, -1e4], [-1e30, 0.0]], np.float32)
+  labels = np.array([1, 1])
+  got = cross_entropy.cross_entropy(logits, labels)
+  np.testing.assert_allclose(got, [2e4, 0.0])

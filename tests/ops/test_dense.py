@@ -1,0 +1,71 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deeplax.ops import backend
+from deeplax.ops import dense
+from tests.ops import test_depthwise
+from tests.ops import truth
+
+FEATURES = 4
+
+
+def problem(size, rule, dtype, *, kernel=3, stride, rate):
+  (x, k, dy), settings = test_depthwise.problem(
+    size, rule, "float32", kernel=kernel, stride=stride, rate=rate
+  )
+  rng = np.random.default_rng(rate)
+  k = rng.normal(size=(*k.shape[:2], x.shape[3], FEATURES))
+  dy = rng.normal(size=(*dy.shape[:3], FEATURES))
+  return [jnp.asarray(a, dtype) for a in (x, k, dy)], settings
+
+
+def check(conv, problems):
+  test_depthwise.check(conv, problems, expected=truth.convolution)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("rate", [1, 2, 4, 6, 12, 18, 24, 36])
+def test_conv_equals_a_convolution_with_zeros_in_its_holes(rate, dtype):
+  problems = [
+    problem(size, rule, dtype, stride=stride, rate=rate)
+    for size, stride, rule in test_depthwise.CASES[dtype]
+  ]
+  check(dense.conv, problems)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_1x1_conv_equals_a_convolution_at_either_stride(dtype):
+  problems = [
+    problem(size, "same", dtype, kernel=1, stride=stride, rate=1)
+    for size in ((13, 9), (16, 12))
+    for stride in (1, 2)
+  ]
+  check(dense.conv, problems)
+
+
+def test_plain_conv_is_the_same_operation():
+  problems = [
+    problem((13, 9), "same", "float32", stride=1, rate=12),
+    problem((16, 12), "same", "float32", kernel=1, stride=2, rate=1),
+  ]
+  check(dense.conv_plain, problems)
+
+
+@pytest.mark.parametrize("kernel, rate", [(1, 1), (3, 12)])
+def test_forms_for_cpu_hold_no_convolution_and_others_the_plain_one(
+  monkeypatch, kernel, rate
+):
+  arrays, settings = problem(
+    (13, 9), "same", "float32", kernel=kernel, stride=1, rate=rate
+  )
+
+  def traced():
+    run = test_depthwise.with_gradients(dense.conv, settings)
+    return str(jax.make_jaxpr(run)(*arrays))
+
+  monkeypatch.setattr(backend, "prefers_shifted", lambda: True)
+  assert "conv_general_dilated" not in traced()
+  monkeypatch.setattr(backend, "prefers_shifted", lambda: False)
+  assert "conv_general_dilated" in traced()

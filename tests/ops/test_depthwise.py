@@ -1,0 +1,175 @@
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deeplax.ops import backend
+from deeplax.ops import dense
+from deeplax.ops import depthwise
+from deeplax.ops import padding
+from tests.ops import truth
+
+CHANNELS = 3
+
+# Size, stride and padding rule, which makes a difference for even sizes at
+# stride 2 only. From a rate of 16 on all but the centre tap miss these maps.
+CASES = {
+  "float32": [
+    ((13, 9), 1, "same"),
+    ((13, 9), 2, "same"),
+    ((16, 12), 2, "same"),
+    ((16, 12), 2, "symmetric"),
+  ],
+  "bfloat16": [((16, 12), 1, "same"), ((13, 9), 2, "same")],
+}
+# Values are tested here, not speed: unoptimised code compiles twice as fast.
+COMPILER = {"xla_backend_optimization_level": 0}
+# float32: sums of up to 384 products. bfloat16 keeps 8 bits: its inputs are
+# exact, sums are kept in float32, and one rounding is at most 2^-9 of a value.
+TOLERANCES = {
+  "float32": dict(rtol=1e-5, atol=2e-5),
+  "bfloat16": dict(rtol=2**-8, atol=1e-4),
+}
+
+
+def pads(size, rule, *, kernel, stride, rate):
+  if rule == "same":
+    return padding.same(size, kernel=kernel, stride=stride, rate=rate)
+  return padding.symmetric(kernel=kernel, rate=rate)
+
+
+def problem(size, rule, dtype, *, kernel=3, stride, rate):
+  rng = np.random.default_rng(rate)
+  padding_ = pads(size, rule, kernel=kernel, stride=stride, rate=rate)
+  out = [
+    (n + sum(p) - (kernel - 1) * rate - 1) // stride + 1
+    for n, p in zip(size, padding_, strict=True)
+  ]
+  shapes = (
+    (2, *size, CHANNELS),
+    (kernel, kernel, 1, CHANNELS),
+    (2, *out, CHANNELS),
+  )
+  arrays = [jnp.asarray(rng.normal(size=s), dtype) for s in shapes]
+  return arrays, dict(stride=stride, rate=rate, padding=padding_)
+
+
+def with_gradients(conv, settings):
+  def run(x, kernel, dy):
+    y, vjp = jax.vjp(lambda x, k: conv(x, k, **settings), x, kernel)
+    return y, *vjp(dy)
+
+  return run
+
+
+def expected(x, kernel, dy, **settings):
+  full = np.asarray(kernel, np.float64) * np.eye(CHANNELS)
+  y, dx, dfull = truth.convolution(x, full, dy, **settings)
+  return y, dx, np.einsum("hwcc->hwc", dfull)[:, :, None]
+
+
+def check(conv, problems, expected=expected):
+  """Compares values and gradients, compiling all problems at once."""
+  run = jax.jit(
+    lambda arrays: [
+      with_gradients(conv, settings)(*a)
+      for a, (_, settings) in zip(arrays, problems, strict=True)
+    ],
+    compiler_options=COMPILER,
+  )
+  results = run([arrays for arrays, _ in problems])
+  for got, (arrays, settings) in zip(results, problems, strict=True):
+    want = expected(*arrays, **settings)
+    for name, g, w, like in zip(
+      ("y", "dx", "dkernel"), got, want, arrays, strict=False
+    ):
+      assert g.dtype == like.dtype
+      np.testing.assert_allclose(
+        np.asarray(g, np.float64),
+        w,
+        err_msg=f"{name} {settings}",
+        **TOLERANCES[str(g.dtype)],
+      )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("rate", [1, 2, 4, 6, 12, 18, 24, 36])
+def test_depthwise_equals_a_convolution_with_zeros_in_its_holes(rate, dtype):
+  problems = [
+    problem(size, rule, dtype, stride=stride, rate=rate)
+    for size, stride, rule in CASES[dtype]
+  ]
+  check(depthwise.depthwise_conv, problems)
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 5])
+def test_depthwise_takes_kernels_of_any_size(kernel):
+  problems = [
+    problem((11, 8), rule, "float32", kernel=kernel, stride=stride, rate=rate)
+    for stride, rate, rule in ((1, 2, "same"), (2, 1, "symmetric"))
+  ]
+  check(depthwise.depthwise_conv, problems)
+
+
+def test_plain_depthwise_is_the_same_operation():
+  problems = [
+    problem((13, 9), "same", "float32", stride=1, rate=12),
+    problem((16, 12), "same", "float32", stride=2, rate=2),
+  ]
+  check(depthwise.depthwise_conv_plain, problems)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 3)])
+def test_depthwise_of_a_map_smaller_than_its_kernel(size):
+  problems = [
+    problem(size, "same", "float32", stride=stride, rate=2) for stride in (1, 2)
+  ]
+  check(depthwise.depthwise_conv, problems)
+
+
+def test_gradients_inside_a_scan_equal_those_of_the_unrolled_layers():
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.normal(size=(2, 6, 5, 4)), jnp.float32)
+  kernels = (
+    jnp.asarray(rng.normal(size=(3, 3, 3, 1, 4)) / 3, jnp.float32),
+    jnp.asarray(rng.normal(size=(3, 1, 1, 4, 4)) / 2, jnp.float32),
+    jnp.asarray(rng.normal(size=(3, 3, 3, 4, 4)) / 6, jnp.float32),
+  )
+
+  def layer(x, kernels):
+    spatial, pointwise, full = kernels
+    same = padding.same((6, 5), kernel=3, stride=1, rate=2)
+    x = depthwise.depthwise_conv(x, spatial, rate=2, padding=same)
+    x = jnp.tanh(dense.conv(x, pointwise, padding=((0, 0), (0, 0))))
+    return jnp.tanh(dense.conv(x, full, rate=2, padding=same)), None
+
+  def scanned(x, kernels):
+    return jnp.sum(lax.scan(layer, x, kernels)[0] ** 2)
+
+  def unrolled(x, kernels):
+    for i in range(3):
+      x, _ = layer(x, [k[i] for k in kernels])
+    return jnp.sum(x**2)
+
+  got, want = (
+    jax.jit(jax.grad(f, (0, 1)), compiler_options=COMPILER)(x, kernels)
+    for f in (scanned, unrolled)
+  )
+  for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-6)
+
+
+def traced(arrays, settings):
+  run = with_gradients(depthwise.depthwise_conv, settings)
+  return str(jax.make_jaxpr(run)(*arrays))
+
+
+def test_the_form_for_cpu_holds_no_convolution_and_others_the_plain_one(
+  monkeypatch,
+):
+  arrays, settings = problem((13, 9), "same", "float32", stride=2, rate=1)
+  monkeypatch.setattr(backend, "prefers_shifted", lambda: True)
+  assert "conv_general_dilated" not in traced(arrays, settings)
+  monkeypatch.setattr(backend, "prefers_shifted", lambda: False)
+  assert "conv_general_dilated" in traced(arrays, settings)

@@ -1,0 +1,87 @@
+"""The doctor and its warning about an accelerator that lies idle."""
+
+import subprocess
+import sys
+
+import pytest
+
+from deeplax import doctor
+
+
+def _machine(root, *files):
+  for file in files:
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
+    (root / file).touch()
+  return root
+
+
+@pytest.mark.parametrize(
+  ("files", "environ", "words"),
+  [
+    (["dev/nvidia0", "dev/nvidiactl"], {}, "jax[cuda13]"),
+    (["proc/driver/nvidia/gpus/0000:01:00.0"], {}, "jax[cuda13]"),
+    (["dev/accel0"], {}, "jax[tpu]"),
+    (["dev/vfio/0"], {"TPU_WORKER_ID": "0"}, "jax[tpu]"),
+  ],
+)
+def test_an_idle_accelerator_is_told_with_the_install_line(
+  tmp_path, files, environ, words
+):
+  root = _machine(tmp_path, *files)
+  warning = doctor.accelerator_warning(
+    root=root, environ=environ, backend="cpu"
+  )
+  assert warning and "pip install -U" in warning and words in warning
+
+
+@pytest.mark.parametrize(
+  ("files", "environ", "backend"),
+  [
+    ([], {}, "cpu"),
+    (["dev/nvidiactl"], {}, "cpu"),  # the driver without a GPU
+    (["dev/vfio/0"], {}, "cpu"),  # some device of a virtual machine
+    (["dev/nvidia0"], {}, "gpu"),
+    (["dev/accel0"], {}, "tpu"),
+    (["dev/nvidia0"], {"JAX_PLATFORMS": "cpu"}, "cpu"),
+    (["dev/nvidia0"], {"CUDA_VISIBLE_DEVICES": ""}, "cpu"),
+  ],
+)
+def test_no_warning_without_reason(tmp_path, files, environ, backend):
+  root = _machine(tmp_path, *files)
+  assert (
+    doctor.accelerator_warning(root=root, environ=environ, backend=backend)
+    is None
+  )
+
+
+def test_the_convolution_is_right():
+  milliseconds, error = doctor.convolution()
+  assert milliseconds > 0 and error < 1e-4
+
+
+def test_a_missing_package_is_a_problem(monkeypatch):
+  monkeypatch.setattr(doctor, "PACKAGES", ("jax", "jaxlib", "no-such-package"))
+  found, problems = doctor.report()
+  assert found["no-such-package"] == "missing"
+  assert problems == [
+    "no-such-package is not installed: pip install -r requirements.txt"
+  ]
+
+
+def test_the_command_ends_with_0_and_names_versions_and_devices():
+  done = subprocess.run(
+    [sys.executable, "-m", "deeplax.doctor"],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  for word in (*doctor.PACKAGES, "devices", "convolution", "disk", "ready"):
+    assert f"\n{word}" in done.stdout
+
+
+def test_importing_the_doctor_does_not_start_jax():
+  code = "import sys, deeplax.doctor; sys.exit('jax' in sys.modules)"
+  assert (
+    subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+  )

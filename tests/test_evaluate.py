@@ -1,0 +1,277 @@
+"""Evaluation: the same numbers as a count by hand, and the files it leaves."""
+
+import json
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import common
+from deeplax import checkpoint
+from deeplax import errors
+from deeplax import evaluate
+from deeplax import inference
+from deeplax.data import build as data_build
+from deeplax.data import spec as spec_lib
+from deeplax.metrics import confusion
+from deeplax.models import build as model_build
+
+SPEC = spec_lib.Spec(
+  "toy", ("red", "green", "blue"), ((9, 0, 0), (0, 9, 0), (0, 0, 9))
+)
+
+
+class Brightest(nn.Module):
+  """The class is the strongest colour channel."""
+
+  def coarse(self, images, *, train: bool):
+    return images.astype(jnp.float32)
+
+
+class Toy:
+  """Random pictures of different sizes; every fourth pixel is ignored."""
+
+  spec, split = SPEC, "val"
+
+  def __init__(self, images=7, constant=None):
+    self._images, self._constant = images, constant
+
+  def __len__(self):
+    return self._images
+
+  def __getitem__(self, index):
+    rng = np.random.default_rng(index)
+    size = (20 + index, 30 - index)
+    image = rng.integers(0, 256, (*size, 3), np.uint8)
+    label = rng.integers(0, 3, size).astype(np.uint8)
+    label[rng.random(size) < 0.25] = 255
+    if self._constant is not None:
+      image[..., self._constant] = 255
+      image[..., self._constant - 1] //= 2
+    return {"image": image, "label": label, "name": f"{index}"}
+
+
+def _predictor(**settings):
+  return inference.Predictor(
+    Brightest(), {}, pad_value=(127.5,) * 3, log=lambda _: None, **settings
+  )
+
+
+def _silent(_):
+  pass
+
+
+def _by_hand(source, indices):
+  matrix = np.zeros((3, 3), np.int64)
+  for index in indices:
+    example = source[index]
+    valid = example["label"] != 255
+    predicted = example["image"].argmax(-1)[valid]
+    np.add.at(matrix, (example["label"][valid], predicted), 1)
+  return confusion.scores(matrix, SPEC.class_names)
+
+
+def test_scores_equal_a_count_by_hand_over_all_images():
+  source = Toy()
+  result = evaluate.evaluate(
+    _predictor(), source, progress=_silent, step=4, flip=False
+  )
+  expected = _by_hand(source, range(7))
+  for key, value in expected.items():
+    assert result[key] == value
+  assert result["images"] == result["split_images"] == 7
+  assert result["step"] == 4 and result["flip"] is False
+
+
+@pytest.mark.parametrize("threads", [0, 1, 4])
+def test_any_number_of_threads_gives_the_same_scores(threads):
+  result = evaluate.evaluate(
+    _predictor(), Toy(), progress=_silent, threads=threads
+  )
+  assert result["miou"] == _by_hand(Toy(), range(7))["miou"]
+
+
+def test_some_images_are_spread_evenly_over_the_split():
+  source = Toy(9)
+  result = evaluate.evaluate(
+    _predictor(), source, max_images=3, progress=_silent
+  )
+  assert result["miou"] == _by_hand(source, [0, 3, 6])["miou"]
+  assert (result["images"], result["split_images"]) == (3, 9)
+  more = evaluate.evaluate(
+    _predictor(), source, max_images=99, progress=_silent
+  )
+  assert more["images"] == 9
+
+
+def test_padding_to_one_size_gives_the_same_scores():
+  first, second = (
+    evaluate.evaluate(_predictor(pad_to=pad_to), Toy(), progress=_silent)
+    for pad_to in (None, (97, 97))
+  )
+  assert first == second
+
+
+def test_a_collapsed_prediction_is_told():
+  lines = []
+  source = Toy(2, constant=1)
+  evaluate.evaluate(_predictor(), source, progress=lines.append, step=2000)
+  assert len(lines) == 1
+  assert lines[0].startswith("deeplax: eval step 2000: ")
+  assert "of predicted pixels are 'green' (truth 3" in lines[0]
+
+
+def test_a_data_set_that_is_nearly_all_one_class_is_no_collapse():
+  matrix = np.diag([9_980, 10, 10])
+  result = confusion.scores(matrix, SPEC.class_names)
+  assert evaluate.collapse_warning(result) is None
+
+
+class Broken(Toy):
+  """One example with something wrong."""
+
+  def __init__(self, label):
+    super().__init__(1)
+    self._label = label
+
+  def __getitem__(self, index):
+    return super().__getitem__(index) | {"label": self._label, "name": "m.png"}
+
+
+@pytest.mark.parametrize(
+  ("label", "words"),
+  [
+    (np.full((20, 30), 38, np.uint8), r"m\.png: .*\[38\]"),
+    (np.zeros((20, 31), np.uint8), r"m\.png: the label is \(20, 31\)"),
+    (np.full((20, 30), 255, np.uint8), "every label is the ignore label"),
+  ],
+)
+def test_labels_that_cannot_be_evaluated_are_named(label, words):
+  with pytest.raises(errors.InputError, match=words):
+    evaluate.evaluate(_predictor(), Broken(label), progress=_silent)
+
+
+def test_counts_of_processes_add_up_beyond_32_bits():
+  matrix = np.array([[2**40 + 3, 1], [0, 2**33]], np.int64)
+
+  def gather(halves):
+    assert halves.dtype == np.uint32
+    return np.stack([halves, halves, halves])
+
+  total = evaluate.sum_over_processes(matrix, gather)
+  np.testing.assert_array_equal(total, 3 * matrix)
+
+
+def _result(**fields):
+  result = confusion.scores(np.eye(3, dtype=np.int64), SPEC.class_names)
+  return {
+    **result,
+    "images": 7,
+    "split_images": 7,
+    "step": 400,
+    "output_stride": 16,
+    "scales": [1.0],
+    "flip": False,
+    **fields,
+  }
+
+
+@pytest.mark.parametrize(
+  ("fields", "name"),
+  [
+    ({}, "val-00000400-os16-s1.0"),
+    (
+      {"scales": (0.5, 0.75, 1), "flip": True, "output_stride": 8},
+      "val-00000400-os8-s0.5_0.75_1.0-flip",
+    ),
+    ({"images": 3}, "val-00000400-os16-s1.0-n3"),
+  ],
+)
+def test_the_file_name_tells_what_was_evaluated(tmp_path, fields, name):
+  path = evaluate.write(tmp_path, "val", _result(**fields))
+  assert path.name == f"{name}.json"
+  written = json.loads(path.read_text())
+  assert written["miou"] == 1.0 and written["iou"]["red"] == 1.0
+
+
+def test_a_result_is_written_whole_or_not_at_all(tmp_path):
+  path = evaluate.write(tmp_path, "val", _result())
+  before = path.read_text()
+  with pytest.raises(TypeError):
+    evaluate.write(tmp_path, "val", _result(extra=object()))
+  assert path.read_text() == before
+  assert [p.name for p in (tmp_path / "eval").iterdir()] == [path.name]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+  """A function that runs the command on a stand-in for a trained run."""
+  strides = []
+
+  def model(config, *, num_classes, output_stride):
+    if output_stride not in (8, 16):
+      raise ValueError(f"output_stride {output_stride} not in (8, 16)")
+    strides.append(output_stride)
+    return Brightest()
+
+  def source(data, split):
+    if split != "val":
+      raise errors.InputError(f"no split {split!r}; there is val")
+    return Toy()
+
+  config = common.base()
+  monkeypatch.setattr(checkpoint, "load_config", lambda _: config)
+  monkeypatch.setattr(
+    checkpoint,
+    "restore_variables",
+    lambda _, step: ({}, {"best": 300}.get(step, step or 400)),
+  )
+  monkeypatch.setattr(model_build, "from_config", model)
+  monkeypatch.setattr(data_build, "source", source)
+
+  def command(*arguments):
+    with pytest.raises(SystemExit) as ended:
+      evaluate.main([f"--workdir={tmp_path}", *arguments])
+    return ended.value.code
+
+  return command
+
+
+def test_the_command_evaluates_each_output_stride(run, tmp_path, capsys):
+  assert run("--output_strides=16,8", "--scales=0.5,1", "--flip") == 0
+  names = sorted(p.name for p in (tmp_path / "eval").iterdir())
+  assert names == [
+    f"val-00000400-os{stride}-s0.5_1.0-flip.json" for stride in (16, 8)
+  ]
+  result = json.loads((tmp_path / "eval" / names[0]).read_text())
+  assert result["output_stride"] == 16 and result["scales"] == [0.5, 1.0]
+  assert result["flip"] is True and result["images"] == 7
+  text = capsys.readouterr().out
+  assert "step 400" in text and "output stride 8" in text
+  assert "mIoU" in text and "green" in text and names[1] in text
+
+
+def test_the_config_holds_where_the_command_line_is_silent(run, tmp_path):
+  assert run("--step=best", "--max_images=2") == 0
+  (path,) = (tmp_path / "eval").iterdir()
+  assert path.name == "val-00000300-os16-s1.0-n2.json"
+
+
+@pytest.mark.parametrize(
+  ("flag", "words"),
+  [
+    ("--output_strides=5", "output_stride 5 not in"),
+    ("--output_strides=8,x", "8,x"),
+    ("--scales=-1", "-1"),
+    ("--scales=inf", "inf"),
+    ("--step=latest", "latest"),
+    ("--split=test", "no split 'test'"),
+    ("--max_image=3", "--max_image"),
+    ("extra", "extra"),
+  ],
+)
+def test_misread_command_lines_end_with_2(run, tmp_path, capsys, flag, words):
+  assert run(flag) == 2
+  assert words in capsys.readouterr().err
+  assert not (tmp_path / "eval").exists()

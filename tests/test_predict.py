@@ -1,0 +1,257 @@
+"""The predict command: inputs of every kind, outputs at their own sizes."""
+
+import json
+import types
+
+import flax.linen as nn
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from PIL import Image
+import pytest
+
+from configs import common
+from deeplax import checkpoint
+from deeplax import errors
+from deeplax import predict
+from deeplax.data import spec as spec_lib
+from deeplax.models import build
+
+PALETTE = ((0, 0, 0), (128, 0, 0), (0, 128, 0))
+
+
+class Brightest(nn.Module):
+  """The class is the strongest colour channel."""
+
+  def coarse(self, images, *, train: bool):
+    return images.astype(jnp.float32)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+  """A function that runs the command on a stand-in for a trained run."""
+  workdir = tmp_path / "run"
+  workdir.mkdir()
+  spec = spec_lib.Spec("toy", ("red", "green", "blue"), PALETTE)
+  (workdir / "spec.json").write_text(json.dumps(spec.to_json()))
+  config = common.base()
+  monkeypatch.setattr(checkpoint, "load_config", lambda _: config)
+  monkeypatch.setattr(
+    checkpoint, "restore_variables", lambda _, step: ({}, step or 400)
+  )
+  monkeypatch.setattr(build, "from_config", lambda *_, **__: Brightest())
+
+  def command(*arguments):
+    with pytest.raises(SystemExit) as ended:
+      predict.main(
+        [f"--workdir={workdir}", f"--out={tmp_path / 'out'}", *arguments]
+      )
+    return ended.value.code
+
+  return types.SimpleNamespace(
+    command=command, workdir=workdir, out=tmp_path / "out"
+  )
+
+
+def _photo(path, size=(6, 9), seed=0, **settings):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+  Image.fromarray(pixels).save(path, **settings)
+  return pixels
+
+
+def _mask(path):
+  with Image.open(path) as picture:
+    assert picture.mode == "P"
+    return np.asarray(picture)
+
+
+def test_folders_files_and_globs_keep_sub_folders_and_sizes(
+  run, tmp_path, capsys
+):
+  folder = tmp_path / "photos"
+  sizes = {"a": (1, 1), "deep/er/a": (70, 33), "deep/b.c": (5, 90)}
+  pixels = {
+    stem: _photo(folder / f"{stem}.png", size, seed=i)
+    for i, (stem, size) in enumerate(sizes.items())
+  }
+  (folder / "notes.txt").write_text("no picture")
+  pixels["single"] = _photo(tmp_path / "single.PNG", (40, 20))
+  pixels["x/1"] = _photo(tmp_path / "more" / "x" / "1.png", (8, 8))
+  assert (
+    run.command(
+      str(folder), str(tmp_path / "single.PNG"), f"{tmp_path}/more/**/*.png"
+    )
+    == 0
+  )
+  for stem, image in pixels.items():
+    mask = _mask(run.out / f"{stem}_mask.png")
+    np.testing.assert_array_equal(mask, image.argmax(-1), err_msg=stem)
+    with Image.open(run.out / f"{stem}_overlay.jpg") as overlay:
+      assert overlay.size == mask.shape[::-1]
+  written = [p for p in run.out.rglob("*") if p.is_file()]
+  assert len(written) == 2 * len(pixels)
+  text = capsys.readouterr().out
+  assert "step 400, mIoU not evaluated" in text
+  assert "3 classes: red, green, blue" in text
+  assert "of at most" in text
+  assert "5 of 5 pictures" in text and "images/s" in text
+  assert "load" in text and "compute" in text and "save" in text
+
+
+def test_the_workdir_tells_the_miou_of_the_step(run, tmp_path, capsys):
+  (run.workdir / "eval").mkdir()
+  for name, miou in (
+    ("val-00000400-os16-s1.0", 0.715),
+    ("val-00000400-os16-s1.0-flip", 0.8),
+    ("val-00000300-os16-s1.0", 0.1),
+  ):
+    path = run.workdir / "eval" / f"{name}.json"
+    path.write_text(json.dumps({"miou": miou}))
+  _photo(tmp_path / "a.png")
+  assert run.command(str(tmp_path / "a.png")) == 0
+  text = capsys.readouterr().out
+  assert "step 400, mIoU 71.5% (val-00000400-os16-s1.0)" in text
+
+
+def test_a_photo_on_its_side_is_labelled_upright(run, tmp_path):
+  exif = Image.Exif()
+  exif[predict.EXIF_ORIENTATION] = 6
+  path = tmp_path / "a.jpg"
+  _photo(path, (20, 30), exif=exif)
+  assert predict.size(path) == (30, 20)
+  assert run.command(str(path)) == 0
+  assert _mask(run.out / "a_mask.png").shape == (30, 20)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK", "I;16"])
+def test_pictures_of_every_mode_are_labelled(run, tmp_path, mode):
+  path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+  if mode == "I;16":
+    Image.fromarray(np.full((6, 9), 40000, np.uint16)).save(path)
+  else:
+    Image.new("RGB", (9, 6), (9, 200, 9)).convert(mode).save(path)
+  assert run.command(str(path)) == 0
+  assert _mask(run.out / "a_mask.png").shape == (6, 9)
+
+
+def test_an_unreadable_file_is_named_and_the_others_go_on(
+  run, tmp_path, capsys
+):
+  folder = tmp_path / "photos"
+  _photo(folder / "a.png")
+  (folder / "b.png").write_bytes(b"no picture")
+  (folder / "c.jpg").write_bytes(b"")
+  _photo(folder / "d.png")
+  assert run.command(str(folder)) == 1
+  captured = capsys.readouterr()
+  assert "b.png" in captured.err and "c.jpg" in captured.err
+  assert "2 of 4 pictures" in captured.out
+  assert (run.out / "a_mask.png").exists() and (run.out / "d_mask.png").exists()
+  assert not list(run.out.glob("b*"))
+
+
+def test_probabilities_are_written_on_request(run, tmp_path):
+  pixels = _photo(tmp_path / "a.png", (7, 8))
+  assert run.command("--probs", str(tmp_path / "a.png")) == 0
+  with np.load(run.out / "a_probs.npz") as arrays:
+    probabilities = arrays["probabilities"]
+  assert probabilities.shape == (7, 8, 3)
+  np.testing.assert_allclose(probabilities.sum(-1), 1.0, atol=2e-3)
+  mask = _mask(run.out / "a_mask.png")
+  np.testing.assert_array_equal(mask, pixels.argmax(-1))
+
+
+def _refused(run, capsys, *arguments):
+  assert run.command(*arguments) == 2
+  assert not run.out.exists() or not list(run.out.rglob("*_mask.png"))
+  return capsys.readouterr().err
+
+
+def test_two_inputs_with_one_output_are_refused_before_anything_runs(
+  run, tmp_path, capsys
+):
+  _photo(tmp_path / "x" / "a.png")
+  _photo(tmp_path / "y" / "a.jpg")
+  text = _refused(run, capsys, str(tmp_path / "x"), str(tmp_path / "y"))
+  assert "x/a.png" in text and "y/a.jpg" in text and "a_mask.png" in text
+  _photo(tmp_path / "x" / "a.jpg")
+  assert "a_mask.png" in _refused(run, capsys, str(tmp_path / "x"))
+
+
+def test_a_file_named_twice_is_one_input(run, tmp_path, capsys):
+  _photo(tmp_path / "a.png")
+  assert run.command(str(tmp_path / "a.png"), f"{tmp_path}/*.png") == 0
+  assert "1 of 1 pictures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["nothing.png", "*.png", "empty"])
+def test_inputs_that_match_nothing_are_refused(run, tmp_path, capsys, name):
+  (tmp_path / "empty").mkdir()
+  assert name in _refused(run, capsys, str(tmp_path / name))
+
+
+def test_outputs_never_replace_or_become_inputs(run, tmp_path, capsys):
+  _photo(run.out / "a.png")
+  text = _refused(run, capsys, str(run.out))
+  assert "predictions" in text
+  _photo(tmp_path / "a.png")
+  before = _photo(run.out / "a_mask.png")
+  with pytest.raises(errors.InputError, match="is an input"):
+    predict.find(
+      [str(tmp_path / "a.png"), str(run.out / "a_mask.png")], run.out
+    )
+  with Image.open(run.out / "a_mask.png") as picture:
+    np.testing.assert_array_equal(np.asarray(picture), before)
+
+
+def test_an_out_folder_inside_the_inputs_is_left_out(tmp_path):
+  _photo(tmp_path / "a.png")
+  _photo(tmp_path / "out" / "a_mask.png")
+  found = predict.find([str(tmp_path)], tmp_path / "out")
+  assert [p.path.name for p in found] == ["a.png"]
+
+
+def test_out_must_not_be_a_file(run, tmp_path, capsys):
+  _photo(tmp_path / "a.png")
+  run.out.write_text("")
+  assert run.command(str(tmp_path / "a.png")) == 2
+  assert "is a file" in capsys.readouterr().err
+
+
+def test_a_run_without_its_spec_is_refused(run, tmp_path, capsys):
+  _photo(tmp_path / "a.png")
+  (run.workdir / "spec.json").unlink()
+  assert "spec.json" in _refused(run, capsys, str(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize(
+  "flag", ["--scales=0", "--scales=1,x", "--step=-1", "--flop", "--scale=1"]
+)
+def test_misread_flags_end_with_2(run, tmp_path, capsys, flag):
+  _photo(tmp_path / "a.png")
+  assert flag.partition("=")[0] in _refused(
+    run, capsys, flag, str(tmp_path / "a.png")
+  )
+
+
+def test_a_wrong_output_stride_is_told(run, tmp_path, capsys, monkeypatch):
+  def refuse(config: ml_collections.ConfigDict, **settings):
+    raise ValueError(f"output_stride {settings['output_stride']} not in (8,)")
+
+  monkeypatch.setattr(build, "from_config", refuse)
+  _photo(tmp_path / "a.png")
+  text = _refused(run, capsys, "--output_stride=5", str(tmp_path / "a.png"))
+  assert "output_stride 5 not in" in text
+
+
+def test_a_failed_write_leaves_nothing_half_done(tmp_path):
+  def fail(file):
+    file.write(b"half")
+    raise OSError("disk full")
+
+  (tmp_path / "a.png").write_bytes(b"before")
+  with pytest.raises(errors.InputError, match="disk full"):
+    predict._whole(tmp_path / "a.png", fail)
+  assert (tmp_path / "a.png").read_bytes() == b"before"
+  assert [p.name for p in tmp_path.iterdir()] == ["a.png"]

@@ -1,0 +1,101 @@
+"""What the checkout holds, and that README and Makefile say what is there."""
+
+import pathlib
+import re
+import shlex
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+BINARY = (".gif", ".jpg", ".npz", ".png")
+
+
+def tracked() -> list[pathlib.Path]:
+  """Files git keeps or would keep; skip where this is no git checkout."""
+  try:
+    names = subprocess.run(
+      ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+      cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split("\0")  # fmt: skip
+  except (OSError, subprocess.CalledProcessError) as error:
+    pytest.skip(f"git does not list this folder's files: {error}")
+  return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+
+
+def commands() -> list[list[str]]:
+  """Every line of README's shell blocks, in words; continued lines joined."""
+  blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", README, re.DOTALL)
+  lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+  return [
+    words for line in lines if (words := shlex.split(line, comments=True))
+  ]
+
+
+def test_no_file_names_a_folder_of_one_machine():
+  machine = re.compile(r"(^|[^\w.])/(work|home|root|Users|tmp|mnt)/\w", re.M)
+  for path in tracked():
+    if path.suffix not in BINARY and path != pathlib.Path(__file__):
+      found = machine.search(path.read_text())
+      assert not found, f"{path.relative_to(ROOT)}: {found and found[0]}"
+
+
+def test_no_file_is_over_one_megabyte():
+  assert not [p for p in tracked() if p.stat().st_size > 1_000_000]
+
+
+def test_no_file_is_a_bag_of_utilities():
+  assert not [p for p in tracked() if p.stem in ("utils", "util", "helpers")]
+
+
+def test_every_package_folder_has_an_init():
+  for path in tracked():
+    if path.suffix == ".py" and path.parent != ROOT:
+      assert (path.parent / "__init__.py").exists(), path
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_every_requirement_has_a_floor_a_ceiling_and_a_reason(name):
+  form = re.compile(r"[\w-]+(\[\w+\])?>=[\d.]+,<[\d.]+  # \S.*")
+  for line in (ROOT / name).read_text().splitlines():
+    if line and not line.startswith(("#", "-r ")):
+      assert form.fullmatch(line), line
+      assert len(line) <= 80, line
+
+
+def test_every_module_in_readme_exists():
+  modules = re.findall(r"python -m ((?:deeplax|experiments)[\w.]*)", README)
+  assert modules
+  for module in modules:
+    assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+
+
+def test_every_make_target_in_readme_exists():
+  targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
+  named = re.findall(r"`make ([a-z-]+)", README)
+  named += [words[1] for words in commands() if words[0] == "make"]
+  assert {"quickstart", "test"} <= set(named) <= targets
+
+
+def test_every_config_in_readme_exists():
+  configs = re.findall(r"configs/(\w+\.py)", README)
+  assert configs
+  for config in configs:
+    assert (ROOT / "configs" / config).exists(), config
+
+
+def test_every_config_is_in_readme():
+  for path in (ROOT / "configs").glob("*.py"):
+    if path.stem not in ("__init__", "common"):
+      assert f"configs/{path.name}" in README, path.name
+
+
+def test_readme_gives_the_plain_command_behind_each_target():
+  readme = {" ".join(words) for words in commands()}
+  lines = MAKEFILE.replace("\\\n", " ").splitlines()
+  recipes = [line.partition("$(PY) -m ")[2] for line in lines]
+  for recipe in filter(None, recipes):
+    command = " ".join(["python -m", *shlex.split(recipe)])
+    assert command in readme, command
