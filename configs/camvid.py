@@ -21,15 +21,18 @@ def get_config(arg: str = ""):
   c.data.train_split = "train"
   c.data.eval_split = "val"
   c.data.crop_size = (241, 321)
-  c.data.min_scale = 0.5
+  c.data.min_scale = 0.75
   c.data.max_scale = 1.5
+  c.data.scale_step = 0.0
 
   c.model.backbone = "mobilenet_v2"
+  c.model.depth_multiplier = 0.5  # more epochs in the same time
   c.model.channels = 128
   c.model.decoder.channels = 128
   c.model.batch_norm.decay = 0.99  # the published ones suit 30,000 steps
 
   c.optim.base_lr = 0.1  # from random weights
+  c.optim.weight_decay = 1e-4
   c.optim.slow_start_steps = 50
   c.optim.slow_start_lr = 0.01
 

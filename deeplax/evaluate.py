@@ -82,7 +82,9 @@ def evaluate(
   matrix = np.zeros((len(names), len(names)), np.int64)
   rank, ranks = jax.process_index(), jax.process_count()
   mine = len(range(rank, len(chosen), ranks))
-  report = inference.Progress(mine, progress, name="evaluated")
+  report = inference.Progress(
+    mine, progress, name="evaluated", now=predictor.clock
+  )
   examples = loader.examples(
     chosen, threads=threads, process_index=rank, process_count=ranks
   )

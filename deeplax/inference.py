@@ -22,6 +22,7 @@ import numpy as np
 from deeplax import logs
 from deeplax.ops import resize
 
+Numbers = Sequence[float | int]
 Images = Shaped[Array | np.ndarray, "b h w 3"]
 
 # Sides of a bucket are 64 n + 1: aligned at every output stride up to 64.
@@ -32,7 +33,7 @@ def predict_probabilities(
   model: nn.Module,
   variables: Any,
   images: Images,
-  scales: Sequence[float] = (1.0,),
+  scales: Numbers = (1.0,),
   flip: bool = False,
 ) -> Float[Array, "b h w k"]:
   """Return class probabilities: the mean of the softmax over scales and flips.
@@ -50,7 +51,7 @@ def predict_probabilities(
     raise ValueError(f"scales must be positive numbers, got {tuple(scales)}")
   parts = []
   for scale in scales:
-    logits = _logits(model, variables, images, scale=scale, flip=flip)
+    logits = _logits(model, variables, images, scale=float(scale), flip=flip)
     found = jax.nn.softmax(logits, axis=-1)
     parts.extend(jnp.split(found, 1 + flip))
   return sum(parts[1:], start=parts[0]) / len(parts)
@@ -60,7 +61,7 @@ def predict_labels(
   model: nn.Module,
   variables: Any,
   images: Images,
-  scales: Sequence[float] = (1.0,),
+  scales: Numbers = (1.0,),
   flip: bool = False,
 ) -> UInt[Array, "b h w"]:
   """Return the most probable classes: uint8, or uint16 past 256 classes.
@@ -149,8 +150,8 @@ class Predictor:
     model: nn.Module,
     variables: Any,
     *,
-    pad_value: Sequence[float],
-    scales: Sequence[float] = (1.0,),
+    pad_value: Numbers,
+    scales: Numbers = (1.0,),
     flip: bool = False,
     pad_to: tuple[int, int] | None = None,
     log: Callable[[str], None] = print,
@@ -172,6 +173,7 @@ class Predictor:
     self._log = log
     self._programs = {}
     self._expected = 0
+    self.compile_seconds = 0.0
     self.variables = variables
 
     functions = {
@@ -240,11 +242,16 @@ class Predictor:
     array = self._programs[kind, target](self._variables, padded)
     return Pending(array, (height, width))
 
+  def clock(self) -> float:
+    """Return the seconds of a clock that stands still while compiling."""
+    return time.perf_counter() - self.compile_seconds
+
   def _compile(self, kind: str, padded: np.ndarray) -> Callable[..., jax.Array]:
     start = time.perf_counter()
     function = self._functions[kind]
     program = function.lower(self._variables, padded).compile()
     seconds = time.perf_counter() - start
+    self.compile_seconds += seconds
     number = sum(key[0] == kind for key in self._programs) + 1
     total = f"of at most {self._expected}" if self._expected else "so far"
     height, width = padded.shape[1:3]
@@ -373,7 +380,7 @@ class Progress:
       log: Receives the lines.
       name: What is done, the first word of a line.
       every: Seconds between lines; a short pass is silent.
-      now: Seconds of a clock.
+      now: Seconds of a clock, for example `Predictor.clock`.
     """
     self._total, self._log, self._name = total, log, name
     self._every, self._now = every, now
@@ -384,7 +391,8 @@ class Progress:
     """Count one image."""
     self._done += 1
     now = self._now()
-    if now - self._said >= self._every:
+    since = self._start if self._done == self._total else self._said
+    if now - since >= self._every:
       self._said = now
       left = (self._total - self._done) / self.rate
       self._log(

@@ -209,16 +209,17 @@ def _whole(path: pathlib.Path, write: Any) -> None:
     raise errors.InputError(f"cannot write {path}: {error}") from error
 
 
-def known_miou(workdir: epath.PathLike, step: int) -> str:
+def known_miou(workdir: epath.PathLike, step: int, output_stride: int) -> str:
   """Return what the workdir's eval/ says about a step, or that it does not."""
   folder = epath.Path(workdir) / "eval"
-  paths = sorted(folder.glob(f"*-{step:08d}-*.json")) if folder.exists() else []
+  wanted = f"*-{step:08d}-os{output_stride}-*.json"
+  paths = list(folder.glob(wanted)) if folder.exists() else []
   if not paths:
     return "mIoU not evaluated"
   # The shortest name is the plain one: single scale, no flip, whole split.
-  best = min(paths, key=lambda p: (len(p.name), p.name))
-  miou = json.loads(best.read_text())["miou"]
-  return f"mIoU {miou:.1%} ({best.name.removesuffix('.json')})"
+  plain = min(paths, key=lambda p: (len(p.name), p.name))
+  miou = json.loads(plain.read_text())["miou"]
+  return f"mIoU {miou:.1%} ({plain.name.removesuffix('.json')})"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -271,19 +272,20 @@ def run(
   """Label the pictures with the run in `args.workdir`; return the status."""
   inference.compilation_cache(args.workdir)
   spec = read_spec(args.workdir)
+  stride = (
+    args.output_stride
+    or config.eval.output_stride
+    or config.model.output_stride
+  )
   try:
     model = model_build.from_config(
-      config.model,
-      num_classes=spec.num_classes,
-      output_stride=args.output_stride
-      or config.eval.output_stride
-      or config.model.output_stride,
+      config.model, num_classes=spec.num_classes, output_stride=stride
     )
   except ValueError as error:
     raise errors.InputError(str(error)) from error
   variables, step = checkpoint.restore_variables(args.workdir, args.step)
   print(
-    f"{args.workdir} step {step}, {known_miou(args.workdir, step)}\n"
+    f"{args.workdir} step {step}, {known_miou(args.workdir, step, stride)}\n"
     f"{spec.num_classes} classes: {', '.join(spec.class_names)}"
   )
   predictor = inference.Predictor(
@@ -340,7 +342,9 @@ def predict(
   predictor.expect(s for p in pictures if (s := size(p.path)))
   failed: list[str] = []
   clock: dict[str, float] = {"load": 0.0, "compute": 0.0, "save": 0.0}
-  report = inference.Progress(len(pictures), print, name="labelled")
+  report = inference.Progress(
+    len(pictures), print, name="labelled", now=predictor.clock
+  )
   saving = collections.deque()
   labelled = inference.stream(
     predictor,
@@ -367,11 +371,13 @@ def predict(
     with inference.timed(clock, "save"):
       for future in saving:
         future.result()
+  clock["compute"] -= predictor.compile_seconds
   total = sum(clock.values()) or 1.0
   shares = "  ".join(f"{k} {v / total:.0%}" for k, v in clock.items())
   done = len(pictures) - len(failed)
   print(
-    f"{done} of {len(pictures)} pictures in {logs.duration(report.seconds)}: "
+    f"{done} of {len(pictures)} pictures in {logs.duration(report.seconds)} "
+    f"after {logs.duration(predictor.compile_seconds)} of compiling: "
     f"{done / report.seconds:.1f} images/s  ({shares})\n"
     f"masks and overlays are in {out}"
   )

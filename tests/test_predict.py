@@ -105,6 +105,7 @@ def test_the_workdir_tells_the_miou_of_the_step(run, tmp_path, capsys):
     ("val-00000400-os16-s1.0", 0.715),
     ("val-00000400-os16-s1.0-flip", 0.8),
     ("val-00000300-os16-s1.0", 0.1),
+    ("val-00000400-os8-s1.0", 0.2),
   ):
     path = run.workdir / "eval" / f"{name}.json"
     path.write_text(json.dumps({"miou": miou}))

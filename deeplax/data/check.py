@@ -154,17 +154,14 @@ def _check_values(
   total = _total(found)
   present = np.flatnonzero(total).tolist()
   allowed = set(np.flatnonzero(table != files.ILLEGAL).tolist())
-  if set(present) == {0, 255} and _legal(total, table) == total[0]:
+  if present == [0, 255] and table[255] not in range(spec.num_classes):
+    ignored = table[255] == spec_lib.IGNORE_LABEL
+    why = "255 means ignored here, so only 0 would be learnt. "
     raise errors.InputError(
       f"{found[0][0]}: {_every(found)} 0 and 255 only, the numbers of a black "
-      "and white picture; "
-      + (
-        "255 means ignored, so 0 would be all there is to learn. "
-        * (table[255] == spec_lib.IGNORE_LABEL)
-      )
-      + "If 255 is class 1, write in classes.json "
-      '"label_map": {"255": 1}, "ignore_label": null, or divide the masks '
-      "by 255"
+      f"and white picture. {why if ignored else ''}If 255 is class 1, write "
+      '"label_map": {"255": 1}, "ignore_label": null into classes.json, or '
+      "divide the masks by 255"
     )
   bad = [
     (file, [v for v in np.flatnonzero(counts).tolist() if v not in allowed])
@@ -234,7 +231,8 @@ def _diagnose(
 
 def _greys(palette: Sequence[spec_lib.Color]) -> set[int]:
   """Return what grey conversions make of the colours, whichever rounding."""
-  levels = (np.array(palette) @ [0.299, 0.587, 0.114]).tolist()
+  border = spec_lib.color_map(256)[255]  # what VOC paints ignored pixels with
+  levels = (np.array([*palette, border]) @ [0.299, 0.587, 0.114]).tolist()
   return {int(v) for v in levels} | {int(v + 0.5) for v in levels}
 
 

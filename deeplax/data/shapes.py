@@ -1,10 +1,10 @@
 """Pictures made on the spot: something to learn where there is no data.
 
-Discs, rings, boxes and triangles on textured ground. Colours are random per
-object, so none tells a class. Disc, ring, triangle, small and big box differ
-by shape and extent alone; the disc, the striped and the dotted disc by texture
-alone, whose period is longer than the 7 pixels that three 3x3 convolutions see.
-Picture i depends on (seed, split, i) only.
+Discs, rings, boxes and triangles, bright on dark textured ground. Their colours
+are random, so none tells a class. Disc, ring, triangle, small and big box
+differ by shape and extent alone; the disc, the striped and the dotted disc by
+texture alone, whose period is longer than the 7 pixels that three 3x3
+convolutions see. Picture i depends on (seed, split, i) only.
 """
 
 import dataclasses
@@ -33,6 +33,10 @@ _RADII = {
   DOTTED: (11, 17),
 }
 _PERIOD = (8.0, 10.0)  # of stripes and dots, in pixels
+# Ranges of each channel: objects of every class are brighter than the ground.
+_GROUND = (40, 120)
+_OBJECT = (150, 240)
+_MARKS = (10, 60)  # stripes and dots
 _AREA_PER_OBJECT = 97 * 97 / 6
 _SUBPIXEL = 4  # bits of a drawn coordinate after the point
 
@@ -88,26 +92,23 @@ class Shapes:
     rng = np.random.default_rng(
       [self._seed, SPLITS.index(self.split), int(index)]
     )
-    image, base = _ground(rng, self.size)
+    image = _ground(rng, self.size)
     label = np.zeros(self.size, np.uint8)
     for item in _place(rng, self.size):
-      _draw(rng, image, label, item, base)
+      _draw(rng, image, label, item)
     name = f"{self.split}_{index:05d}"
     image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
     return {"image": image, "label": label, "name": name}
 
 
-def _ground(
-  rng: np.random.Generator, size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-  """Return soft blobs between two colours under grain, and the mean colour."""
+def _ground(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+  """Return soft blobs between two dark colours, under grain."""
   h, w = size
-  colors = rng.uniform(40, 215, (2, 3)).astype(np.float32)
+  colors = rng.uniform(*_GROUND, (2, 3)).astype(np.float32)
   cells = rng.random((h // 16 + 2, w // 16 + 2), dtype=np.float32)
   blobs = cv2.resize(cells, (w, h), interpolation=cv2.INTER_CUBIC)[..., None]
   image = colors[0] + blobs * (colors[1] - colors[0])
-  image += 14 * rng.standard_normal((h, w, 1), dtype=np.float32)
-  return image, colors.mean(axis=0)
+  return image + 14 * rng.standard_normal((h, w, 1), dtype=np.float32)
 
 
 def _place(rng: np.random.Generator, size: tuple[int, int]) -> list[Placed]:
@@ -144,7 +145,6 @@ def _draw(
   image: np.ndarray,
   label: np.ndarray,
   item: Placed,
-  ground: np.ndarray,
 ) -> None:
   """Paint one object into image and label, inside its own window only."""
   h, w = label.shape
@@ -154,11 +154,12 @@ def _draw(
   window = np.s_[y0:y1, x0:x1]
   x, y = item.x - x0, item.y - y0
   cover = _outline((y1 - y0, x1 - x0), item, x, y)
-  color = _color(rng, ground)
+  color = rng.uniform(*_OBJECT, 3).astype(np.float32)
   if item.label in (STRIPED, DOTTED):
     yy, xx = np.mgrid[0 : y1 - y0, 0 : x1 - x0].astype(np.float32)
     marks = _marks(rng, xx - x, yy - y, dotted=item.label == DOTTED)
-    color = color + marks[..., None] * (_color(rng, color) - color)
+    dark = rng.uniform(*_MARKS, 3).astype(np.float32)
+    color = color + marks[..., None] * (dark - color)
   alpha = cover[..., None] * np.float32(1 / 255)
   image[window] += alpha * (color - image[window])
 
@@ -195,13 +196,6 @@ def _outline(
   if item.label == RING:
     circle(item.radius * 0.5, 0)
   return cover
-
-
-def _color(rng: np.random.Generator, other: np.ndarray) -> np.ndarray:
-  """Draw a colour that is easily told from `other`."""
-  colors = rng.uniform(20, 235, (8, 3)).astype(np.float32)
-  far = np.abs(colors - other).max(axis=1)
-  return colors[int(np.argmax(far > 90))]
 
 
 def _marks(

@@ -191,7 +191,8 @@ class Prepared(files.Decoded):
     skip = tfds.decode.SkipDecoding()  # pyright: ignore
     try:
       self._records = builder.as_data_source(
-        split=split, decoders={"image": skip, "label": skip}
+        split,  # pyright: ignore
+        decoders={"image": skip, "label": skip},
       )
     except NotImplementedError as error:
       raise errors.InputError(

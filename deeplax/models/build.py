@@ -112,11 +112,11 @@ def mean_pixel(
 def initial_variables(
   model: nn.Module, seed: int, image_size: tuple[int, int] = (33, 33)
 ) -> dict[str, Any]:
-  """Return drawn {"params", "batch_stats"} as NumPy arrays.
+  """Return drawn {"params", "batch_stats"}.
 
-  The model is only traced, since compiling its `init` takes longer than
-  everything here. Each array is drawn from its path and the seed alone: a part
-  that two networks share starts equal in both.
+  The model is only traced and the values drawn by NumPy, since compiling
+  `init` takes longer than everything here. Each array is drawn from its path
+  and the seed alone: a part that two networks share starts equal in both.
 
   Args:
     model: As `from_config` returns it.
@@ -133,11 +133,12 @@ def initial_variables(
   def draw(keys, leaf):
     path = tuple(key.key for key in keys[1:])
     if path[-1] in constants:
-      return np.full(leaf.shape, constants[path[-1]], leaf.dtype)
+      value = np.full(leaf.shape, constants[path[-1]], leaf.dtype)
+      return jnp.asarray(value)
     if path[:-1] not in inits:
       raise ValueError(f"no initialiser for parameter {'/'.join(path)}")
     rng = np.random.default_rng([zlib.crc32("/".join(path).encode()), seed])
-    return inits[path[:-1]].draw(rng, leaf.shape)
+    return jnp.asarray(inits[path[:-1]].draw(rng, leaf.shape))
 
   return jax.tree_util.tree_map_with_path(draw, variables)
 

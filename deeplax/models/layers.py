@@ -5,7 +5,7 @@ the norm into the kernel in the graph and a checkpoint path stays short:
 `aspp0/kernel`, `aspp0/scale`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -211,14 +211,14 @@ class ConvNorm(nn.Module):
     if self.norm is None:
       y = self._convolve(x, kernel)
       if self.use_bias:
-        bias = self.param("bias", nn.initializers.zeros, (y.shape[-1],))
+        bias = self._vector("bias", nn.initializers.zeros, y.shape[-1])
         y = y + _channels(bias).astype(self.dtype)
       return activate(y)
 
     check_one_of("batch_norm.mode", self.norm.mode, NORM_MODES)
     shape = (kernel.shape[-1],)
-    scale = self.param("scale", nn.initializers.ones, shape)
-    offset = self.param("offset", nn.initializers.zeros, shape)
+    scale = self._vector("scale", nn.initializers.ones, *shape)
+    offset = self._vector("offset", nn.initializers.zeros, *shape)
     mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
     var = self.variable("batch_stats", "var", jnp.ones, shape)
     if not (train and self.norm.mode == "train"):
@@ -239,12 +239,16 @@ class ConvNorm(nn.Module):
     side = (self.kernel, self.kernel)
     if self.depthwise:
       shape = (*side, 1, channels)
-      return self.param("depthwise_kernel", self.kernel_init, shape)
-    if self.features is None:
+      kernel = self.param("depthwise_kernel", self.kernel_init, shape)
+    elif self.features is None:
       raise ValueError("ConvNorm needs features unless it is depthwise")
-    return self.param(
-      "kernel", self.kernel_init, (*side, channels, self.features)
-    )
+    else:
+      shape = (*side, channels, self.features)
+      kernel = self.param("kernel", self.kernel_init, shape)
+    return jnp.asarray(kernel)  # checkpoints and fresh starts bring NumPy
+
+  def _vector(self, name: str, init: Any, size: int) -> jax.Array:
+    return jnp.asarray(self.param(name, init, (size,)))
 
   def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
     check_one_of("padding", self.padding, PADDINGS)

@@ -5,7 +5,7 @@ TensorFlow's SAME padding throughout.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -121,7 +121,7 @@ class MobileNetV2(nn.Module):
     self, x: Float[layers.Floats, "b h w 3"], *, train: bool
   ) -> dict[str, Array]:
     """Return `low4`, `low8` and `high` of normalised images."""
-    settings = dict(
+    settings: dict[str, Any] = dict(
       norm=self.norm, kernel_init=self.kernel_init, dtype=self.dtype
     )
     # feature_extractor.py _mobilenet_v2: widths are multiples of 8 unless a

@@ -6,6 +6,7 @@ stem by three 3x3 convolutions.
 """
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -13,7 +14,6 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deeplax.models import layers
-from deeplax.ops import padding
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 STEMS = ("plain", "beta")
@@ -123,7 +123,7 @@ class ResNet(nn.Module):
   ) -> dict[str, Array]:
     """Return `low4`, `low8` and `high` of normalised images."""
     layers.check_one_of("stem", self.stem, STEMS)
-    settings = dict(
+    settings: dict[str, Any] = dict(
       norm=self.norm, kernel_init=self.kernel_init, dtype=self.dtype
     )
     conv = partial(
@@ -140,8 +140,7 @@ class ResNet(nn.Module):
       y = conv(64, kernel=3, name="conv1_2")(y, train=train)
       y = conv(128, kernel=3, name="conv1_3")(y, train=train)
     # The one strided layer with TensorFlow's SAME padding.
-    pads = padding.same((y.shape[1], y.shape[2]), kernel=3, stride=2, rate=1)
-    y = nn.max_pool(y, (3, 3), strides=(2, 2), padding=pads)
+    y = nn.max_pool(y, (3, 3), strides=(2, 2), padding="SAME")
     features = {}
     for unit in units:
       block = int(unit.name[len("block")]) - 1

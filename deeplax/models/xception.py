@@ -4,7 +4,7 @@ tensorflow/models research/deeplab/core/xception.py: 41, 65 and 71 layers.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ class Block(NamedTuple):
 def _blocks(entry: tuple[tuple[int, int], ...]) -> tuple[Block, ...]:
   """All blocks, given width and stride of those of the entry flow."""
   flow = [
-    Block(f"entry_flow_block{i}", (width,) * 3, "conv", stride)
+    Block(f"entry_flow_block{i}", (width, width, width), "conv", stride)
     for i, (width, stride) in enumerate(entry, 1)
   ]
   return (
@@ -159,7 +159,7 @@ class Xception(nn.Module):
   ) -> dict[str, Array]:
     """Return `low4`, `low8` and `high` of normalised images."""
     layers.check_multi_grid(self.multi_grid)
-    settings = dict(
+    settings: dict[str, Any] = dict(
       norm=self.norm, kernel_init=self.kernel_init, dtype=self.dtype
     )
     conv = partial(

@@ -56,9 +56,7 @@ def test_stream_is_the_same_for_any_number_of_threads(threads):
 
 def test_processes_hold_consecutive_blocks_of_the_global_batch():
   whole = take(stream(), 6)
-  parts = [
-    take(stream(process_index=p, process_count=2), 6) for p in range(2)
-  ]
+  parts = [take(stream(process_index=p, process_count=2), 6) for p in range(2)]
   joined = [
     jax.tree.map(lambda a, b: np.concatenate([a, b]), *pair)
     for pair in zip(*parts, strict=True)
@@ -156,8 +154,6 @@ def test_error_of_a_file_reaches_the_reader():
       raise errors.InputError("a.png is not a mask")
 
   broken = Broken("train", images=3, size=(9, 9))
-  iterator = loader.train(
-    broken, AUGMENTATION, seed=0, batch_size=1, threads=2
-  )
+  iterator = loader.train(broken, AUGMENTATION, seed=0, batch_size=1, threads=2)
   with pytest.raises(errors.InputError, match=r"a\.png is not a mask"):
     next(iterator)

@@ -148,9 +148,7 @@ def test_augment_equals_scale_pad_crop_flip(size, step):
     found = transforms.augment(
       image, label, np.random.default_rng(seed), settings
     )
-    expected = step_by_step(
-      image, label, np.random.default_rng(seed), settings
-    )
+    expected = step_by_step(image, label, np.random.default_rng(seed), settings)
     assert found[0].shape == (60, 70, 3)
     np.testing.assert_array_equal(found[1], expected[1])
     # One grey level: positions are rounded from another origin.

@@ -26,7 +26,7 @@ def mask(path: pathlib.Path, labels: np.ndarray, palette=None) -> None:
   picture.save(path)
 
 
-def labels(*values: int, size=SIZE, dtype=np.uint8) -> np.ndarray:
+def labels(*values: int, size=SIZE, dtype: type = np.uint8) -> np.ndarray:
   """Return labels in which all the values occur, in stripes."""
   columns = np.array(values, dtype)[np.arange(size[1]) % len(values)]
   return np.tile(columns, (size[0], 1))

@@ -74,7 +74,7 @@ def load(name: str) -> Golden:
 def config(manifest: dict[str, Any]) -> ml_collections.ConfigDict:
   """Return the model config that the manifest's flags ask for."""
   flags = manifest["flags"]
-  c = common.base().model
+  c: Any = common.base().model
   c.backbone = flags["model_variant"]
   c.output_stride = manifest["output_stride"]
   # None means no atrous branch to the reference's flag.
@@ -132,7 +132,7 @@ def variables(model: nn.Module, golden: Golden) -> dict[str, Any]:
     assert index not in slot, f"{name} fills {path} a second time"
     slot[index] = value
 
-  wanted = flax.traverse_util.flatten_dict(shapes(model))
+  wanted: Any = flax.traverse_util.flatten_dict(shapes(model))
   assert set(found) == set(wanted), sorted(set(found) ^ set(wanted))
   filled = {}
   for path, slot in found.items():

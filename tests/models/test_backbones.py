@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -113,10 +115,10 @@ def test_a_multi_grid_of_two_rates_is_refused():
     resnet.plan(50, 16, multi_grid=(1, 2))
 
 
-def slim_xception(monkeypatch):
+def slim_xception(monkeypatch, kept=slice(None)):
   """Eight channels, a middle flow of two."""
   full = xception.DEPTHS[41]
-  blocks = tuple(b._replace(widths=(8, 8, 8)) for b in full.blocks)
+  blocks = tuple(b._replace(widths=(8, 8, 8)) for b in full.blocks[kept])
   variant = full._replace(blocks=blocks, middle=2)
   monkeypatch.setitem(xception.DEPTHS, 41, variant)
   return lambda **fields: xception.Xception(NORM, depth=41, **fields)
@@ -230,7 +232,7 @@ def test_one_set_of_parameters_serves_every_output_stride(name):
   ],
 )
 def test_parameters_are_as_many_as_published(settings, expected):
-  config = common.base().model
+  config: Any = common.base().model
   config.update_from_flattened_dict(settings)
   params = golden.shapes(build.from_config(config, num_classes=21))["params"]
   assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
@@ -240,7 +242,7 @@ def test_the_middle_flow_is_stacked_and_trains_each_unit(
   monkeypatch, plain_ops
 ):
   """Also: recomputing it in the backward pass changes no gradient."""
-  make = slim_xception(monkeypatch)
+  make = slim_xception(monkeypatch, kept=slice(2, 4))
   variables = drawn(make())
   kernel = variables["params"]["middle_flow"]["separable_conv1"]["pointwise"]
   assert kernel["kernel"].shape == (2, 1, 1, 8, 8)
@@ -264,10 +266,11 @@ def test_the_middle_flow_is_stacked_and_trains_each_unit(
     ]
 
   (grads, stats), (remat_grads, remat_stats) = run(variables, image)
+  largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(grads))
   for got, want in [(remat_grads, grads), (remat_stats, stats)]:
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(
-        a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max()
+        a, b, rtol=1e-4, atol=1e-5 * largest
       ),
       got,
       want,

@@ -127,15 +127,15 @@ def test_the_result_lies_at_the_output_stride(image, features, stride):
 def test_the_encoders_features_come_first_in_the_concat():
   model = build(convs=1, separable=False)
   init, high, low = start(model)
-  variables = jax.device_get(jax.jit(init)(high, low))
-  kernel = np.array(variables["params"]["conv0"]["kernel"])
-  kernel[:, :, : high.shape[-1]] = 0
+  variables = jax.jit(init)(high, low)
+  kernel = variables["params"]["conv0"]["kernel"]
+  kernel = kernel.at[:, :, : high.shape[-1]].set(0)
   variables["params"]["conv0"]["kernel"] = kernel
 
+  @jax.jit
   def run(high, low):
     return model.apply(variables, high, low, IMAGE, train=False)
 
-  run = jax.jit(run)
   y = run(high, low)
   np.testing.assert_array_equal(y, run(high + 1, low))
   assert not np.array_equal(y, run(high, low | {"low4": low["low4"] + 1}))
@@ -144,18 +144,24 @@ def test_the_encoders_features_come_first_in_the_concat():
 def test_a_sum_adds_the_projected_feature_after_the_convolutions():
   model = build(convs=1, kind="sum", separable=False)
   init, high, low = start(model)
-  variables = jax.device_get(jax.jit(init)(high, low))
-  variables["params"]["conv0"]["kernel"] *= 0
-  y, state = model.apply(
-    variables,
-    high,
-    low,
-    IMAGE,
-    train=False,
-    capture_intermediates=lambda m, _: m.name == "feature_projection0",
-    mutable=["intermediates"],
-  )
-  projected = state["intermediates"]["feature_projection0"]["__call__"][0]
+
+  @jax.jit
+  def run(high, low):
+    variables = init(high, low)
+    variables["params"]["conv0"]["kernel"] *= 0
+    y, state = model.apply(
+      variables,
+      high,
+      low,
+      IMAGE,
+      train=False,
+      capture_intermediates=lambda m, _: m.name == "feature_projection0",
+      mutable=["intermediates"],
+    )
+    projected = state["intermediates"]["feature_projection0"]["__call__"][0]
+    return y, projected
+
+  y, projected = run(high, low)
   np.testing.assert_allclose(y, projected, rtol=1e-5, atol=1e-6)
 
 

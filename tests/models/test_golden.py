@@ -19,8 +19,8 @@ TOLERANCE = 1e-4  # of the largest value of each array
 # Fixture -> sizes in the fast set. Each size is one compilation.
 FIXTURES = {
   "mobilenet_v2_os16": ((64, 96),),
-  "mobilenet_v2_dm05_os16": ((65, 65),),
-  "mobilenet_v2_os16_v3plus": ((65, 65),),
+  "mobilenet_v2_dm05_os16": (),
+  "mobilenet_v2_os16_v3plus": (),
   "xception_41_os16": ((65, 65),),
   "xception_65_os16": (),
   "xception_65_os8": (),

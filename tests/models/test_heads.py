@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,8 +24,28 @@ def aspp(**fields):
 
 
 def start(model, x):
-  init = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))
-  return init(x)
+  return model.init(jax.random.key(0), x, train=False)
+
+
+drawn = jax.jit(start, static_argnums=0)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def evaluated(model, variables, x):
+  return model.apply(variables, x, train=False)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def trained(model, variables, x):
+  """Return the output of a training step."""
+  y, _ = model.apply(
+    variables,
+    x,
+    train=True,
+    rngs={"dropout": jax.random.key(1)},
+    mutable=["batch_stats"],
+  )
+  return y
 
 
 def only_branch(variables, place):
@@ -34,23 +56,31 @@ def only_branch(variables, place):
   projection = variables["params"]["projection"] | {
     "kernel": jnp.asarray(kernel, jnp.float32)
   }
-  return variables | {"params": variables["params"] | {"projection": projection}}
+  return variables | {
+    "params": variables["params"] | {"projection": projection}
+  }
 
 
 def test_branches_are_concatenated_pooling_then_1x1_then_rates():
   model = aspp(rates=(1, 2), separable=False)
   x = features()
-  variables = start(model, x)
+  variables = drawn(model, x)
   names = ("image_pooling", "aspp0", "aspp1", "aspp2")
-  for place, name in enumerate(names):
+
+  @jax.jit
+  def run(variables):
     y, state = model.apply(
-      only_branch(variables, place),
+      variables,
       x,
       train=False,
-      capture_intermediates=lambda m, _, name=name: m.name == name,
+      capture_intermediates=lambda module, _: module.name in names,
       mutable=["intermediates"],
     )
-    branch = state["intermediates"][name]["__call__"][0]
+    return y, state["intermediates"]
+
+  for place, name in enumerate(names):
+    y, branches = run(only_branch(variables, place))
+    branch = branches[name]["__call__"][0]
     # The projection's norm divides by sqrt(1 + eps).
     np.testing.assert_allclose(
       y, np.broadcast_to(branch, y.shape), rtol=1e-4, atol=1e-5
@@ -87,10 +117,10 @@ def test_doubled_rates_on_twice_the_grid_give_the_same_features(separable):
     aspp(rates=rates, separable=separable, image_pooling=False)
     for rates in ((1, 3), (2, 6))
   )
-  variables = start(one, coarse)
+  variables = drawn(one, coarse)
   np.testing.assert_allclose(
-    one.apply(variables, coarse, train=False),
-    two.apply(variables, fine, train=False)[:, ::2, ::2],
+    evaluated(one, variables, coarse),
+    evaluated(two, variables, fine)[:, ::2, ::2],
     rtol=1e-4,
     atol=1e-5,
   )
@@ -99,64 +129,45 @@ def test_doubled_rates_on_twice_the_grid_give_the_same_features(separable):
 def test_image_pooling_is_the_same_everywhere_and_sees_everything():
   model = aspp(rates=())
   x = features()
-  variables = only_branch(start(model, x), 0)
-  y = np.asarray(model.apply(variables, x, train=False))
+  variables = only_branch(drawn(model, x), 0)
+  y = np.asarray(evaluated(model, variables, x))
   np.testing.assert_array_equal(y, np.broadcast_to(y[:, :1, :1], y.shape))
   moved = jnp.roll(x, (4, 3), axis=(1, 2))
   np.testing.assert_allclose(
-    y, model.apply(variables, moved, train=False), rtol=1e-4, atol=1e-5
+    y, evaluated(model, variables, moved), rtol=1e-4, atol=1e-5
   )
 
 
 def test_training_image_pooling_on_one_image_is_refused_with_the_ways_out():
   model = aspp()
-  variables = start(model, features())
+  x = features(batch=1)
   with pytest.raises(ValueError, match="image pooling") as error:
-    model.apply(
-      variables,
-      features(batch=1),
-      train=True,
-      rngs={"dropout": jax.random.key(0)},
-      mutable=["batch_stats"],
-    )
+    jax.eval_shape(lambda: trained(model, start(model, x), x))
   for way_out in ("batch_size >= 2", "mode='frozen'", "image_pooling=False"):
     assert way_out in str(error.value)
 
 
-@pytest.mark.parametrize(
-  "fields", [{"norm": FROZEN}, {"image_pooling": False}]
-)
+@pytest.mark.parametrize("fields", [{"norm": FROZEN}, {"image_pooling": False}])
 def test_each_way_out_trains_on_one_image(fields):
-  model = aspp(rates=(2,), **fields)
+  model = aspp(**fields)
   x = features(batch=1)
-  y, _ = model.apply(
-    start(model, x),
-    x,
-    train=True,
-    rngs={"dropout": jax.random.key(0)},
-    mutable=["batch_stats"],
-  )
-  assert np.isfinite(y).all()
+  y = jax.eval_shape(lambda: trained(model, start(model, x), x))
+  assert y.shape == (1, 9, 9, WIDTH)
 
 
-@pytest.mark.parametrize("mode", ["train", "frozen"])
-def test_four_devices_train_as_one_does_dropout_included(mode):
+def test_four_devices_train_as_one_does_dropout_included():
   x = features(batch=4)
-  norm = NORM._replace(mode=mode)
-  one = aspp(rates=(2,), dropout=0.5, norm=norm)
-  four = one.clone(norm=norm._replace(axis_name="batch"))
-  variables = start(one, x)
+  one = aspp(rates=(), dropout=0.5)
+  four = one.clone(norm=NORM._replace(axis_name="batch"))
+  variables = drawn(one, x)
 
-  def run(model, x):
-    return model.apply(
-      variables,
-      x,
-      train=True,
-      rngs={"dropout": jax.random.key(1)},
-      mutable=["batch_stats"],
-    )[0]
+  @jax.jit
+  def on_devices(x):
+    return jax.vmap(lambda x: trained(four, variables, x), axis_name="batch")(
+      x[:, None]
+    )
 
-  split = jax.vmap(lambda x: run(four, x), axis_name="batch")(x[:, None])
-  whole = np.asarray(run(one, x))
+  whole = np.asarray(trained(one, variables, x))
   assert (whole == 0).mean() > 0.5
-  np.testing.assert_allclose(split[:, 0], whole, rtol=1e-4, atol=1e-4)
+  split = on_devices(x)[:, 0]
+  np.testing.assert_allclose(split, whole, rtol=1e-4, atol=1e-4)

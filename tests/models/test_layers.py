@@ -21,21 +21,46 @@ def random(*shape, seed=0):
 
 def start(module, x):
   """Variables whose norms do something."""
-  variables = module.init(jax.random.key(0), x, train=False)
-  return jax.tree.map(lambda leaf: leaf + 0.25, variables)
+  shapes = jax.eval_shape(
+    lambda x: module.init(jax.random.key(0), x, train=False), x
+  )
+  rng = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda leaf: rng.uniform(0.25, 1.25, leaf.shape).astype(np.float32), shapes
+  )
+
+
+def infer(module, variables, x):
+  return np.asarray(
+    jax.jit(lambda v, x: module.apply(v, x, train=False))(variables, x)
+  )
+
+
+def train(module, variables, x):
+  """Output and new statistics of a training step."""
+
+  @jax.jit
+  def run(variables, x):
+    return module.apply(variables, x, train=True, mutable=["batch_stats"])
+
+  y, updated = run(variables, x)
+  return y, updated["batch_stats"]
 
 
 def test_running_statistics_take_the_unbiased_variance():
   conv = layers.ConvNorm(3, norm=NORM)
   x = random(2, 3, 4, 3)
-  variables = conv.init(jax.random.key(0), x, train=False)
-  variables["params"]["kernel"] = jnp.eye(3).reshape(1, 1, 3, 3)
-  y, updated = conv.apply(variables, x, train=True, mutable=["batch_stats"])
+  ones, zeros = np.ones(3, np.float32), np.zeros(3, np.float32)
+  kernel = np.eye(3, dtype=np.float32).reshape(1, 1, 3, 3)
+  variables = {
+    "params": {"kernel": kernel, "scale": ones, "offset": zeros},
+    "batch_stats": {"mean": ones, "var": 2 * ones},
+  }
+  y, stats = train(conv, variables, x)
   values = x.reshape(-1, 3).astype(np.float64)
-  stats = updated["batch_stats"]
   mean, var = values.mean(0), values.var(0, ddof=1)
-  np.testing.assert_allclose(stats["mean"], 0.1 * mean, rtol=1e-5)
-  np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * var, rtol=1e-5)
+  np.testing.assert_allclose(stats["mean"], 0.9 + 0.1 * mean, rtol=1e-5)
+  np.testing.assert_allclose(stats["var"], 1.8 + 0.1 * var, rtol=1e-5)
   # The output itself is normalised by the biased one.
   expected = (values - mean) / np.sqrt(values.var(0) + 1e-3)
   np.testing.assert_allclose(
@@ -45,20 +70,29 @@ def test_running_statistics_take_the_unbiased_variance():
 
 @pytest.mark.parametrize("depthwise", [False, True])
 def test_inference_folds_the_norm_into_the_kernel(depthwise):
-  fields = dict(features=5, kernel=3, depthwise=depthwise)
-  conv = layers.ConvNorm(norm=NORM, **fields)
+  bare = layers.ConvNorm(5, kernel=3, depthwise=depthwise)
+  conv = bare.clone(norm=NORM)
   x = random(1, 6, 7, 5)
   variables = start(conv, x)
   params, stats = variables["params"], variables["batch_stats"]
   kernel = {k: v for k, v in params.items() if k.endswith("kernel")}
-  plain = layers.ConvNorm(**fields).apply({"params": kernel}, x, train=False)
-  centred = np.asarray(plain).reshape(-1, 5) - stats["mean"].reshape(1, 5)
+  plain = infer(bare, {"params": kernel}, x)
+  centred = plain.reshape(-1, 5) - stats["mean"].reshape(1, 5)
   factor = params["scale"] / np.sqrt(stats["var"] + 1e-3)
   expected = centred * factor.reshape(1, 5) + params["offset"].reshape(1, 5)
-  y = conv.apply(variables, x, train=False)
-  np.testing.assert_allclose(
-    np.asarray(y).reshape(-1, 5), expected, rtol=1e-4, atol=1e-4
-  )
+  y = infer(conv, variables, x).reshape(-1, 5)
+  np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_numpy_variables_work_without_jit():
+  x = random(1, 4, 4, 2)
+  for conv in (
+    layers.ConvNorm(2, norm=NORM),
+    layers.ConvNorm(2, use_bias=True),
+  ):
+    variables = start(conv, x)
+    y = np.asarray(conv.apply(variables, x, train=False))
+    np.testing.assert_allclose(y, infer(conv, variables, x), rtol=1e-5)
 
 
 def test_a_frozen_norm_leaves_its_statistics_but_trains_scale_and_offset():
@@ -73,8 +107,9 @@ def test_a_frozen_norm_leaves_its_statistics_but_trains_scale_and_offset():
     )
     return (y**2).sum(), (y, updated)
 
-  grads, (y, updated) = jax.grad(loss, has_aux=True)(variables["params"])
-  np.testing.assert_array_equal(y, conv.apply(variables, x, train=False))
+  grad = jax.jit(jax.grad(loss, has_aux=True))
+  grads, (y, updated) = grad(variables["params"])
+  np.testing.assert_allclose(y, infer(conv, variables, x), atol=1e-5)
   jax.tree.map(
     np.testing.assert_array_equal,
     updated["batch_stats"],
@@ -88,8 +123,8 @@ def test_one_value_per_channel_stops_training_with_the_ways_out():
   x = random(1, 1, 1, 3)
   variables = start(conv, x)
   with pytest.raises(ValueError, match="mode='frozen'"):
-    conv.apply(variables, x, train=True, mutable=["batch_stats"])
-  conv.apply(variables, x, train=False)
+    train(conv, variables, x)
+  infer(conv, variables, x)
 
 
 def trained(norm, x):
@@ -100,7 +135,7 @@ def trained(norm, x):
   def step(x):
     return conv.apply(variables, x, train=True, mutable=["batch_stats"])
 
-  return jax.vmap(step, axis_name="batch")(x)
+  return jax.jit(jax.vmap(step, axis_name="batch"))(x)
 
 
 def test_group_all_normalises_over_every_device():
@@ -193,15 +228,16 @@ def test_bfloat16_computes_with_float32_parameters_and_statistics():
   pair = layers.SeparableConv(6, norm=NORM, dtype=jnp.bfloat16)
   x = random(2, 9, 9, 4)
   variables = start(pair, x)
-  y, updated = pair.apply(variables, x, train=True, mutable=["batch_stats"])
+  y, updated = train(pair, variables, x)
   assert y.dtype == jnp.bfloat16
-  assert pair.apply(variables, x, train=False).dtype == jnp.bfloat16
-  leaves = jax.tree.leaves((variables, updated))
+  assert infer(pair, variables, x).dtype == jnp.bfloat16
+  params = jax.eval_shape(
+    lambda x: pair.init(jax.random.key(0), x, train=False), x
+  )
+  leaves = jax.tree.leaves((params, updated))
   assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
-  exact = layers.SeparableConv(6, norm=NORM).apply(
-    variables, x, train=True, mutable=["batch_stats"]
-  )[0]
-  assert np.abs(y.astype(jnp.float32) - exact).max() < 0.1
+  exact, _ = train(layers.SeparableConv(6, norm=NORM), variables, x)
+  assert np.abs(np.asarray(y, np.float32) - exact).max() < 0.1
 
 
 @pytest.mark.parametrize("size", [7, 8])
@@ -211,8 +247,8 @@ def test_symmetric_padding_keeps_every_second_output_at_any_size(size):
   variables = start(dense, x)
   strided = layers.ConvNorm(3, kernel=3, stride=2, padding="symmetric")
   np.testing.assert_allclose(
-    strided.apply(variables, x, train=False),
-    dense.apply(variables, x, train=False)[:, ::2, ::2],
+    infer(strided, variables, x),
+    infer(dense, variables, x)[:, ::2, ::2],
     rtol=1e-4,
     atol=1e-5,
   )
@@ -224,8 +260,8 @@ def test_same_padding_keeps_the_odd_outputs_of_an_even_size():
   variables = start(dense, x)
   strided = layers.ConvNorm(3, kernel=3, stride=2)
   np.testing.assert_allclose(
-    strided.apply(variables, x, train=False),
-    dense.apply(variables, x, train=False)[:, 1::2, 1::2],
+    infer(strided, variables, x),
+    infer(dense, variables, x)[:, 1::2, 1::2],
     rtol=1e-4,
     atol=1e-5,
   )
@@ -236,8 +272,11 @@ def test_a_separable_pair_activates_where_it_is_told():
 
   def run(**activations):
     pair = layers.SeparableConv(4, norm=NORM, **activations)
-    variables = jax.tree.map(lambda leaf: leaf - 0.5, start(pair, x))
-    return np.asarray(pair.apply(variables, x, train=False))
+    variables = start(pair, x)
+    variables["params"] = jax.tree.map(
+      lambda leaf: leaf - 0.5, variables["params"]
+    )
+    return infer(pair, variables, x)
 
   plain = run()
   assert plain.min() < 0
@@ -257,7 +296,7 @@ def test_unknown_settings_are_refused_by_name():
     (dict(kernel_init=layers.Init("he")), "initialiser 'he' not in"),
   ]:
     with pytest.raises(ValueError, match=message):
-      layers.ConvNorm(2, **fields).init(jax.random.key(0), x, train=False)
+      start(layers.ConvNorm(2, **fields), x)
 
 
 def test_layers_with_equal_fields_are_equal_and_hash_alike():
@@ -275,10 +314,9 @@ def dropped(x, axis_name=None):
 
 def test_dropout_drops_the_same_values_on_one_and_on_four_devices():
   x = np.ones((8, 5, 5, 16), np.float32)
-  one = np.asarray(dropped(x))
-  four = jax.vmap(lambda x: dropped(x, "batch"), axis_name="batch")(
-    x.reshape(4, 2, 5, 5, 16)
-  )
+  one = np.asarray(jax.jit(dropped)(x))
+  mapped = jax.vmap(lambda x: dropped(x, "batch"), axis_name="batch")
+  four = jax.jit(mapped)(x.reshape(4, 2, 5, 5, 16))
   np.testing.assert_array_equal(np.asarray(four).reshape(x.shape), one)
   assert set(np.unique(one)) == {0, np.float32(1 / 0.75)}
   assert abs(one.mean() - 1) < 0.05
@@ -287,8 +325,7 @@ def test_dropout_drops_the_same_values_on_one_and_on_four_devices():
 
 def test_dropout_does_nothing_outside_training():
   x = random(2, 3, 3, 2)
-  y = layers.Dropout(0.5).apply({}, x, train=False)
-  np.testing.assert_array_equal(y, x)
+  np.testing.assert_array_equal(infer(layers.Dropout(0.5), {}, x), x)
 
 
 @pytest.mark.parametrize(

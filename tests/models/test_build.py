@@ -1,0 +1,284 @@
+import jax
+import numpy as np
+import pytest
+
+from configs import common
+from deeplax.models import build
+from deeplax.models import cost
+from deeplax.models import layers
+
+
+def config(**settings):
+  c = common.base().model
+  c.update_from_flattened_dict(
+    {key.replace("__", "."): value for key, value in settings.items()}
+  )
+  return c
+
+
+def network(num_classes=21, **settings):
+  return build.from_config(config(**settings), num_classes=num_classes)
+
+
+def small(**settings):
+  return network(
+    backbone="mobilenet_v2",
+    depth_multiplier=0.1,
+    channels=8,
+    decoder__channels=8,
+    **settings,
+  )
+
+
+RESNET_V3 = {
+  "multi_grid": (1, 2, 4), "separable": False, "decoder__kind": "none",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ("settings", "expected"),
+  [
+    # Trainable variables of tensorflow/models research/deeplab's graphs.
+    ({"backbone": "xception_41"}, 28_108_661),
+    ({"backbone": "xception_65"}, 41_055_413),
+    ({"backbone": "xception_71"}, 43_477_837),
+    ({"backbone": "resnet_v1_101_beta"}, 45_812_037),
+    (
+      {"backbone": "resnet_v1_50_beta", "separable": False,
+       "decoder__separable": False},
+      40_475_957,
+    ),
+    ({"backbone": "resnet_v1_101_beta", **RESNET_V3}, 58_164_437),
+    ({"backbone": "resnet_v1_50", **RESNET_V3}, 39_048_533),
+    ({"backbone": "mobilenet_v2"}, 2_725_573),
+    (
+      {"backbone": "mobilenet_v2", "atrous_rates": (),
+       "decoder__kind": "none"},
+      2_113_557,
+    ),
+    (
+      {"backbone": "mobilenet_v2", "depth_multiplier": 0.5,
+       "atrous_rates": (), "decoder__kind": "none"},
+      697_013,
+    ),
+  ],
+)  # fmt: skip
+def test_parameters_are_as_many_as_the_references(settings, expected):
+  assert cost.parameters(network(**settings)) == expected
+
+
+@pytest.mark.parametrize(
+  "backbone", ["mobilenet_v2", "resnet_v1_50_beta", "xception_41"]
+)
+def test_one_set_of_parameters_serves_every_output_stride(backbone):
+  c = config(backbone=backbone)
+  trees = []
+  for stride in (8, 16, 32):
+    model = build.from_config(c, num_classes=21, output_stride=stride)
+    trees.append(cost.trace(model, (33, 33))[0])
+  assert trees[0] == trees[1] == trees[2]
+
+
+@pytest.mark.parametrize(
+  "settings",
+  [
+    {},
+    {"backbone": "resnet_v1_101_beta", "decoder__kind": "sum"},
+    {"backbone": "mobilenet_v2", "decoder__kind": "none"},
+  ],
+)
+def test_networks_hash_and_equal_their_rebuilt_selves(settings):
+  one, two = network(**settings), network(**settings)
+  assert one == two and hash(one) == hash(two)
+  assert one != network(**settings, channels=128)
+  for part in (one.backbone, one.head, one.decoder):
+    hash(part)
+
+
+def test_atrous_rates_follow_the_output_stride():
+  for given in (None, (6, 12, 18)):
+    c = config(atrous_rates=given)
+    rates = {
+      stride: build.from_config(
+        c, num_classes=2, output_stride=stride
+      ).head.rates  # pyright: ignore
+      for stride in (8, 16, 32)
+    }
+    assert rates == {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}
+
+
+def test_given_rates_are_taken_as_they_are_at_their_own_output_stride():
+  assert network(atrous_rates=(1, 5)).head.rates == (1, 5)  # pyright: ignore
+  assert network(atrous_rates=()).head.rates == ()  # pyright: ignore
+
+
+def test_no_decoder_is_written_none_or_kind_none():
+  c = config()
+  c.decoder = None
+  model = build.from_config(c, num_classes=21)
+  assert model.decoder is None and model == network(decoder__kind="none")
+
+
+def test_norms_of_the_head_do_not_follow_the_backbone():
+  for backbone, decay, eps in (
+    ("xception_65", 0.9997, 1e-3),
+    ("resnet_v1_101_beta", 0.95, 1.001e-5),
+    ("mobilenet_v2", 0.997, 1e-3),
+  ):
+    model = network(backbone=backbone)
+    assert model.backbone.norm == layers.Norm(decay, eps)  # pyright: ignore
+    # tf.nn.fused_batch_norm raises 1e-5 to 1.001e-5.
+    for part in (model.head, model.decoder):
+      assert part.norm == layers.Norm(0.9997, 1.001e-5)  # pyright: ignore
+
+
+def test_batch_norm_settings_reach_every_part():
+  c = config(
+    batch_norm__mode="frozen", batch_norm__group="4", batch_norm__decay=0.9
+  )
+  model = build.from_config(c, num_classes=2, axis_name="batch")
+  for part in (model.backbone, model.head, model.decoder):
+    norm = part.norm  # pyright: ignore
+    assert norm[2:] == ("frozen", "batch", "4") and norm.decay == 0.9
+
+
+def test_images_are_padded_with_the_backbones_mean():
+  assert build.mean_pixel(config()) == (127.5, 127.5, 127.5)
+  assert build.mean_pixel(config(backbone="resnet_v1_50")) == (
+    123.15, 115.90, 103.06,
+  )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ("key", "value", "message"),
+  [
+    ("backbone", "vgg16", "'vgg16'.*mobilenet_v2.*resnet_v1_101_beta.*xcept"),
+    ("head", "dpc", r"'dpc' not in \['aspp'\]"),
+    ("conventions", "torch", "'torch' not in .*tf_deeplab"),
+    ("dtype", "float16", "'float16' not in .*bfloat16.*float32"),
+    ("output_stride", 12, r"12 not in \[8, 16, 32\]"),
+    ("multi_grid", (1, 2), r"\(1, 2\) is not three rates"),
+    ("depth_multiplier", 0.5, "0.5 is for mobilenet backbones"),
+    ("depth_multiplier", -1.0, "-1.0 is not positive"),
+    ("atrous_rates", (0,), "atrous_rates 0 is not 1 or more"),
+    ("atrous_rates", (1.5,), "1.5.* not whole numbers"),
+    ("channels", 0, "channels 0 is not 1 or more"),
+    ("dropout", 1.0, "dropout 1.0 is not in"),
+    ("decoder__kind", "unet", r"'unet' not in \['none', 'concat', 'sum'\]"),
+    ("decoder__kernel", 5, r"5 not in \[1, 3\]"),
+    ("decoder__convs", 0, "convs 0 is not 1 or more"),
+    ("decoder__features", (4, 8), r"\(4, 8\) are not strides from coarse"),
+    ("decoder__features", (), r"\(\) are not strides from coarse"),
+    ("decoder__features", (6,), r"6 not in \[2, 4, 8\]"),
+    ("decoder__features", (2,), r"\(2,\) are not .*output_stride 4"),
+    ("decoder__output_stride", 1, r"1 not in \[2, 4\]"),
+    ("batch_norm__mode", "auto", r"'auto' not in .*'train', 'frozen'"),
+    ("batch_norm__group", "half", "'half' is neither 'all', 'device'"),
+    ("batch_norm__decay", 1.0, "decay 1.0 is not in"),
+  ],
+)
+def test_bad_values_are_refused_with_the_allowed_ones(key, value, message):
+  with pytest.raises(ValueError, match=message):
+    network(**{key: value})
+
+
+@pytest.mark.parametrize(
+  "settings",
+  [
+    {"backbone": "resnet_v1_50_beta", "remat": True},
+    {"backbone": "mobilenet_v2", "multi_grid": (1, 2, 4)},
+  ],
+)
+def test_a_setting_of_another_backbone_is_refused(settings):
+  with pytest.raises(ValueError, match="is for .*xception.* backbones"):
+    network(**settings)
+
+
+def test_rates_that_another_output_stride_cannot_take_are_refused():
+  c = config(atrous_rates=(1, 2))
+  with pytest.raises(ValueError, match="are not whole at 32"):
+    build.from_config(c, num_classes=2, output_stride=32)
+
+
+def paths(tree):
+  return {
+    "/".join(key.key for key in path): np.asarray(leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
+def test_initial_variables_follow_from_the_seed_alone():
+  model = small()
+  one, two = (build.initial_variables(model, 3) for _ in range(2))
+  jax.tree.map(np.testing.assert_array_equal, one, two)
+  other = paths(build.initial_variables(model, 4))
+  for path, value in paths(one).items():
+    drawn = path.rsplit("/", 1)[-1] in ("kernel", "depthwise_kernel")
+    assert drawn != np.array_equal(value, other[path]), path
+
+
+def test_networks_that_share_a_part_start_it_equal():
+  one = paths(build.initial_variables(small(), 0))
+  other = paths(
+    build.initial_variables(small(decoder__convs=3, atrous_rates=(2,)), 0)
+  )
+  shared = [p for p in one if p in other and one[p].shape == other[p].shape]
+  assert any("conv1" in path for path in shared)
+  assert any("aspp1" in path for path in shared)
+  for path in shared:
+    np.testing.assert_array_equal(one[path], other[path])
+
+
+def test_initial_variables_have_the_shapes_of_init():
+  model = small()
+  drawn = build.initial_variables(model, 0)
+  shapes = jax.eval_shape(
+    lambda x: model.init(jax.random.key(0), x, train=False),
+    jax.ShapeDtypeStruct((1, 65, 65, 3), np.float32),
+  )
+  assert shapes == jax.eval_shape(lambda: drawn)
+
+
+def test_every_kernel_is_drawn_as_the_reference_draws_it():
+  # Kept by a normal cut at two deviations.
+  cut = 0.8796
+  values = paths(build.initial_variables(network(
+    backbone="mobilenet_v2", decoder__separable=False, channels=64
+  ), 0))  # fmt: skip
+  for path, deviation in (
+    ("params/backbone/expanded_conv_16/expand/kernel", cut * 0.09),
+    ("params/backbone/expanded_conv_16/depthwise/depthwise_kernel", cut * 0.09),
+    # Xavier: limit sqrt(6 / (fan_in + fan_out)), deviation limit / sqrt(3).
+    ("params/head/aspp0/kernel", (2 / (320 + 64)) ** 0.5),
+    ("params/decoder/conv0/kernel", (2 / (9 * (64 + 48 + 256))) ** 0.5),
+    ("params/head/aspp1/depthwise/depthwise_kernel", cut * 0.33),
+    ("params/head/aspp1/pointwise/kernel", cut * 0.06),
+    ("params/logits/kernel", cut * 0.01),
+  ):
+    np.testing.assert_allclose(values[path].std(), deviation, rtol=0.05)
+    # Five deviations of the mean.
+    limit = 5 * deviation / values[path].size ** 0.5
+    assert abs(values[path].mean()) < limit, path
+  for leaf, value in {
+    "scale": 1, "var": 1, "offset": 0, "mean": 0, "bias": 0,
+  }.items():  # fmt: skip
+    found = [v for p, v in values.items() if p.endswith(f"/{leaf}")]
+    assert found and all((v == value).all() for v in found)
+
+
+def test_units_of_the_middle_flow_start_different():
+  values = paths(build.initial_variables(network(
+    backbone="xception_41", channels=8, decoder__channels=8
+  ), 0))  # fmt: skip
+  kernels = {
+    path: value
+    for path, value in values.items()
+    if "middle_flow" in path and path.endswith("kernel")
+  }
+  assert len(kernels) == 6
+  for kernel in kernels.values():
+    assert len(kernel) == 8
+    assert len({unit.tobytes() for unit in kernel}) == 8
+    np.testing.assert_allclose(
+      kernel.std(axis=(1, 2, 3, 4)), 0.8796 * 0.09, rtol=0.1
+    )

@@ -1,0 +1,164 @@
+"""Every configuration file builds, for each of its arguments."""
+
+import ast
+import functools
+import importlib
+import pathlib
+import re
+
+import pytest
+
+from configs import common
+from deeplax.data import spec
+from deeplax.models import build
+from deeplax.models import cost
+
+FOLDER = pathlib.Path(common.__file__).parent
+NAMES = sorted(
+  path.stem
+  for path in FOLDER.glob("*.py")
+  if path.stem not in ("__init__", "common")
+)
+
+
+def get(name, arg=""):
+  return importlib.import_module(f"configs.{name}").get_config(arg)
+
+
+def arguments(name):
+  """Return what a configuration takes: refusing another one, it lists them."""
+  try:
+    get(name, "no such argument")
+  except ValueError as error:
+    listed = re.search(r"not in (\[.*\])", str(error), re.DOTALL)
+    assert listed, f"configs/{name}.py lists no arguments: {error}"
+    return ast.literal_eval(listed[1])
+  raise AssertionError(f"configs/{name}.py takes any argument")
+
+
+CELLS = [(name, arg) for name in NAMES for arg in arguments(name)]
+
+
+@functools.cache
+def parameters(model):
+  return cost.parameters(model)
+
+
+@pytest.mark.parametrize(("name", "arg"), CELLS)
+def test_every_config_builds_for_each_argument(name, arg):
+  config = get(name, arg)
+  config.lock()
+  known = spec.SPECS.get(config.data.name)
+  num_classes = known.num_classes if known else 2
+  assert parameters(build.from_config(config.model, num_classes=num_classes))
+  for stride in config.eval.sweep.output_strides:
+    build.from_config(
+      config.model, num_classes=num_classes, output_stride=stride
+    )
+
+
+@pytest.mark.parametrize(("name", "arg"), CELLS)
+def test_every_config_has_the_keys_of_the_base_and_no_other(name, arg):
+  def keys(config):
+    return {
+      (key, *rest)
+      for key, value in config.items()
+      for rest in (keys(value) if hasattr(value, "items") else [()])
+    }
+
+  assert keys(get(name, arg)) == keys(common.base())
+
+
+@pytest.mark.parametrize(("name", "arg"), CELLS)
+def test_every_config_names_splits_that_exist(name, arg):
+  data = get(name, arg).data
+  if data.name == "folder":
+    pytest.skip("a folder's splits are its own")
+  splits = dict(spec.SPECS[data.name].splits)
+  if splits:
+    assert {data.train_split, data.eval_split} <= set(splits)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_says_how_to_run_it_and_what_to_expect(name):
+  text = importlib.import_module(f"configs.{name}").__doc__
+  assert text and "COMMAND:" in text
+  assert f"configs/{name}.py" in text or "make" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_has_a_debug_run_without_data(name):
+  config = get(name, "debug")
+  assert config.data.name == "shapes"
+  assert config.train.total_steps <= 10
+
+
+V3PLUS = ("v3plus_mobilenet_v2", "v3plus_resnet101", "v3plus_xception")
+
+
+@pytest.mark.parametrize("name", V3PLUS)
+def test_v3plus_on_voc_is_the_papers_protocol(name):
+  # 1706.05587, 4.1, which 1802.02611, 4, follows.
+  c = get(name)
+  assert (c.data.name, c.data.train_split) == ("voc2012", "train_aug")
+  assert c.data.crop_size == c.eval.pad_to == (513, 513)
+  assert (c.data.min_scale, c.data.max_scale, c.data.scale_step) == (
+    0.5, 2.0, 0.25,
+  )  # fmt: skip
+  assert c.data.flip and c.train.upsample_logits
+  assert (c.train.batch_size, c.train.total_steps) == (16, 30_000)
+  assert (c.optim.base_lr, c.optim.schedule, c.optim.power) == (
+    0.007, "poly", 0.9,
+  )  # fmt: skip
+  assert c.optim.momentum == 0.9
+  # research/deeplab/train.py: 1e-4 for ResNet, 4e-5 for the others.
+  assert c.optim.weight_decay == (1e-4 if "resnet" in name else 4e-5)
+  assert (c.model.output_stride, c.model.atrous_rates) == (16, None)
+  assert (c.model.batch_norm.mode, c.model.batch_norm.decay) == ("train", None)
+  decoder = c.model.decoder
+  assert (decoder.kind, decoder.features, decoder.output_stride) == (
+    "concat", (4,), 4,
+  )  # fmt: skip
+  assert (decoder.low_level_channels, decoder.convs, decoder.channels) == (
+    48, 2, 256,
+  )  # fmt: skip
+  assert c.eval.sweep.scales == (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
+
+@pytest.mark.parametrize("name", V3PLUS)
+def test_stage_2_freezes_norms_at_output_stride_8_from_stage_1(name):
+  # 1706.05587, 4.1: official trainval, another 30K at 0.001.
+  c = get(name, "stage2")
+  assert c.init.workdir == f"runs/{name}"
+  assert c.data.train_split == "trainval"
+  assert (c.model.output_stride, c.model.batch_norm.mode) == (8, "frozen")
+  assert (c.optim.base_lr, c.train.total_steps) == (0.001, 30_000)
+  one = cost.trace(build.from_config(get(name).model, num_classes=21), (33, 33))
+  two = cost.trace(build.from_config(c.model, num_classes=21), (33, 33))
+  assert one[0] == two[0]
+
+
+@pytest.mark.parametrize("name", V3PLUS)
+def test_cityscapes_is_the_papers_protocol(name):
+  # 1706.05587, appendix B: 90K, crop 769, whole images.
+  c = get(name, "cityscapes")
+  assert (c.data.name, c.data.train_split) == ("cityscapes", "train")
+  assert spec.SPECS["cityscapes"].num_classes == 19
+  assert (c.data.crop_size, c.train.total_steps) == ((769, 769), 90_000)
+  assert c.eval.pad_to == (1025, 2049)
+  assert c.eval.sweep.scales == (0.75, 1.0, 1.25)
+
+
+def test_networks_are_those_of_the_papers_tables():
+  xception, resnet, mobilenet = (
+    get(f"v3plus_{name}").model
+    for name in ("xception", "resnet101", "mobilenet_v2")
+  )
+  assert (xception.backbone, xception.multi_grid) == ("xception_65", (1, 1, 1))
+  assert xception.separable and xception.decoder.separable
+  assert (resnet.backbone, resnet.multi_grid) == (
+    "resnet_v1_101_beta", (1, 2, 4),
+  )  # fmt: skip
+  # Table 3's Multiply-Adds are of dense convolutions.
+  assert not resnet.separable and not resnet.decoder.separable
+  assert mobilenet.backbone == "mobilenet_v2" and mobilenet.separable
