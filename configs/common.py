@@ -56,7 +56,9 @@ def base() -> ml_collections.ConfigDict:
   c.model.decoder.output_stride = 4  # 4 or 2
   c.model.batch_norm = ml_collections.ConfigDict()
   c.model.batch_norm.mode = "train"  # train | frozen
-  c.model.batch_norm.group = "all"  # all | device | a number of devices, as text
+  c.model.batch_norm.group = (
+    "all"  # all | device | a number of devices, as text
+  )
   c.model.batch_norm.decay = placeholder(float)  # None: the conventions' value
   c.model.remat = False  # recompute Xception's middle flow in the backward pass
   c.model.dtype = "float32"  # compute: float32 | bfloat16; parameters: float32

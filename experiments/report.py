@@ -47,11 +47,13 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
   table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
   commits = sorted({line["commit"] or "unknown" for line in results})
   configs = sorted({line["config"] for line in results})
-  return (
+  text = (
     f"{table}\n\nConfiguration {', '.join(configs)}; commit "
-    f"{', '.join(commits)}; one run (one seed) a row. "
-    f"Paper: {results[0]['paper_source']}."
+    f"{', '.join(commits)}; one run (one seed) a row."
   )
+  if any(line["paper"] is not None for line in results):
+    text += f" Paper: {results[0]['paper_source']}."
+  return text
 
 
 @errors.command

@@ -84,11 +84,13 @@ def load(sweep: str) -> list[Cell]:
   module = importlib.import_module(f"experiments.{name}")
   base = f"{module.BASE}:{argument}" if argument else module.BASE
   all_settings = list(module.sweep(argument))
+  # The paper's numbers are of its own data and schedule, not of an argument's.
+  papers = module.PAPER["miou"] if not argument else [None] * len(all_settings)
   names = cell_names(all_settings)
   return [
     make_cell(cell_name, base, settings, paper, module.PAPER["source"])
     for cell_name, settings, paper in zip(
-      names, all_settings, module.PAPER["miou"], strict=True
+      names, all_settings, papers, strict=True
     )
   ]
 
@@ -213,6 +215,7 @@ def train(cell: Cell, out: pathlib.Path) -> str:
   log = cell.log(out)
   log.parent.mkdir(parents=True, exist_ok=True)
   with log.open("a") as file:
+    begin = file.tell()
     process = subprocess.Popen(
       cell.command(out), cwd=ROOT, stdout=file, stderr=file
     )
@@ -223,7 +226,9 @@ def train(cell: Cell, out: pathlib.Path) -> str:
       raise
   if code == 0 and final_evaluation(cell, out):
     return "finished"
-  tail = "\n".join(f"  {line}" for line in log.read_text().splitlines()[-3:])
+  tail = "\n".join(
+    f"  {line}" for line in log.read_text()[begin:].splitlines()[-3:]
+  )
   print(f"  failed with exit status {code}, see {log}\n{tail}", flush=True)
   return "failed"
 

@@ -126,8 +126,10 @@ def _report(
 
 
 def _count(raw: np.ndarray) -> np.ndarray:
-  """Return the number of pixels by value; values beyond 65,535 count there."""
-  return np.bincount(np.clip(raw, 0, 65535).ravel(), minlength=256)
+  """Return the number of pixels by value; below 0 counts as 65,535, the end."""
+  if raw.dtype != np.uint8:
+    raw = np.where((raw >= 0) & (raw <= 65535), raw.astype(np.int64), 65535)
+  return np.bincount(raw.ravel(), minlength=256)
 
 
 def _total(found: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
@@ -190,12 +192,11 @@ def _diagnose(
   bad: Sequence[int], present: Sequence[int], spec: spec_lib.Spec
 ) -> str:
   """Say what illegal numbers look like, and the fix."""
-  for kind, palette in (
-    ("VOC", spec_lib.color_map(spec.num_classes)),
-    (spec.name, spec.palette),
-  ):
-    greys = _greys(palette)
-    if len(bad) > 1 and all(v in greys for v in bad):
+  voc = spec_lib.VOC2012
+  for kind, palette in (("VOC", voc.palette), (spec.name, spec.palette)):
+    # One grey level alone is a sign only where VOC's 21 classes are meant.
+    enough = len(bad) > 1 or spec.num_classes == voc.num_classes
+    if enough and set(present) <= _greys(palette):
       return (
         f"These are the grey levels of the {kind} palette: the file was saved "
         f"through a colour-to-grey conversion. {_collision(palette)}Use the "
@@ -233,7 +234,7 @@ def _greys(palette: Sequence[spec_lib.Color]) -> set[int]:
   """Return what grey conversions make of the colours, whichever rounding."""
   border = spec_lib.color_map(256)[255]  # what VOC paints ignored pixels with
   levels = (np.array([*palette, border]) @ [0.299, 0.587, 0.114]).tolist()
-  return {int(v) for v in levels} | {int(v + 0.5) for v in levels}
+  return {0} | {int(v) for v in levels} | {int(v + 0.5) for v in levels}
 
 
 def _collision(palette: Sequence[spec_lib.Color]) -> str:

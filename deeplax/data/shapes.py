@@ -24,20 +24,21 @@ DISC, RING, SMALL_BOX, BIG_BOX, TRIANGLE, STRIPED, DOTTED = range(1, 8)
 # Half diameter (discs, ring, triangle's circumcircle) or half side (boxes), in
 # pixels. Random scaling by 0.75 to 1.25 keeps the two boxes apart.
 _RADII = {
-  DISC: (10, 16),
-  RING: (10, 16),
-  SMALL_BOX: (5, 7),
-  BIG_BOX: (14, 20),
-  TRIANGLE: (13, 19),
-  STRIPED: (11, 17),
-  DOTTED: (11, 17),
+  DISC: (9, 14),
+  RING: (9, 14),
+  SMALL_BOX: (6, 7.5),
+  BIG_BOX: (13.5, 18),
+  TRIANGLE: (12, 17),
+  STRIPED: (10, 15),
+  DOTTED: (10, 15),
 }
+_DRAWN = (*_RADII, SMALL_BOX)  # twice, because it covers the fewest pixels
 _PERIOD = (8.0, 10.0)  # of stripes and dots, in pixels
 # Ranges of each channel: objects of every class are brighter than the ground.
 _GROUND = (40, 120)
 _OBJECT = (150, 240)
 _MARKS = (10, 60)  # stripes and dots
-_AREA_PER_OBJECT = 97 * 97 / 6
+_AREA_PER_OBJECT = 97 * 97 / len(_DRAWN)
 _SUBPIXEL = 4  # bits of a drawn coordinate after the point
 
 
@@ -115,7 +116,7 @@ def _place(rng: np.random.Generator, size: tuple[int, int]) -> list[Placed]:
   """Draw objects that do not touch, big ones first so that they find room."""
   h, w = size
   count = max(1, round(h * w / _AREA_PER_OBJECT))
-  labels = rng.permutation(len(_RADII))[np.arange(count) % len(_RADII)] + 1
+  labels = rng.permutation(_DRAWN)[np.arange(count) % len(_DRAWN)]
   drawn = [
     Placed(
       label=int(label),

@@ -67,7 +67,7 @@ def from_config(
   backbone_row = row.backbone(config.backbone)
   norm = partial(_norm, config.batch_norm, axis_name=axis_name)
   head_norm = norm(row.head_decay, row.head_eps)
-  inits = {
+  inits: dict[str, Any] = {
     "conv_init": row.conv_init,
     "depthwise_init": row.depthwise_init,
     "pointwise_init": row.pointwise_init,
@@ -256,7 +256,7 @@ def _fraction(name: str, value: float) -> float:
   return value
 
 
-def _tuple(name: str, value: Iterable[int]) -> tuple[int, ...]:
+def _tuple(name: str, value: Iterable[Any]) -> tuple[int, ...]:
   """Return whole numbers as a tuple; a list would not hash."""
   values = tuple(value)
   if not all(isinstance(v, int) for v in values):

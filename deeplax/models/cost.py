@@ -3,6 +3,7 @@
 Everything is read off one trace of the model under `jax.eval_shape`.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -10,7 +11,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from deeplax.models import deeplab
 from deeplax.models import heads
 from deeplax.models import layers
 
@@ -37,10 +37,14 @@ class Convolution(NamedTuple):
   size_out: tuple[int, int]
 
 
+@functools.lru_cache(maxsize=4)
 def trace(
   model: nn.Module, size: tuple[int, int]
 ) -> tuple[dict[str, Any], list[Convolution]]:
-  """Return the abstract variables and every convolution, in order of call."""
+  """Return the abstract variables and every convolution, in order of call.
+
+  Kept for the last few networks, since all that is asked here starts with it.
+  """
   # By path: a scanned block may be traced more than once.
   calls = {}
 
@@ -102,7 +106,7 @@ def parameters(model: nn.Module) -> int:
   return sum(math.prod(x.shape) for x in jax.tree.leaves(variables["params"]))
 
 
-def field_of_view(model: deeplab.DeepLab) -> int:
+def field_of_view(model: nn.Module) -> int:
   """Return the side, in pixels, of what one logit sees through convolutions.
 
   It is the receptive field of the logit at the image's centre on the deepest
@@ -112,7 +116,7 @@ def field_of_view(model: deeplab.DeepLab) -> int:
   coarse one. Image pooling sees the whole image and is left out.
   """
   convs = [c for c in trace(model, CENTRED)[1] if c.module.kernel > 1]
-  if isinstance(model.head, heads.ASPP):
+  if isinstance(getattr(model, "head", None), heads.ASPP):
     branches = [c for c in convs if c.path[0] == "head"]
     branches.sort(key=lambda c: c.module.rate)
     convs = [c for c in convs if c not in branches[:-1]]

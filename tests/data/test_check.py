@@ -151,6 +151,14 @@ def test_palette_read_as_grey_is_recognised(tmp_path):
   )
 
 
+def test_few_undeclared_classes_are_not_taken_for_a_palette(tmp_path):
+  # 14 and 15 are grey levels of the VOC palette as well.
+  trees.folder(tmp_path, classes=[f"class {i}" for i in range(14)])
+  replace_all(tmp_path, trees.labels(0, 1, 2, 14, 15))
+  text = refused(tmp_path, "has values 14, 15", "Name these classes")
+  assert "palette" not in text
+
+
 def test_size_of_another_image_is_refused(tmp_path):
   trees.folder(tmp_path)
   trees.mask(tmp_path / "labels/train/00.png", trees.labels(0, size=(10, 15)))

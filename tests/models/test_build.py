@@ -67,11 +67,8 @@ def test_parameters_are_as_many_as_the_references(settings, expected):
   assert cost.parameters(network(**settings)) == expected
 
 
-@pytest.mark.parametrize(
-  "backbone", ["mobilenet_v2", "resnet_v1_50_beta", "xception_41"]
-)
-def test_one_set_of_parameters_serves_every_output_stride(backbone):
-  c = config(backbone=backbone)
+def test_one_set_of_parameters_serves_every_output_stride():
+  c = config(backbone="mobilenet_v2")
   trees = []
   for stride in (8, 16, 32):
     model = build.from_config(c, num_classes=21, output_stride=stride)

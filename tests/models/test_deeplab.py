@@ -22,14 +22,13 @@ CLASSES = 3
 class Backbone(nn.Module):
   """Two strided convolutions instead of sixty."""
 
-  norm: layers.Norm = NORM
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x, *, train):
     conv = layers.ConvNorm
     settings = {
-      "features": 6, "kernel": 3, "stride": 4, "norm": self.norm,
+      "features": 6, "kernel": 3, "stride": 4, "norm": NORM,
       "activation": "relu", "dtype": self.dtype,
     }  # fmt: skip
     low = conv(**settings, name="conv1")(x, train=train)
@@ -59,9 +58,9 @@ def full(backbone="mobilenet_v2", **settings):
   return build.from_config(c, num_classes=CLASSES)
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames="method")
-def evaluated(model, variables, images, method="__call__"):
-  return model.apply(variables, images, train=False, method=method)
+@functools.partial(jax.jit, static_argnums=0)
+def evaluated(model, variables, images):
+  return model.apply(variables, images, train=False)
 
 
 def picture(size=(33, 33), batch=2):
@@ -107,24 +106,26 @@ def test_normalisation_is_part_of_the_model(trained):
 def test_logits_are_the_coarse_ones_resized_with_aligned_corners(trained):
   model, variables = trained
   images = picture((29, 34))
-  coarse = evaluated(model, variables, images, method="coarse")
+  coarse, whole = jax.jit(
+    lambda v, x: [
+      model.apply(v, x, train=False, method=method)
+      for method in ("coarse", "__call__")
+    ]
+  )(variables, images)
   assert coarse.shape == (2, *decoder.scaled((29, 34), 4), CLASSES)
   np.testing.assert_allclose(
-    evaluated(model, variables, images),
-    resize.resize_bilinear(coarse, (29, 34)),
-    rtol=1e-5,
-    atol=1e-6,
+    whole, resize.resize_bilinear(coarse, (29, 34)), rtol=1e-5, atol=1e-6
   )
 
 
 def test_applying_twice_gives_equal_outputs_and_changes_no_statistics(trained):
   model, variables = trained
   images = picture()
-  one = evaluated(model, variables, images)
-  np.testing.assert_array_equal(one, evaluated(model, variables, images))
-  _, state = jax.jit(
+  run = jax.jit(
     lambda v, x: model.apply(v, x, train=False, mutable=["batch_stats"])
-  )(variables, images)
+  )
+  (one, state), (other, _) = (run(variables, images) for _ in range(2))
+  np.testing.assert_array_equal(one, other)
   jax.tree.map(
     np.testing.assert_array_equal,
     state["batch_stats"],
@@ -162,28 +163,6 @@ def test_training_moves_every_running_statistic(trained):
   assert all(jax.tree.leaves(moved)), moved
 
 
-def test_dropout_of_an_example_does_not_depend_on_the_batch_around_it():
-  # A frozen norm, or the batch would count through its statistics.
-  frozen = NORM._replace(mode="frozen")
-  model = small().clone(
-    backbone=Backbone(norm=frozen),
-    head=heads.ASPP(rates=(1,), channels=8, norm=frozen, dropout=0.5),
-    decoder=None,
-  )
-  variables = build.initial_variables(model, 0)
-  images = picture(batch=4)
-
-  @jax.jit
-  def run(images):
-    rngs = {"dropout": jax.random.key(1)}
-    return model.apply(variables, images, train=True, rngs=rngs)
-
-  whole = run(images)
-  np.testing.assert_allclose(run(images[:2]), whole[:2], rtol=1e-4, atol=1e-6)
-  dropped = evaluated(model, variables, images)
-  assert not np.allclose(whole, dropped, rtol=1e-2)
-
-
 def test_half_precision_keeps_parameters_and_logits_in_float32():
   half = small(jnp.bfloat16)
   variables = build.initial_variables(half, 0)
@@ -196,7 +175,7 @@ def test_half_precision_keeps_parameters_and_logits_in_float32():
   assert np.abs(logits - exact).max() < 0.05 * np.abs(exact).max()
 
 
-SIZES = ((1, 1), (64, 96), (1, 7), (2, 3), (33, 65))
+SIZES = ((1, 1), (64, 96), (1, 7), (2, 3), (33, 65))  # (height, width)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +197,7 @@ def test_any_image_size_gives_logits_of_its_own_size(backbone, size):
   assert (logits.shape, logits.dtype) == ((2, *size, CLASSES), jnp.float32)
 
 
-@pytest.mark.parametrize("size", SIZES[:3])
+@pytest.mark.parametrize("size", [(1, 1), (1, 7)])
 def test_any_image_size_gives_finite_logits(trained, size):
   model, variables = trained
   logits = evaluated(model, variables, picture(size))
