@@ -37,13 +37,13 @@ def get_config(arg: str = ""):
   c.optim.slow_start_lr = 0.01
 
   c.train.batch_size = 8
-  c.train.total_steps = 3_000
+  c.train.total_steps = 2_000
   c.eval.every = 1_000
   c.eval.pad_to = (361, 481)  # 16 n + 1 over 360x480
   c.checkpoint.every = 500
   if arg == "quick":
-    c.train.total_steps = 1_000
-    c.eval.every = 500
+    c.train.total_steps = 600
+    c.eval.every = 300
     return c
   if arg == "debug":
     return common.debug(c)

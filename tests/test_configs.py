@@ -5,6 +5,7 @@ import functools
 import importlib
 import pathlib
 import re
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,14 @@ def arguments(name):
 CELLS = [(name, arg) for name in NAMES for arg in arguments(name)]
 
 
+def network(name, arg, **settings) -> Any:
+  config = get(name, arg)
+  known = spec.SPECS.get(config.data.name)
+  return build.from_config(
+    config.model, num_classes=known.num_classes if known else 2, **settings
+  )
+
+
 @functools.cache
 def shapes(model):
   return cost.trace(model, (33, 33))[0]
@@ -46,15 +55,9 @@ def shapes(model):
 
 @pytest.mark.parametrize(("name", "arg"), CELLS)
 def test_every_config_builds_for_each_argument(name, arg):
-  config = get(name, arg)
-  config.lock()
-  known = spec.SPECS.get(config.data.name)
-  num_classes = known.num_classes if known else 2
-  assert shapes(build.from_config(config.model, num_classes=num_classes))
-  for stride in config.eval.sweep.output_strides:
-    build.from_config(
-      config.model, num_classes=num_classes, output_stride=stride
-    )
+  assert shapes(network(name, arg))
+  for stride in get(name, arg).eval.sweep.output_strides:
+    network(name, arg, output_stride=stride)
 
 
 @pytest.mark.parametrize(("name", "arg"), CELLS)
@@ -133,11 +136,7 @@ def test_stage_2_freezes_norms_at_output_stride_8_from_stage_1(name):
   assert c.data.train_split == "trainval"
   assert (c.model.output_stride, c.model.batch_norm.mode) == (8, "frozen")
   assert (c.optim.base_lr, c.train.total_steps) == (0.001, 30_000)
-  first, second = (
-    shapes(build.from_config(config.model, num_classes=21))
-    for config in (get(name), c)
-  )
-  assert first == second
+  assert shapes(network(name, "")) == shapes(network(name, "stage2"))
 
 
 @pytest.mark.parametrize("name", V3PLUS)

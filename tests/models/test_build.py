@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -71,7 +73,7 @@ def test_one_set_of_parameters_serves_every_output_stride():
   c = config(backbone="mobilenet_v2")
   trees = []
   for stride in (8, 16, 32):
-    model = build.from_config(c, num_classes=21, output_stride=stride)
+    model: Any = build.from_config(c, num_classes=21, output_stride=stride)
     trees.append(cost.trace(model, (33, 33))[0])
   assert trees[0] == trees[1] == trees[2]
 

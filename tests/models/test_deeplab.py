@@ -94,10 +94,10 @@ def test_normalisation_is_part_of_the_model(trained):
   model, variables = trained
   images = np.float32(picture())
   mean, std = (123.15, 115.9, 103.06), (2.0, 3.0, 4.0)
-  same = (images - 127.5) / 127.5 * np.float32(std) + np.float32(mean)
+  same = (images - 127.5) / 127.5 * np.array(std) + np.array(mean)
   np.testing.assert_allclose(
     evaluated(model, variables, images),
-    evaluated(model.clone(mean=mean, std=std), variables, same),
+    evaluated(model.clone(mean=mean, std=std), variables, np.float32(same)),
     rtol=1e-4,
     atol=1e-5,
   )
