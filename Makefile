@@ -44,9 +44,12 @@ help:  ## list the targets
 
 quickstart: $(VENV)/installed  ## install, train on made-up data, evaluate, predict
 	@$(PY) -m deeplax.main --config=configs/quickstart.py
-	@$(PY) -m deeplax.evaluate --workdir=runs/quickstart
+	@$(PY) -m deeplax.data.shapes --out=runs/quickstart/samples
 	@$(PY) -m deeplax.predict --workdir=runs/quickstart \
 	  --out=runs/quickstart/predictions runs/quickstart/samples
+	@$(PY) -m deeplax.evaluate --workdir=runs/quickstart
+	@echo "Pictures: runs/quickstart/predictions"
+	@echo "Next: $(PY) -m deeplax.main --config=configs/v3plus_xception.py"
 
 test: $(VENV)/installed-dev  ## the fast tests
 	@$(PY) -m pytest -q -m "not slow"

@@ -105,7 +105,7 @@ def _damage(folder: epath.Path) -> str | None:
 
 
 def sound_step(workdir: epath.PathLike, step: int | None = None) -> int | None:
-  """Return the newest undamaged step, or `step` if it is; None if there is none.
+  """Return the newest undamaged step (or `step`), None if there is none.
 
   Raises:
     InputError: `step` was asked for and does not exist or is damaged.
@@ -173,7 +173,8 @@ def restore_variables(
     tree = reader.metadata(folder).item_metadata.tree
     wanted_tree = {
       key: jax.tree.map(
-        lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=one), tree[key]
+        lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=one),
+        tree[key],
       )
       for key in ("params", "batch_stats")
       if key in tree

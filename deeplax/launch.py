@@ -155,7 +155,9 @@ def run(
     )
   checkpoints.close()
   if int(state.step) < config.train.total_steps:
-    say(f"stopped at step {int(state.step)}; the same command goes on from there")
+    say(
+      f"stopped at step {int(state.step)}; the same command goes on from there"
+    )
   else:
     say(f"finished. {_next_commands(workdir)}")
 
@@ -302,8 +304,10 @@ def refuse_too_large(
     return
   share = limit / needed
   batch = int(config.train.batch_size * share) // mesh.size * mesh.size
-  side = [max(int((d - 1) * share**0.5) // 16 * 16 + 1, 33) for d in
-          config.data.crop_size]
+  side = [
+    max(int((d - 1) * share**0.5) // 16 * 16 + 1, 33)
+    for d in config.data.crop_size
+  ]
   fixes = [f"--config.data.crop_size='({side[0]}, {side[1]})'"]
   if batch >= mesh.size:
     fixes.insert(0, f"--config.train.batch_size={batch}")
@@ -337,9 +341,12 @@ def overview(
   groups = {"all": mesh.size, "device": 1}
   group = groups.get(norm.group) or int(norm.group)
   height, width = data.crop_size
+  seen = config.train.total_steps * config.train.batch_size
+  epochs = seen / len(sources[0])
   return {
     "data": f"{data.name}: {data.train_split} {len(sources[0])} images, "
-    f"{data.eval_split} {len(sources[1])}, {sources[0].spec.num_classes} classes",
+    f"{data.eval_split} {len(sources[1])}, "
+    f"{sources[0].spec.num_classes} classes",
     "devices": f"{mesh.size} x {', '.join(names)}",
     "batch": f"{config.train.batch_size} ({per_device} per device), "
     f"crop {height}x{width}",
@@ -349,9 +356,7 @@ def overview(
     "billion per crop, forward",
     "memory": f"{gigabytes(needed)} needed per device, "
     f"{gigabytes(memory_available(mesh))} available",
-    "steps": f"{config.train.total_steps:,} "
-    f"({config.train.total_steps * config.train.batch_size / len(sources[0]):.0f}"
-    " epochs)",
+    "steps": f"{config.train.total_steps:,} ({epochs:.0f} epochs)",
     "init": init_text(config),
     "workdir": workdir,
   }

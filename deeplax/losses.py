@@ -38,8 +38,12 @@ def match(
   points better); the other way is table 8's "no upsampling".
   """
   if upsample_logits:
-    return resize.resize_bilinear(logits, labels.shape[1:3]), labels
-  return logits, resize.resize_nearest(labels, logits.shape[1:3])
+    return resize.resize_bilinear(logits, _size(labels)), labels
+  return logits, resize.resize_nearest(labels, _size(logits))
+
+
+def _size(x: jax.Array) -> tuple[int, int]:
+  return x.shape[1], x.shape[2]
 
 
 def pixel_sums(
@@ -62,5 +66,7 @@ def pixel_sums(
     loss=jnp.sum(jnp.where(valid, entropy, 0.0)),
     valid=jnp.sum(valid, dtype=jnp.int32),
     illegal=jnp.sum(~known & ~ignored, dtype=jnp.int32),
-    correct=jnp.sum(valid & (jnp.argmax(logits, -1) == labels), dtype=jnp.int32),
+    correct=jnp.sum(
+      valid & (jnp.argmax(logits, -1) == labels), dtype=jnp.int32
+    ),
   )

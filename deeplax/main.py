@@ -36,7 +36,9 @@ def parse(argv: list[str]) -> None:
   try:
     rest = flags.FLAGS(argv)[1:]
   except flags.Error as error:
-    raise errors.InputError(f"{error}\nHelp: python -m deeplax.main --help") from error
+    raise errors.InputError(
+      f"{error}\nHelp: python -m deeplax.main --help"
+    ) from error
   except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     # ml_collections raises what the config file or an override raised.
     raise errors.InputError(f"--config: {error}") from error

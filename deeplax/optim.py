@@ -5,6 +5,8 @@ utils/train_utils.py. Weight decay is added to the gradient before the
 multipliers and the momentum, as the gradient of an L2 term in the loss is.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -41,14 +43,14 @@ def learning_rate(
   return value
 
 
-def decayed(params) -> object:
+def decayed(params: Any) -> Any:
   """Mask of the weight decay: dense kernels, nothing else (section 1.1)."""
   return jax.tree_util.tree_map_with_path(
     lambda path, _: path[-1].key == "kernel", params
   )
 
 
-def multipliers(params, *, head: float, bias: float) -> object:
+def multipliers(params: Any, *, head: float, bias: float) -> Any:
   """Factor of each parameter's gradient (get_model_gradient_multipliers)."""
 
   def factor(path, _):

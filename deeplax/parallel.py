@@ -6,7 +6,7 @@ of a replicated parameter arrives already summed and the step's own psum would
 count it again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ import numpy as np
 AXIS = "batch"
 
 
-def mesh(devices: list[jax.Device] | None = None) -> Mesh:
+def mesh(devices: Sequence[Any] | None = None) -> Mesh:
   """Return the mesh of `devices` (default: all, of every process)."""
   devices = jax.devices() if devices is None else devices
   # make_mesh's default, explicit axes, refuses NumPy inputs.

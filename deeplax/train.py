@@ -96,7 +96,8 @@ def make_train_step(
       pixel_accuracy=sums.correct / valid,
       illegal=sums.illegal,
     )
-    state = state.replace(
+    state = dataclasses.replace(
+      state,
       step=state.step + 1,
       params=optax.apply_updates(state.params, updates),
       batch_stats=mean_over_devices(batch_stats),
@@ -168,10 +169,14 @@ def loop(
       seconds, waiting = watch.lap()
       check(values, first=logged + 1, last=step)
       rate = (step - logged) / seconds
-      values |= {"lr": float(lr(step - 1)), "images_per_second": rate * batch_size}
+      values |= {
+        "lr": float(lr(step - 1)),
+        "images_per_second": rate * batch_size,
+      }
       log.write(step, {k: v for k, v in values.items() if k != "illegal"})
       status(
-        f"step {step}/{last}  loss {values['loss']:.4f}  lr {values['lr']:.5f}  "
+        f"step {step}/{last}  loss {values['loss']:.4f}  "
+        f"lr {values['lr']:.5f}  "
         f"{rate * batch_size:.1f} images/s  data {waiting:.0%}  "
         f"ETA {logs.duration((last - step) / rate)}"
       )

@@ -91,6 +91,8 @@ if __name__ == "__main__":
   assert int(eight.step) == STEPS
   print("pmap", difference(eight, pmapped))
   print("one", difference(eight, one))
-  print("losses", *(float(m["loss"]) for m in
-                    (eight_metrics, pmapped_metrics, one_metrics)))
+  print(
+    "losses",
+    *(float(m["loss"]) for m in (eight_metrics, pmapped_metrics, one_metrics)),
+  )
   sys.exit(0)

@@ -1,6 +1,7 @@
 """The first run is convincing, and needs a network that sees far."""
 
 import json
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -45,12 +46,10 @@ def local_miou(config):
   tx = optim.build(lr, momentum=0.9, weight_decay=0.0)
   mesh = parallel.mesh()
   images = jnp.zeros((1, 9, 9, 3))
-  variables = model.init(
+  variables: Any = model.init(
     jax.random.key(0), images, train=False, method=model.coarse
   )
-  state = parallel.replicate(
-    state_lib.create(variables, tx, seed=0), mesh=mesh
-  )
+  state = parallel.replicate(state_lib.create(variables, tx, seed=0), mesh=mesh)
   step = parallel.pmap(train.make_train_step(model, tx), mesh=mesh)
   batches = data_build.train_loader(
     config, source, pad_value=(127.5, 127.5, 127.5)
@@ -60,9 +59,9 @@ def local_miou(config):
   predictor = inference.Predictor(
     model, state.variables, pad_value=(127.5, 127.5, 127.5)
   )
-  return evaluate.evaluate(
-    predictor, data_build.source(config.data, "val")
-  )["miou"]
+  return evaluate.evaluate(predictor, data_build.source(config.data, "val"))[
+    "miou"
+  ]
 
 
 @pytest.mark.slow  # 4 minutes: the whole first run, and the small network's

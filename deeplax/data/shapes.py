@@ -7,11 +7,14 @@ texture alone, whose period is longer than the 7 pixels that three 3x3
 convolutions see. Picture i depends on (seed, split, i) only.
 """
 
+import argparse
 import dataclasses
 import math
+import pathlib
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from deeplax import errors
 from deeplax.data import files
@@ -24,13 +27,13 @@ DISC, RING, SMALL_BOX, BIG_BOX, TRIANGLE, STRIPED, DOTTED = range(1, 8)
 # Half diameter (discs, ring, triangle's circumcircle) or half side (boxes), in
 # pixels. Random scaling by 0.75 to 1.25 keeps the two boxes apart.
 _RADII = {
-  DISC: (9, 14),
-  RING: (9, 14),
+  DISC: (10, 16),
+  RING: (10, 16),
   SMALL_BOX: (6, 7.5),
-  BIG_BOX: (13.5, 18),
-  TRIANGLE: (12, 17),
-  STRIPED: (10, 15),
-  DOTTED: (10, 15),
+  BIG_BOX: (14, 20),
+  TRIANGLE: (16, 21),
+  STRIPED: (11, 17),
+  DOTTED: (11, 17),
 }
 _DRAWN = (*_RADII, SMALL_BOX)  # twice, because it covers the fewest pixels
 _PERIOD = (8.0, 10.0)  # of stripes and dots, in pixels
@@ -211,3 +214,30 @@ def _marks(
     return np.clip(0.5 + 2 * along, 0, 1)
   across = np.sin(c * y - s * x + phase)
   return np.clip(2 * (along + across) - 0.5, 0, 1)
+
+
+@errors.command
+def main(argv: list[str] | None = None) -> None:
+  """Write validation pictures as PNG files, for `deeplax.predict`."""
+  parser = argparse.ArgumentParser(
+    prog="python -m deeplax.data.shapes",
+    description="Write some of the built-in pictures to a folder.",
+    epilog="example: python -m deeplax.data.shapes --out=runs/samples",
+  )
+  parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR")
+  parser.add_argument("--images", type=int, default=6, metavar="N")
+  parser.add_argument(
+    "--size", type=int, default=97, help="height and width, pixels"
+  )
+  args = parser.parse_args(argv)
+  pictures = Shapes("val", images=args.images, size=(args.size, args.size))
+  args.out.mkdir(parents=True, exist_ok=True)
+  for index in range(len(pictures)):
+    picture = pictures[index]
+    file = args.out / f"{picture['name']}.png"
+    Image.fromarray(np.asarray(picture["image"])).save(file)
+  print(f"{len(pictures)} pictures in {args.out}")
+
+
+if __name__ == "__main__":
+  main()

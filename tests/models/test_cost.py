@@ -62,7 +62,7 @@ def test_both_conventions_equal_the_references_counts(
   assert cost.multiply_adds(model, size, convention="paper") == paper
 
 
-@pytest.mark.slow  # 40 s: 36 traces
+@pytest.mark.slow  # 12 s: traces 18 networks
 @pytest.mark.parametrize(
   ("settings", "true", "paper"),
   [

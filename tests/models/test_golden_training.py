@@ -18,13 +18,13 @@ from tests.models import golden
 CASES = {
   "train_mobilenet_v2_os16": 0.05,
   "train_mobilenet_v2_os16_frozenbn": 0.06,
-  "train_xception_65_os16": 0.01,
+  "train_xception_65_os16": 0.02,
 }
 
 
 @functools.lru_cache(maxsize=1)
 def run(case):
-  """Return the case, and per step (metrics, state after it), from one compile."""
+  """Return the case and, per step, the metrics and the state after it."""
   fixture = golden.load(case)
   manifest = fixture.manifest
   # The variables are those of the forward fixture of the same network.
@@ -94,12 +94,15 @@ def test_variables_after_one_step_equal_the_reference(case):
     if path[-1] == "depthwise_kernel":
       value = value.transpose(0, 1, 3, 2)
     absolute = np.abs(value).sum()
+    mean = absolute / value.size
     found = [value.sum(), absolute, value.flat[0], value.flat[-1]]
     # Statistics come from the forward pass, the head's gradients pass no gate
     # of the backbone: both carry float noise only.
     exact = statistic or path[0] in ("head", "decoder", "logits")
     tolerance = 1e-3 if exact else CASES[case]
-    atol = tolerance * absolute / value.size
-    np.testing.assert_allclose(
-      found, fields, rtol=tolerance, atol=atol, err_msg=name
-    )
+    error = np.abs(np.subtract(found, fields))
+    assert np.all(
+      error
+      <= tolerance * np.array([absolute, absolute, mean, mean])
+      + tolerance * np.abs(fields)
+    ), (name, found, fields)
