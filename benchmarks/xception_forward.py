@@ -46,7 +46,7 @@ def main() -> None:
     print(f"{name}: largest difference from torch {error:.1e} of the logits")
     if error > 1e-3:
       raise SystemExit(f"{name} computes another function than torch")
-  seconds = measure(runs, args.reps)
+  seconds, cpu_seconds = measure(runs, args.reps)
   report = {
     "benchmark": "v3plus_xception forward, batch 1, output stride 16, float32",
     "size": args.size,
@@ -55,11 +55,11 @@ def main() -> None:
     "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "load": load},
     "versions": versions,
     "seconds": {name: spread(values) for name, values in seconds.items()},
-    "ratio_of_medians": {
-      name: statistics.median(seconds["deeplax"]) / statistics.median(values)
-      for name, values in seconds.items()
-      if name != "deeplax"
+    "cpu_seconds": {
+      name: spread(values) for name, values in cpu_seconds.items()
     },
+    "ratio_of_medians": ratios(seconds),
+    "cpu_ratio_of_medians": ratios(cpu_seconds),
   }
   show(report)
   if args.out:
@@ -268,15 +268,29 @@ class TorchNetwork:
 
 def measure(
   runs: Mapping[str, Callable[[], np.ndarray]], reps: int
-) -> dict[str, list[float]]:
-  """Time the runs in turn, so that a busy moment of the machine hits all."""
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+  """Time the runs in turn, so that a busy moment of the machine hits all.
+
+  Returns:
+    Seconds on the clock, and seconds of all threads on the cores, which count
+    on a machine that has other work as well.
+  """
   seconds = {name: [] for name in runs}
+  cpu_seconds = {name: [] for name in runs}
   for _ in range(reps):
     for name, run in runs.items():
-      start = time.perf_counter()
+      start, cpu_start = time.perf_counter(), time.process_time()
       run()
       seconds[name].append(time.perf_counter() - start)
-  return seconds
+      cpu_seconds[name].append(time.process_time() - cpu_start)
+  return seconds, cpu_seconds
+
+
+def ratios(seconds: Mapping[str, list[float]]) -> dict[str, float]:
+  """Return what share of each peer's median time deeplax takes."""
+  median = {k: statistics.median(values) for k, values in seconds.items()}
+  ours = median.pop("deeplax")
+  return {name: ours / value for name, value in median.items()}
 
 
 def spread(values: list[float]) -> dict[str, Any]:
@@ -297,13 +311,20 @@ def show(report: Mapping[str, Any]) -> None:
     f"load {machine['load']:.2f}; "
     + ", ".join(f"{k} {v}" for k, v in report["versions"].items())
   )
-  for name, seconds in report["seconds"].items():
-    ratio = report["ratio_of_medians"].get(name)
-    print(
-      f"{name:14s} median {seconds['median']:.3f} s, {seconds['min']:.3f} to "
-      f"{seconds['max']:.3f} in {report['reps']} runs"
-      + (f"; deeplax takes {ratio:.2f} of it" if ratio else "")
+  for name, wall in report["seconds"].items():
+    cpu = report["cpu_seconds"][name]
+    line = (
+      f"{name:13s} {wall['median']:.3f} s ({wall['min']:.3f} to "
+      f"{wall['max']:.3f}), CPU {cpu['median']:.3f} s ({cpu['min']:.3f} to "
+      f"{cpu['max']:.3f})"
     )
+    if name in report["ratio_of_medians"]:
+      line += (
+        f"; deeplax / {name} {report['ratio_of_medians'][name]:.2f}, "
+        f"CPU {report['cpu_ratio_of_medians'][name]:.2f}"
+      )
+    print(line)
+  print(f"Medians of {report['reps']} runs, least and most in brackets.")
 
 
 def cpu_name() -> str:

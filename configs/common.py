@@ -4,19 +4,21 @@ A config file starts from `base()` and states only what differs. Placeholders
 (`None` until set) are marked; everything else has a value that works.
 """
 
+from typing import Any
+
 import ml_collections
 from ml_collections import config_dict
 
 placeholder = config_dict.placeholder
 
 
-def base() -> ml_collections.ConfigDict:
+def base() -> Any:
   """The defaults: DeepLabv3+ as the paper trains it on VOC (1802.02611, 4)."""
   c = ml_collections.ConfigDict()
   c.seed = 0  # draws parameters, data order, augmentation and dropout
 
   c.data = ml_collections.ConfigDict()
-  c.data.name = "voc2012"  # voc2012 | cityscapes | ade20k | shapes | folder
+  c.data.name = "voc2012"  # or cityscapes, ade20k, camvid, shapes, folder
   c.data.root = placeholder(str)  # the data set's folder; None: searched for
   c.data.train_split = "train_aug"  # VOC 2012 + SBD: 10,582 images
   c.data.eval_split = "val"  # VOC 2012 val: 1,449 images
@@ -56,9 +58,8 @@ def base() -> ml_collections.ConfigDict:
   c.model.decoder.output_stride = 4  # 4 or 2
   c.model.batch_norm = ml_collections.ConfigDict()
   c.model.batch_norm.mode = "train"  # train | frozen
-  c.model.batch_norm.group = (
-    "all"  # all | device | a number of devices, as text
-  )
+  # all | device | a number of devices, as text
+  c.model.batch_norm.group = "all"
   c.model.batch_norm.decay = placeholder(float)  # None: the conventions' value
   c.model.remat = False  # recompute Xception's middle flow in the backward pass
   c.model.dtype = "float32"  # compute: float32 | bfloat16; parameters: float32
@@ -108,7 +109,7 @@ def base() -> ml_collections.ConfigDict:
   return c
 
 
-def debug(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def debug(c: Any) -> Any:
   """`:debug` of any config: made-up data, a few steps, under a minute."""
   c.data = shapes(c.data)
   c.data.shapes_size = (65, 65)
@@ -124,7 +125,7 @@ def debug(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   return c
 
 
-def shapes(data: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def shapes(data: Any) -> Any:
   """The built-in pictures instead of a data set on disk."""
   data.name = "shapes"
   data.root = None

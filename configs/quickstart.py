@@ -24,7 +24,7 @@ def get_config(arg: str = ""):
   c.model.channels = 64
   c.model.decoder.channels = 64
   c.model.decoder.low_level_channels = 24
-  # The published decays (0.997, 0.9997) suit 30,000 steps: after 400 they
+  # The published decays (0.997, 0.9997) suit 30,000 steps: after 600 they
   # would leave evaluation with the statistics of the random start.
   c.model.batch_norm.decay = 0.95
 
@@ -33,10 +33,10 @@ def get_config(arg: str = ""):
   c.optim.slow_start_lr = 0.01
 
   c.train.batch_size = 8
-  c.train.total_steps = 400
-  c.eval.every = 200
+  c.train.total_steps = 600
+  c.eval.every = 300
   c.eval.pad_to = (97, 97)
-  c.checkpoint.every = 200
+  c.checkpoint.every = 300
   if arg == "debug":
     return common.debug(c)
   if arg:

@@ -4,6 +4,7 @@ Everything goes to --workdir (default runs/<config>[_<argument>]); the same
 command again resumes there.
 """
 
+import pathlib
 import sys
 
 from absl import flags
@@ -33,26 +34,48 @@ def parse(argv: list[str]) -> None:
   Raises:
     InputError: Anything was not understood.
   """
+  if "=" in argv:
+    raise errors.InputError(
+      f"unread arguments {argv[argv.index('=') :]}. "
+      f"Write {argv[argv.index('=') - 1]}=value without spaces"
+    )
   try:
     rest = flags.FLAGS(argv)[1:]
-  except flags.Error as error:
-    raise errors.InputError(
-      f"{error}\nHelp: python -m deeplax.main --help"
-    ) from error
-  except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+  except (
+    flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError
+  ) as error:  # fmt: skip
     # ml_collections raises what the config file or an override raised.
-    raise errors.InputError(f"--config: {error}") from error
+    raise errors.InputError(
+      f"{_one_line(error)}. Help: python -m deeplax.main --help"
+    ) from error
   if rest:
     raise errors.InputError(
       f"unread arguments {rest} after the flags. "
       "Write --config.name=value without spaces"
     )
-  if _CONFIG.value is None:
+  if flags.FLAGS["config"].value is None:
     raise errors.InputError(
       "--config is missing, for example "
       "--config=configs/v3plus_xception.py, or configs/quickstart.py to see it "
       "work without data"
     )
+  file = pathlib.Path(_config_name().partition(":")[0])
+  if not file.is_file():
+    have = sorted(str(p) for p in file.parent.glob("[!_]*.py"))
+    raise errors.InputError(f"no configuration {file}; there are {have}")
+
+
+def _one_line(error: Exception) -> str:
+  """The reason in an error; of a config file's own traceback the last line."""
+  # A KeyError shows its text as a Python literal.
+  text = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\" ")
+  lines = [line for line in text.splitlines() if line.strip()]
+  return lines[-1] if "Traceback" in text else " ".join(lines)
+
+
+def _config_name() -> str:
+  """Return the value of --config: a path, and an argument after a colon."""
+  return config_flags.get_config_filename(flags.FLAGS["config"])
 
 
 def default_workdir(config_path: str) -> str:
@@ -73,10 +96,9 @@ def main(argv: list[str] | None = None) -> None:
 
   from deeplax import launch
 
-  given = config_flags.get_config_filename(flags.FLAGS["config"])
   launch.run(
     config,
-    workdir=_WORKDIR.value or default_workdir(given),
+    workdir=_WORKDIR.value or default_workdir(_config_name()),
     multihost=_MULTIHOST.value,
   )
 

@@ -70,7 +70,7 @@ def test_the_first_run_is_convincing_and_a_local_network_is_not(tmp_path):
   config.lock()
   launch.run(config, workdir=str(tmp_path))
   step = config.train.total_steps
-  path = tmp_path / "eval" / f"val-{step:08d}-os8-s1.0.json"
+  path = tmp_path / "eval" / f"val-{step:08d}-os16-s1.0.json"
   miou = json.loads(path.read_text())["miou"]
   assert miou >= 0.75
   assert local_miou(config) <= miou - 0.2

@@ -31,7 +31,7 @@ _RADII = {
   RING: (10, 16),
   SMALL_BOX: (6, 7.5),
   BIG_BOX: (14, 20),
-  TRIANGLE: (16, 21),
+  TRIANGLE: (13, 19),
   STRIPED: (11, 17),
   DOTTED: (11, 17),
 }

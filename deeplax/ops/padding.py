@@ -36,12 +36,14 @@ class Tap(NamedTuple):
 
   Attributes:
     index: Of the tap in the kernel.
+    shift: Where output 0 reads; before the map if negative.
     reads: Slice of the map it reads.
     before: Outputs that lie before the first that reads inside the map.
     behind: Outputs that lie behind the last.
   """
 
   index: int
+  shift: int
   reads: slice
   before: int
   behind: int
@@ -57,10 +59,10 @@ def taps(
   out = (size + sum(padding) - (kernel - 1) * rate - 1) // stride + 1
   live = []
   for index in range(kernel):
-    shift = index * rate - padding[0]  # output o reads at o * stride + shift
+    shift = index * rate - padding[0]
     first = max(0, -(shift // stride))
     last = min(out - 1, (size - 1 - shift) // stride)
     if first <= last:
       reads = slice(first * stride + shift, last * stride + shift + 1, stride)
-      live.append(Tap(index, reads, first, out - 1 - last))
+      live.append(Tap(index, shift, reads, first, out - 1 - last))
   return out, live
