@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 import numpy as np
 
 from deeplax import checkpoint
+from deeplax import commands
 from deeplax import errors
 from deeplax import inference
 from deeplax import logs
@@ -82,7 +83,7 @@ def evaluate(
   matrix = np.zeros((len(names), len(names)), np.int64)
   rank, ranks = jax.process_index(), jax.process_count()
   mine = len(range(rank, len(chosen), ranks))
-  report = inference.Progress(
+  report = commands.Progress(
     mine, progress, name="evaluated", now=predictor.clock
   )
   examples = loader.examples(
@@ -172,10 +173,10 @@ def parser() -> argparse.ArgumentParser:
     "--workdir=runs/v3plus_xception --output_strides=16,8 --flip",
     allow_abbrev=False,
   )
-  inference.add_arguments(parser)
+  commands.add_arguments(parser)
   parser.add_argument(
     "--output_strides",
-    type=inference.numbers(int),
+    type=commands.numbers(int),
     metavar="OS,OS",
     help="e.g. 16,8: one evaluation each (default: the config's)",
   )
@@ -198,7 +199,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(config: Any, args: argparse.Namespace) -> None:
   """Evaluate the run in `args.workdir` once for each output stride."""
-  inference.compilation_cache(args.workdir)
+  commands.compilation_cache(args.workdir)
   split = args.split or config.data.eval_split
   strides = args.output_strides or (
     config.eval.output_stride or config.model.output_stride,

@@ -4,22 +4,19 @@ Multi-scale prediction follows the reference's predict_labels_multi_scale
 (tensorflow/models research/deeplab model.py) without its second softmax.
 """
 
-import argparse
 import collections
 from collections.abc import Callable, Iterable, Iterator, Sequence
-import contextlib
 import functools
 import time
 from typing import Any, NamedTuple
 
-from etils import epath
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer, Shaped, UInt, UInt8
 import numpy as np
 
-from deeplax import logs
+from deeplax import commands
 from deeplax.ops import resize
 
 Numbers = Sequence[float | int]
@@ -261,71 +258,6 @@ class Predictor:
     return program
 
 
-def numbers(kind: type) -> Callable[[str], tuple]:
-  """Return an argparse type for positive numbers, "0.5,1.0,1.5"."""
-
-  def parse(text: str) -> tuple:
-    try:
-      values = tuple(kind(part) for part in text.split(","))
-    except ValueError:
-      values = ()
-    if not values or not all(0 < v < float("inf") for v in values):
-      example = "16,8" if kind is int else "0.5,1.0,1.5"
-      raise argparse.ArgumentTypeError(
-        f"{text!r} must be positive numbers with commas between, as {example}"
-      )
-    return values
-
-  return parse
-
-
-def _step(text: str) -> int | str:
-  if text == "best" or text.isdecimal():
-    return text if text == "best" else int(text)
-  raise argparse.ArgumentTypeError(f"{text!r} must be a number or best")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Add the flags of every command that predicts with a trained run."""
-  parser.add_argument(
-    "--workdir", required=True, metavar="DIR", help="of the training run"
-  )
-  parser.add_argument(
-    "--step",
-    type=_step,
-    metavar="N|best",
-    help="checkpoint: a step, or best by mIoU (default: the newest)",
-  )
-  parser.add_argument(
-    "--scales",
-    type=numbers(float),
-    metavar="S,S",
-    help="image scales to average, e.g. 0.5,1.0,1.5 (default: the config's)",
-  )
-  parser.add_argument(
-    "--flip",
-    action=argparse.BooleanOptionalAction,
-    help="average with the mirrored image (default: the config's)",
-  )
-
-
-def compilation_cache(workdir: epath.PathLike) -> None:
-  """Keep compiled programs in the workdir, unless JAX has another place."""
-  if jax.config.values["jax_compilation_cache_dir"] is None:
-    folder = epath.Path(workdir) / "compiled"
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-
-
-@contextlib.contextmanager
-def timed(clock: dict[str, float], name: str) -> Iterator[None]:
-  """Add the time spent inside to `clock[name]`, in seconds."""
-  start = time.perf_counter()
-  try:
-    yield
-  finally:
-    clock[name] = clock.get(name, 0.0) + time.perf_counter() - start
-
-
 def stream(
   predictor: Predictor,
   items: Iterable[dict[str, Any]],
@@ -347,65 +279,15 @@ def stream(
   waiting = collections.deque()
   iterator = iter(items)
   while True:
-    with timed(clock, "load"):
+    with commands.timed(clock, "load"):
       item = next(iterator, None)
     if item is not None:
-      with timed(clock, "compute"):
+      with commands.timed(clock, "compute"):
         waiting.append((item, predictor.submit(item["image"], kind=kind)))
     if not waiting:
       return
     if item is None or len(waiting) > ahead:
       done, pending = waiting.popleft()
-      with timed(clock, "compute"):
+      with commands.timed(clock, "compute"):
         found = pending.result()
       yield done, found
-
-
-class Progress:
-  """Says now and then how far a pass over images is, how fast, how long yet."""
-
-  def __init__(
-    self,
-    total: int,
-    log: Callable[[str], None],
-    *,
-    name: str,
-    every: float = 10.0,
-    now: Callable[[], float] = time.perf_counter,
-  ):
-    """Start the clock.
-
-    Args:
-      total: Images to come.
-      log: Receives the lines.
-      name: What is done, the first word of a line.
-      every: Seconds between lines; a short pass is silent.
-      now: Seconds of a clock, for example `Predictor.clock`.
-    """
-    self._total, self._log, self._name = total, log, name
-    self._every, self._now = every, now
-    self._start = self._said = now()
-    self._done = 0
-
-  def step(self) -> None:
-    """Count one image."""
-    self._done += 1
-    now = self._now()
-    since = self._start if self._done == self._total else self._said
-    if now - since >= self._every:
-      self._said = now
-      left = (self._total - self._done) / self.rate
-      self._log(
-        f"{self._name} {self._done}/{self._total} images  "
-        f"{self.rate:.1f} images/s  ETA {logs.duration(left)}"
-      )
-
-  @property
-  def seconds(self) -> float:
-    """Since the start."""
-    return self._now() - self._start
-
-  @property
-  def rate(self) -> float:
-    """Images per second since the start."""
-    return self._done / max(self.seconds, 1e-9)

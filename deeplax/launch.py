@@ -16,6 +16,7 @@ import jax
 import ml_collections
 
 from deeplax import checkpoint
+from deeplax import commands
 from deeplax import doctor
 from deeplax import errors
 from deeplax import evaluate
@@ -48,7 +49,7 @@ def run(
   if warning := doctor.accelerator_warning():
     say(f"deeplax: {warning}")
   folder = epath.Path(workdir)
-  inference.compilation_cache(folder)
+  commands.compilation_cache(folder)
   preflight.refuse_other_run(config, folder)
 
   with preflight.input_errors():

@@ -68,7 +68,7 @@ def parse(argv: list[str]) -> None:
 def _one_line(error: Exception) -> str:
   """The reason in an error; of a config file's own traceback the last line."""
   # A KeyError shows its text as a Python literal.
-  text = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\" ")
+  text = str(error).replace("\\n", " ").replace("\\'", "'").strip()
   lines = [line for line in text.splitlines() if line.strip()]
   return lines[-1] if "Traceback" in text else " ".join(lines)
 

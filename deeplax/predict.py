@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from deeplax import checkpoint
+from deeplax import commands
 from deeplax import errors
 from deeplax import inference
 from deeplax import logs
@@ -231,7 +232,7 @@ def parser() -> argparse.ArgumentParser:
     "--out=predictions photos/ street.jpg 'more/**/*.png'",
     allow_abbrev=False,
   )
-  inference.add_arguments(parser)
+  commands.add_arguments(parser)
   parser.add_argument(
     "--out", required=True, metavar="DIR", help="where masks and overlays go"
   )
@@ -270,7 +271,7 @@ def run(
   out: pathlib.Path,
 ) -> int:
   """Label the pictures with the run in `args.workdir`; return the status."""
-  inference.compilation_cache(args.workdir)
+  commands.compilation_cache(args.workdir)
   spec = read_spec(args.workdir)
   stride = (
     args.output_stride
@@ -342,7 +343,7 @@ def predict(
   predictor.expect(s for p in pictures if (s := size(p.path)))
   failed: list[str] = []
   clock: dict[str, float] = {"load": 0.0, "compute": 0.0, "save": 0.0}
-  report = inference.Progress(
+  report = commands.Progress(
     len(pictures), print, name="labelled", now=predictor.clock
   )
   saving = collections.deque()
@@ -354,7 +355,7 @@ def predict(
   )
   with futures.ThreadPoolExecutor(threads) as pool:
     for item, found in labelled:
-      with inference.timed(clock, "save"):
+      with commands.timed(clock, "save"):
         saving.append(
           pool.submit(
             save,
@@ -368,7 +369,7 @@ def predict(
         while len(saving) > SAVE_BACKLOG:
           saving.popleft().result()
       report.step()
-    with inference.timed(clock, "save"):
+    with commands.timed(clock, "save"):
       for future in saving:
         future.result()
   clock["compute"] -= predictor.compile_seconds

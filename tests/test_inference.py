@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from deeplax import commands
 from deeplax import inference
 from deeplax.models import build
 from deeplax.ops import resize
@@ -259,7 +260,7 @@ def test_the_stream_keeps_the_order_and_every_item():
 
 def test_progress_is_told_now_and_then_with_the_time_left():
   lines, seconds = [], [0.0]
-  progress = inference.Progress(
+  progress = commands.Progress(
     40, lines.append, name="evaluated", every=10.0, now=lambda: seconds[0]
   )
   for _ in range(40):
