@@ -49,7 +49,7 @@ quickstart: $(VENV)/installed  ## install, train on made-up data, evaluate, pred
 	  --out=runs/quickstart/predictions runs/quickstart/samples
 	@$(PY) -m deeplax.evaluate --workdir=runs/quickstart
 	@echo "Pictures: runs/quickstart/predictions"
-	@echo "Next: $(PY) -m deeplax.main --config=configs/v3plus_xception.py"
+	@echo "Next: $(VENV)/bin/python -m deeplax.main --config=configs/v3plus_xception.py"
 
 test: $(VENV)/installed-dev  ## the fast tests
 	@$(PY) -m pytest -q -m "not slow"
