@@ -90,7 +90,8 @@ if __name__ == "__main__":
   one, one_metrics = by_parallel(jax.devices()[:1])
   assert int(eight.step) == STEPS
   print("pmap", difference(eight, pmapped))
-  print("one", difference(eight, one))
+  print("one", difference(eight.variables, one.variables))
+  print("momentum", difference(eight.opt_state, one.opt_state))
   print(
     "losses",
     *(float(m["loss"]) for m in (eight_metrics, pmapped_metrics, one_metrics)),

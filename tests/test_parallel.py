@@ -36,6 +36,9 @@ def test_eight_devices_equal_literal_pmap(printed):
 def test_eight_devices_equal_one_with_uneven_ignored_pixels(printed):
   # Sums over 16 examples against sums of 8 sums, through three updates.
   assert float(printed["one"]) < 1e-3
+  # Gradients of a random start jump where rounding moves a value across a
+  # corner of ReLU6.
+  assert float(printed["momentum"]) < 0.02
 
 
 def test_losses_agree(printed):
