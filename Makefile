@@ -47,7 +47,7 @@ quickstart: $(VENV)/installed  ## install, train on made-up data, evaluate, pred
 	@$(PY) -m deeplax.data.shapes --out=runs/quickstart/samples
 	@$(PY) -m deeplax.predict --workdir=runs/quickstart \
 	  --out=runs/quickstart/predictions runs/quickstart/samples
-	@$(PY) -m deeplax.evaluate --workdir=runs/quickstart
+	@$(PY) -m deeplax.evaluate --workdir=runs/quickstart --pictures=4
 	@echo "Pictures: runs/quickstart/predictions"
 	@echo "Next: $(VENV)/bin/python -m deeplax.main --config=configs/v3plus_xception.py"
 

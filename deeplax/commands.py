@@ -7,8 +7,11 @@ import time
 
 from etils import epath
 import jax
+import ml_collections
 
 from deeplax import logs
+
+RANDOM_INIT = "random (the papers start from ImageNet; expect far less)"
 
 
 def numbers(kind: type) -> Callable[[str], tuple]:
@@ -64,6 +67,11 @@ def compilation_cache(workdir: epath.PathLike) -> None:
   if jax.config.values["jax_compilation_cache_dir"] is None:
     folder = epath.Path(workdir) / "compiled"
     jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def init_text(config: ml_collections.ConfigDict) -> str:
+  """Say where the parameters come from; stands in the results too."""
+  return config.init.workdir or RANDOM_INIT
 
 
 @contextlib.contextmanager

@@ -11,12 +11,14 @@ from etils import epath
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
+from PIL import Image
 
 from deeplax import checkpoint
 from deeplax import commands
 from deeplax import errors
 from deeplax import inference
 from deeplax import logs
+from deeplax import visualize
 from deeplax.data import build as data_build
 from deeplax.data import files
 from deeplax.data import loader
@@ -188,7 +190,29 @@ def parser() -> argparse.ArgumentParser:
     metavar="N",
     help="only N images, spread evenly over the split (default: all)",
   )
+  parser.add_argument(
+    "--pictures",
+    type=int,
+    default=0,
+    metavar="N",
+    help="also write a sheet of N images, truths and predictions (default: 0)",
+  )
   return parser
+
+
+def sheet(
+  predictor: inference.Predictor, source: Any, images: int
+) -> Image.Image:
+  """Return image, truth and prediction of examples spread over a source."""
+  examples = [Subset(source, images)[i] for i in range(images)]
+  pictures = [example["image"] for example in examples]
+  return visualize.strip(
+    pictures,
+    [example["label"] for example in examples],
+    [predictor.labels(picture) for picture in pictures],
+    source.spec.palette,
+    source.spec.class_names,
+  )
 
 
 @errors.command
@@ -242,9 +266,17 @@ def run(config: Any, args: argparse.Namespace) -> None:
       output_stride=stride,
       scales=list(scales),
       flip=flip,
+      init=commands.init_text(config),
     )
+    path = write(args.workdir, split, result)
     print(confusion.table(result, source.spec.class_names))
-    print(f"{result['images']} images; {write(args.workdir, split, result)}")
+    print(f"{result['images']} images; {path}")
+    if args.pictures:
+      count = min(args.pictures, len(source))
+      picture = path.with_suffix(".png")
+      with picture.open("wb") as file:
+        sheet(predictor, source, count).save(file, format="PNG")
+      print(f"{count} of them as pictures: {picture}")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def run(
     say(f"finished: {workdir} is at step {resume}. {_next_commands(workdir)}")
     return
   mesh = parallel.mesh()
-  say(f"init: {preflight.init_text(config)}")
+  say(f"init: {commands.init_text(config)}")
   variables = initial_variables(config, model, spec, resumed=resume is not None)
   state = state_lib.create(variables, tx, seed=config.seed)
   step_fn, needed = preflight.compile_step(config, model, tx, state, mesh, say)
@@ -244,7 +244,7 @@ def evaluator(
       output_stride=stride,
       scales=list(config.eval.scales),
       flip=config.eval.flip,
-      init=preflight.init_text(config),
+      init=commands.init_text(config),
     )
     if jax.process_index() == 0:
       evaluate.write(folder, config.data.eval_split, result)

@@ -21,6 +21,7 @@ import ml_collections
 import psutil
 
 from deeplax import checkpoint
+from deeplax import commands
 from deeplax import errors
 from deeplax import logs
 from deeplax import parallel
@@ -37,7 +38,6 @@ FREE_KEYS = (
   "checkpoint.keep",
   "log.every",
 )
-RANDOM_INIT = "random (the papers start from ImageNet; expect far less)"
 
 
 @contextlib.contextmanager
@@ -47,11 +47,6 @@ def input_errors() -> Iterator[None]:
     yield
   except ValueError as error:
     raise errors.InputError(str(error)) from error
-
-
-def init_text(config: ml_collections.ConfigDict) -> str:
-  """Say where the parameters come from; stands in the results too."""
-  return config.init.workdir or RANDOM_INIT
 
 
 def compile_step(
@@ -184,7 +179,7 @@ def overview(
     "memory": f"{gigabytes(needed)} needed per device, "
     f"{gigabytes(memory_available(mesh))} available",
     "steps": f"{config.train.total_steps:,} ({epochs:.0f} epochs)",
-    "init": init_text(config),
+    "init": commands.init_text(config),
     "workdir": workdir,
   }
 
