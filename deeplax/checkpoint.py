@@ -26,6 +26,20 @@ from deeplax import parallel
 SUMS = "sha256.json"
 
 
+class _Expected(logging.Filter):
+  """Drops two of Orbax's warnings about what is meant to be so."""
+
+  def filter(self, record: logging.LogRecord) -> bool:
+    # A checkpoint that was not evaluated has no metrics; the state alone,
+    # without the data's position, is read from its own folder.
+    return not record.getMessage().startswith(
+      ("Requested `tracked_metric`", "Metadata file does not exist")
+    )
+
+
+logging.getLogger("absl").addFilter(_Expected())
+
+
 def load_config(workdir: epath.PathLike) -> ml_collections.ConfigDict:
   """Return the configuration a workdir was trained with.
 
@@ -190,13 +204,6 @@ def restore_variables(
   return {"batch_stats": {}, **restored}, found
 
 
-class _NoMetricsIsFine(logging.Filter):
-  """Drops Orbax's warning at checkpoints that were not evaluated."""
-
-  def filter(self, record: logging.LogRecord) -> bool:
-    return "Requested `tracked_metric`" not in record.getMessage()
-
-
 def _miou(metrics: dict[str, float]) -> float:
   return metrics["miou"]
 
@@ -205,7 +212,6 @@ class Checkpoints:
   """Writes a run's checkpoints and resumes from the newest sound one."""
 
   def __init__(self, workdir: epath.PathLike, *, keep: int):
-    logging.getLogger("absl").addFilter(_NoMetricsIsFine())
     self._workdir = epath.Path(workdir)
     self._manager = ocp.CheckpointManager(
       self._workdir / "checkpoints",
