@@ -179,7 +179,8 @@ def restore_variables(
       f"no checkpoint in {epath.Path(workdir) / 'checkpoints'}. "
       f"{_nearest(epath.Path(workdir))}. deeplax never runs on random weights"
     )
-  folder = epath.Path(workdir) / "checkpoints" / str(found) / "state"
+  # Orbax reads nothing below a relative path, and does not say so.
+  folder = epath.Path(workdir).resolve() / "checkpoints" / str(found) / "state"
   # Any device count may have written it: restore whole arrays to the host's
   # first device, and of the state only what a model takes.
   one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -212,7 +213,7 @@ class Checkpoints:
   """Writes a run's checkpoints and resumes from the newest sound one."""
 
   def __init__(self, workdir: epath.PathLike, *, keep: int):
-    self._workdir = epath.Path(workdir)
+    self._workdir = epath.Path(workdir).resolve()
     self._manager = ocp.CheckpointManager(
       self._workdir / "checkpoints",
       options=ocp.CheckpointManagerOptions(
