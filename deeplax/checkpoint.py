@@ -6,13 +6,13 @@ message and the one before is taken.
 """
 
 import hashlib
+import itertools
 import json
 import logging
 from typing import Any
 import warnings
 
 from etils import epath
-import grain
 import jax
 import ml_collections
 import orbax.checkpoint as ocp
@@ -137,7 +137,37 @@ def sound_step(workdir: epath.PathLike, step: int | None = None) -> int | None:
     if damage is None:
       return candidate
     print(f"deeplax: skipping checkpoint {folder / str(candidate)}: {damage}")
+  sealed = [s for s in steps if (folder / str(s) / SUMS).exists()]
+  if sealed:  # one whose writing was interrupted is as good as none
+    raise errors.InputError(
+      f"none of the checkpoints {sealed} in {folder} is whole. Restore that "
+      "folder from a copy, or start anew in another --workdir"
+    )
   return None
+
+
+def refuse_other_classes(workdir: epath.PathLike, spec: Any) -> None:
+  """Refuse data whose classes are not those that a run was trained on.
+
+  Raises:
+    InputError: Naming the classes that differ.
+  """
+  path = epath.Path(workdir) / "spec.json"
+  if not path.exists():
+    return
+  old = json.loads(path.read_text())["class_names"]
+  new = list(spec.class_names)
+  if old != new:
+    pairs = itertools.zip_longest(old, new)
+    place, (was, now) = next(
+      (i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1]
+    )
+    raise errors.InputError(
+      f"{workdir} was trained on {len(old)} classes and the data now has "
+      f"{len(new)}; the first that differs is number {place}: {was!r} there, "
+      f"{now!r} now. Give the data its old classes, or train in another "
+      "--workdir"
+    )
 
 
 def best_step(workdir: epath.PathLike) -> int:
@@ -240,17 +270,17 @@ class Checkpoints:
   ) -> None:
     """Write one checkpoint; when this returns it is whole and sealed."""
     folder = self._workdir / "checkpoints" / str(step)
-    if step in self._manager.all_steps():
-      # A damaged one that the run was resumed before.
-      self._manager.delete(step)
-    self._manager.save(
+    saved = self._manager.save(
       step,
       args=ocp.args.Composite(
         state=ocp.args.StandardSave(state),
-        data=grain.checkpoint.CheckpointSave(iterator),
+        # One number, equal on every process: any number of hosts may resume.
+        data=ocp.args.JsonSave(iterator.get_state()),
       ),
       metrics=None if miou is None else {"miou": miou},
     )
+    if not saved:
+      raise RuntimeError(f"Orbax did not save step {step} in {folder.parent}")
     self._manager.wait_until_finished()
     if jax.process_index() == 0:
       logs.write_json(folder / SUMS, _sums(folder))
@@ -268,10 +298,20 @@ class Checkpoints:
         step,
         args=ocp.args.Composite(
           state=ocp.args.StandardRestore(target),
-          data=grain.checkpoint.CheckpointRestore(iterator),
+          data=ocp.args.JsonRestore(),
         ),
       )
+    iterator.set_state(restored["data"])
     return restored["state"]
+
+  def discard_after(self, step: int) -> None:
+    """Delete newer checkpoints, which were passed over as damaged.
+
+    Orbax saves nothing before the newest step it knows.
+    """
+    for newer in self._manager.all_steps():
+      if newer > step:
+        self._manager.delete(newer)
 
   def close(self) -> None:
     self._manager.close()

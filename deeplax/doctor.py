@@ -156,8 +156,16 @@ def report() -> tuple[dict[str, str], list[str]]:
     return found, problems
   import jax
 
+  try:
+    devices = jax.devices()
+  except RuntimeError as error:
+    problems.append(
+      f"JAX cannot start its devices: {error}. Install JAX for this machine, "
+      "or set JAX_PLATFORMS=cpu"
+    )
+    return found, problems
   found["devices"] = ", ".join(
-    f"{d.id}: {d.device_kind} ({d.platform})" for d in jax.devices()
+    f"{d.id}: {d.device_kind} ({d.platform})" for d in devices
   )
   milliseconds, error = convolution()
   found["convolution"] = f"{milliseconds:.2f} ms, relative error {error:.0e}"

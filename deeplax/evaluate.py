@@ -162,7 +162,7 @@ def write(
   if result["images"] < result["split_images"]:
     name += f"-n{result['images']}"
   path = epath.Path(workdir) / "eval" / f"{name}.json"
-  logs.write_json(path, result)
+  logs.write_json(path, {"split": split, **result})
   return path
 
 
@@ -232,6 +232,7 @@ def run(config: Any, args: argparse.Namespace) -> None:
   flip = config.eval.flip if args.flip is None else args.flip
   try:
     source = data_build.source(config.data, split)
+    checkpoint.refuse_other_classes(args.workdir, source.spec)
     models = {
       stride: model_build.from_config(
         config.model,

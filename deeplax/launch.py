@@ -1,7 +1,7 @@
 """From a configuration to a running loop: all that happens before step 0.
 
-Nothing is written before the run is known to fit: sources, labels, model,
-compiled step and memory are checked first, then the workdir is made.
+Only compiled programs are written before the run is known to fit: sources,
+labels, model and memory are checked first, then the workdir is made.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,6 +13,7 @@ from typing import Any
 from clu import platform
 from etils import epath
 import jax
+import jax.numpy as jnp
 import ml_collections
 
 from deeplax import checkpoint
@@ -50,18 +51,28 @@ def run(
     say(f"deeplax: {warning}")
   folder = epath.Path(workdir)
   commands.compilation_cache(folder)
-  preflight.refuse_other_run(config, folder)
+  preflight.refuse_values(config)
 
   with preflight.input_errors():
     train_source = data_build.source(config.data, config.data.train_split)
     eval_source = data_build.source(config.data, config.data.eval_split)
     spec = train_source.spec
+    preflight.refuse_other_run(config, folder, spec)
     if config.data.check_images:
       say(check.check(train_source, images=config.data.check_images))
+      check.check(eval_source, images=config.data.check_images)
     model = model_build.from_config(
       config.model, num_classes=spec.num_classes, axis_name=parallel.AXIS
     )
     lr, tx = optimizer(config)
+    measure = evaluator(config, eval_source, folder, say)
+    iterator = data_build.train_loader(
+      config,
+      train_source,
+      pad_value=model_build.mean_pixel(config.model),
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    )
 
   resume = checkpoint.sound_step(folder)
   if resume is not None and resume >= config.train.total_steps:
@@ -82,18 +93,13 @@ def run(
     needed=needed,
   )
   say("\n".join(f"  {key:<18}{value}" for key, value in table.items()))
-  preflight.refuse_too_large(config, needed, mesh)
+  state_bytes = sum(x.nbytes for x in jax.tree.leaves(state))
+  preflight.refuse_too_large(config, needed, mesh, state_bytes=state_bytes)
 
   if jax.process_index() == 0:
     preflight.write_run_files(folder, config, spec, state.params, say)
   checkpoints = checkpoint.Checkpoints(folder, keep=config.checkpoint.keep)
-  iterator = data_build.train_loader(
-    config,
-    train_source,
-    pad_value=model_build.mean_pixel(config.model),
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-  )
+  checkpoints.discard_after(resume or 0)
   state = parallel.replicate(state, mesh=mesh)
   if resume is not None:
     state = checkpoints.restore(resume, state, iterator, mesh=mesh)
@@ -118,7 +124,7 @@ def run(
       ),
       batch_size=config.train.batch_size,
       lr=lr,
-      evaluate=evaluator(config, eval_source, folder, say),
+      evaluate=measure,
       checkpoints=checkpoints,
       log=log,
       stopped=stopped,
@@ -215,7 +221,12 @@ def initial_variables(
     f"{step}, new: {', '.join(names) or 'none'} ({spec.num_classes} classes)"
   )
   return jax.tree_util.tree_map_with_path(
-    lambda path, leaf: leaf if path in wrong else have[path], drawn
+    # Through the host: an array bound to one device cannot be spread over
+    # those of several processes.
+    lambda path, leaf: (
+      leaf if path in wrong else jnp.asarray(jax.device_get(have[path]))
+    ),
+    drawn,
   )
 
 

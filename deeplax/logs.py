@@ -13,8 +13,12 @@ def write_json(path: epath.PathLike, value: Any) -> None:
   """Write JSON so that a reader sees the old file or the new, never a half."""
   path = epath.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
+  _replace(path, json.dumps(value, indent=2) + "\n")
+
+
+def _replace(path: epath.Path, text: str) -> None:
   partial = path.parent / f".{path.name}.partial"
-  partial.write_text(json.dumps(value, indent=2) + "\n")
+  partial.write_text(text)
   partial.replace(path)
 
 
@@ -41,11 +45,11 @@ class MetricLog:
     self._path = epath.Path(path)
     self._write = write
     if write and self._path.exists():
-      lines = list(read_jsonl(self._path))
-      kept = [line for line in lines if line["step"] <= resume_step]
-      if len(kept) < len(lines):
-        text = "".join(json.dumps(line) + "\n" for line in kept)
-        self._path.write_text(text)
+      kept = [
+        line for line in read_jsonl(self._path) if line["step"] <= resume_step
+      ]
+      # Also where only a torn last line goes: the next one would join it.
+      _replace(self._path, "".join(json.dumps(line) + "\n" for line in kept))
 
   def write(self, step: int, values: dict[str, Any]) -> None:
     """Append one line."""

@@ -34,6 +34,9 @@ def parse(argv: list[str]) -> None:
   Raises:
     InputError: Anything was not understood.
   """
+  if {"--help", "-h"} & set(argv):
+    print(_help())
+    sys.exit(0)
   if "=" in argv:
     raise errors.InputError(
       f"unread arguments {argv[argv.index('=') :]}. "
@@ -63,6 +66,18 @@ def parse(argv: list[str]) -> None:
   if not file.is_file():
     have = sorted(str(p) for p in file.parent.glob("[!_]*.py"))
     raise errors.InputError(f"no configuration {file}; there are {have}")
+
+
+def _help() -> str:
+  """What --help prints."""
+  lines = [f"usage: {__doc__}"]
+  for name in ("config", "workdir", "multihost"):
+    lines.append(f"  --{name:<12}{flags.FLAGS[name].help}")
+  lines.append(
+    "  --config.KEY  Any key of configs/common.py, for example\n"
+    "                --config.train.total_steps=1000"
+  )
+  return "\n".join(lines)
 
 
 def _one_line(error: Exception) -> str:

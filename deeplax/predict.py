@@ -141,7 +141,7 @@ def load(
   pictures: list[Picture], failed: list[str], *, threads: int
 ) -> Iterator[dict[str, Any]]:
   """Yield pictures in order, read ahead; unreadable ones go to `failed`."""
-  with futures.ThreadPoolExecutor(threads) as pool:
+  with futures.ThreadPoolExecutor(max(threads, 1)) as pool:
     waiting = collections.deque()
     rest = iter(pictures)
     while True:
@@ -353,7 +353,7 @@ def predict(
     kind="probabilities" if probabilities else "labels",
     clock=clock,
   )
-  with futures.ThreadPoolExecutor(threads) as pool:
+  with futures.ThreadPoolExecutor(max(threads, 1)) as pool:
     for item, found in labelled:
       with commands.timed(clock, "save"):
         saving.append(

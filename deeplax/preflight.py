@@ -6,8 +6,8 @@ needs.
 
 from collections.abc import Callable, Iterator
 import contextlib
-import importlib.metadata
 import json
+import pathlib
 import subprocess
 import sys
 import time
@@ -22,6 +22,7 @@ import psutil
 
 from deeplax import checkpoint
 from deeplax import commands
+from deeplax import doctor
 from deeplax import errors
 from deeplax import logs
 from deeplax import parallel
@@ -114,9 +115,19 @@ def memory_available(mesh: jax.sharding.Mesh) -> int:
 
 
 def refuse_too_large(
-  config: ml_collections.ConfigDict, needed: int, mesh: jax.sharding.Mesh
+  config: ml_collections.ConfigDict,
+  needed: int,
+  mesh: jax.sharding.Mesh,
+  *,
+  state_bytes: int,
 ) -> None:
   """Exit before step 0 when the step does not fit, saying what would.
+
+  Args:
+    config: Of the run.
+    needed: Bytes one device needs for a step.
+    mesh: The devices.
+    state_bytes: The part of `needed` that no smaller batch or crop reduces.
 
   Raises:
     InputError: With a batch and a crop that fit, by proportion.
@@ -124,20 +135,24 @@ def refuse_too_large(
   limit = int(memory_available(mesh) * config.train.memory_fraction)
   if needed <= limit:
     return
-  share = limit / needed
+  share = max(limit - state_bytes, 0) / (needed - state_bytes)
   batch = int(config.train.batch_size * share) // mesh.size * mesh.size
   side = [
-    max(int((d - 1) * share**0.5) // 16 * 16 + 1, 33)
-    for d in config.data.crop_size
+    int((d - 1) * share**0.5) // 16 * 16 + 1 for d in config.data.crop_size
   ]
-  fixes = [f"--config.data.crop_size='({side[0]}, {side[1]})'"]
+  fixes = []
   if batch >= mesh.size:
-    fixes.insert(0, f"--config.train.batch_size={batch}")
+    fixes.append(f"--config.train.batch_size={batch}")
+  if min(side) >= 33:
+    fixes.append(f"--config.data.crop_size='({side[0]}, {side[1]})'")
   if not config.model.remat and config.model.backbone.startswith("xception"):
     fixes.append("--config.model.remat=True")
+  advice = f"Use {' or '.join(fixes)}"
+  if not fixes:
+    advice = "No smaller batch or crop would fit: take a smaller model.backbone"
   raise errors.InputError(
     f"one step needs {gigabytes(needed)} and {gigabytes(limit)} of a device's "
-    f"memory is free for it. Use {' or '.join(fixes)}"
+    f"memory is free for it. {advice}"
   )
 
 
@@ -185,13 +200,15 @@ def overview(
 
 
 def refuse_other_run(
-  config: ml_collections.ConfigDict, folder: epath.Path
+  config: ml_collections.ConfigDict, folder: epath.Path, spec: Any
 ) -> None:
-  """The same config resumes; another one is refused.
+  """The same config on the same classes resumes; another one is refused.
 
   Raises:
     InputError: Naming each key with its old and new value.
   """
+  if folder.exists() and not folder.is_dir():
+    raise errors.InputError(f"--workdir={folder} is a file; name a folder")
   if not (folder / "config.json").exists():
     return
   old = checkpoint.flatten(checkpoint.load_config(folder))
@@ -206,6 +223,38 @@ def refuse_other_run(
       f"{folder} holds another run ({'; '.join(different)}). "
       "Give this one its own --workdir"
     )
+  checkpoint.refuse_other_classes(folder, spec)
+
+
+def refuse_values(config: ml_collections.ConfigDict) -> None:
+  """Refuse what no later part would name.
+
+  Raises:
+    InputError: Naming the key, its value and what it may be.
+  """
+  limits = {
+    "seed": (config.seed, 0),
+    "train.total_steps": (config.train.total_steps, 1),
+    "train.batch_size": (config.train.batch_size, 1),
+    # One is replaced before its successor is sealed.
+    "checkpoint.keep": (config.checkpoint.keep, 2),
+    "log.every": (config.log.every, 1),
+  }
+  for key, (value, least) in limits.items():
+    if not least <= value < 2**31:
+      raise errors.InputError(f"{key} {value}: give {least} or more")
+  sizes = {"data.crop_size": config.data.crop_size}
+  if config.eval.pad_to is not None:
+    sizes["eval.pad_to"] = config.eval.pad_to
+  for key, value in sizes.items():
+    if len(value) != 2 or min(value) < 1:
+      raise errors.InputError(
+        f"{key} {value} is no (height, width), like (513, 513)"
+      )
+  if not config.eval.scales or min(config.eval.scales) <= 0:
+    raise errors.InputError(
+      f"eval.scales {config.eval.scales}: give positive numbers, like (1.0,)"
+    )
 
 
 def write_run_files(
@@ -215,32 +264,38 @@ def write_run_files(
   params: Any,
   say: Callable[..., None],
 ) -> None:
-  """Write config.json, spec.json, env.json and parameters.txt."""
-  logs.write_json(folder / "config.json", json.loads(config.to_json()))
-  logs.write_json(folder / "spec.json", spec.to_json())
-  logs.write_json(folder / "env.json", environment())
+  """Write config.json, spec.json, env.json and parameters.txt.
+
+  Raises:
+    InputError: The folder cannot be written.
+  """
   text = parameter_overview.get_parameter_overview(params)
-  (folder / "parameters.txt").write_text(text + "\n")
+  try:
+    logs.write_json(folder / "config.json", json.loads(config.to_json()))
+    logs.write_json(folder / "spec.json", spec.to_json())
+    logs.write_json(folder / "env.json", environment())
+    (folder / "parameters.txt").write_text(text + "\n")
+  except OSError as error:
+    raise errors.InputError(f"--workdir={folder}: {error}") from error
   say(f"parameters by name: {folder / 'parameters.txt'}")
 
 
 def environment() -> dict[str, Any]:
   """Exact versions, devices, commit and command of this run."""
-  packages = (
-    "jax jaxlib flax optax orbax-checkpoint tensorflow-datasets "
-    "ml-collections clu grain numpy pillow opencv-python-headless"
-  ).split()
-  root = epath.Path(__file__).parent.parent
-  commit = subprocess.run(
-    ["git", "-C", str(root), "describe", "--always", "--dirty"],
-    capture_output=True,
-    text=True,
-    check=False,
-  ).stdout.strip()
+  root = pathlib.Path(__file__).parent.parent
+  try:
+    commit = subprocess.run(
+      ["git", "-C", str(root), "describe", "--always", "--dirty"],
+      capture_output=True,
+      text=True,
+      check=False,
+    ).stdout.strip()
+  except OSError:  # no git here
+    commit = ""
   return {
     "command": sys.argv,
     "commit": commit or None,
     "python": sys.version.split()[0],
-    "packages": {p: importlib.metadata.version(p) for p in packages},
+    "packages": doctor.versions(),
     "devices": [str(d) for d in jax.devices()],
   }

@@ -189,11 +189,30 @@ def loop(
       log.write(step, {"miou": miou})
     stop = stopped()
     if miou is not None or stop or due(step, schedule.checkpoint_every, last):
+      refuse_lost(state, step=step)
       checkpoints.save(step, state, iterator, miou=miou)
     if stop:
       break
     watch.pause(start)
   return state
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+  return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]).all()
+
+
+def refuse_lost(state: State, *, step: int) -> None:
+  """Stop before parameters that are not numbers replace good ones on disk.
+
+  Raises:
+    InputError: Naming the step.
+  """
+  if not bool(_all_finite(state.params)):
+    raise errors.InputError(
+      f"step {step}: some parameters are not finite. Nothing was saved here; "
+      "lower --config.optim.base_lr and start anew, or look at metrics.jsonl"
+    )
 
 
 def check(values: dict[str, float], *, first: int, last: int) -> None:

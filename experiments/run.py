@@ -172,6 +172,7 @@ def final_evaluation(cell: Cell, out: pathlib.Path) -> dict[str, Any] | None:
       )
   evaluation, stride = cell.config.eval, cell.config.model.output_stride
   asked = {
+    "split": cell.config.data.eval_split,
     "step": cell.config.train.total_steps,
     "output_stride": evaluation.output_stride or stride,
     "scales": list(evaluation.scales),
@@ -179,7 +180,8 @@ def final_evaluation(cell: Cell, out: pathlib.Path) -> dict[str, Any] | None:
   }
   for path in sorted((workdir / "eval").glob("*.json")):
     result = json.loads(path.read_text())
-    if asked.items() <= result.items():
+    whole = evaluation.max_images or result["split_images"]
+    if asked.items() <= result.items() and result["images"] == whole:
       return result
   return None
 

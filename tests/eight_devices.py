@@ -1,11 +1,14 @@
 """Run by test_parallel in its own process: one run on one and on 8 devices."""
 
 import sys
+import tempfile
 
+import grain
 import jax
 import numpy as np
 
 from configs import common
+from deeplax import checkpoint
 from deeplax import optim
 from deeplax import parallel
 from deeplax import state as state_lib
@@ -83,6 +86,22 @@ def difference(a, b):
   )
 
 
+def restored_on_one(state):
+  """Save from 8 devices, restore on one; return the host's copy."""
+  eight, one = parallel.mesh(), parallel.mesh(jax.devices()[:1])
+  numbers = iter(grain.MapDataset.range(9).to_iter_dataset())
+  next(numbers)
+  with tempfile.TemporaryDirectory() as folder:
+    checkpoints = checkpoint.Checkpoints(folder, keep=2)
+    checkpoints.save(3, parallel.replicate(state, mesh=eight), numbers)
+    again = iter(grain.MapDataset.range(9).to_iter_dataset())
+    found = checkpoints.restore(3, state, again, mesh=one)
+    checkpoints.close()
+  assert next(again) == 1
+  assert jax.tree.leaves(found)[1].devices() == set(jax.devices()[:1])
+  return jax.device_get(found)
+
+
 if __name__ == "__main__":
   assert jax.device_count() == 8, jax.devices()
   eight, eight_metrics = by_parallel(jax.devices())
@@ -90,6 +109,7 @@ if __name__ == "__main__":
   one, one_metrics = by_parallel(jax.devices()[:1])
   assert int(eight.step) == STEPS
   print("pmap", difference(eight, pmapped))
+  print("restored", difference(restored_on_one(eight), eight))
   print("one", difference(eight.variables, one.variables))
   print("momentum", difference(eight.opt_state, one.opt_state))
   print(

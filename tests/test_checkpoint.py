@@ -1,4 +1,4 @@
-"""Saving, sealing, passing over damage, and reading on another device count."""
+"""Saving, sealing, passing over damage, reading back."""
 
 import json
 
@@ -15,6 +15,7 @@ from deeplax import errors
 from deeplax import logs
 from deeplax import parallel
 from deeplax import state as state_lib
+from deeplax.data import spec as spec_lib
 
 
 def make_state(value=0.0):
@@ -87,10 +88,49 @@ def test_an_unsealed_checkpoint_is_passed_over_and_written_again(run):
   folder, checkpoints = run
   (folder / "checkpoints" / "4" / checkpoint.SUMS).unlink()
   assert checkpoint.sound_step(folder) == 3
+  checkpoints.discard_after(3)
   checkpoints.save(4, make_state(40.0), make_iterator())
   variables, step = checkpoint.restore_variables(folder)
   assert step == 4
   np.testing.assert_array_equal(variables["params"]["conv"]["kernel"], 40.0)
+
+
+def test_a_save_between_the_sound_and_a_damaged_step_is_kept(run):
+  folder, checkpoints = run
+  (folder / "checkpoints" / "4" / checkpoint.SUMS).unlink()
+  (folder / "checkpoints" / "3" / checkpoint.SUMS).unlink()
+  checkpoints.discard_after(2)
+  checkpoints.save(3, make_state(30.0), make_iterator())
+  variables, step = checkpoint.restore_variables(folder)
+  assert step == 3
+  np.testing.assert_array_equal(variables["params"]["conv"]["kernel"], 30.0)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(run):
+  folder, _ = run
+  for seal in (folder / "checkpoints").glob(f"*/{checkpoint.SUMS}"):
+    seal.write_text('{"state/manifest.ocdbt": "0"}')
+  with pytest.raises(errors.InputError, match="none of the checkpoints"):
+    checkpoint.sound_step(folder)
+
+
+def test_an_interrupted_first_checkpoint_is_as_good_as_none(tmp_path):
+  (tmp_path / "checkpoints" / "2").mkdir(parents=True)
+  assert checkpoint.sound_step(tmp_path) is None
+
+
+def test_relative_workdirs_are_read(run, monkeypatch):
+  monkeypatch.chdir(run[0].parent)
+  _, step = checkpoint.restore_variables(run[0].name)
+  assert step == 4
+
+
+def test_other_classes_than_the_runs_are_refused(tmp_path):
+  spec = spec_lib.SPECS["shapes"]
+  logs.write_json(tmp_path / "spec.json", spec.to_json())
+  checkpoint.refuse_other_classes(tmp_path, spec)
+  with pytest.raises(errors.InputError, match="trained on 8 classes"):
+    checkpoint.refuse_other_classes(tmp_path, spec_lib.SPECS["camvid"])
 
 
 def test_no_checkpoint_is_an_error_that_lists_the_nearest(run, tmp_path):

@@ -41,6 +41,10 @@ def test_eight_devices_equal_one_with_uneven_ignored_pixels(printed):
   assert float(printed["momentum"]) < 0.02
 
 
+def test_a_checkpoint_of_eight_devices_opens_on_one(printed):
+  assert float(printed["restored"]) == 0
+
+
 def test_losses_agree(printed):
   losses = [float(x) for x in printed["losses"].split()]
   np.testing.assert_allclose(losses, losses[0], rtol=1e-5)

@@ -6,6 +6,7 @@ import pytest
 
 from deeplax import errors
 from deeplax import logs
+from deeplax import state as state_lib
 from deeplax import train
 
 
@@ -54,6 +55,27 @@ def test_the_log_is_cut_back_to_the_restored_step(tmp_path):
     file.write('{"step": 40, "lo')  # killed while writing
   logs.MetricLog(path, resume_step=20, write=True)
   assert [line["step"] for line in logs.read_jsonl(path)] == [10, 20]
+
+
+def test_a_torn_line_does_not_swallow_the_next(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  path.write_text('{"step": 10}\n{"step": 20}\n{"step": 30, "lo')
+  log = logs.MetricLog(path, resume_step=20, write=True)
+  log.write(30, {})
+  log.write(40, {})
+  assert [line["step"] for line in logs.read_jsonl(path)] == [10, 20, 30, 40]
+
+
+def test_parameters_that_are_not_finite_are_not_saved():
+  state = state_lib.State(
+    step=1,
+    params={"a": jax.numpy.ones(2), "b": jax.numpy.array([1.0, jax.numpy.nan])},
+    batch_stats={},
+    opt_state=(),
+    rng=None,
+  )
+  with pytest.raises(errors.InputError, match="step 7: some parameters"):
+    train.refuse_lost(state, step=7)
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):
