@@ -23,7 +23,7 @@ workdir = pathlib.Path(sys.argv[1])
 (workdir / "env.json").write_text('{"commit": "abc"}')
 step = json.loads(sys.argv[2])["train"]["total_steps"]
 result = dict(miou=0.5, step=step, output_stride=16, scales=[1.0], flip=False,
-              images=4, init="random")
+              images=4, split_images=4, split="val", init="random")
 (workdir / "eval" / f"val-{step:08d}-os16-s1.0.json").write_text(
     json.dumps(result))
 """
