@@ -52,10 +52,10 @@ quickstart: $(VENV)/installed  ## install, train on made-up data, evaluate, pred
 	@echo "Next: $(VENV)/bin/python -m deeplax.main --config=configs/v3plus_xception.py"
 
 test: $(VENV)/installed-dev  ## the fast tests
-	@$(PY) -m pytest -q -m "not slow"
+	@$(PY) -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-all: $(VENV)/installed-dev  ## the slow tests as well
-	@$(PY) -m pytest -q
+	@$(PY) -m pytest -q -n 2 --dist loadfile
 
 # JAX 0.10.2 is the last for Python 3.11; 3.12 and newer take 0.11. Whichever
 # .venv has, this takes the other, if there is such a Python.
@@ -68,7 +68,7 @@ test-next: $(VENV)/installed-dev  ## the core tests on the other JAX release
 	else \
 	  { [ -x $(NEXT)/bin/python ] || $$python -m venv $(NEXT); } \
 	  && $(MAKE) --no-print-directory $(NEXT)/installed \
-	  && $(NEXT)/bin/python -m pytest -q -m "not slow" $(CORE); \
+	  && $(NEXT)/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(CORE); \
 	fi
 
 lint: $(VENV)/installed-dev  ## ruff check, ruff format --check
