@@ -7,6 +7,7 @@ labels, model and memory are checked first, then the workdir is made.
 from collections.abc import Callable, Iterator
 import contextlib
 from functools import partial
+import os
 import signal
 from typing import Any
 
@@ -42,7 +43,7 @@ def run(
     InputError: Before anything is written, for whatever cannot work.
   """
   if multihost:
-    jax.distributed.initialize()
+    join_hosts()
   # Flushed: progress through a pipe is read while it happens.
   say = partial(print, flush=True)
   if jax.process_index() > 0:
@@ -159,6 +160,29 @@ def optimizer(config: ml_collections.ConfigDict) -> tuple[Any, Any]:
     bias_multiplier=settings.bias_multiplier,
   )
   return lr, tx
+
+
+def join_hosts() -> None:
+  """Make the processes of all hosts one.
+
+  JAX finds them by itself on Cloud TPU, Slurm and the like. Elsewhere each
+  host says who it is: JAX_COORDINATOR_ADDRESS (host:port of the first),
+  JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0).
+
+  Raises:
+    InputError: Neither of the two.
+  """
+  given = {}
+  for key in ("num_processes", "process_id"):
+    if value := os.environ.get(f"JAX_{key.upper()}"):
+      given[key] = int(value)
+  try:
+    jax.distributed.initialize(**given)
+  except ValueError as error:
+    raise errors.InputError(
+      f"--multihost: {error} Set JAX_COORDINATOR_ADDRESS=host:port, "
+      "JAX_NUM_PROCESSES and JAX_PROCESS_ID on every host"
+    ) from error
 
 
 def _silent(*_: Any) -> None:
