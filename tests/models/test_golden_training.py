@@ -76,7 +76,12 @@ def test_losses_of_three_steps_equal_the_reference(case):
   expected.append(manifest["final"]["ce"])
   losses = [float(metrics["loss"]) for metrics, _ in history]
   np.testing.assert_allclose(losses[0], expected[0], rtol=1e-5)
-  np.testing.assert_allclose(losses[1:], expected[1:], rtol=CASES[case])
+  # Each update adds its own share of rounding; MobileNet with frozen norms
+  # diverges at this rate (7.0, 10.1, 9.8 in the reference) and amplifies it.
+  for updates in (1, 2):
+    np.testing.assert_allclose(
+      losses[updates], expected[updates], rtol=updates * CASES[case]
+    )
 
 
 @pytest.mark.slow  # with the one above
