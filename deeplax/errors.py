@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
+import os
 import sys
 
 
@@ -19,5 +20,9 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
     except InputError as error:
       print(f"deeplax: {error}", file=sys.stderr)
       sys.exit(2)
+    except BrokenPipeError:
+      # The reader of the output, `head` for example, has seen enough.
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+      sys.exit(1)
 
   return wrapped
