@@ -6,6 +6,7 @@ thread-safe. Images may be of any kind, turned upright by their EXIF tag; masks
 keep their numbers: a palette PNG is read as indices, never as colours.
 """
 
+import abc
 from collections.abc import Mapping, Sequence
 import io
 import pathlib
@@ -92,7 +93,7 @@ def apply_table(raw: np.ndarray, table: np.ndarray) -> np.ndarray:
   return np.where(legal, table[np.where(legal, raw, 0)], np.uint8(ILLEGAL))
 
 
-class Decoded:
+class Decoded(abc.ABC):
   """Turns encoded examples into arrays; subclasses say where they lie."""
 
   def __init__(self, spec: spec_lib.Spec, split: str, table: np.ndarray):
@@ -100,14 +101,17 @@ class Decoded:
     self.split = split
     self.table = table
 
+  @abc.abstractmethod
   def __len__(self) -> int:
-    raise NotImplementedError
+    """Return how many examples there are."""
 
+  @abc.abstractmethod
   def name(self, index: int) -> str:
-    raise NotImplementedError
+    """Return what an example is called."""
 
+  @abc.abstractmethod
   def encoded(self, index: int) -> Encoded:
-    raise NotImplementedError
+    """Return the bytes of an example, as they lie on disk."""
 
   def __getitem__(self, index: int) -> Example:
     return {**self.decoded(self.encoded(index)), "name": self.name(index)}
