@@ -29,6 +29,15 @@ def base() -> Any:
   c.data.flip = True  # left-right, with probability 1/2
   c.data.threads = 4  # reader threads; the stream is the same for any number
   c.data.check_images = 200  # masks looked at before step 0; 0: none
+  # Training images that hold one of these classes are listed twice, as v3
+  # does (4.1) with bicycle, chair, diningtable, pottedplant and sofa.
+  c.data.duplicate_classes = ()
+  # None: RGB pictures. Else the bands to read from files of any number of
+  # bands, counted from 0, for example (3, 2, 1, 7).
+  c.data.channels = placeholder(tuple)
+  # Of these bands. None: measured on the training images at the first start.
+  c.data.channel_mean = placeholder(tuple)
+  c.data.channel_std = placeholder(tuple)
   # data.name = "shapes" only: pictures made on the spot.
   c.data.shapes_size = (97, 97)  # (height, width) of a made picture, pixels
   c.data.shapes_train = 2000  # number of made training pictures
@@ -39,10 +48,14 @@ def base() -> Any:
   c.model.depth_multiplier = 1.0  # channel factor, MobileNet only
   c.model.output_stride = 16  # input size / feature size: 8 | 16 | 32
   c.model.multi_grid = (1, 1, 1)  # unit rates of the last block (v3, 3.2.1)
-  c.model.head = "aspp"
+  c.model.head = "aspp"  # aspp | lraspp | classifier
   # None: (3,6,9) at 32, (6,12,18) at 16, (12,24,36) at 8; (): no atrous branch
   c.model.atrous_rates = placeholder(tuple)
   c.model.image_pooling = True
+  # (height, width), in pixels, of the windows that image pooling averages
+  # over; None: the whole image.
+  c.model.image_pooling_crop = placeholder(tuple)
+  c.model.image_pooling_stride = (1, 1)  # of these windows, in features
   c.model.separable = True  # the head's 3x3 convolutions
   c.model.channels = 256  # width of every branch of the head
   c.model.dropout = 0.1  # after the head's projection (model.py: keep 0.9)
@@ -55,7 +68,7 @@ def base() -> Any:
   c.model.decoder.separable = True
   c.model.decoder.features = (4,)  # strides of the low-level features;
   # (8, 4) refines at Conv3, then at Conv2 (v3+, table 2, last row)
-  c.model.decoder.output_stride = 4  # 4 or 2
+  c.model.decoder.output_stride = 4  # 8, 4 or 2
   c.model.batch_norm = ml_collections.ConfigDict()
   c.model.batch_norm.mode = "train"  # train | frozen
   # all | device | a number of devices, as text
@@ -67,20 +80,39 @@ def base() -> Any:
 
   c.optim = ml_collections.ConfigDict()
   c.optim.base_lr = 0.007  # at batch 16 (v3, 4.1)
-  c.optim.schedule = "poly"
+  c.optim.schedule = "poly"  # poly | step | cosine
   c.optim.power = 0.9  # of the poly schedule
-  c.optim.end_lr = 0.0
-  c.optim.slow_start_steps = 0  # steps at slow_start_lr before the schedule
+  c.optim.end_lr = 0.0  # of the poly and cosine schedules
+  c.optim.step_every = 2_000  # step schedule: steps between the drops (v1, 4.1)
+  c.optim.step_factor = 0.1  # step schedule: of the lr at each drop (v1, 4.1)
+  c.optim.decay_steps = 0  # until end_lr; 0: what the slow start leaves
+  c.optim.slow_start = "constant"  # or linear: from slow_start_lr to base_lr
+  c.optim.slow_start_steps = 0  # steps before the schedule
   c.optim.slow_start_lr = 1e-4
-  c.optim.momentum = 0.9
+  c.optim.name = "momentum"  # momentum | adamw
+  c.optim.momentum = 0.9  # adamw: decay of the first moment
+  c.optim.nesterov = False
+  c.optim.second_moment = 0.999  # adamw: decay of the second moment
   c.optim.weight_decay = 4e-5  # dense kernels only; ResNet: 1e-4
   c.optim.head_multiplier = 1.0  # of the lr, for head, decoder and logits
   c.optim.bias_multiplier = 2.0  # of the lr, for convolution biases
+  c.optim.clip_norm = 0.0  # largest norm of the whole gradient; 0: any
+  # Evaluate and predict with a moving average of the parameters; 0: none.
+  c.optim.ema_decay = 0.0
 
   c.train = ml_collections.ConfigDict()
   c.train.batch_size = 16  # images per step, over all devices
   c.train.total_steps = 30_000
   c.train.upsample_logits = True  # False: labels down to the logits (v3, T8)
+  # none | median_frequency | enet, counted on the training masks, or one number
+  # per class as text, "0.5,1.0,2.0"
+  c.train.class_weights = "none"
+  c.train.hard_pixels = 1.0  # share of the pixels, by loss, that count
+  c.train.hard_pixel_steps = 0  # steps from all of the pixels to that share
+  c.train.auxiliary_weight = 0.0  # of the loss on the last but one stage
+  c.train.accumulate = 1  # batches per update
+  # A norm that trains sees one of these batches, not all: say so to allow it.
+  c.train.accumulate_trained_norm = False
   c.train.memory_fraction = 0.9  # of free memory that a step may claim
 
   c.eval = ml_collections.ConfigDict()
@@ -89,6 +121,7 @@ def base() -> Any:
   c.eval.output_stride = placeholder(int)  # None: the training one
   c.eval.scales = (1.0,)
   c.eval.flip = False
+  c.eval.pictures = 4  # rows of the picture sheet of each evaluation; 0: none
   # Images are padded with the mean pixel to this (height, width), larger ones
   # to the next multiple of 64, plus 1. None: always the latter.
   c.eval.pad_to = placeholder(tuple)
@@ -106,6 +139,7 @@ def base() -> Any:
 
   c.log = ml_collections.ConfigDict()
   c.log.every = 10  # steps between progress lines
+  c.log.tensorboard = False  # also write TensorBoard files; needs extra "tf"
   return c
 
 

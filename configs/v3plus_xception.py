@@ -1,7 +1,8 @@
 """DeepLabv3+ with the modified aligned Xception-65 (arXiv:1802.02611).
 
 COMMAND: python -m deeplax.main --config=configs/v3plus_xception.py
-         (then :stage2; or :cityscapes; :debug needs no data set)
+         (then :stage2; other stages: docs/protocols.md; :debug
+         needs no data set)
 
 Table 5, row "16 / 16, decoder, separable": 54.17B Multiply-Adds. Expected mIoU
 on VOC 2012 val, one scale: 79.79 at output stride 16, 80.02 at 8 (table 5).
@@ -10,8 +11,9 @@ a random start expect far less. Time and memory: not measured.
 """
 
 from configs import common
+from configs import protocols
 
-ARGS = ("", "debug", "cityscapes", "stage2")
+ARGS = ("", "debug", *protocols.STAGES)
 
 
 def get_config(arg: str = ""):
@@ -29,35 +31,6 @@ def get_config(arg: str = ""):
     c.model.channels = 32
     c.model.decoder.channels = 32
     return common.debug(c)
-  if arg == "cityscapes":
-    return cityscapes(c)
-  if arg == "stage2":
-    return stage2(c, after="v3plus_xception")
-  return c
-
-
-def cityscapes(c):
-  """The papers' Cityscapes protocol (v3, appendix B): 19 trainIds."""
-  c.data.name = "cityscapes"
-  c.data.train_split = "train"  # 2,975 fine annotations
-  c.data.crop_size = (769, 769)
-  c.train.total_steps = 90_000
-  c.eval.every = 5_000
-  c.eval.pad_to = (1025, 2049)  # whole images of 1024 x 2048
-  c.eval.sweep.scales = (0.75, 1.0, 1.25)  # v3, table 12
-  return c
-
-
-def stage2(c, *, after: str):
-  """The papers' second stage (v3, 4.1): frozen norms, output stride 8.
-
-  It trains on VOC's own trainval, val included, for the test server: the mIoU
-  it reports while training is no validation score.
-  """
-  c.init.workdir = f"runs/{after}"
-  c.data.train_split = "trainval"  # 2,913 images
-  c.model.batch_norm.mode = "frozen"
-  c.model.output_stride = 8
-  c.optim.base_lr = 0.001
-  c.eval.sweep.output_strides = (8,)
+  if arg:
+    return protocols.STAGES[arg](c, "v3plus_xception")
   return c

@@ -18,7 +18,7 @@ FOLDER = pathlib.Path(common.__file__).parent
 NAMES = sorted(
   path.stem
   for path in FOLDER.glob("*.py")
-  if path.stem not in ("__init__", "common")
+  if path.stem not in ("__init__", "common", "protocols")
 )
 
 
@@ -79,7 +79,8 @@ def test_every_config_names_splits_that_exist(name, arg):
     pytest.skip("a folder's splits are its own")
   splits = dict(spec.SPECS[data.name].splits)
   if splits:
-    assert {data.train_split, data.eval_split} <= set(splits)
+    used = {*data.train_split.split("+"), *data.eval_split.split("+")}
+    assert used <= set(splits)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -136,6 +137,8 @@ def test_stage_2_freezes_norms_at_output_stride_8_from_stage_1(name):
   assert c.data.train_split == "trainval"
   assert (c.model.output_stride, c.model.batch_norm.mode) == (8, "frozen")
   assert (c.optim.base_lr, c.train.total_steps) == (0.001, 30_000)
+  assert len(c.data.duplicate_classes) == 5
+  assert set(c.data.duplicate_classes) < set(spec.SPECS["voc2012"].class_names)
   assert shapes(network(name, "")) == shapes(network(name, "stage2"))
 
 

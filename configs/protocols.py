@@ -1,0 +1,121 @@
+"""How the four papers train, as settings over `common.base()`.
+
+`base()` itself is the first stage of v3 and v3+ on VOC 2012. Each function
+here changes what another stage, data set or paper does otherwise, and returns
+the configuration. docs/protocols.md lists every number with its source.
+
+Papers: v1 1412.7062, v2 1606.00915, v3 1706.05587, v3+ 1802.02611; "code" is
+tensorflow/models research/deeplab.
+"""
+
+from typing import Any
+
+# Duplicated in the second stage (v3, 4.1), by their names in VOC.
+HARD_CLASSES = ("bicycle", "chair", "diningtable", "pottedplant", "sofa")
+
+
+def v1(c: Any) -> Any:
+  """v1 on VOC 2012 (section 4.1): VGG-16, step schedule, labels at 1/8."""
+  c.data.crop_size = (321, 321)  # v3, appendix A
+  c.data.min_scale = 1.0  # the paper states no augmentation
+  c.data.max_scale = 1.0
+  c.data.flip = False
+  c.optim.base_lr = 0.001
+  c.optim.head_multiplier = 10.0  # the classifier: 0.01
+  c.optim.schedule = "step"
+  c.optim.step_every = 2_000
+  c.optim.step_factor = 0.1
+  c.optim.momentum = 0.9
+  c.optim.weight_decay = 5e-4
+  c.train.batch_size = 20
+  c.train.total_steps = 6_000  # three drops; v2, table 2, "step"
+  c.train.upsample_logits = False
+  return c
+
+
+def v2_vgg16(c: Any) -> Any:
+  """v2 with VGG-16 on VOC 2012 (4.1): poly, 20K steps of batch 10."""
+  c = v1(c)
+  c.data.min_scale = 0.5
+  c.data.max_scale = 1.5
+  c.data.flip = True
+  c.optim.schedule = "poly"
+  c.optim.power = 0.9
+  c.train.batch_size = 10
+  c.train.total_steps = 20_000
+  return c
+
+
+def v2_resnet101(c: Any) -> Any:
+  """v2 with ResNet-101: a lower rate and frozen norms (kazuto1011's port)."""
+  c = v2_vgg16(c)
+  c.optim.base_lr = 2.5e-4
+  c.model.batch_norm.mode = "frozen"
+  return c
+
+
+def stage2(c: Any, name: str) -> Any:
+  """The second stage of v3 and v3+ (v3, 4.1): frozen norms, output stride 8.
+
+  It trains on VOC's own trainval, val included, for the test server: the mIoU
+  it reports while training is no validation score.
+  """
+  c.init.workdir = f"runs/{name}"
+  c.data.train_split = "trainval"  # 2,913 images
+  c.data.duplicate_classes = HARD_CLASSES
+  c.model.batch_norm.mode = "frozen"
+  c.model.output_stride = 8
+  # The paper; a comment in the code (train.py) has 0.0001 for trainval.
+  c.optim.base_lr = 0.001
+  c.train.total_steps = 30_000
+  c.eval.sweep.output_strides = (8,)
+  return c
+
+
+def coco(c: Any, name: str) -> Any:
+  """Pre-training on COCO's images with VOC's classes (v3, 4.1): about 60K."""
+  del name
+  c.data.name = "coco"
+  c.data.train_split = "train"
+  return c
+
+
+def after_coco(c: Any, name: str) -> Any:
+  """VOC train_aug after COCO (v3, 4.1)."""
+  c.init.workdir = f"runs/{name}_coco"
+  c.optim.base_lr = 0.0001
+  return c
+
+
+def cityscapes(c: Any, name: str) -> Any:
+  """Cityscapes (v3, appendix B): 19 trainIds, whole images evaluated."""
+  del name
+  c.data.name = "cityscapes"
+  c.data.train_split = "train"  # 2,975 fine annotations
+  c.data.crop_size = (769, 769)
+  c.train.total_steps = 90_000
+  c.eval.every = 5_000
+  c.eval.pad_to = (1025, 2049)  # whole images of 1024 x 2048
+  c.eval.sweep.scales = (0.75, 1.0, 1.25)  # v3, table 12
+  return c
+
+
+def cityscapes_test(c: Any, name: str) -> Any:
+  """What v3 sends to the Cityscapes server (appendix B): coarse labels too.
+
+  It trains on val, so its mIoU there is no validation score.
+  """
+  c = cityscapes(c, name)
+  c.data.train_split = "train+val+train_extra"  # 3,475 fine, 20,000 coarse
+  c.eval.sweep.scales = (0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+  return c
+
+
+# What follows the colon of a v3 or v3+ configuration.
+STAGES = {
+  "stage2": stage2,
+  "coco": coco,
+  "after_coco": after_coco,
+  "cityscapes": cityscapes,
+  "cityscapes_test": cityscapes_test,
+}
