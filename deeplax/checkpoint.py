@@ -24,6 +24,7 @@ from deeplax import logs
 from deeplax import parallel
 
 SUMS = "sha256.json"
+TRAINED = ("params", "batch_stats")
 
 
 class _Expected(logging.Filter):
@@ -194,6 +195,8 @@ def restore_variables(
 ) -> tuple[dict[str, Any], int]:
   """Return ({"params", "batch_stats"}, step) of a run.
 
+  Of a run with `optim.ema_decay` these are the moving averages.
+
   Args:
     workdir: Of a training run.
     step: A number, "best" (by validation mIoU) or None for the newest.
@@ -221,7 +224,8 @@ def restore_variables(
         lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=one),
         tree[key],
       )
-      for key in ("params", "batch_stats")
+      # The moving average where one was kept, else what was trained.
+      for key in (("average",) if tree.get("average") else TRAINED)
       if key in tree
     }
     restored = reader.restore(
@@ -232,7 +236,7 @@ def restore_variables(
         partial_restore=True,
       ),
     )
-  return {"batch_stats": {}, **restored}, found
+  return {"batch_stats": {}, **restored.get("average", restored)}, found
 
 
 def _miou(metrics: dict[str, float]) -> float:
@@ -315,3 +319,18 @@ class Checkpoints:
 
   def close(self) -> None:
     self._manager.close()
+
+
+class _FirstBatch:
+  """Stands for a training iterator that has given nothing yet."""
+
+  def get_state(self) -> dict[str, int]:
+    return {"next_index": 0}
+
+
+def save_start(workdir: epath.PathLike, state: Any, *, step: int = 0) -> None:
+  """Write the one checkpoint of a workdir that no training run has made."""
+  checkpoints = Checkpoints(workdir, keep=2)
+  checkpoints.discard_after(-1)  # one whose writing was interrupted
+  checkpoints.save(step, state, _FirstBatch())
+  checkpoints.close()

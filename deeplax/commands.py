@@ -32,7 +32,8 @@ def numbers(kind: type) -> Callable[[str], tuple]:
   return parse
 
 
-def _step(text: str) -> int | str:
+def step(text: str) -> int | str:
+  """Return a checkpoint's step, for argparse: a number, or "best"."""
   if text == "best" or text.isdecimal():
     return text if text == "best" else int(text)
   raise argparse.ArgumentTypeError(f"{text!r} must be a number or best")
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     "--step",
-    type=_step,
+    type=step,
     metavar="N|best",
     help="checkpoint: a step, or best by mIoU (default: the newest)",
   )

@@ -1,29 +1,78 @@
-"""The training loss: cross entropy over the pixels that have a label."""
+"""The training loss: cross entropy over the pixels that have a label.
 
+Class weights and hard pixels as utils/train_utils.py of tensorflow/models
+research/deeplab has them.
+"""
+
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from deeplax.ops import cross_entropy
 from deeplax.ops import resize
+
+
+class Settings(NamedTuple):
+  """What the loss is made of; the defaults are the papers'.
+
+  Attributes:
+    upsample_logits: False brings the labels down to the logits instead.
+    ignore_label: Pixels that count nowhere.
+    class_weights: Factor of each class's cross entropy; None: 1 for all. The
+      divisor stays the number of pixels, as in the reference.
+    hard_pixels: Share of all pixels, those of the largest loss, that count.
+    hard_pixel_steps: Steps in which the share falls from 1 to `hard_pixels`.
+    auxiliary_weight: Of the auxiliary head's loss (PSPNet, 1612.01105, 3.2),
+      in which all pixels count alike; 0: there is no such head.
+  """
+
+  upsample_logits: bool = True
+  ignore_label: int = 255
+  class_weights: tuple[float, ...] | None = None
+  hard_pixels: float = 1.0
+  hard_pixel_steps: int = 0
+  auxiliary_weight: float = 0.0
+
+  def describe(self) -> str:
+    """Return the loss in words."""
+    parts = ["cross entropy"]
+    if self.class_weights is not None:
+      low, high = min(self.class_weights), max(self.class_weights)
+      parts.append(f"class weights {low:.3g} to {high:.3g}")
+    if self.hard_pixels < 1:
+      parts.append(f"hardest {self.hard_pixels:.0%} of the pixels")
+    if self.auxiliary_weight:
+      parts.append(f"{self.auxiliary_weight:g} x the auxiliary head's")
+    if not self.upsample_logits:
+      parts.append("labels down to the logits")
+    return ", ".join(parts)
 
 
 class PixelSums(NamedTuple):
   """Sums over one device's pixels; ratios are made after they are added up.
 
   Attributes:
-    loss: Summed cross entropy of the valid pixels.
+    loss: Summed loss of the pixels that count.
+    counted: Pixels that count in `loss`: its divisor.
     valid: Pixels with a legal label.
     illegal: Pixels whose label is neither a class nor the ignore label.
     correct: Valid pixels whose largest logit is the label's.
   """
 
   loss: jax.Array
+  counted: jax.Array
   valid: jax.Array
   illegal: jax.Array
   correct: jax.Array
+
+  @classmethod
+  def zero(cls) -> "PixelSums":
+    """Return the sums of no pixel."""
+    none = jnp.int32(0)
+    return cls(jnp.float32(0), none, none, none, none)
 
 
 def match(
@@ -51,22 +100,115 @@ def pixel_sums(
   labels: Int[Array, "b h w"],
   *,
   ignore_label: int = 255,
+  class_weights: tuple[float, ...] | None = None,
+  hard_share: float | Float[Array, ""] | None = None,
 ) -> PixelSums:
   """Sum the loss and the counts of one device's pixels.
 
   Ignored and illegal labels are mapped to class 0 before the cross entropy and
   masked after it: an illegal one would give NaN, or wrap around to the last
   class, without a word.
+
+  Args:
+    logits: Of the labels' size.
+    labels: Classes.
+    ignore_label: Pixels that count nowhere.
+    class_weights: One factor per class.
+    hard_share: Of this device's pixels, ignored ones included, that may count;
+      those without a loss do not. None: all valid ones count.
   """
   known = (labels >= 0) & (labels < logits.shape[-1])
   ignored = labels == ignore_label
   valid = known & ~ignored
-  entropy = cross_entropy.cross_entropy(logits, jnp.where(valid, labels, 0))
+  safe = jnp.where(valid, labels, 0)
+  entropy = cross_entropy.cross_entropy(logits, safe)
+  if class_weights is not None:
+    entropy = entropy * jnp.asarray(class_weights, jnp.float32)[safe]
+  entropy = jnp.where(valid, entropy, 0.0)
+  counting = valid
+  if hard_share is not None:
+    counting = _hardest(entropy, hard_share)
   return PixelSums(
-    loss=jnp.sum(jnp.where(valid, entropy, 0.0)),
+    loss=jnp.sum(jnp.where(counting, entropy, 0.0)),
+    counted=jnp.sum(counting, dtype=jnp.int32),
     valid=jnp.sum(valid, dtype=jnp.int32),
     illegal=jnp.sum(~known & ~ignored, dtype=jnp.int32),
     correct=jnp.sum(
       valid & (jnp.argmax(logits, -1) == labels), dtype=jnp.int32
     ),
   )
+
+
+def _hardest(
+  entropy: Float[Array, "b h w"], share: float | Float[Array, ""]
+) -> Bool[Array, "b h w"]:
+  """Mark the pixels of the largest losses above 0: `share` of all.
+
+  Pixels that tie with the last one are marked too.
+  """
+  flat = jnp.sort(jax.lax.stop_gradient(entropy).ravel())
+  count = (jnp.float32(share) * flat.size).astype(jnp.int32)
+  last = flat[jnp.clip(flat.size - count, 0, flat.size - 1)]
+  return (entropy >= last) & (entropy > 0) & (count > 0)
+
+
+def hard_share(
+  settings: Settings, step: Int[Array, ""]
+) -> Float[Array, ""] | None:
+  """Return the share of the pixels that counts in a step; None: all."""
+  if settings.hard_pixels == 1.0:
+    return None
+  done = 1.0
+  if settings.hard_pixel_steps:
+    done = jnp.minimum(1.0, step / settings.hard_pixel_steps)
+  return jnp.float32(1.0 - done * (1.0 - settings.hard_pixels))
+
+
+def of_batch(
+  logits: Float[Array, "b h w k"],
+  auxiliary: Float[Array, "b p q k"] | None,
+  labels: Int[Array, "b H W"],
+  settings: Settings,
+  *,
+  step: Int[Array, ""],
+  over_devices: Callable[[jax.Array], jax.Array] = lambda x: x,
+) -> tuple[jax.Array, PixelSums]:
+  """Return the loss times the valid pixels, and the sums behind it.
+
+  Divided by the valid pixels of all devices and batches it is the mean over
+  the pixels that count, plus the weighted mean of the auxiliary loss.
+
+  Args:
+    logits: Of the network, at any stride.
+    auxiliary: Of the auxiliary head, at any stride; None without one.
+    labels: Classes, at full size.
+    settings: Of the loss.
+    step: Updates made so far.
+    over_devices: Sums a number over the devices.
+  """
+  logits, targets = match(
+    logits, labels, upsample_logits=settings.upsample_logits
+  )
+  share = hard_share(settings, step)
+  sums = pixel_sums(
+    logits,
+    targets,
+    ignore_label=settings.ignore_label,
+    class_weights=settings.class_weights,
+    hard_share=share,
+  )
+  loss = sums.loss
+  if share is not None:
+    # The hardest are chosen on each device and averaged over all of them.
+    counted = jnp.maximum(over_devices(sums.counted), 1)
+    loss = loss * (over_devices(sums.valid) / counted)
+  if settings.auxiliary_weight and auxiliary is not None:
+    resized = resize.resize_bilinear(auxiliary, _size(targets))
+    beside = pixel_sums(
+      resized,
+      targets,
+      ignore_label=settings.ignore_label,
+      class_weights=settings.class_weights,
+    )
+    loss = loss + settings.auxiliary_weight * beside.loss
+  return loss, sums

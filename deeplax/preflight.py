@@ -7,6 +7,7 @@ needs.
 from collections.abc import Callable, Iterator
 import contextlib
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from deeplax import commands
 from deeplax import doctor
 from deeplax import errors
 from deeplax import logs
+from deeplax import losses
 from deeplax import parallel
 from deeplax import state as state_lib
 from deeplax import train
@@ -37,8 +39,14 @@ FREE_KEYS = (
   "data.check_images",
   "train.memory_fraction",
   "checkpoint.keep",
+  "eval.pictures",
   "log.every",
+  "log.tensorboard",
 )
+
+
+# Share of the running statistics that must be the run's own at its end.
+SETTLED = 0.95
 
 
 @contextlib.contextmanager
@@ -54,20 +62,25 @@ def compile_step(
   config: ml_collections.ConfigDict,
   model: Any,
   tx: Any,
+  loss: losses.Settings,
   state: state_lib.State,
   mesh: jax.sharding.Mesh,
   say: Callable[..., None],
 ) -> tuple[Any, int]:
   """Return (compiled step, bytes that one device needs for it)."""
-  batch, devices = config.train.batch_size, mesh.size
-  if batch % devices:
+  batch, parts = config.train.batch_size, mesh.size * config.train.accumulate
+  if batch % parts:
     raise errors.InputError(
-      f"train.batch_size {batch} does not divide over {devices} devices; "
-      f"use {batch // devices * devices or devices}"
+      f"train.batch_size {batch} does not divide over {mesh.size} devices"
+      f"{_times(config.train.accumulate)}; use {batch // parts * parts or parts}"
     )
   mapped = parallel.pmap(
     train.make_train_step(
-      model, tx, upsample_logits=config.train.upsample_logits
+      model,
+      tx,
+      loss=loss,
+      accumulate=config.train.accumulate,
+      ema_decay=config.optim.ema_decay,
     ),
     mesh=mesh,
   )
@@ -103,6 +116,14 @@ def compile_step(
     - use.alias_size_in_bytes
   )
   return compiled, needed
+
+
+def _times(accumulate: int) -> str:
+  return f" times train.accumulate {accumulate}" if accumulate > 1 else ""
+
+
+def _parts(accumulate: int) -> str:
+  return f" in {accumulate} parts" if accumulate > 1 else ""
 
 
 def memory_available(mesh: jax.sharding.Mesh) -> int:
@@ -143,6 +164,10 @@ def refuse_too_large(
   fixes = []
   if batch >= mesh.size:
     fixes.append(f"--config.train.batch_size={batch}")
+  if config.model.batch_norm.mode == "frozen" and (
+    parts := _parts_that_fit(config, mesh.size, share)
+  ):
+    fixes.append(f"--config.train.accumulate={parts}")
   if min(side) >= 33:
     fixes.append(f"--config.data.crop_size='({side[0]}, {side[1]})'")
   if not config.model.remat and config.model.backbone.startswith("xception"):
@@ -156,6 +181,16 @@ def refuse_too_large(
   )
 
 
+def _parts_that_fit(
+  config: ml_collections.ConfigDict, devices: int, share: float
+) -> int | None:
+  """Return into how many parts a batch must go to need `share` of it."""
+  per_device = config.train.batch_size // devices
+  wanted = config.train.accumulate / share if share else per_device + 1
+  divisors = (n for n in range(1, per_device + 1) if per_device % n == 0)
+  return next((n for n in divisors if n >= wanted), None)
+
+
 def gigabytes(count: int) -> str:
   """Return bytes as GB."""
   return f"{count / 1e9:.1f} GB"
@@ -167,6 +202,7 @@ def overview(
   workdir: str,
   sources: tuple[Any, Any],
   model: Any,
+  loss: losses.Settings,
   params: Any,
   mesh: jax.sharding.Mesh,
   needed: int,
@@ -175,6 +211,7 @@ def overview(
   data, norm = config.data, config.model.batch_norm
   names = sorted({d.device_kind for d in mesh.devices.flat})
   per_device = config.train.batch_size // mesh.size
+  seen_at_once = per_device // config.train.accumulate
   groups = {"all": mesh.size, "device": 1}
   group = groups.get(norm.group) or int(norm.group)
   height, width = data.crop_size
@@ -185,18 +222,33 @@ def overview(
     f"{data.eval_split} {len(sources[1])}, "
     f"{sources[0].spec.num_classes} classes",
     "devices": f"{mesh.size} x {', '.join(names)}",
-    "batch": f"{config.train.batch_size} ({per_device} per device), "
-    f"crop {height}x{width}",
-    "norm": f"{norm.mode}, over {per_device * group} images",
+    "batch": f"{config.train.batch_size} ({per_device} per device"
+    f"{_parts(config.train.accumulate)}), crop {height}x{width}",
+    "norm": f"{norm.mode}, over {seen_at_once * group} images",
     "parameters": f"{parameter_overview.count_parameters(params):,}",
     "Multiply-Adds": f"{cost.multiply_adds(model, (height, width)) / 1e9:.2f} "
     "billion per crop, forward",
     "memory": f"{gigabytes(needed)} needed per device, "
     f"{gigabytes(memory_available(mesh))} available",
     "steps": f"{config.train.total_steps:,} ({epochs:.0f} epochs)",
+    "loss": loss.describe(),
+    "optimizer": _optimizer_text(config.optim),
     "init": commands.init_text(config),
     "workdir": workdir,
   }
+
+
+def _optimizer_text(settings: ml_collections.ConfigDict) -> str:
+  parts = [
+    f"{settings.name} {settings.momentum:g}",
+    f"{settings.schedule} from {settings.base_lr:g}",
+    f"weight decay {settings.weight_decay:g}",
+  ]
+  if settings.clip_norm:
+    parts.append(f"clipped at {settings.clip_norm:g}")
+  if settings.ema_decay:
+    parts.append(f"averaged with {settings.ema_decay:g}")
+  return ", ".join(parts)
 
 
 def refuse_other_run(
@@ -239,10 +291,30 @@ def refuse_values(config: ml_collections.ConfigDict) -> None:
     # One is replaced before its successor is sealed.
     "checkpoint.keep": (config.checkpoint.keep, 2),
     "log.every": (config.log.every, 1),
+    "train.accumulate": (config.train.accumulate, 1),
+    "train.hard_pixel_steps": (config.train.hard_pixel_steps, 0),
+    "optim.slow_start_steps": (config.optim.slow_start_steps, 0),
+    "eval.pictures": (config.eval.pictures, 0),
   }
   for key, (value, least) in limits.items():
     if not least <= value < 2**31:
       raise errors.InputError(f"{key} {value}: give {least} or more")
+  if not 0 < config.train.hard_pixels <= 1:
+    raise errors.InputError(
+      f"train.hard_pixels {config.train.hard_pixels}: give a share of the "
+      "pixels, above 0 to 1 (all)"
+    )
+  if not 0 <= config.optim.ema_decay < 1:
+    raise errors.InputError(
+      f"optim.ema_decay {config.optim.ema_decay}: give 0 (none) to below 1, "
+      "like 0.9998"
+    )
+  if config.train.auxiliary_weight < 0:
+    raise errors.InputError(
+      f"train.auxiliary_weight {config.train.auxiliary_weight}: give 0 (no "
+      "auxiliary head) or more, like 0.4"
+    )
+  _refuse_small_norm_batches(config)
   sizes = {"data.crop_size": config.data.crop_size}
   if config.eval.pad_to is not None:
     sizes["eval.pad_to"] = config.eval.pad_to
@@ -255,6 +327,43 @@ def refuse_values(config: ml_collections.ConfigDict) -> None:
     raise errors.InputError(
       f"eval.scales {config.eval.scales}: give positive numbers, like (1.0,)"
     )
+
+
+def _refuse_small_norm_batches(config: ml_collections.ConfigDict) -> None:
+  parts = config.train.accumulate
+  trains = config.model.batch_norm.mode == "train"
+  if parts > 1 and trains and not config.train.accumulate_trained_norm:
+    raise errors.InputError(
+      f"train.accumulate {parts}: norms that train would see "
+      f"{config.train.batch_size // parts} images at a time instead of "
+      f"{config.train.batch_size}, which is another network. Freeze them, "
+      "--config.model.batch_norm.mode=frozen, or ask for it, "
+      "--config.train.accumulate_trained_norm=True"
+    )
+
+
+def norm_warning(model: Any, *, total_steps: int, start: str) -> str | None:
+  """Say so if the run ends before its running statistics have settled.
+
+  Args:
+    model: Whose backbone and head have norm settings; the slower one counts.
+    total_steps: Of the run.
+    start: What the statistics are before step 0.
+  """
+  norm = max(model.backbone.norm, model.head.norm, key=lambda n: n.decay)
+  adapted = 1 - norm.decay**total_steps
+  if norm.mode != "train" or adapted >= SETTLED:
+    return None
+  # The decay at which the start has SETTLED away halfway through the run.
+  fit = (1 - SETTLED) ** (2 / total_steps)
+  digits = max(2, 1 - math.floor(math.log10(1 - fit)))
+  return (
+    f"the norms' running statistics will be {adapted:.0%} adapted after "
+    f"{total_steps:,} steps at decay {norm.decay}: evaluation will still see "
+    f"part of the {start}. Set --config.model.batch_norm.decay="
+    f"{math.floor(fit * 10**digits) / 10**digits}, train longer, or run "
+    "python -m deeplax.recalibrate afterwards"
+  )
 
 
 def write_run_files(

@@ -1,5 +1,6 @@
 """Everything a training run changes, as one pytree of arrays."""
 
+import dataclasses
 from typing import Any
 
 import flax.struct
@@ -19,6 +20,7 @@ class State:
     opt_state: Of the optax chain.
     rng: uint32 key data; folded with the step, never split, so that a resumed
       run draws what the uninterrupted one would have.
+    average: Moving average of params and batch_stats, or None.
   """
 
   # Not jax.Array: trees of this shape also hold specs, shardings and None.
@@ -27,21 +29,49 @@ class State:
   batch_stats: Any
   opt_state: Any
   rng: Any
+  average: Any = None
+
+  @property
+  def trained(self) -> dict[str, Any]:
+    """What the next step starts from."""
+    return {"params": self.params, "batch_stats": self.batch_stats}
 
   @property
   def variables(self) -> dict[str, Any]:
-    """What `model.apply` takes."""
-    return {"params": self.params, "batch_stats": self.batch_stats}
+    """What evaluation uses: the average if there is one."""
+    return self.trained if self.average is None else self.average
+
+  def averaged(self, decay: float) -> "State":
+    """Return the state with its average moved towards `trained`.
+
+    As TensorFlow's ExponentialMovingAverage with num_updates: early on the
+    decay is (1 + step) / (10 + step), so the random start is soon forgotten.
+    """
+    if not decay:
+      return self
+    rate = 1 - jnp.minimum(decay, (1 + self.step) / (10 + self.step))
+    average = jax.tree.map(
+      lambda old, new: old + rate * (new - old), self.average, self.trained
+    )
+    return dataclasses.replace(self, average=average)
 
 
 def create(
-  variables: dict[str, Any], tx: optax.GradientTransformation, *, seed: int
+  variables: dict[str, Any],
+  tx: optax.GradientTransformation,
+  *,
+  seed: int,
+  average: bool = False,
 ) -> State:
   """Return the state before step 0."""
+  batch_stats = variables.get("batch_stats", {})
+  start = {"params": variables["params"], "batch_stats": batch_stats}
   return State(
     step=jnp.zeros((), jnp.int32),
     params=variables["params"],
-    batch_stats=variables.get("batch_stats", {}),
+    batch_stats=batch_stats,
     opt_state=tx.init(variables["params"]),
     rng=jax.random.key_data(jax.random.key(seed)),
+    # Its own arrays: the step gives away the memory of both.
+    average=jax.tree.map(jnp.array, start) if average else None,
   )

@@ -23,6 +23,7 @@ from deeplax import logs
 from deeplax import losses
 from deeplax import parallel
 from deeplax import state as state_lib
+from deeplax.ops import backend
 
 State = state_lib.State
 
@@ -40,21 +41,25 @@ def make_train_step(
   model: nn.Module,
   tx: optax.GradientTransformation,
   *,
-  upsample_logits: bool = True,
-  ignore_label: int = 255,
+  loss: losses.Settings = losses.Settings(),
+  accumulate: int = 1,
+  ema_decay: float = 0.0,
   axis_name: str | None = parallel.AXIS,
 ) -> Callable[[State, dict[str, jax.Array]], tuple[State, StepMetrics]]:
   """Return the pure per-device `step(state, batch) -> (state, metrics)`.
 
-  The loss is the sum over this device's pixels divided by the valid pixels of
-  all devices, and gradients are summed: a mean of local means is wrong when
-  ignored pixels are spread unevenly.
+  Losses are summed over pixels, their gradients over parts of the batch and
+  over devices, and the sum is divided by the valid pixels of all: a mean of
+  local means is wrong when ignored pixels are spread unevenly.
 
   Args:
     model: With a `coarse` method; its norms use the same `axis_name`.
     tx: The optimizer.
-    upsample_logits: False brings the labels down to the logits instead.
-    ignore_label: Pixels that count nowhere.
+    loss: What is minimised.
+    accumulate: Parts of this device's batch that run one after the other,
+      for the memory of one. The update is that of the whole batch, but a norm
+      that trains sees one part at a time.
+    ema_decay: Of the moving average of parameters and statistics; 0: none.
     axis_name: Of the mapped axis; None outside one.
   """
 
@@ -64,35 +69,59 @@ def make_train_step(
   def mean_over_devices(tree: Any) -> Any:
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
+  method = "coarse_and_auxiliary" if loss.auxiliary_weight else "coarse"
+
+  def summed_loss(params, batch_stats, part, *, rng, step):
+    outputs, updated = model.apply(
+      {"params": params, "batch_stats": batch_stats},
+      part["image"],
+      train=True,
+      method=method,
+      mutable=["batch_stats"],
+      rngs={"dropout": rng},
+    )
+    logits, auxiliary = outputs if loss.auxiliary_weight else (outputs, None)
+    total, sums = losses.of_batch(
+      logits,
+      auxiliary,
+      part["label"].astype(jnp.int32),
+      loss,
+      step=step,
+      over_devices=over_devices,
+    )
+    return total, (updated.get("batch_stats", {}), sums)
+
   def step(state: State, batch: dict[str, jax.Array]):
     rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
-    labels = batch["label"].astype(jnp.int32)
+    differentiate = jax.value_and_grad(summed_loss, has_aux=True)
 
-    def local_loss(params):
-      logits, updated = model.apply(
-        {"params": params, "batch_stats": state.batch_stats},
-        batch["image"],
-        train=True,
-        method="coarse",
-        mutable=["batch_stats"],
-        rngs={"dropout": rng},
+    def add_part(carry, indexed):
+      index, part = indexed
+      grads, batch_stats, total, sums = carry
+      key = rng if accumulate == 1 else jax.random.fold_in(rng, index)
+      (part_total, (batch_stats, part_sums)), part_grads = differentiate(
+        state.params, batch_stats, part, rng=key, step=state.step
       )
-      logits, targets = losses.match(
-        logits, labels, upsample_logits=upsample_logits
+      added = jax.tree.map(
+        jnp.add, (grads, total, sums), (part_grads, part_total, part_sums)
       )
-      sums = losses.pixel_sums(logits, targets, ignore_label=ignore_label)
-      # An all-ignored batch has loss 0, not 0/0.
-      valid = jnp.maximum(over_devices(sums.valid), 1)
-      return sums.loss / valid, (updated.get("batch_stats", {}), sums)
+      return (added[0], batch_stats, added[1], added[2]), None
 
-    grads, (batch_stats, sums) = jax.grad(local_loss, has_aux=True)(
-      state.params
+    carry = (
+      jax.tree.map(jnp.zeros_like, state.params),
+      state.batch_stats,
+      jnp.float32(0),
+      losses.PixelSums.zero(),
     )
-    grads, sums = over_devices((grads, sums))
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    carry = _over_parts(add_part, carry, batch, accumulate)
+    grads, batch_stats, total, sums = carry
+    grads, total, sums = over_devices((grads, total, sums))
+    # An all-ignored batch has loss 0, not 0/0.
     valid = jnp.maximum(sums.valid, 1)
+    grads = jax.tree.map(lambda g: g / valid, grads)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
     metrics = StepMetrics.single_from_model_output(
-      loss=sums.loss / valid,
+      loss=total / valid,
       pixel_accuracy=sums.correct / valid,
       illegal=sums.illegal,
     )
@@ -103,9 +132,25 @@ def make_train_step(
       batch_stats=mean_over_devices(batch_stats),
       opt_state=opt_state,
     )
-    return state, metrics
+    return state.averaged(ema_decay), metrics
 
   return step
+
+
+def _over_parts(
+  add_part: Callable[[Any, Any], tuple[Any, None]],
+  carry: Any,
+  batch: dict[str, jax.Array],
+  count: int,
+) -> Any:
+  """Run `add_part(carry, (index, part))` over `count` parts of the batch."""
+  if count == 1:
+    return add_part(carry, (0, batch))[0]
+  parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+  # A convolution's gradient inside a loop is an order slower on a CPU.
+  unroll = count if backend.prefers_shifted() else 1
+  indexed = (jnp.arange(count), parts)
+  return jax.lax.scan(add_part, carry, indexed, unroll=unroll)[0]
 
 
 def due(step: int, every: int, last: int) -> bool:

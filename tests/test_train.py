@@ -1,11 +1,14 @@
 """The step and its loop, without a data set."""
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
 from deeplax import errors
 from deeplax import logs
+from deeplax import losses
+from deeplax import optim
 from deeplax import state as state_lib
 from deeplax import train
 
@@ -85,3 +88,100 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
     logs.write_json(path, {"miou": object()})
   assert "0.5" in path.read_text()
   assert [p.name for p in path.parent.iterdir()] == ["b.json"]
+
+
+class Tiny(nn.Module):
+  """A network of two 1x1 convolutions and a branch beside the last."""
+
+  classes: int = 3
+
+  @nn.compact
+  def coarse_and_auxiliary(self, images, *, train):
+    del train
+    middle = nn.tanh(nn.Dense(4, name="first")(images.astype("float32") / 255))
+    logits = nn.Dense(self.classes, name="last")(middle)
+    return logits, nn.Dense(self.classes, name="beside")(middle[:, ::2, ::2])
+
+  def coarse(self, images, *, train):
+    return self.coarse_and_auxiliary(images, train=train)[0]
+
+
+def tiny_run(*, steps=3, ema_decay=0.0, accumulate=1, **settings):
+  """Return the states after each step on batches with uneven ignored parts."""
+  model = Tiny()
+  images = np.zeros((1, 4, 4, 3), np.uint8)
+  variables = model.init(
+    jax.random.key(0), images, train=False, method="coarse_and_auxiliary"
+  )
+  tx = optim.build(lambda step: 0.5, momentum=0.9, weight_decay=1e-3)
+  state = state_lib.create(variables, tx, seed=0, average=ema_decay > 0)
+  step = jax.jit(
+    train.make_train_step(
+      model,
+      tx,
+      loss=losses.Settings(**settings),
+      accumulate=accumulate,
+      ema_decay=ema_decay,
+      axis_name=None,
+    )
+  )
+  rng = np.random.default_rng(0)
+  states, values = [state], []
+  for _ in range(steps):
+    labels = rng.integers(0, 3, (4, 4, 4)).astype(np.uint8)
+    labels[0] = 255
+    labels[1, :3] = 255
+    images = rng.integers(0, 256, (4, 4, 4, 3)).astype(np.uint8)
+    state, metrics = step(state, {"image": images, "label": labels})
+    states.append(state)
+    values.append(metrics.compute())
+  return states, values
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize(
+  "settings",
+  [{}, {"auxiliary_weight": 0.4}, {"class_weights": (1.0, 2.0, 3.0)}],
+)
+def test_accumulated_parts_make_the_update_of_the_whole_batch(parts, settings):
+  whole, values = tiny_run(**settings)
+  split, split_values = tiny_run(accumulate=parts, **settings)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+    whole[-1].params,
+    split[-1].params,
+  )
+  for a, b in zip(values, split_values, strict=True):
+    np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
+
+
+def test_the_average_follows_the_parameters_as_written_out():
+  states, _ = tiny_run(steps=4, ema_decay=0.3)
+  expected = states[0].params
+  for count, state in enumerate(states[1:], start=1):
+    rate = 1 - min(0.3, (1 + count) / (10 + count))
+    expected = jax.tree.map(
+      lambda old, new, r=rate: old + r * (new - old), expected, state.params
+    )
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
+      state.variables["params"],
+      expected,
+    )
+  plain, _ = tiny_run(steps=4)
+  # Averaging watches; it changes no step.
+  jax.tree.map(
+    np.testing.assert_array_equal, states[-1].params, plain[-1].params
+  )
+  assert plain[-1].variables["params"] is plain[-1].params
+
+
+def test_the_auxiliary_branch_learns_only_when_it_has_a_weight():
+  plain, _ = tiny_run()
+  joined, _ = tiny_run(auxiliary_weight=0.4)
+  before = plain[0].params["beside"]["kernel"]
+  decayed = before * (1 - 0.5e-3)  # by weight decay alone, first step
+  np.testing.assert_allclose(
+    plain[1].params["beside"]["kernel"], decayed, rtol=1e-5
+  )
+  assert np.abs(joined[1].params["beside"]["kernel"] - decayed).max() > 1e-3
