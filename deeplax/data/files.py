@@ -113,6 +113,11 @@ class Decoded(abc.ABC):
   def encoded(self, index: int) -> Encoded:
     """Return the bytes of an example, as they lie on disk."""
 
+  def mask(self, index: int) -> tuple[bytes, str]:
+    """Return the bytes and the file of a mask alone."""
+    item = self.encoded(index)
+    return item.label, item.label_file
+
   def __getitem__(self, index: int) -> Example:
     return {**self.decoded(self.encoded(index)), "name": self.name(index)}
 
@@ -148,6 +153,10 @@ class Files(Decoded):
     return Encoded(
       _read(pair.image), _read(pair.label), str(pair.image), str(pair.label)
     )
+
+  def mask(self, index: int) -> tuple[bytes, str]:
+    pair = self.pairs[index]
+    return _read(pair.label), str(pair.label)
 
 
 def _read(path: pathlib.Path) -> bytes:

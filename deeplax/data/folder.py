@@ -11,7 +11,7 @@ class, for example {"255": 1}. `"ignore_label": null` means that none is used.
 
 import json
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,19 +33,46 @@ def spec(root: pathlib.Path) -> spec_lib.Spec:
   return _classes(root)[0]
 
 
+class Unpaired(NamedTuple):
+  """A file without a partner.
+
+  Attributes:
+    text: The message.
+    names: What it names; the file itself is the first.
+  """
+
+  text: str
+  names: tuple[str, ...]
+
+
 def source(root: pathlib.Path, split: str) -> files.Files:
   """Return the pairs of `split`.
 
   Raises:
     InputError: classes.json or the folders are not as they must be.
   """
+  found, unpaired = listing(root, split)
+  if unpaired:
+    raise errors.InputError(unpaired[0].text)
+  return found
+
+
+def listing(
+  root: pathlib.Path, split: str
+) -> tuple[files.Files, list[Unpaired]]:
+  """Return the pairs of `split`, and the files that are in none.
+
+  Raises:
+    InputError: classes.json or the folders are not as they must be.
+  """
   found, table = _classes(root)
-  return files.Files(found, split, table, _pairs(root, split))
+  pairs, unpaired = _pairs(root, split)
+  return files.Files(found, split, table, pairs), unpaired
 
 
-def splits(root: pathlib.Path) -> list[str]:
-  """Return the names of the folders below images/."""
-  folder = root / "images"
+def splits(root: pathlib.Path, kind: str = "images") -> list[str]:
+  """Return the names of the folders below images/, or labels/."""
+  folder = root / kind
   if not folder.is_dir():
     return []
   return sorted(p.name for p in folder.iterdir() if p.is_dir())
@@ -129,7 +156,9 @@ def _is_byte(value: Any) -> bool:
   return type(value) is int and 0 <= value <= 255
 
 
-def _pairs(root: pathlib.Path, split: str) -> list[files.Pair]:
+def _pairs(
+  root: pathlib.Path, split: str
+) -> tuple[list[files.Pair], list[Unpaired]]:
   """Match images and masks by their path without the suffix."""
   have = splits(root)
   if split not in have:
@@ -137,44 +166,63 @@ def _pairs(root: pathlib.Path, split: str) -> list[files.Pair]:
       f"no split {split!r}: {root / 'images'} has {have or 'no folders'}. Make "
       f"images/{split} and labels/{split}, or name one that exists"
     )
-  images = _by_stem(root / "images" / split)
-  labels = _by_stem(root / "labels" / split)
+  folders = root / "images" / split, root / "labels" / split
+  (images, twice), (labels, more) = map(_by_stem, folders)
   if not images:
     raise errors.InputError(
-      f"{root / 'images' / split} holds no picture ({', '.join(_IMAGES)})"
+      f"{folders[0]} holds no picture ({', '.join(_IMAGES)})"
     )
-  _refuse_single(images, labels, root / "labels" / split, "mask")
-  _refuse_single(labels, images, root / "images" / split, "image")
-  return [files.Pair(k, images[k], labels[k]) for k in sorted(images)]
+  unpaired = [
+    *twice,
+    *more,
+    *_single(images, labels, folders[1], "mask"),
+    *_single(labels, images, folders[0], "image"),
+  ]
+  both = sorted(images.keys() & labels.keys())
+  return [files.Pair(k, images[k], labels[k]) for k in both], unpaired
 
 
-def _by_stem(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Return {path below the folder without suffix: file} of all pictures."""
+def _by_stem(
+  folder: pathlib.Path,
+) -> tuple[dict[str, pathlib.Path], list[Unpaired]]:
+  """Return {path below the folder without suffix: file} of all pictures.
+
+  A second file that differs in its suffix only is returned apart.
+  """
   result: dict[str, pathlib.Path] = {}
+  twice = []
   for path in sorted(folder.rglob("*")):
     if path.suffix.lower() not in _IMAGES or path.name.startswith("."):
       continue
     key = path.relative_to(folder).with_suffix("").as_posix()
     if key in result:
-      raise errors.InputError(
+      text = (
         f"{result[key]} and {path} differ in their suffix only: images and "
         "masks are matched by the name before it. Rename or remove one"
       )
-    result[key] = path
-  return result
+      twice.append(Unpaired(text, (str(path), str(result[key]))))
+    result.setdefault(key, path)
+  return result, twice
 
 
-def _refuse_single(
+def _single(
   have: dict[str, pathlib.Path],
   other: dict[str, pathlib.Path],
   folder: pathlib.Path,
   what: str,
-) -> None:
-  """Refuse files without a partner of the same name in `folder`."""
-  single = sorted(have.keys() - other.keys())
-  if single:
-    raise errors.InputError(
-      f"{have[single[0]]} has no {what} {folder / single[0]}.* "
-      f"({len(single)} of {len(have)} files). Both must have the same name "
-      "before the suffix: add or rename it, or take the file out"
+) -> list[Unpaired]:
+  """Return the files without a partner of the same name in `folder`."""
+  keys = sorted(have.keys() - other.keys())
+  free = sorted(other.keys() - have.keys())
+  result = []
+  for key in keys:
+    count = f"{len(keys)} of {len(have)} files"
+    # For one file is enough: all are named by one rule.
+    if not result and (near := [f for f in free if key in f or f in key]):
+      count += f"; is {other[near[0]]} meant?"
+    text = (
+      f"{have[key]} has no {what} {folder / key}.* ({count}). Both must have "
+      "the same name before the suffix: add or rename it, or take the file out"
     )
+    result.append(Unpaired(text, (str(have[key]), str(folder / key))))
+  return result

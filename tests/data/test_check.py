@@ -1,3 +1,7 @@
+import json
+import re
+
+import cv2
 import numpy as np
 from PIL import Image
 import pytest
@@ -5,10 +9,12 @@ import pytest
 from deeplax import check_data
 from deeplax import errors
 from deeplax.data import check
+from deeplax.data import faults
 from deeplax.data import folder
 from deeplax.data import shapes
 from deeplax.data import sources
 from deeplax.data import spec
+from deeplax.metrics import confusion
 from tests import shared
 from tests.data import trees
 
@@ -36,15 +42,15 @@ def test_good_masks_give_the_share_of_each_class(tmp_path):
   trees.folder(tmp_path, ignore_label=9)
   replace_all(tmp_path, trees.labels(0, 0, 0, 2, 9))
   report = check.check(folder.source(tmp_path, "train"))
-  assert [(r.value, r.name, r.percent) for r in report.rows] == [
-    (0, "ground", 60.0),
-    (1, "cat", 0.0),
-    (2, "dog", 20.0),
-    (9, "(ignored)", 20.0),
+  assert [(r.value, r.name, r.percent, r.images) for r in report.rows] == [
+    (0, "ground", 60.0, 3),
+    (1, "cat", 0.0, 0),
+    (2, "dog", 20.0, 3),
+    (9, "(ignored)", 20.0, 3),
   ]
   assert report.checked == report.images == 3
   text = str(report)
-  assert "      2  dog              20.00" in text
+  assert "      2  dog              20.00       3" in text
   assert "1 classes are in none of these masks: cat" in text
 
 
@@ -52,6 +58,7 @@ def test_number_of_images_is_compared_with_the_published_one():
   root = shared.path("data/voc_samples/VOCdevkit/VOC2012")
   report = check.check(sources.voc(root, "val"))
   assert "voc2012 val: 4 images (published: 1449)" in str(report)
+  assert "val has 4 images where 1449 are published" in report.warnings[0]
 
 
 def test_camvid_passes():
@@ -201,6 +208,172 @@ def test_masks_of_ignored_pixels_only_are_refused(tmp_path):
   assert "1 of 3 masks are wholly ignored" in str(report)
   replace_all(tmp_path, trees.labels(255))
   refused(tmp_path, "ignored pixels only (value 255)", "nothing to learn")
+
+
+def test_constant_answer_is_scored_like_a_prediction(tmp_path):
+  trees.folder(tmp_path, classes=("ground", "cat", "dog", "cow"))
+  for labels in (trees.labels(0, 0, 0, 1, 255), trees.labels(0, 2)):
+    replace_all(tmp_path, labels)
+    report = check.check(folder.source(tmp_path, "train"))
+    matrix = confusion.count(labels, np.zeros_like(labels), 4)
+    scores = confusion.scores(matrix, ("ground", "cat", "dog", "cow"))
+    assert (
+      f"always saying 'ground' scores pixel accuracy "
+      f"{scores['pixel_accuracy']:.0%}, mIoU {scores['miou']:.1%}"
+    ) in report.notes
+
+
+def test_masks_of_one_class_only_are_warned_of(tmp_path):
+  trees.folder(tmp_path)
+  replace_all(tmp_path, trees.labels(0, 255))
+  # Three masks of 0 and 255 are refused; one number is not so clear.
+  replace_all(tmp_path, trees.labels(1))
+  (warning,) = check.check(folder.source(tmp_path, "train")).warnings
+  assert "every mask is 'cat' only" in warning
+  trees.mask(tmp_path / "labels/train/02.png", trees.labels(1, 2))
+  assert not check.check(folder.source(tmp_path, "train")).warnings
+
+
+@pytest.mark.parametrize(
+  ("classes", "small", "flag"),
+  [
+    # Twice the size: few numbers between, but each between its neighbours.
+    (21, [0, 0, 15, 15, 15, 255, 255, 255], cv2.INTER_LINEAR),
+    (21, [0, 0, 15, 15, 15, 255, 255, 255], cv2.INTER_CUBIC),
+    # A soft brush on a black and white mask.
+    (2, [0, 0, 0, 0, 255, 255, 255, 255], cv2.INTER_LINEAR),
+  ],
+)
+@pytest.mark.parametrize("factor", [2, 3, 5])
+def test_edges_that_a_resize_blended_are_recognised(
+  tmp_path, classes, small, flag, factor
+):
+  names = [f"class {i}" for i in range(classes)]
+  trees.folder(tmp_path, classes=names)
+  labels = np.tile(np.array(small, np.uint8), (8, 1))
+  size = (labels.shape[1] * factor, labels.shape[0] * factor)
+  labels = cv2.resize(labels, size, interpolation=flag)
+  trees.mask(tmp_path / "labels/train/00.png", labels)
+  trees.image(tmp_path / "images/train/00.jpg", size=labels.shape)
+  refused(tmp_path, "edges where a smooth resize", "nearest neighbour")
+
+
+@pytest.mark.parametrize(
+  ("quality", "part"),
+  [
+    (75, "JPEG has blended"),
+    # Three numbers only: they might be classes.
+    (95, "JPEG or a smooth resize on the way makes such numbers too"),
+  ],
+)
+def test_masks_that_were_jpeg_once_are_recognised(tmp_path, quality, part):
+  voc(tmp_path)
+  labels = np.zeros((48, 64), np.uint8)
+  labels[8:30, 10:40] = 15
+  labels[20:44, 36:60] = 255
+  _, data = cv2.imencode(".jpg", labels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+  spoilt = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+  assert spoilt is not None
+  trees.mask(tmp_path / "labels/train/00.png", spoilt)
+  trees.image(tmp_path / "images/train/00.jpg", size=labels.shape)
+  refused(tmp_path, part)
+
+
+@pytest.mark.parametrize("kind", ["large", "small"])
+def test_classes_that_are_not_named_are_not_taken_for_edges(tmp_path, kind):
+  trees.folder(tmp_path, classes=("ground", "cat", "dog"))
+  if kind == "large":  # they have an inside
+    classes = np.array([[0, 4, 1, 7], [9, 2, 12, 14]])
+    labels = np.kron(classes, np.ones((8, 8))).astype(np.uint8)
+  else:  # few pixels each, but their numbers follow the named ones
+    labels = np.zeros((60, 60), np.uint8)
+    for label in range(3, 15):
+      labels[5, 4 * label] = label
+  trees.mask(tmp_path / "labels/train/00.png", labels)
+  trees.image(tmp_path / "images/train/00.jpg", size=labels.shape)
+  refused(tmp_path, "Name these classes")
+
+
+@pytest.mark.parametrize("classes", [3, 5, 21])
+@pytest.mark.parametrize("rounded", [np.floor, np.rint])
+def test_classes_spread_over_the_greys_are_recognised(
+  tmp_path, classes, rounded
+):
+  trees.folder(tmp_path, classes=[f"class {i}" for i in range(classes)])
+  levels = rounded(np.arange(classes) * 255 / (classes - 1)).astype(int)
+  replace_all(tmp_path, trees.labels(*levels.tolist()))
+  text = refused(tmp_path, f"{classes} classes spread", '"ignore_label": null')
+  # The map that it gives is the fix.
+  found = re.search(r'"label_map": (\{.*?\})', text)
+  assert found
+  trees.folder(
+    tmp_path,
+    classes=[f"class {i}" for i in range(classes)],
+    ignore_label=None,
+    label_map=json.loads(found[1]),
+  )
+  replace_all(tmp_path, trees.labels(*levels.tolist()))
+  label = folder.source(tmp_path, "train")[0]["label"]
+  np.testing.assert_array_equal(label[0, :classes], np.arange(classes))
+
+
+def test_numbers_below_zero_are_refused(tmp_path):
+  trees.folder(tmp_path)
+  # A PNG cannot hold them, a TIFF can.
+  path = tmp_path / "labels/train/00.png"
+  path.unlink()
+  Image.fromarray(trees.labels(0, -1, dtype=np.int32)).save(
+    path.with_suffix(".tif")
+  )
+  refused(tmp_path, "00.tif has values -1", "below 0")
+
+
+def test_the_gate_reads_no_more_than_the_head_of_an_image(tmp_path):
+  trees.folder(tmp_path)
+  path = tmp_path / "images/train/00.jpg"
+  path.write_bytes(path.read_bytes()[:-20])
+  source = folder.source(tmp_path, "train")
+  assert check.check(source).checked == 3
+  (fault,) = check.examine(source, decode=True).faults
+  assert f"{path} is not a whole picture" in fault.text
+
+
+def test_all_faults_are_found_each_with_its_own_cause(tmp_path):
+  trees.folder(tmp_path, images=9)
+  masks = tmp_path / "labels/train"
+  trees.mask(masks / "01.png", trees.labels(0, 7))
+  trees.mask(masks / "03.png", trees.labels(0, 700, dtype=np.uint16))
+  trees.mask(masks / "04.png", trees.labels(0, size=(10, 12)))
+  trees.mask(masks / "05.png", trees.labels(0, size=(11, 13)))
+  trees.mask(masks / "06.png", trees.labels(1, 8))
+  (masks / "07.png").write_bytes(b"")
+  source = folder.source(tmp_path, "train")
+  (masks / "08.png").unlink()
+  found = check.examine(source)
+  groups = {
+    tuple(int(f.file[-6:-4]) for f in group): group[0].text
+    for group in faults.groups(found.faults)
+  }
+  assert groups.keys() == {(1, 6), (3,), (4, 5), (7,), (8,)}
+  assert "Either 7" in groups[1, 6] and "16 bits" in groups[3,]
+  assert "10x12" in groups[4, 5] and "not a readable" in groups[7,]
+  assert "cannot be read" in groups[8,]
+  details = {fault.file[-6:-4]: fault.detail for fault in found.faults}
+  assert details["06"] == "values 8"
+  assert details["05"] == "11x13, image 20x30"
+  # The table shows the numbers that are no class, too.
+  rows = {r.value: (r.name, r.images) for r in found.report.rows}
+  assert rows[7] == ("(no class)", 1) and rows[700] == ("(no class)", 1)
+
+
+def test_a_long_list_of_files_is_cut(tmp_path):
+  trees.folder(tmp_path, images=13)
+  for path in sorted((tmp_path / "labels/train").iterdir()):
+    path.write_bytes(b"")
+  text = faults.listing(check.examine(folder.source(tmp_path, "train")).faults)
+  assert text.count("not a readable mask") == 1
+  assert text.count("labels/train/09.png") == 1  # the tenth
+  assert "10.png" not in text and "and 3 more" in text
 
 
 def test_wide_codes_are_recognised(tmp_path):
