@@ -16,14 +16,17 @@ from etils import epath
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from deeplax import checkpoint
 from deeplax import commands
 from deeplax import doctor
 from deeplax import errors
 from deeplax import evaluate
+from deeplax import gallery
 from deeplax import inference
 from deeplax import logs
+from deeplax import losses
 from deeplax import optim
 from deeplax import parallel
 from deeplax import preflight
@@ -31,6 +34,7 @@ from deeplax import state as state_lib
 from deeplax import train
 from deeplax.data import build as data_build
 from deeplax.data import check
+from deeplax.data import histogram
 from deeplax.models import build as model_build
 
 
@@ -62,11 +66,17 @@ def run(
     if config.data.check_images:
       say(check.check(train_source, images=config.data.check_images))
       check.check(eval_source, images=config.data.check_images)
+    train_source, loss = train_on(config, train_source, folder, say)
     model = model_build.from_config(
-      config.model, num_classes=spec.num_classes, axis_name=parallel.AXIS
+      config.model,
+      num_classes=spec.num_classes,
+      axis_name=parallel.AXIS,
+      auxiliary=config.train.auxiliary_weight > 0,
     )
     lr, tx = optimizer(config)
     measure = evaluator(config, eval_source, folder, say)
+    if config.log.tensorboard:
+      logs.metric_writers()  # told before anything is compiled
     iterator = data_build.train_loader(
       config,
       train_source,
@@ -82,13 +92,18 @@ def run(
   mesh = parallel.mesh()
   say(f"init: {commands.init_text(config)}")
   variables = initial_variables(config, model, spec, resumed=resume is not None)
-  state = state_lib.create(variables, tx, seed=config.seed)
-  step_fn, needed = preflight.compile_step(config, model, tx, state, mesh, say)
+  state = state_lib.create(
+    variables, tx, seed=config.seed, average=config.optim.ema_decay > 0
+  )
+  step_fn, needed = preflight.compile_step(
+    config, model, tx, loss, state, mesh, say
+  )
   table = preflight.overview(
     config,
     workdir=workdir,
     sources=(train_source, eval_source),
     model=model,
+    loss=loss,
     params=state.params,
     mesh=mesh,
     needed=needed,
@@ -96,6 +111,12 @@ def run(
   say("\n".join(f"  {key:<18}{value}" for key, value in table.items()))
   state_bytes = sum(x.nbytes for x in jax.tree.leaves(state))
   preflight.refuse_too_large(config, needed, mesh, state_bytes=state_bytes)
+  if warning := preflight.norm_warning(
+    model,
+    total_steps=config.train.total_steps,
+    start="random start" if config.init.workdir is None else "old statistics",
+  ):
+    say(f"deeplax: {warning}")
 
   if jax.process_index() == 0:
     preflight.write_run_files(folder, config, spec, state.params, say)
@@ -109,6 +130,7 @@ def run(
     folder / "metrics.jsonl",
     resume_step=resume or 0,
     write=jax.process_index() == 0,
+    tensorboard=config.log.tensorboard,
   )
   platform.work_unit().set_task_status(f"training {workdir}")
   with stop_signals() as stopped:
@@ -125,19 +147,57 @@ def run(
       ),
       batch_size=config.train.batch_size,
       lr=lr,
-      evaluate=measure,
+      evaluate=partial(measure, log=log),
       checkpoints=checkpoints,
       log=log,
       stopped=stopped,
       status=say,
     )
   checkpoints.close()
+  log.close()
   if int(state.step) < config.train.total_steps:
     say(
       f"stopped at step {int(state.step)}; the same command goes on from there"
     )
   else:
     say(f"finished. {_next_commands(workdir)}")
+
+
+def train_on(
+  config: ml_collections.ConfigDict,
+  source: Any,
+  folder: epath.Path,
+  say: Callable[..., None],
+) -> tuple[Any, losses.Settings]:
+  """Return the examples as they are trained on, and the loss.
+
+  Both may need the masks counted: all of them, once for a workdir.
+  """
+  rule = config.train.class_weights
+  by_count = rule in histogram.RULES
+  weights = None
+  if not by_count and rule != "none":
+    weights = histogram.numbers(rule, source.spec.num_classes)
+  if by_count or config.data.duplicate_classes:
+    counted = histogram.count(
+      source,
+      threads=config.data.threads,
+      progress=say,
+      cache=folder / "histogram.json" if jax.process_index() == 0 else None,
+    )
+    if by_count:
+      weights = histogram.weights(counted, rule, progress=say)
+    if config.data.duplicate_classes:
+      indices = histogram.duplicated(counted, config.data.duplicate_classes)
+      source = histogram.Listed(source, indices)
+  settings = losses.Settings(
+    upsample_logits=config.train.upsample_logits,
+    class_weights=weights,
+    hard_pixels=config.train.hard_pixels,
+    hard_pixel_steps=config.train.hard_pixel_steps,
+    auxiliary_weight=config.train.auxiliary_weight,
+  )
+  return source, settings
 
 
 def optimizer(config: ml_collections.ConfigDict) -> tuple[Any, Any]:
@@ -149,13 +209,21 @@ def optimizer(config: ml_collections.ConfigDict) -> tuple[Any, Any]:
     total_steps=config.train.total_steps,
     power=settings.power,
     end_lr=settings.end_lr,
+    decay_steps=settings.decay_steps,
+    step_every=settings.step_every,
+    step_factor=settings.step_factor,
+    slow_start=settings.slow_start,
     slow_start_steps=settings.slow_start_steps,
     slow_start_lr=settings.slow_start_lr,
   )
   tx = optim.build(
     lr,
+    name=settings.name,
     momentum=settings.momentum,
+    nesterov=settings.nesterov,
+    second_moment=settings.second_moment,
     weight_decay=settings.weight_decay,
+    clip_norm=settings.clip_norm,
     head_multiplier=settings.head_multiplier,
     bias_multiplier=settings.bias_multiplier,
   )
@@ -218,8 +286,8 @@ def initial_variables(
 
   A resumed run has its own, and does not need that workdir any more.
 
-  The class logits are drawn anew when their number differs; any other
-  difference is an error that names the parameters.
+  The class logits are drawn anew when their number differs, and so is an
+  auxiliary head; any other difference is an error that names the parameters.
   """
   drawn = model_build.initial_variables(model, seed=config.seed)
   if config.init.workdir is None or resumed:
@@ -227,6 +295,9 @@ def initial_variables(
   given, step = checkpoint.restore_variables(config.init.workdir)
   flat = jax.tree_util.tree_leaves_with_path(drawn)
   have = dict(jax.tree_util.tree_leaves_with_path(given))
+  if "auxiliary" not in drawn["params"]:
+    # Only training has that head: the new run may leave it out.
+    have = {k: v for k, v in have.items() if k[1].key != "auxiliary"}
   wrong = [
     path
     for path, leaf in flat
@@ -234,7 +305,8 @@ def initial_variables(
   ]
   names = [jax.tree_util.keystr(p, simple=True, separator="/") for p in wrong]
   unused = len(have) - len(flat) + len([p for p in wrong if p not in have])
-  if any(not name.startswith("params/logits/") for name in names) or unused > 0:
+  fresh = ("params/logits/", "params/auxiliary/", "batch_stats/auxiliary/")
+  if any(not name.startswith(fresh) for name in names) or unused > 0:
     raise errors.InputError(
       f"init.workdir {config.init.workdir} holds another network: "
       f"{', '.join(names[:8]) or f'{unused} parameters too many'}. "
@@ -259,8 +331,11 @@ def evaluator(
   source: Any,
   folder: epath.Path,
   say: Callable[..., None],
-) -> Callable[[state_lib.State, int], float]:
-  """Return (state, step) -> mIoU on the validation split, written to eval/."""
+) -> Callable[..., float]:
+  """Return (state, step, log=) -> mIoU on the validation split.
+
+  The scores go to eval/, the same few images to pictures/ and the log.
+  """
   stride = config.eval.output_stride or config.model.output_stride
   model = model_build.from_config(
     config.model, num_classes=source.spec.num_classes, output_stride=stride
@@ -274,7 +349,7 @@ def evaluator(
     pad_to=config.eval.pad_to,
   )
 
-  def measure(state: state_lib.State, step: int) -> float:
+  def measure(state: state_lib.State, step: int, *, log: Any) -> float:
     predictor.variables = parallel.local(state.variables)
     result = evaluate.evaluate(
       predictor,
@@ -290,6 +365,10 @@ def evaluator(
     )
     if jax.process_index() == 0:
       evaluate.write(folder, config.data.eval_split, result)
+      if count := min(config.eval.pictures, len(source)):
+        sheet = evaluate.sheet(predictor, source, count)
+        gallery.add(folder, config.data.eval_split, step, sheet)
+        log.picture(step, config.data.eval_split, np.asarray(sheet))
     say(f"step {step}: mIoU {result['miou']:.4f} on {result['images']} images")
     return result["miou"]
 

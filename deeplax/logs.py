@@ -1,4 +1,4 @@
-"""What a run writes beside its checkpoints: JSON, JSON lines, progress."""
+"""What a run writes beside its checkpoints: JSON, JSON lines, TensorBoard."""
 
 from collections.abc import Iterator
 import json
@@ -7,6 +7,9 @@ import time
 from typing import Any
 
 from etils import epath
+import numpy as np
+
+from deeplax import errors
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:
@@ -34,28 +37,91 @@ def duration(seconds: float) -> str:
 
 
 class MetricLog:
-  """metrics.jsonl: one line each time something was measured."""
+  """metrics.jsonl: one line each time something was measured.
 
-  def __init__(self, path: epath.PathLike, *, resume_step: int, write: bool):
+  TensorBoard, where it is wanted, shows the same numbers.
+  """
+
+  def __init__(
+    self,
+    path: epath.PathLike,
+    *,
+    resume_step: int,
+    write: bool,
+    tensorboard: bool = False,
+  ):
     """Open the log and cut it back to `resume_step`.
 
     Steps after the restored checkpoint will run again; their lines would stand
     there twice.
+
+    Args:
+      path: Of metrics.jsonl.
+      resume_step: The last step to keep.
+      write: False in all processes but one.
+      tensorboard: Also write tensorboard/ beside it.
+
+    Raises:
+      InputError: TensorBoard is wanted and not installed.
     """
     self._path = epath.Path(path)
     self._write = write
+    self._tensorboard = None
+    kept = []
     if write and self._path.exists():
       kept = [
         line for line in read_jsonl(self._path) if line["step"] <= resume_step
       ]
       # Also where only a torn last line goes: the next one would join it.
       _replace(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+    if write and tensorboard:
+      folder = self._path.parent / "tensorboard"
+      # TensorBoard cannot take back an event: all are written again.
+      if folder.exists():
+        folder.rmtree()
+      self._tensorboard = metric_writers().SummaryWriter(str(folder))
+      for line in kept:
+        step = line.pop("step")
+        self._tensorboard.write_scalars(step, line)
+      self._tensorboard.flush()
 
   def write(self, step: int, values: dict[str, Any]) -> None:
     """Append one line."""
     if self._write:
       with self._path.open("a") as file:
         file.write(json.dumps({"step": step, **values}) + "\n")
+    if self._tensorboard:
+      self._tensorboard.write_scalars(step, values)
+      self._tensorboard.flush()
+
+  def picture(self, step: int, name: str, image: np.ndarray) -> None:
+    """Show a uint8 [h, w, 3] picture in TensorBoard, where it is wanted."""
+    if self._tensorboard:
+      self._tensorboard.write_images(step, {name: image[None]})
+      self._tensorboard.flush()
+
+  def close(self) -> None:
+    """Finish TensorBoard's file."""
+    if self._tensorboard:
+      self._tensorboard.close()
+
+
+def metric_writers() -> Any:
+  """Return `clu.metric_writers`, which needs TensorFlow and TensorBoard.
+
+  Raises:
+    InputError: One of them is missing.
+  """
+  try:
+    import tensorboard  # noqa: F401  # pyright: ignore
+    from clu import metric_writers
+  except ImportError as error:
+    raise errors.InputError(
+      f"log.tensorboard needs the package {error.name}: install the extra, "
+      'pip install -e ".[tf]", or leave --config.log.tensorboard=False; '
+      "metrics.jsonl and pictures/ are written anyway"
+    ) from error
+  return metric_writers
 
 
 def read_jsonl(path: epath.PathLike) -> Iterator[dict[str, Any]]:
