@@ -17,12 +17,21 @@ from deeplax.models import decoder as decoder_lib
 from deeplax.models import deeplab
 from deeplax.models import heads
 from deeplax.models import layers
+from deeplax.models import lraspp
 from deeplax.models import mobilenet
+from deeplax.models import mobilenet_v3
 from deeplax.models import resnet
 from deeplax.models import xception
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
   "mobilenet_v2": mobilenet.MobileNetV2,
+  "mobilenet_v3_large_seg": partial(
+    mobilenet_v3.MobileNetV3, variant="large_seg"
+  ),
+  "mobilenet_v3_small_seg": partial(
+    mobilenet_v3.MobileNetV3, variant="small_seg"
+  ),
+  "mobilenet_edgetpu": partial(mobilenet_v3.MobileNetV3, variant="edgetpu"),
   "resnet_v1_50": partial(resnet.ResNet, depth=50, stem="plain"),
   "resnet_v1_50_beta": partial(resnet.ResNet, depth=50, stem="beta"),
   "resnet_v1_101": partial(resnet.ResNet, depth=101, stem="plain"),
@@ -31,12 +40,12 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
   "xception_65": partial(xception.Xception, depth=65),
   "xception_71": partial(xception.Xception, depth=71),
 }
-HEADS = ("aspp",)
+HEADS = ("aspp", "classifier", "lraspp")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # research/deeplab g3doc/faq.md, question 5.
 ATROUS_RATES = {32: (3, 6, 9), 16: (6, 12, 18), 8: (12, 24, 36)}
 LOW_LEVEL_STRIDES = (2, 4, 8)
-DECODER_STRIDES = (2, 4)
+DECODER_STRIDES = (2, 4, 8)
 
 
 def from_config(
@@ -45,6 +54,7 @@ def from_config(
   num_classes: int,
   axis_name: str | None = None,
   output_stride: int | None = None,
+  auxiliary: bool = False,
 ) -> deeplab.DeepLab:
   """Return the network that `config.model` describes.
 
@@ -54,6 +64,7 @@ def from_config(
     axis_name: Of the mapped axis of devices; None outside one.
     output_stride: Another one than the configuration's. The parameters are
       the same for every output stride; atrous rates follow it.
+    auxiliary: Whether there is a second head, for training only.
 
   Raises:
     ValueError: Naming the key, the value and what is allowed.
@@ -75,6 +86,8 @@ def from_config(
   stride = config.output_stride if output_stride is None else output_stride
   for value in (config.output_stride, stride):
     layers.check_one_of("output_stride", value, layers.OUTPUT_STRIDES)
+  # LR-ASPP's sum is one of class scores.
+  scored = config.head == "lraspp" and _decoder_kind(config.decoder) == "sum"
   return deeplab.DeepLab(
     backbone=BACKBONES[config.backbone](
       output_stride=stride,
@@ -83,17 +96,24 @@ def from_config(
       dtype=dtype,
       **_backbone_options(config),
     ),
-    head=heads.ASPP(
-      rates=_atrous_rates(config, stride),
-      channels=_positive("model.channels", config.channels),
-      image_pooling=config.image_pooling,
-      separable=config.separable,
-      dropout=_fraction("model.dropout", config.dropout),
+    head=_head(config, stride, norm=head_norm, inits=inits, dtype=dtype),
+    decoder=_decoder(
+      config.decoder,
+      scores=num_classes if scored else None,
       norm=head_norm,
       dtype=dtype,
       **inits,
     ),
-    decoder=_decoder(config.decoder, norm=head_norm, dtype=dtype, **inits),
+    decoder_logits=scored,
+    auxiliary=heads.Auxiliary(
+      norm=head_norm,
+      num_classes=num_classes,
+      conv_init=row.conv_init,
+      logits_init=row.logits_init,
+      dtype=dtype,
+    )
+    if auxiliary
+    else None,
     num_classes=num_classes,
     mean=backbone_row.mean,
     std=backbone_row.std,
@@ -179,7 +199,61 @@ def _backbone_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
         f"model.{key} {value} is for {' and '.join(families)} backbones; "
         f"{config.backbone} needs {neutral}"
       )
-  return {k: v for k, (v, _, names) in options.items() if family in names}
+  taken = {k: v for k, (v, _, names) in options.items() if family in names}
+  if config.backbone == "mobilenet_v2":
+    taken["last_conv"] = config.head == "classifier"
+  return taken
+
+
+def _head(
+  config: ml_collections.ConfigDict,
+  output_stride: int,
+  *,
+  norm: layers.Norm,
+  inits: dict[str, Any],
+  dtype: Any,
+) -> nn.Module:
+  """Return the head, refusing what it has no use for."""
+  dropout = _fraction("model.dropout", config.dropout)
+  common: dict[str, Any] = dict(norm=norm, dropout=dropout, dtype=dtype)
+  if config.head != "aspp" and config.atrous_rates:
+    raise ValueError(
+      f"model.atrous_rates {tuple(config.atrous_rates)} are for the head "
+      f"'aspp'; {config.head!r} has no atrous branch, set them to ()"
+    )
+  if config.head == "classifier":
+    if _decoder_kind(config.decoder) != "none":
+      raise ValueError(
+        "model.head 'classifier' gives one answer for the whole image: set "
+        "model.decoder.kind to 'none'"
+      )
+    return heads.Classifier(**common)
+  common |= {
+    "channels": _positive("model.channels", config.channels),
+    "image_pooling": config.image_pooling,
+    "pool_window": _pool_window(config.image_pooling_crop, output_stride),
+    "pool_stride": _pair(
+      "model.image_pooling_stride", config.image_pooling_stride
+    ),
+  }
+  if config.head == "lraspp":
+    return lraspp.LRASPP(conv_init=inits["conv_init"], **common)
+  return heads.ASPP(
+    rates=_atrous_rates(config, output_stride),
+    separable=config.separable,
+    **common,
+    **inits,
+  )
+
+
+def _pool_window(
+  crop: Iterable[Any] | None, output_stride: int
+) -> tuple[int, int] | None:
+  """Return the size, in features, of a crop given in pixels."""
+  if crop is None:
+    return None
+  size = _pair("model.image_pooling_crop", crop)
+  return decoder_lib.scaled(size, output_stride)
 
 
 def _atrous_rates(
@@ -209,14 +283,27 @@ def _atrous_rates(
   return tuple(rates)
 
 
-def _decoder(
-  config: ml_collections.ConfigDict | None, **settings: Any
-) -> decoder_lib.Decoder | None:
-  """Return the decoder, or None for the configuration None or kind "none"."""
-  if config is None or config.kind == "none":
-    return None
+def _decoder_kind(config: ml_collections.ConfigDict | None) -> str:
+  """Return the decoder's kind; the configuration None means "none"."""
+  kind = "none" if config is None else config.kind
   kinds = ("none", *decoder_lib.KINDS)
-  layers.check_one_of("model.decoder.kind", config.kind, kinds)
+  layers.check_one_of("model.decoder.kind", kind, kinds)
+  return kind
+
+
+def _decoder(
+  config: ml_collections.ConfigDict | None,
+  *,
+  scores: int | None,
+  **settings: Any,
+) -> decoder_lib.Decoder | None:
+  """Return the decoder, or None for kind "none".
+
+  With `scores`, a number of classes, it is LR-ASPP's: of the configuration
+  only `features` and `output_stride` count.
+  """
+  if config is None or _decoder_kind(config) == "none":
+    return None
   layers.check_one_of("model.decoder.kernel", config.kernel, (1, 3))
   finest = config.output_stride
   layers.check_one_of("model.decoder.output_stride", finest, DECODER_STRIDES)
@@ -233,6 +320,8 @@ def _decoder(
     key: _positive(f"model.decoder.{key}", config[key])
     for key in ("low_level_channels", "convs", "channels")
   }
+  if scores is not None:
+    numbers |= {"convs": 1, "num_classes": scores}
   return decoder_lib.Decoder(
     kind=config.kind,
     kernel=config.kernel,
@@ -248,6 +337,14 @@ def _positive(name: str, value: int) -> int:
   if value < 1:
     raise ValueError(f"{name} {value} is not 1 or more")
   return value
+
+
+def _pair(name: str, value: Iterable[Any]) -> tuple[int, int]:
+  """Return (rows, columns), both 1 or more."""
+  pair = _tuple(name, value)
+  if len(pair) != 2 or min(pair) < 1:
+    raise ValueError(f"{name} {pair} is not two numbers of 1 or more")
+  return pair
 
 
 def _fraction(name: str, value: float) -> float:

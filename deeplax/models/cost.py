@@ -115,7 +115,11 @@ def field_of_view(model: nn.Module) -> int:
   largest rate counts; a resize to finer features reaches out to the next
   coarse one. Image pooling sees the whole image and is left out.
   """
-  convs = [c for c in trace(model, CENTRED)[1] if c.module.kernel > 1]
+  convs = [
+    c
+    for c in trace(model, CENTRED)[1]
+    if c.module.kernel > 1 and c.path[0] != "auxiliary"
+  ]
   if isinstance(getattr(model, "head", None), heads.ASPP):
     branches = [c for c in convs if c.path[0] == "head"]
     branches.sort(key=lambda c: c.module.rate)

@@ -40,6 +40,9 @@ class Decoder(nn.Module):
       of table 2, (8, 4) Conv3 then Conv2.
     output_stride: Of the result. Each stage before the last one works at its
       own feature's stride.
+    num_classes: If given, the sum is of class scores and the result are the
+      logits: each of its convolutions is 1x1 to that many channels, with a
+      bias and no norm (decoder_output_is_logits, as LR-ASPP has it).
     conv_init: How dense kernels are drawn.
     depthwise_init: How depthwise kernels are drawn.
     pointwise_init: How the 1x1 kernels of separable convolutions are drawn.
@@ -55,6 +58,7 @@ class Decoder(nn.Module):
   separable: bool = True
   features: tuple[int, ...] = (4,)
   output_stride: int = 4
+  num_classes: int | None = None
   conv_init: layers.Init = layers.Init("xavier_uniform")
   depthwise_init: layers.Init = layers.Init("truncated_normal", 0.33)
   pointwise_init: layers.Init = layers.Init("truncated_normal", 0.06)
@@ -97,6 +101,11 @@ class Decoder(nn.Module):
   def _conv(
     self, name: str, width: int, *, kernel: int, separable: bool = False
   ) -> nn.Module:
+    if self.num_classes is not None:
+      # In float32, as all logits are.
+      return layers.ConvNorm(
+        self.num_classes, use_bias=True, kernel_init=self.conv_init, name=name
+      )
     return heads.convolution(
       width,
       kernel=kernel,

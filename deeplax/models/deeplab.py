@@ -15,8 +15,11 @@ class DeepLab(nn.Module):
 
   Attributes:
     backbone: Normalised images -> {"high", "low4", ...}.
-    head: "high" -> features of the same size.
+    head: "high" -> features of the same size, or 1x1 to classify an image;
+      the logits of that are spread over the whole image.
     decoder: Refines the head's output; None for v3.
+    auxiliary: "middle" -> logits for a second loss; None without one.
+    decoder_logits: Whether the decoder gives the logits itself (LR-ASPP).
     num_classes: Background included.
     mean: Subtracted from raw RGB (0..255).
     std: Then divided by.
@@ -30,6 +33,8 @@ class DeepLab(nn.Module):
   num_classes: int
   mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
   std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+  decoder_logits: bool = False
+  auxiliary: nn.Module | None = None
   logits_init: layers.Init = layers.Init("truncated_normal", 0.01)
   dtype: DTypeLike = jnp.float32
 
@@ -40,18 +45,37 @@ class DeepLab(nn.Module):
     logits = self.coarse(images, train=train)
     return resize.resize_bilinear(logits, (images.shape[1], images.shape[2]))
 
-  @nn.compact
   def coarse(
     self, images: Num[Array | np.ndarray, "b h w 3"], *, train: bool
   ) -> Float[Array, "b H W k"]:
     """Return float32 logits at the decoder's (or head's) own stride."""
+    return self.coarse_and_auxiliary(images, train=train)[0]
+
+  def coarse_and_auxiliary(
+    self, images: Num[Array | np.ndarray, "b h w 3"], *, train: bool
+  ) -> tuple[Float[Array, "b H W k"], Float[Array, "b p q k"] | None]:
+    """Return float32 logits and the auxiliary head's, each at its stride."""
+    features = self._features(images, train=train)
+    logits = self._logits(images, features, train=train)
+    if self.auxiliary is None:
+      return logits, None
+    return logits, self.auxiliary(features["middle"], train=train)
+
+  def _features(self, images: Array | np.ndarray, *, train: bool) -> dict:
     x = jnp.asarray(images, jnp.float32)
     x = (x - _channels(self.mean)) / _channels(self.std)
-    features = self.backbone(x.astype(self.dtype), train=train)
+    return self.backbone(x.astype(self.dtype), train=train)
+
+  @nn.compact
+  def _logits(
+    self, images: Array | np.ndarray, features: dict, *, train: bool
+  ) -> Array:
     x = self.head(features["high"], train=train)
     if self.decoder is not None:
       size = (images.shape[1], images.shape[2])
       x = self.decoder(x, features, size, train=train)
+      if self.decoder_logits:
+        return x
     # In float32: argmax and the loss need the digits that bfloat16 drops.
     return layers.ConvNorm(
       features=self.num_classes,

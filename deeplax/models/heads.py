@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deeplax.models import layers
+from deeplax.ops import resize
 
 
 def convolution(
@@ -50,6 +51,88 @@ def convolution(
   )
 
 
+def average_pool(
+  x: Float[Array, "b h w c"],
+  window: tuple[int, int] | None,
+  stride: tuple[int, int] = (1, 1),
+) -> Float[Array, "b H W c"]:
+  """Return float32 means over windows of the map, cut to it; None: over all."""
+  size = x.shape[1], x.shape[2]
+  if window is None:
+    window = size
+  window = min(window[0], size[0]), min(window[1], size[1])
+  # In float32: thousands of bfloat16 summands lose the mean.
+  if window == size:
+    return x.mean((1, 2), dtype=jnp.float32, keepdims=True)
+  return nn.avg_pool(x.astype(jnp.float32), window, stride, "VALID")
+
+
+class Classifier(nn.Module):
+  """What an ImageNet network has before its last layer: means and dropout.
+
+  Attributes:
+    norm: For the name of the mapped axis.
+    dropout: Of the means, in training.
+    dtype: Compute dtype.
+  """
+
+  norm: layers.Norm
+  dropout: float = 0.0
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, high: Float[Array, "b h w c"], *, train: bool
+  ) -> Float[Array, "b 1 1 c"]:
+    x = average_pool(high, None).astype(self.dtype)
+    dropout = layers.Dropout(self.dropout, self.norm.axis_name, name="dropout")
+    return dropout(x, train=train)
+
+
+class Auxiliary(nn.Module):
+  """A second classifier on a middle feature (PSPNet, 1612.01105, 3.2).
+
+  It helps the backbone train and is left out afterwards. The layers are those
+  of torchvision's FCNHead.
+
+  Attributes:
+    norm: Of the 3x3 convolution, to a quarter of the feature's channels.
+    num_classes: Background included.
+    dropout: Before the logits, in training.
+    conv_init: How the 3x3 kernel is drawn.
+    logits_init: How the last kernel is drawn.
+    dtype: Compute dtype; logits are float32.
+  """
+
+  norm: layers.Norm
+  num_classes: int
+  dropout: float = 0.1
+  conv_init: layers.Init = layers.Init("xavier_uniform")
+  logits_init: layers.Init = layers.Init("truncated_normal", 0.01)
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, middle: Float[Array, "b h w c"], *, train: bool
+  ) -> Float[Array, "b h w k"]:
+    x = layers.ConvNorm(
+      max(middle.shape[-1] // 4, 1),
+      kernel=3,
+      norm=self.norm,
+      activation="relu",
+      kernel_init=self.conv_init,
+      dtype=self.dtype,
+      name="conv",
+    )(middle, train=train)
+    dropout = layers.Dropout(self.dropout, self.norm.axis_name, name="dropout")
+    return layers.ConvNorm(
+      self.num_classes,
+      use_bias=True,
+      kernel_init=self.logits_init,
+      name="logits",
+    )(dropout(x, train=train), train=train)
+
+
 class ASPP(nn.Module):
   """Parallel branches over one feature map, concatenated and projected.
 
@@ -62,6 +145,9 @@ class ASPP(nn.Module):
     rates: Atrous rates; () leaves the MobileNet zoo head (image pooling, 1x1).
     channels: Width of every branch and of the result.
     image_pooling: Whether there is a branch of global means.
+    pool_window: (height, width), in features, of what image pooling averages;
+      None: the whole map.
+    pool_stride: Of these windows.
     separable: Whether the atrous 3x3 convolutions are separable (v3+, 3.1).
     dropout: After the projection, in training.
     conv_init: How dense kernels are drawn.
@@ -74,6 +160,8 @@ class ASPP(nn.Module):
   rates: tuple[int, ...] = (6, 12, 18)
   channels: int = 256
   image_pooling: bool = True
+  pool_window: tuple[int, int] | None = None
+  pool_stride: tuple[int, int] = (1, 1)
   separable: bool = True
   dropout: float = 0.1
   conv_init: layers.Init = layers.Init("xavier_uniform")
@@ -113,17 +201,15 @@ class ASPP(nn.Module):
 
   def _image_level(self, high: jax.Array, *, train: bool) -> jax.Array:
     """Global mean, 1x1 convolution, spread back over the map (ParseNet)."""
+    mean = average_pool(high, self.pool_window, self.pool_stride)
     if train and self.norm.mode == "train":
       _, _, devices = self.norm.over()
-      if high.shape[0] * devices < 2:
+      if mean.shape[0] * mean.shape[1] * mean.shape[2] * devices < 2:
         raise ValueError(
           "image pooling sees one value per channel (batch 1, one pooled "
           "pixel): its batch norm would output 0 and learn nothing. Use "
           "train.batch_size >= 2 per norm group, "
           "model.batch_norm.mode='frozen' or model.image_pooling=False"
         )
-    # In float32: thousands of bfloat16 summands lose the mean.
-    mean = high.mean((1, 2), dtype=jnp.float32, keepdims=True)
     x = self._conv("image_pooling")(mean.astype(self.dtype), train=train)
-    # What an align-corners resize from 1x1 gives.
-    return jnp.broadcast_to(x, (*high.shape[:3], self.channels))
+    return resize.resize_bilinear(x, (high.shape[1], high.shape[2]))

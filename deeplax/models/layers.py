@@ -22,7 +22,24 @@ from deeplax.ops import padding as padding_ops
 
 Floats = Array | np.ndarray
 
-ACTIVATIONS = {None: lambda x: x, "relu": nn.relu, "relu6": nn.relu6}
+
+def hard_sigmoid(x: Float[Floats, "*n"]) -> Float[Array, "*n"]:
+  """A piecewise linear sigmoid, with slim's constant in place of 1/6."""
+  return nn.relu6(x + 3) * 0.16667
+
+
+def hard_swish(x: Float[Floats, "*n"]) -> Float[Array, "*n"]:
+  """A piecewise swish (MobileNetV3, arXiv:1905.02244, section 5.2)."""
+  return nn.relu6(x + 3) * x * (1 / 6)
+
+
+ACTIVATIONS = {
+  None: lambda x: x,
+  "relu": nn.relu,
+  "relu6": nn.relu6,
+  "hard_sigmoid": hard_sigmoid,
+  "hard_swish": hard_swish,
+}
 PADDINGS = ("same", "symmetric")
 NORM_MODES = ("train", "frozen")
 
@@ -182,7 +199,7 @@ class ConvNorm(nn.Module):
       as much before as after (slim conv2d_same), others as "same".
     depthwise: One filter per channel.
     norm: None for no normalisation.
-    activation: None, "relu" or "relu6".
+    activation: A key of ACTIVATIONS.
     use_bias: Add a bias when there is no norm.
     kernel_init: How the kernel is drawn.
     dtype: Compute dtype; parameters and statistics stay float32.

@@ -33,10 +33,12 @@ BLOCKS = (
   Block(6, 320, 1),
 )
 STEM_CHANNELS = 32
+LAST_CHANNELS = 1280
 # Blocks whose depthwise output is the low-level feature of a stride: the last
 # that runs at it (feature_extractor.py networks_to_feature_maps, where they
 # are layer_4 and layer_7).
 LOW_LEVEL = {"expanded_conv_2": "low4", "expanded_conv_5": "low8"}
+MIDDLE = "expanded_conv_12"  # the last unit before the last stride
 
 
 def name(index: int) -> str:
@@ -100,11 +102,13 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-  """MobileNetV2 without its last convolution and classifier.
+  """MobileNetV2 without its classifier.
 
   Attributes:
     depth_multiplier: Factor of every width.
     output_stride: 8, 16 or 32, from the same parameters.
+    last_conv: Whether the 1x1 convolution to 1280 channels follows, which
+      ImageNet networks have and DeepLab leaves out.
     norm: Of every convolution.
     kernel_init: How kernels are drawn.
     dtype: Compute dtype; parameters stay float32.
@@ -113,6 +117,7 @@ class MobileNetV2(nn.Module):
   norm: layers.Norm
   depth_multiplier: float = 1.0
   output_stride: int = 16
+  last_conv: bool = False
   kernel_init: layers.Init = layers.Init("truncated_normal", 0.09)
   dtype: DTypeLike = jnp.float32
 
@@ -120,13 +125,13 @@ class MobileNetV2(nn.Module):
   def __call__(
     self, x: Float[layers.Floats, "b h w 3"], *, train: bool
   ) -> dict[str, Array]:
-    """Return `low4`, `low8` and `high` of normalised images."""
+    """Return `low4`, `low8`, `middle` and `high` of normalised images."""
     settings: dict[str, Any] = dict(
       norm=self.norm, kernel_init=self.kernel_init, dtype=self.dtype
     )
     # feature_extractor.py _mobilenet_v2: widths are multiples of 8 unless a
-    # multiplier is given.
-    divisor = 8 if self.depth_multiplier == 1 else 1
+    # multiplier is given. ImageNet networks always have multiples of 8.
+    divisor = 8 if self.depth_multiplier == 1 or self.last_conv else 1
     stem, *rest = plan(self.output_stride)
     y = layers.ConvNorm(
       divisible(STEM_CHANNELS * self.depth_multiplier, divisor),
@@ -148,4 +153,13 @@ class MobileNetV2(nn.Module):
       )(y, train=train)
       if unit.name in LOW_LEVEL:
         features[LOW_LEVEL[unit.name]] = filtered
+      if unit.name == MIDDLE:
+        features["middle"] = y
+    if self.last_conv:
+      # slim finegrain_classification_mode: never narrower than at 1.
+      last = divisible(LAST_CHANNELS * max(self.depth_multiplier, 1), divisor)
+      conv = layers.ConvNorm(
+        last, activation="relu6", name="conv_1", **settings
+      )
+      y = conv(y, train=train)
     return features | {"high": y}

@@ -121,7 +121,7 @@ class ResNet(nn.Module):
   def __call__(
     self, x: Float[layers.Floats, "b h w 3"], *, train: bool
   ) -> dict[str, Array]:
-    """Return `low4`, `low8` and `high` of normalised images."""
+    """Return `low4`, `low8`, `middle` and `high` of normalised images."""
     layers.check_one_of("stem", self.stem, STEMS)
     settings: dict[str, Any] = dict(
       norm=self.norm, kernel_init=self.kernel_init, dtype=self.dtype
@@ -153,4 +153,6 @@ class ResNet(nn.Module):
       )(y, train=train)
       if unit.name in LOW_LEVEL:
         features[LOW_LEVEL[unit.name]] = residual
+      if unit.name.startswith("block3"):
+        features["middle"] = y
     return features | {"high": y}

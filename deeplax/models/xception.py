@@ -157,7 +157,7 @@ class Xception(nn.Module):
   def __call__(
     self, x: Float[layers.Floats, "b h w 3"], *, train: bool
   ) -> dict[str, Array]:
-    """Return `low4`, `low8` and `high` of normalised images."""
+    """Return `low4`, `low8`, `middle` and `high` of normalised images."""
     layers.check_multi_grid(self.multi_grid)
     settings: dict[str, Any] = dict(
       norm=self.norm, kernel_init=self.kernel_init, dtype=self.dtype
@@ -187,7 +187,9 @@ class Xception(nn.Module):
         **settings,
       )
       if unit.name == "middle_flow":
-        y = self._repeat(module, y, variant.middle, train=train)
+        y = features["middle"] = self._repeat(
+          module, y, variant.middle, train=train
+        )
         continue
       y, low = module(y, train=train)
       if unit.name in low_level:

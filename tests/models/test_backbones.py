@@ -204,7 +204,7 @@ def test_one_set_of_parameters_serves_every_output_stride(name):
       jax.random.key(0),
       image,
     )
-    assert set(out) == {"high", "low4", "low8"}
+    assert set(out) == {"high", "middle", "low4", "low8"}
     assert out["high"].shape[1:3] == (64 // stride, -(-97 // stride))
     assert out["low4"].shape[1:3] == (16, 25)
     assert out["low8"].shape[1:3] == (8, 13)

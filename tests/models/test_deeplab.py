@@ -1,6 +1,8 @@
 import functools
+from typing import Any
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -9,6 +11,7 @@ import pytest
 
 from configs import common
 from deeplax.models import build
+from deeplax.models import cost
 from deeplax.models import decoder
 from deeplax.models import deeplab
 from deeplax.models import heads
@@ -218,3 +221,60 @@ def test_mirrored_kernels_mirror_the_logits_of_an_odd_size():
   scale = np.abs(logits).max()
   np.testing.assert_allclose(flipped[:, :, ::-1], logits, atol=1e-4 * scale)
   assert np.abs(flipped - logits).max() > 1e-3 * scale
+
+
+AUXILIARY = (
+  ("resnet_v1_50_beta", 1024),
+  ("xception_41", 728),
+  ("mobilenet_v2", 96),
+)
+
+
+def with_auxiliary(backbone) -> list[Any]:
+  config = common.base().model
+  config.backbone = backbone
+  config.channels = config.decoder.channels = 8
+  return [
+    build.from_config(config, num_classes=3, auxiliary=auxiliary)
+    for auxiliary in (False, True)
+  ]
+
+
+@pytest.mark.parametrize(("backbone", "channels"), AUXILIARY)
+def test_the_auxiliary_head_sits_on_the_stage_before_the_last(
+  backbone, channels
+):
+  plain, extended = with_auxiliary(backbone)
+  paths = [
+    set(flax.traverse_util.flatten_dict(cost.trace(model, (33, 33))[0]))
+    for model in (plain, extended)
+  ]
+  assert {path[1] for path in paths[1] - paths[0]} == {"auxiliary"}
+  assert paths[0] < paths[1]
+  variables = cost.trace(extended, (33, 33))[0]
+  kernel = variables["params"]["auxiliary"]["conv"]["kernel"]
+  assert kernel.shape == (3, 3, channels, channels // 4)
+  # At output stride 16 it has the stride of the stage it follows.
+  logits, auxiliary = jax.eval_shape(
+    lambda v, x: extended.apply(
+      v, x, train=False, method="coarse_and_auxiliary"
+    ),
+    variables,
+    jax.ShapeDtypeStruct((1, 65, 65, 3), "uint8"),
+  )
+  assert logits.shape == (1, 17, 17, 3) and auxiliary.shape == (1, 5, 5, 3)
+
+
+def test_the_auxiliary_head_changes_no_prediction():
+  plain, extended = with_auxiliary("mobilenet_v2")
+  variables = build.initial_variables(extended, seed=0)
+  image = np.full((1, 33, 33, 3), 7, np.uint8)
+  np.testing.assert_array_equal(
+    *(
+      jax.jit(lambda v, x, m=model: m.apply(v, x, train=False))(
+        variables, image
+      )
+      for model in (plain, extended)
+    )
+  )
+  assert cost.field_of_view(plain) == cost.field_of_view(extended)

@@ -181,3 +181,32 @@ def test_dropout_of_an_example_does_not_depend_on_the_batch_around_it():
     trained(model, variables, x[:2]), whole[:2], rtol=1e-5, atol=1e-6
   )
   assert ((whole == 0) != (whole[::-1] == 0)).any()
+
+
+def test_the_auxiliary_head_is_3x3_norm_relu_1x1_with_bias():
+  x = features(channels=8)
+  model = heads.Auxiliary(norm=FROZEN, num_classes=3)
+  rng = np.random.default_rng(1)
+  variables = jax.tree.map(
+    lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32),
+    jax.eval_shape(lambda: start(model, x)),
+  )
+  conv, logits = (variables["params"][name] for name in ("conv", "logits"))
+  assert conv["kernel"].shape == (3, 3, 8, 2)
+  stats = variables["batch_stats"]["conv"]
+  padded = np.pad(np.asarray(x), ((0, 0), (1, 1), (1, 1), (0, 0)))
+  windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))
+  y = np.einsum("bhwcij,ijck->bhwk", windows, conv["kernel"])
+  y = y.reshape(-1, 2) - stats["mean"][None]
+  y = y / np.sqrt(stats["var"][None] + NORM.eps) * conv["scale"][None]
+  y = np.maximum(y + conv["offset"][None], 0)
+  y = y @ logits["kernel"][0, 0] + logits["bias"][None]
+  expected = y.reshape(2, 9, 9, 3)
+  plain = model.clone(dropout=0.0)
+  for found in (
+    evaluated(model, variables, x),
+    trained(plain, variables, x),
+  ):
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+  dropped = np.asarray(trained(model, variables, x))
+  assert np.abs(dropped - expected).max() > 0.1
