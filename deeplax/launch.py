@@ -166,12 +166,13 @@ def run(
 def train_on(
   config: ml_collections.ConfigDict,
   source: Any,
-  folder: epath.Path,
+  folder: epath.Path | None,
   say: Callable[..., None],
 ) -> tuple[Any, losses.Settings]:
   """Return the examples as they are trained on, and the loss.
 
-  Both may need the masks counted: all of them, once for a workdir.
+  Both may need the masks counted: all of them, once for the workdir `folder`,
+  or each time for None.
   """
   rule = config.train.class_weights
   by_count = rule in histogram.RULES
@@ -179,11 +180,14 @@ def train_on(
   if not by_count and rule != "none":
     weights = histogram.numbers(rule, source.spec.num_classes)
   if by_count or config.data.duplicate_classes:
+    cache = None
+    if folder and jax.process_index() == 0:
+      cache = folder / "histogram.json"
     counted = histogram.count(
       source,
       threads=config.data.threads,
       progress=say,
-      cache=folder / "histogram.json" if jax.process_index() == 0 else None,
+      cache=cache,
     )
     if by_count:
       weights = histogram.weights(counted, rule, progress=say)

@@ -113,8 +113,8 @@ def metric_writers() -> Any:
     InputError: One of them is missing.
   """
   try:
-    import tensorboard  # noqa: F401  # pyright: ignore
     from clu import metric_writers
+    import tensorboard  # noqa: F401  # pyright: ignore
   except ImportError as error:
     raise errors.InputError(
       f"log.tensorboard needs the package {error.name}: install the extra, "

@@ -51,6 +51,9 @@ class Settings(NamedTuple):
     return ", ".join(parts)
 
 
+PLAIN = Settings()
+
+
 class PixelSums(NamedTuple):
   """Sums over one device's pixels; ratios are made after they are added up.
 

@@ -70,9 +70,10 @@ def compile_step(
   """Return (compiled step, bytes that one device needs for it)."""
   batch, parts = config.train.batch_size, mesh.size * config.train.accumulate
   if batch % parts:
+    fits = batch // parts * parts or parts
     raise errors.InputError(
       f"train.batch_size {batch} does not divide over {mesh.size} devices"
-      f"{_times(config.train.accumulate)}; use {batch // parts * parts or parts}"
+      f"{_times(config.train.accumulate)}; use {fits}"
     )
   mapped = parallel.pmap(
     train.make_train_step(

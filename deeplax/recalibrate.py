@@ -63,9 +63,7 @@ def measured(
 
   count, sums, squares = 0, None, None
   for images in batches:
-    stats = jax.tree.map(
-      lambda x: np.asarray(x, np.float64), of_batch(images)
-    )
+    stats = jax.tree.map(lambda x: np.asarray(x, np.float64), of_batch(images))
     flat = flax.traverse_util.flatten_dict(stats)
     square = {p: v**2 for p, v in flat.items() if p[-1] == "mean"}
     if sums is None:

@@ -41,7 +41,7 @@ def make_train_step(
   model: nn.Module,
   tx: optax.GradientTransformation,
   *,
-  loss: losses.Settings = losses.Settings(),
+  loss: losses.Settings = losses.PLAIN,
   accumulate: int = 1,
   ema_decay: float = 0.0,
   axis_name: str | None = parallel.AXIS,

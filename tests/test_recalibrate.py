@@ -118,9 +118,7 @@ def test_the_command_writes_a_workdir_of_its_own(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, before, again)
   after, step = checkpoint.restore_variables(out)
   assert step == 4
-  jax.tree.map(
-    np.testing.assert_array_equal, before["params"], after["params"]
-  )
+  jax.tree.map(np.testing.assert_array_equal, before["params"], after["params"])
   old, new = before["batch_stats"], after["batch_stats"]
   assert recalibrate.moved(old, new)[-1][1] > 0
   scored = command("evaluate", f"--workdir={out}")
