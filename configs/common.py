@@ -18,9 +18,11 @@ def base() -> Any:
   c.seed = 0  # draws parameters, data order, augmentation and dropout
 
   c.data = ml_collections.ConfigDict()
-  c.data.name = "voc2012"  # or cityscapes, ade20k, camvid, shapes, folder
+  # voc2012 | cityscapes | ade20k | coco | camvid | shapes | folder
+  c.data.name = "voc2012"
   c.data.root = placeholder(str)  # the data set's folder; None: searched for
-  c.data.train_split = "train_aug"  # VOC 2012 + SBD: 10,582 images
+  # VOC 2012 + SBD: 10,582 images. Several splits: "train+val".
+  c.data.train_split = "train_aug"
   c.data.eval_split = "val"  # VOC 2012 val: 1,449 images
   c.data.crop_size = (513, 513)  # (height, width) of a training crop, pixels
   c.data.min_scale = 0.5  # random scale of the papers: 0.5 to 2.0 ...

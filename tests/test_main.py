@@ -245,7 +245,7 @@ def test_no_data_is_told_at_once(tmp_path):
     ([DEBUG, "train"], "unread arguments ['train']"),
     ([DEBUG, "--config.model.output_stride=12"], "12"),
     ([DEBUG, "--config.model.backbone=resnet"], "resnet"),
-    ([DEBUG, "--config.data.name=coco"], "coco"),
+    ([DEBUG, "--config.data.name=pets"], "pets"),
     ([DEBUG, "--config.data.crop_size=321"], "data.crop_size (321,)"),
     ([DEBUG, "--config.data.min_scale=0.0"], "min_scale"),
     ([DEBUG, "--config.eval.output_stride=12"], "12"),

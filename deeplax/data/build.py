@@ -2,9 +2,13 @@
 
 Looked up in data.root if it is given, else in $DEEPLAX_DATA, $TFDS_DATA_DIR and
 ~/tensorflow_datasets. Each may hold the published tree of a data set or
-<name>/<version> as TensorFlow Datasets prepares it.
+<name>/<version> as TensorFlow Datasets prepares it, which is taken first.
+A split may be several, "train+val".
+
+As a command, python -m deeplax.data.build, it prepares one (`builders`).
 """
 
+from functools import partial
 import os
 import pathlib
 from typing import Any
@@ -14,6 +18,7 @@ import grain
 from deeplax import errors
 from deeplax.data import files
 from deeplax.data import folder
+from deeplax.data import joined
 from deeplax.data import loader
 from deeplax.data import shapes
 from deeplax.data import sources
@@ -46,23 +51,42 @@ def source(data: Config, split: str) -> files.Source:
       split, images=images.get(split, 1), size=data.shapes_size
     )
   if data.name == FOLDER:
-    return folder.source(_folder_root(data), split)
-  tree = sources.TREES[data.name]
+    return joined.read(partial(_own, _folder_root(data)), split)
+  return joined.read(partial(_published, data), split)
+
+
+def _own(root: pathlib.Path, split: str) -> files.Decoded:
+  """Return a split of own data, prepared or not."""
+  if path := sources.newest(root):
+    return sources.Prepared(sources.prepared_spec(path), path, split)
+  return folder.source(root, split)
+
+
+def _published(data: Config, split: str) -> files.Decoded:
+  """Return a split of a published data set from the first place that has it."""
   for _, root in _places(data):
-    if root is None:
-      continue
-    if path := tree.find(root):
-      return tree.read(path, split)
-    if found := sources.prepared(root, spec_lib.SPECS[data.name], split):
+    if root and (found := _in(root, data.name, split)):
       return found
+  tree = sources.TREES[data.name]
   raise errors.InputError(_missing(data, tree.what, tree.get))
+
+
+def _in(root: pathlib.Path, name: str, split: str) -> files.Decoded | None:
+  """Return a split of a published data set if `root` holds that."""
+  if found := sources.prepared(root, spec_lib.SPECS[name], split):
+    return found
+  tree = sources.TREES[name]
+  path = tree.find(root)
+  return tree.read(path, split) if path and tree.read else None
 
 
 def spec(data: Config) -> spec_lib.Spec:
   """Return the classes of the data set that `config.data` names."""
   _check_name(data.name)
   if data.name == FOLDER:
-    return folder.spec(_folder_root(data))
+    root = _folder_root(data)
+    path = sources.newest(root)
+    return sources.prepared_spec(path) if path else folder.spec(root)
   return spec_lib.SPECS[data.name]
 
 
@@ -118,16 +142,18 @@ def at(root: pathlib.Path, split: str) -> files.Source:
   Raises:
     InputError: There is none.
   """
-  if (root / folder.CLASSES).is_file():
-    return folder.source(root, split)
-  for name, tree in sources.TREES.items():
-    if path := tree.find(root):
-      return tree.read(path, split)
-    if found := sources.prepared(root, spec_lib.SPECS[name], split):
+  return joined.read(partial(_at, root), split)
+
+
+def _at(root: pathlib.Path, split: str) -> files.Decoded:
+  if (root / folder.CLASSES).is_file() or sources.newest(root):
+    return _own(root, split)
+  for name in sources.TREES:
+    if found := _in(root, name, split):
       return found
   if (root / "images").is_dir():
     return folder.source(root, split)  # says that classes.json is missing
-  kinds = ", ".join(tree.what for tree in sources.TREES.values())
+  kinds = ", ".join(tree.what for tree in sources.TREES.values() if tree.what)
   raise errors.InputError(
     f"no data set in {root}: looked for {folder.CLASSES} beside images/ and "
     f"labels/, {kinds}, and <name>/<version> prepared by TFDS"
@@ -159,11 +185,12 @@ def _places(
 
 
 def _folder_root(data: Config) -> pathlib.Path:
-  """Return the root of own data: a place that has classes.json or images/."""
-  places = _places(data)
-  for _, root in places:
+  """Return the root of own data: classes.json or images/, or prepared."""
+  for _, root in _places(data):
     if root and (
-      (root / folder.CLASSES).exists() or (root / "images").is_dir()
+      (root / folder.CLASSES).exists()
+      or (root / "images").is_dir()
+      or sources.newest(root)
     ):
       return root
   what = f"a folder with {folder.CLASSES}, images/ and labels/"
@@ -174,10 +201,10 @@ def _folder_root(data: Config) -> pathlib.Path:
 
 def _missing(data: Config, what: str, get: tuple[str, ...]) -> str:
   """Say where a data set was looked for and how to get it."""
-  lines = [f"no {data.name} data. Looked for {what}"]
+  kinds = [what] if what else []
   if data.name != FOLDER:
-    lines[0] += f", or {data.name}/<version> prepared by TFDS,"
-  lines[0] += " in"
+    kinds.append(f"{data.name}/<version> prepared by TFDS")
+  lines = [f"no {data.name} data. Looked for {', or '.join(kinds)}, in"]
   for name, root in _places(data):
     if root is None:
       lines.append(f"  {name} (not set)")
@@ -190,6 +217,17 @@ def _missing(data: Config, what: str, get: tuple[str, ...]) -> str:
   if data.name != FOLDER:
     lines.append(
       f"Then {_ROOT}=DIR, or export DEEPLAX_DATA=DIR, DIR being the folder "
-      f"that holds {what}."
+      f"that holds {what or data.name}."
     )
   return "\n".join([*lines, _HELP])
+
+
+def main() -> None:
+  # Building needs nothing of what reading needs, and the other way round.
+  from deeplax.data.builders import command
+
+  command.main()
+
+
+if __name__ == "__main__":
+  main()

@@ -1,11 +1,12 @@
 """The published data sets, read from the trees they are distributed as.
 
 Each reader takes the tree's root and a split. `prepared` reads a data set
-that TensorFlow Datasets has written as array_record, without TensorFlow.
+that `deeplax.data.builders` has written as array_record, without TensorFlow.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
+import json
 import pathlib
 import re
 
@@ -19,13 +20,14 @@ from deeplax.data import spec as spec_lib
 # The archives' own names for the list of the 10,582 train_aug images.
 AUG_LISTS = ("train_aug.txt", "trainaug.txt")
 AUG_LABELS = "SegmentationClassAug"
+BUILD = "python -m deeplax.data.build"
 SBD = (
-  "SBD (10,582 images instead of 1,464): from https://www2.eecs.berkeley.edu/"
-  "Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz write "
-  "each dataset/cls/*.mat (GTcls.Segmentation) as an index PNG to "
-  f"VOCdevkit/VOC2012/{AUG_LABELS}/ID.png, copy SegmentationClass/*.png over "
-  "them, and list the ids that are not in val.txt in "
-  f"VOCdevkit/VOC2012/ImageSets/Segmentation/{AUG_LISTS[0]}"
+  "SBD (10,582 images instead of 1,464): unpack "
+  "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/"
+  "semantic_contours/benchmark.tgz and run "
+  f"{BUILD} voc2012 --source=VOCDEVKIT --sbd=BENCHMARK_RELEASE, each the "
+  "folder of that name; or put a ready folder of index PNGs at "
+  f"VOCdevkit/VOC2012/{AUG_LABELS}"
 )
 
 # cityscapesScripts, helpers/labels.py: ids of the masks -> trainIds.
@@ -41,49 +43,94 @@ _CITYSCAPES_IDS = dict(
 def voc(root: pathlib.Path, split: str) -> files.Files:
   """Read VOCdevkit/VOC2012: `split` is one of its lists, or train_aug.
 
+  Where VOC has a mask of its own, train_aug takes that and not SBD's: it is
+  finer, and has the ignored border.
+
   Raises:
     InputError: The list, or a file that it names, is missing.
   """
-  lists = root / "ImageSets" / "Segmentation"
-  names, labels = [f"{split}.txt"], "SegmentationClass"
   if split == "train_aug":
-    names, labels = list(AUG_LISTS), AUG_LABELS
-  found = next((lists / n for n in names if (lists / n).is_file()), None)
-  if split == "train_aug" and not (found and (root / labels).is_dir()):
-    lacking = root / labels if found else lists / names[0]
-    raise errors.InputError(
-      f"VOC 2012 is in {root}, but train_aug is not: no {lacking}. Either add "
-      f"{SBD}; or train on fewer images (1,464, expect a lower mIoU): "
-      "--config.data.train_split=train"
-    )
-  if not found:
-    have = sorted(p.stem for p in lists.glob("*.txt"))
-    raise errors.InputError(
-      f"no split {split!r} in {lists}: it has {have}. Name one of these"
-    )
-  # Some lists of train_aug have "/JPEGImages/ID.jpg /...ID.png" per line.
-  ids = [
-    pathlib.PurePosixPath(line.split()[0]).stem
-    for line in found.read_text().splitlines()
-    if line.strip()
-  ]
-  pairs = [
-    files.Pair(i, root / "JPEGImages" / f"{i}.jpg", root / labels / f"{i}.png")
-    for i in ids
-  ]
-  _refuse_missing(pairs, found)
+    pairs, listed = _train_aug(root)
+  else:
+    listed = root / "ImageSets" / "Segmentation" / f"{split}.txt"
+    pairs = [voc_pair(root, i) for i in voc_ids(listed)]
+  refuse_missing(pairs, listed)
   table = files.plain_table(spec_lib.VOC2012.num_classes)
   return files.Files(spec_lib.VOC2012, split, table, pairs)
 
 
-def _refuse_missing(pairs: list[files.Pair], listed: pathlib.Path) -> None:
-  """Check the files of a list by two directory listings."""
-  if not pairs:
+def voc_ids(listed: pathlib.Path) -> list[str]:
+  """Return the ids of one of VOC's lists.
+
+  Raises:
+    InputError: There is no such list, or nothing in it.
+  """
+  if not listed.is_file():
+    have = sorted(p.stem for p in listed.parent.glob("*.txt"))
+    raise errors.InputError(
+      f"no split {listed.stem!r} in {listed.parent}: it has {have}. Name one "
+      "of these"
+    )
+  # Some lists of train_aug have "/JPEGImages/ID.jpg /...ID.png" per line.
+  ids = [
+    pathlib.PurePosixPath(line.split()[0]).stem
+    for line in listed.read_text().splitlines()
+    if line.strip()
+  ]
+  if not ids:
     raise errors.InputError(f"{listed} is empty: it must name one id per line")
+  return ids
+
+
+def voc_pair(root: pathlib.Path, name: str) -> files.Pair:
+  """Return the files of a VOC image and of VOC's own mask."""
+  return files.Pair(
+    name,
+    root / "JPEGImages" / f"{name}.jpg",
+    root / "SegmentationClass" / f"{name}.png",
+  )
+
+
+def _train_aug(root: pathlib.Path) -> tuple[list[files.Pair], pathlib.Path]:
+  """Return the pairs of train_aug, and what lists them.
+
+  The masks are often handed on without a list; it is all of them but val.
+  """
+  lists, folder = root / "ImageSets" / "Segmentation", root / AUG_LABELS
+  if not folder.is_dir():
+    raise errors.InputError(
+      f"VOC 2012 is in {root}, but train_aug is not: no {folder}. Either add "
+      f"{SBD}; or train on fewer images (1,464, expect a lower mIoU): "
+      "--config.data.train_split=train"
+    )
+  listed = next((lists / n for n in AUG_LISTS if (lists / n).is_file()), folder)
+  if listed == folder:
+    val = set(voc_ids(lists / "val.txt"))
+    ids = sorted({p.stem for p in folder.glob("*.png")} - val)
+  else:
+    ids = voc_ids(listed)
+  pairs = [voc_pair(root, i) for i in ids]
+  own = names_in(root / "SegmentationClass")
+  return [
+    p if p.label.name in own else p._replace(label=folder / p.label.name)
+    for p in pairs
+  ], listed
+
+
+def names_in(folder: pathlib.Path) -> set[str]:
+  """Return the names of what lies in a folder; none if it is not there."""
+  return {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+
+
+def refuse_missing(pairs: Sequence[files.Pair], listed: pathlib.Path) -> None:
+  """Check the files of a list by a listing of each folder.
+
+  Raises:
+    InputError: Some are not there: the first, and how many.
+  """
   for paths in ([p.image for p in pairs], [p.label for p in pairs]):
-    parent = paths[0].parent
-    there = {p.name for p in parent.iterdir()} if parent.is_dir() else set()
-    lost = [p for p in paths if p.name not in there]
+    there = {folder: names_in(folder) for folder in {p.parent for p in paths}}
+    lost = [p for p in paths if p.name not in there[p.parent]]
     if lost:
       raise errors.InputError(
         f"{lost[0]} is missing, named in {listed} ({len(lost)} of "
@@ -93,14 +140,18 @@ def _refuse_missing(pairs: list[files.Pair], listed: pathlib.Path) -> None:
 
 
 def cityscapes(root: pathlib.Path, split: str) -> files.Files:
-  """Read leftImg8bit and gtFine: labelTrainIds where made, else labelIds."""
+  """Read leftImg8bit and gtFine: labelTrainIds where made, else labelIds.
+
+  train_extra has coarse annotations only, in gtCoarse.
+  """
   images = sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
   if not images:
     raise _no_split(root / "leftImg8bit", split, "*/*_leftImg8bit.png")
+  truth = "gtCoarse" if split == "train_extra" else "gtFine"
 
   def label(image: pathlib.Path, kind: str) -> pathlib.Path:
-    name = image.name.replace("_leftImg8bit.png", f"_gtFine_{kind}.png")
-    return root / "gtFine" / split / image.parent.name / name
+    name = image.name.replace("_leftImg8bit.png", f"_{truth}_{kind}.png")
+    return root / truth / split / image.parent.name / name
 
   kind = "labelTrainIds"
   table = files.plain_table(spec_lib.CITYSCAPES.num_classes)
@@ -167,7 +218,7 @@ def _refuse_single(pairs: list[files.Pair]) -> None:
 
 
 class Prepared(files.Decoded):
-  """A split that TensorFlow Datasets has prepared as array_record.
+  """A split that was prepared as array_record (`builders.prepare`).
 
   Its features are image and label (encoded pictures) and name; labels hold
   what deeplax's labels hold, 0 to k-1 and 255.
@@ -221,19 +272,50 @@ class Prepared(files.Decoded):
     )
 
 
-def prepared(
-  root: pathlib.Path, spec: spec_lib.Spec, split: str
-) -> Prepared | None:
-  """Return `split` of the newest root/<name>/<version>, or None."""
+def newest(root: pathlib.Path) -> pathlib.Path | None:
+  """Return the newest prepared version in `root`, or `root` if it is one."""
+  if (root / "dataset_info.json").is_file():
+    return root
   versions = [
     path.parent
-    for path in (root / spec.name).glob("*/dataset_info.json")
+    for path in root.glob("*/dataset_info.json")
     if re.fullmatch(r"\d+\.\d+\.\d+", path.parent.name)
   ]
   if not versions:
     return None
-  newest = max(versions, key=lambda p: [int(n) for n in p.name.split(".")])
-  return Prepared(spec, newest, split)
+  return max(versions, key=lambda p: [int(n) for n in p.name.split(".")])
+
+
+def prepared(
+  root: pathlib.Path, spec: spec_lib.Spec, split: str
+) -> Prepared | None:
+  """Return `split` of the newest root/<name>/<version>, or None.
+
+  `root` may also be <name>, or <name>/<version>, itself.
+  """
+  path = newest(root / spec.name)
+  if path is None and (path := newest(root)):
+    info = json.loads((path / "dataset_info.json").read_text())
+    if info.get("name") != spec.name:
+      return None
+  return Prepared(spec, path, split) if path else None
+
+
+def prepared_spec(path: pathlib.Path) -> spec_lib.Spec:
+  """Return the classes that were stored with a prepared data set.
+
+  Raises:
+    InputError: It has none: another program has written it.
+  """
+  try:
+    return spec_lib.Spec.from_json(
+      json.loads((path / "metadata.json").read_text())
+    )
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise errors.InputError(
+      f"{path} names no classes (metadata.json): it was not written by "
+      f"{BUILD}. Build it again from its images with that"
+    ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,14 +325,14 @@ class Tree:
   Attributes:
     places: Where its root may lie below a given folder.
     markers: Files or folders, any of which tells the root.
-    read: (root, split) -> source.
+    read: (root, split) -> source; None: it is read as prepared only.
     what: Its name in messages.
     get: How to get it.
   """
 
   places: tuple[str, ...]
   markers: tuple[str, ...]
-  read: Callable[[pathlib.Path, str], files.Files]
+  read: Callable[[pathlib.Path, str], files.Files] | None
   what: str
   get: tuple[str, ...]
 
@@ -268,8 +350,10 @@ TREES = {
     read=voc,
     what="a VOCdevkit",
     get=(
-      "VOC 2012 (2 GB): unpack http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
-      "VOCtrainval_11-May-2012.tar, which makes VOCdevkit/VOC2012",
+      f"VOC 2012 and SBD: {BUILD} voc2012 --download fetches both (3.4 GB) "
+      "and prepares them in ~/tensorflow_datasets, or in --out=DIR",
+      "or by hand, VOC 2012: unpack http://host.robots.ox.ac.uk/pascal/VOC/"
+      "voc2012/VOCtrainval_11-May-2012.tar, which makes VOCdevkit/VOC2012",
       SBD,
     ),
   ),
@@ -281,6 +365,19 @@ TREES = {
     get=(
       "Cityscapes: register at https://www.cityscapes-dataset.com, unpack "
       "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip",
+      f"for one file per 256 MB instead of 7,000: {BUILD} cityscapes "
+      "--source=DIR, DIR holding that, or the two zips as they are",
+    ),
+  ),
+  "coco": Tree(
+    places=(),
+    markers=(),
+    read=None,
+    what="",
+    get=(
+      f"COCO with VOC's classes: {BUILD} coco --download fetches its 2017 "
+      "images (20 GB) and prepares those that have them; with --source=DIR, "
+      "from train2017/, val2017/ and annotations/ in DIR",
     ),
   ),
   "ade20k": Tree(
@@ -289,7 +386,9 @@ TREES = {
     read=ade20k,
     what="ADEChallengeData2016/",
     get=(
-      "ADE20K (1 GB): unpack http://data.csail.mit.edu/places/ADEchallenge/"
+      f"ADE20K: {BUILD} ade20k --download fetches it (1 GB) and prepares it "
+      "in ~/tensorflow_datasets, or in --out=DIR",
+      "or by hand: unpack http://data.csail.mit.edu/places/ADEchallenge/"
       "ADEChallengeData2016.zip",
     ),
   ),

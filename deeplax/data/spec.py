@@ -107,6 +107,9 @@ VOC2012 = Spec(
   ),
 )
 
+# COCO with VOC's classes, to train on before VOC (v3, 4.1).
+COCO = dataclasses.replace(VOC2012, name="coco", splits=())
+
 # The 19 trainIds of cityscapesScripts, helpers/labels.py.
 CITYSCAPES = Spec(
   name="cityscapes",
@@ -117,7 +120,13 @@ CITYSCAPES = Spec(
   palette=_colors("""
     804080 f423e8 464646 66669c be9999 999999 faaa1e dcdc00 6b8e23 98fb98
     4682b4 dc143c ff0000 00008e 000046 003c64 005064 0000e6 770b20"""),
-  splits=(("train", 2975), ("val", 500), ("test", 1525)),
+  # The papers count 20,000 coarse annotations; the archive has 19,998.
+  splits=(
+    ("train", 2975),
+    ("val", 500),
+    ("test", 1525),
+    ("train_extra", 19998),
+  ),
 )
 
 # objectInfo150.csv and color150.mat, first word of each name; the first of its
@@ -183,4 +192,4 @@ SHAPES = Spec(
   palette=color_map(8),
 )
 
-SPECS = {s.name: s for s in (VOC2012, CITYSCAPES, ADE20K, CAMVID, SHAPES)}
+SPECS = {s.name: s for s in (VOC2012, COCO, CITYSCAPES, ADE20K, CAMVID, SHAPES)}

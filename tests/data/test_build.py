@@ -91,10 +91,10 @@ def test_every_data_set_says_how_to_get_it(places, name):
 
 def test_unknown_data_set_lists_the_known_ones():
   data = common.base().data
-  data.name = "coco"
-  with pytest.raises(errors.InputError, match=r"'coco' not in \['ade20k', "):
+  data.name = "pets"
+  with pytest.raises(errors.InputError, match=r"'pets' not in \['ade20k', "):
     build.source(data, "train")
-  with pytest.raises(errors.InputError, match="'coco'"):
+  with pytest.raises(errors.InputError, match="'pets'"):
     build.spec(data)
 
 

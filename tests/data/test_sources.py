@@ -11,77 +11,68 @@ from deeplax.data import spec
 from tests import shared
 from tests.data import trees
 
-COLORS = spec.color_map(256)
-
-
-def voc(root: pathlib.Path, *, aug: str | None = None) -> pathlib.Path:
-  """Write a VOCdevkit/VOC2012 of four images, with the list `aug` of SBD."""
-  root = root / "VOCdevkit" / "VOC2012"
-  lists = root / "ImageSets" / "Segmentation"
-  lists.mkdir(parents=True)
-  (lists / "train.txt").write_text("2007_000032\n2007_000039\n")
-  (lists / "val.txt").write_text("2007_000033\n")
-  for name in ("2007_000032", "2007_000039", "2007_000033", "2008_000007"):
-    trees.image(root / "JPEGImages" / f"{name}.jpg")
-    labels = trees.labels(0, 1, 15, 20, 255)
-    trees.mask(root / "SegmentationClass" / f"{name}.png", labels, COLORS)
-  if aug:
-    (lists / aug).write_text("2007_000032\n2008_000007\n")
-    for name in ("2007_000032", "2008_000007"):
-      labels = trees.labels(0, 7)
-      trees.mask(root / "SegmentationClassAug" / f"{name}.png", labels)
-  return root
-
 
 def test_voc_palette_masks_are_read_as_indices(tmp_path):
-  source = sources.voc(voc(tmp_path), "train")
+  source = sources.voc(trees.voc(tmp_path), "train")
   assert len(source) == 2
   example = source[1]
   assert example["name"] == "2007_000039"
   np.testing.assert_array_equal(
-    example["label"], trees.labels(0, 1, 15, 20, 255)
+    example["label"], trees.labels(0, 2, 15, 20, 255, size=(21, 30))
   )
 
 
 @pytest.mark.parametrize("name", sources.AUG_LISTS)
-def test_train_aug_reads_the_masks_of_sbd(tmp_path, name):
-  source = sources.voc(voc(tmp_path, aug=name), "train_aug")
+def test_train_aug_takes_sbd_s_masks_where_voc_has_none(tmp_path, name):
+  source = sources.voc(trees.voc(tmp_path, aug=name), "train_aug")
   assert [source[i]["name"] for i in range(2)] == ["2007_000032", "2008_000007"]
-  np.testing.assert_array_equal(source[0]["label"], trees.labels(0, 7))
+  own = trees.labels(0, 1, 15, 20, 255)
+  np.testing.assert_array_equal(source[0]["label"], own)
+  extra = trees.labels(0, 7, size=(23, 30))
+  np.testing.assert_array_equal(source[1]["label"], extra)
+
+
+def test_train_aug_without_a_list_is_all_masks_but_val(tmp_path):
+  root = trees.voc(tmp_path, aug="train_aug.txt")
+  (root / "ImageSets/Segmentation/train_aug.txt").unlink()
+  folder = root / "SegmentationClassAug"
+  trees.mask(folder / "2007_000033.png", trees.labels(0, size=(22, 30)))
+  source = sources.voc(root, "train_aug")
+  assert [source.name(i) for i in range(len(source))] == [
+    "2007_000032",
+    "2008_000007",
+  ]
 
 
 def test_train_aug_list_may_name_both_files_per_line(tmp_path):
-  root = voc(tmp_path, aug="train_aug.txt")
+  root = trees.voc(tmp_path, aug="train_aug.txt")
   (root / "ImageSets/Segmentation/train_aug.txt").write_text(
     "/JPEGImages/2008_000007.jpg /SegmentationClassAug/2008_000007.png\n"
   )
   assert sources.voc(root, "train_aug")[0]["name"] == "2008_000007"
 
 
-@pytest.mark.parametrize("lacking", ["list", "masks"])
-def test_train_aug_without_sbd_offers_both_ways_out(tmp_path, lacking):
-  root = voc(tmp_path, aug=None if lacking == "list" else "trainaug.txt")
-  if lacking == "masks":
-    for path in (root / "SegmentationClassAug").iterdir():
-      path.unlink()
-    (root / "SegmentationClassAug").rmdir()
+def test_train_aug_without_sbd_offers_the_ways_out(tmp_path):
   with pytest.raises(errors.InputError) as error:
-    sources.voc(root, "train_aug")
+    sources.voc(trees.voc(tmp_path), "train_aug")
   text = str(error.value)
   assert "benchmark.tgz" in text and "SegmentationClassAug" in text
+  assert "deeplax.data.build voc2012" in text and "--sbd=" in text
   assert "--config.data.train_split=train" in text and "1,464" in text
 
 
 def test_unknown_voc_split_lists_the_existing_ones(tmp_path):
-  with pytest.raises(errors.InputError, match=r"'test'.*\['train', 'val'\]"):
-    sources.voc(voc(tmp_path), "test")
+  with pytest.raises(
+    errors.InputError, match=r"'test'.*\['train', 'trainval', 'val'\]"
+  ):
+    sources.voc(trees.voc(tmp_path), "test")
 
 
 @pytest.mark.parametrize(
   "lost", ["JPEGImages/2007_000039.jpg", "SegmentationClass/2007_000039.png"]
 )
 def test_file_missing_from_voc_is_named(tmp_path, lost):
-  root = voc(tmp_path)
+  root = trees.voc(tmp_path)
   (root / lost).unlink()
   with pytest.raises(errors.InputError) as error:
     sources.voc(root, "train")
@@ -113,6 +104,14 @@ def test_cityscapes_labels_are_train_ids(tmp_path, kind):
   np.testing.assert_array_equal(source[0]["label"], train_ids)
   with pytest.raises(errors.InputError, match=r"has \['train'\]"):
     sources.cityscapes(tmp_path, "val")
+
+
+def test_train_extra_is_read_from_the_coarse_annotations(tmp_path):
+  trees.cityscapes(tmp_path, splits=("train", "train_extra"))
+  source = sources.cityscapes(tmp_path, "train_extra")
+  assert "gtCoarse" in str(source.pairs[0].label)
+  expected = trees.labels(0, 1, 18, 255, 255, size=(8, 16))
+  np.testing.assert_array_equal(source[0]["label"], expected)
 
 
 def test_every_cityscapes_id_is_mapped_as_published(tmp_path):
@@ -189,7 +188,7 @@ class Voc2012(tfds.core.GeneratorBasedBuilder):
 def prepared(tmp_path_factory):
   """A folder that holds voc2012/1.0.0, and the tree it was made from."""
   root = tmp_path_factory.mktemp("prepared")
-  Voc2012.tree = voc(root)
+  Voc2012.tree = trees.voc(root)
   builder = Voc2012(data_dir=root, file_format="array_record")
   builder.download_and_prepare()
   return root, Voc2012.tree

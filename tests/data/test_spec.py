@@ -19,7 +19,12 @@ def test_class_counts_and_splits_are_the_published_ones():
     "val": 1449,
     "trainval": 2913,
   }
-  assert splits["cityscapes"] == {"train": 2975, "val": 500, "test": 1525}
+  assert splits["cityscapes"] == {
+    "train": 2975,
+    "val": 500,
+    "test": 1525,
+    "train_extra": 19998,
+  }
   assert splits["ade20k"] == {"train": 20210, "val": 2000}
   assert splits["camvid"] == {"train": 367, "val": 101, "test": 233}
 
@@ -33,6 +38,10 @@ def test_names_and_colours_are_the_published_ones():
     assert [list(color) for color in found.palette] == expected["palette"]
     names = [n.replace("screen door", "screen") for n in found.class_names]
     assert names == expected["names"]
+
+
+def test_coco_has_the_classes_of_voc():
+  assert spec.COCO.class_names == spec.VOC2012.class_names
 
 
 def test_colour_map_is_the_one_of_voc():
