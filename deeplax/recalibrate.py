@@ -61,22 +61,21 @@ def measured(
       rngs={"dropout": jax.random.key(0)},
     )[1]["batch_stats"]
 
-  count, sums, squares = 0, None, None
+  # Of each array: the sum over batches; of each mean also that of its square.
+  count, sums, squares = 0, {}, {}
   for images in batches:
-    stats = jax.tree.map(lambda x: np.asarray(x, np.float64), of_batch(images))
-    flat = flax.traverse_util.flatten_dict(stats)
-    square = {p: v**2 for p, v in flat.items() if p[-1] == "mean"}
-    if sums is None:
-      sums, squares = flat, square
-    else:
-      sums = {p: v + flat[p] for p, v in sums.items()}
-      squares = {p: v + square[p] for p, v in squares.items()}
     count += 1
-  if sums is None:
+    flat: Any = flax.traverse_util.flatten_dict(of_batch(images))
+    for path, leaf in flat.items():
+      value = np.asarray(leaf, np.float64)
+      sums[path] = sums.get(path, 0.0) + value
+      if path[-1] == "mean":
+        squares[path] = squares.get(path, 0.0) + value**2
+  if not count:
     raise ValueError("no batch to measure the statistics on")
-  means = {p: v / count for p, v in sums.items()}
-  for path in squares:
-    between = squares[path] / count - means[path] ** 2
+  means = {path: value / count for path, value in sums.items()}
+  for path, square in squares.items():
+    between = square / count - means[path] ** 2
     means[(*path[:-1], "var")] += np.maximum(between, 0)
   return flax.traverse_util.unflatten_dict(
     {p: v.astype(np.float32) for p, v in means.items()}

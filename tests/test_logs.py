@@ -45,8 +45,8 @@ def test_sheets_of_steps_that_will_run_again_are_dropped(tmp_path):
 
 def scalars(folder):
   """Return {name: [(step, value), ...]} of all event files."""
-  from tensorboard.backend.event_processing import event_accumulator
-  from tensorboard.util import tensor_util
+  from tensorboard.backend.event_processing import event_accumulator  # pyright: ignore
+  from tensorboard.util import tensor_util  # pyright: ignore
 
   events = event_accumulator.EventAccumulator(
     str(folder), size_guidance={"tensors": 0}

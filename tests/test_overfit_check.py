@@ -1,6 +1,7 @@
 """A few images are learnt by heart, or the reason why not is named."""
 
 import json
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -22,7 +23,7 @@ def scores(predicted=TRUTH):
 
 
 def seen(**changes):
-  fields = dict(
+  fields: dict[str, Any] = dict(
     losses=[1.0] * 5 + [0.1] * 5,
     base_lr=0.05,
     evaluated=scores(),

@@ -1,5 +1,7 @@
 """The step and its loop, without a data set."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -110,7 +112,7 @@ def tiny_run(*, steps=3, ema_decay=0.0, accumulate=1, **settings):
   """Return the states after each step on batches with uneven ignored parts."""
   model = Tiny()
   images = np.zeros((1, 4, 4, 3), np.uint8)
-  variables = model.init(
+  variables: Any = model.init(
     jax.random.key(0), images, train=False, method="coarse_and_auxiliary"
   )
   tx = optim.build(lambda step: 0.5, momentum=0.9, weight_decay=1e-3)
