@@ -1,51 +1,23 @@
 """The reference's outputs and the variables that made them.
 
 The weights follow from each variable's name by the rule that lies beside the
-outputs; here those names are mapped to deeplax's paths.
+outputs; `pretrained` knows deeplax's paths for these names.
 """
 
 import importlib.util
 import json
-import re
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import flax.traverse_util
 import jax
 import ml_collections
 import numpy as np
 
 from configs import common
+from deeplax import pretrained
+from deeplax.pretrained import rules
+from deeplax.pretrained import tf_deeplab
 from tests import shared
-
-# First match per line; applied in order to the reference's variable names.
-RENAMES = (
-  (r"^(xception_\d+|resnet_v1_\d+|MobilenetV2)/", "backbone/"),
-  # Backbones.
-  (r"^backbone/Conv/", "backbone/conv/"),
-  (r"(entry|exit)_flow/block(\d)/unit_1/xception_module/", r"\1_flow_block\2/"),
-  (r"middle_flow/block1/unit_(\d+)/xception_module/", r"middle_flow/#\1/"),
-  (r"entry_flow/conv", "entry_flow_conv"),
-  (r"(separable_conv\d)_(depthwise|pointwise)/", r"\1/\2/"),
-  (r"(block\d)/(unit)_(\d+)/bottleneck_v1/", r"\1_\2\3/"),
-  # Head, decoder, logits.
-  (r"^(image_pooling|aspp\d)/", r"head/\1/"),
-  (r"^(aspp\d)_(depthwise|pointwise)/", r"head/\1/\2/"),
-  (r"^concat_projection/", "head/projection/"),
-  (r"^decoder/decoder_(conv\d)_(depthwise|pointwise)/", r"decoder/\1/\2/"),
-  # slim.repeat numbers the plain convolutions from 1.
-  (r"^decoder/decoder_conv0/decoder_conv0_1/", "decoder/conv0/"),
-  (r"^decoder/decoder_conv0/decoder_conv0_2/", "decoder/conv1/"),
-  (r"^logits/semantic/", "logits/"),
-  # Leaves.
-  (r"/depthwise_weights$", "/depthwise_kernel"),
-  (r"/weights$", "/kernel"),
-  (r"/biases$", "/bias"),
-  (r"/BatchNorm/gamma$", "/scale"),
-  (r"/BatchNorm/beta$", "/offset"),
-  (r"/BatchNorm/moving_mean$", "/mean"),
-  (r"/BatchNorm/moving_variance$", "/var"),
-)
 
 
 class Golden(NamedTuple):
@@ -97,16 +69,6 @@ def config(manifest: dict[str, Any]) -> ml_collections.ConfigDict:
   return c
 
 
-def place(name: str) -> tuple[tuple[str, ...], int | None]:
-  """Return the path of a reference variable and its place in a stack."""
-  for pattern, new in RENAMES:
-    name = re.sub(pattern, new, name)
-  path = name.split("/")
-  index = next((part for part in path if part.startswith("#")), None)
-  path = tuple(part for part in path if part != index)
-  return path, None if index is None else int(index[1:]) - 1
-
-
 def shapes(model: nn.Module) -> dict[str, Any]:
   """Return the model's variables as shapes, computing nothing."""
   image = jax.ShapeDtypeStruct((1, 65, 65, 3), np.float32)
@@ -121,30 +83,19 @@ def variables(model: nn.Module, golden: Golden) -> dict[str, Any]:
   Every variable of the model is filled once and every one of the reference is
   used; anything else fails here.
   """
-  found = {}
-  for name, shape, trainable in golden.manifest["variables"]:
-    value = golden.rule.value(name, shape, **golden.manifest["gains"])
-    path, index = place(name)
-    if path[-1] == "depthwise_kernel":
-      value = value.transpose(0, 1, 3, 2)  # [3, 3, c, 1] -> [3, 3, 1, c]
-    collection = "params" if trainable else "batch_stats"
-    slot = found.setdefault((collection, *path), {})
-    assert index not in slot, f"{name} fills {path} a second time"
-    slot[index] = value
+  gains = golden.manifest["gains"]
+  arrays = {
+    name: golden.rule.value(name, shape, **gains)
+    for name, shape, _ in golden.manifest["variables"]
+  }
+  return pretrained.convert_arrays(arrays, "tf_deeplab", model=model)
 
-  wanted: Any = flax.traverse_util.flatten_dict(shapes(model))
-  assert set(found) == set(wanted), sorted(set(found) ^ set(wanted))
-  filled = {}
-  for path, slot in found.items():
-    stack = [slot[index] for index in sorted(slot, key=lambda i: i or 0)]
-    value = stack[0] if None in slot else np.stack(stack)
-    assert value.shape == wanted[path].shape, (
-      path,
-      value.shape,
-      wanted[path].shape,
-    )
-    filled[path] = value
-  return flax.traverse_util.unflatten_dict(filled)
+
+def named(model: nn.Module, variables: dict[str, Any]) -> dict[str, np.ndarray]:
+  """Return variables by the reference's names, in its layout."""
+  arrays, nameless = rules.save(variables, tf_deeplab.table(model))
+  assert not nameless
+  return arrays
 
 
 # Arrays of a fixture's first size: which output of deeplax they are.

@@ -1,0 +1,248 @@
+"""Files of arrays by name: the extension decides who reads and writes them.
+
+model.ckpt-30000            TensorFlow checkpoint, by prefix or .index
+weights.pth, .pt            torch state dict; nothing else in it is run
+weights.safetensors, .npz   without any other program
+"""
+
+from collections.abc import Callable, Mapping
+import contextlib
+import hashlib
+import importlib
+import pathlib
+import pickle
+import re
+from typing import Any
+import zipfile
+
+import numpy as np
+
+from deeplax import errors
+from deeplax.pretrained import safetensors
+
+Arrays = dict[str, np.ndarray]
+_ACCEPTED = (
+  "a TensorFlow checkpoint (its prefix, as in model.ckpt-30000), .pth, .pt, "
+  ".safetensors or .npz"
+)
+_EXTRAS = {"tensorflow": "tf", "torch": "torch"}
+# What stands after the prefix of a checkpoint's files.
+_TF_FILES = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
+_KERAS = (
+  "in Keras, np.savez(FILE, **{w.path: w.numpy() for w in model.weights})"
+)
+_UNPACK = "unpack it and give the file inside"
+_TRAINED = "give the checkpoint that it was made from"
+# How to come from other files to an accepted one.
+_ELSEWHERE = {
+  ".caffemodel": "in Caffe, np.savez(FILE, **{f'{layer}/{i}': blob.data for "
+  "layer, blobs in net.params.items() for i, blob in enumerate(blobs)})",
+  ".gz": _UNPACK,
+  ".h5": _KERAS,
+  ".hdf5": _KERAS,
+  ".keras": _KERAS,
+  ".onnx": _TRAINED,
+  ".pb": _TRAINED,
+  ".pickle": "reading it would run any code inside",
+  ".pkl": "reading it would run any code inside",
+  ".tar": _UNPACK,
+  ".tflite": _TRAINED,
+  ".tgz": _UNPACK,
+  ".zip": _UNPACK,
+}
+
+
+def read(path: str) -> Arrays:
+  """Return the arrays in a file, by name.
+
+  Raises:
+    InputError: There is no such file, it is damaged or of another kind, or its
+      reader is not installed.
+  """
+  prefix = _TF_FILES.sub("", path)
+  file = pathlib.Path(path).expanduser()
+  if pathlib.Path(f"{prefix}.index").expanduser().is_file():
+    return _read_tensorflow(pathlib.Path(prefix).expanduser())
+  if file.is_dir():
+    raise errors.InputError(f"{path} is a folder; give {_ACCEPTED}{_in(file)}")
+  if not file.is_file():
+    raise errors.InputError(f"no file {path}{_in(file.parent)}")
+  reader = _by_suffix(file, _READERS)
+  try:
+    return reader(file)
+  except OSError as error:
+    raise errors.InputError(f"cannot read {path}: {error}") from error
+
+
+def write(path: str, arrays: Mapping[str, np.ndarray]) -> None:
+  """Write arrays by name; .ckpt writes a TensorFlow checkpoint.
+
+  Raises:
+    InputError: It cannot be written, or its writer is not installed.
+  """
+  file = pathlib.Path(path).expanduser()
+  writer = _by_suffix(file, _WRITERS)
+  try:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    writer(file, dict(arrays))
+  except OSError as error:
+    raise errors.InputError(f"cannot write {path}: {error}") from error
+
+
+def sums(path: str) -> dict[str, str]:
+  """Return the SHA-256 of what `read` reads, by file name."""
+  file = pathlib.Path(_TF_FILES.sub("", path)).expanduser()
+  parts = (
+    [file]
+    if file.is_file()
+    else sorted(
+      p for p in file.parent.glob(f"{file.name}.*") if _TF_FILES.search(p.name)
+    )
+  )
+  return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in parts}
+
+
+def _by_suffix(
+  file: pathlib.Path, table: Mapping[str, Callable[..., Any]]
+) -> Callable[..., Any]:
+  suffix = file.suffix.lower()
+  if suffix in table:
+    return table[suffix]
+  advice = f" ({_ELSEWHERE[suffix]})" if suffix in _ELSEWHERE else ""
+  raise errors.InputError(f"{file} is not {_ACCEPTED}{advice}")
+
+
+def _in(folder: pathlib.Path) -> str:
+  """Return what of the accepted lies in a folder."""
+  found = []
+  if folder.is_dir():
+    for file in sorted(folder.iterdir()):
+      if file.name.endswith(".index"):
+        found.append(_TF_FILES.sub("", str(file)))
+      elif file.suffix in _READERS:
+        found.append(str(file))
+  return f". There is {', '.join(found[:5])}" if found else ""
+
+
+def _module(name: str) -> Any:
+  """Import an optional package.
+
+  Raises:
+    InputError: It is not installed.
+  """
+  try:
+    return importlib.import_module(name)
+  except ImportError as error:
+    raise errors.InputError(
+      f"this kind of file needs {name}, which does not import ({error}): pip "
+      f'install -e ".[{_EXTRAS[name]}]". .npz and .safetensors need nothing'
+    ) from error
+
+
+def _tensorflow() -> Any:
+  tf = _module("tensorflow")
+  # It would take all memory of every GPU that it sees; too late where
+  # something else has used it before.
+  with contextlib.suppress(RuntimeError):
+    tf.config.set_visible_devices([], "GPU")
+  return tf
+
+
+def _read_tensorflow(prefix: pathlib.Path) -> Arrays:
+  tf = _tensorflow()
+  try:
+    reader = tf.train.load_checkpoint(str(prefix))
+    names = reader.get_variable_to_shape_map()
+    return {name: np.asarray(reader.get_tensor(name)) for name in sorted(names)}
+  except tf.errors.OpError as error:
+    raise errors.InputError(
+      f"{prefix} is no whole TensorFlow checkpoint: {error.message}"
+    ) from error
+
+
+def _write_tensorflow(prefix: pathlib.Path, arrays: Arrays) -> None:
+  tf = _tensorflow()
+  tf.raw_ops.SaveV2(
+    prefix=str(prefix),
+    tensor_names=list(arrays),
+    shape_and_slices=[""] * len(arrays),
+    tensors=list(arrays.values()),
+  )
+
+
+def _read_torch(path: pathlib.Path) -> Arrays:
+  torch = _module("torch")
+  try:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+  except (EOFError, pickle.UnpicklingError, RuntimeError) as error:
+    reason = str(error).strip().splitlines()[0]
+    raise errors.InputError(
+      f"{path} is no file of torch with weights only: {reason}"
+    ) from error
+  # Training scripts put the weights beside epoch and optimizer.
+  for key in ("state_dict", "model_state", "model"):
+    if isinstance(state, dict) and isinstance(state.get(key), dict):
+      state = state[key]
+  if not isinstance(state, dict) or not all(
+    map(torch.is_tensor, state.values())
+  ):
+    raise errors.InputError(
+      f"{path} holds no tensors by name. In torch: "
+      "torch.save(model.state_dict(), FILE)"
+    )
+  # (Distributed)DataParallel puts its own name in front.
+  if state and all(name.startswith("module.") for name in state):
+    state = {name.removeprefix("module."): t for name, t in state.items()}
+  return {name: _numpy(tensor, torch) for name, tensor in state.items()}
+
+
+def _numpy(tensor: Any, torch: Any) -> np.ndarray:
+  """Return a tensor's values; NumPy has no bfloat16."""
+  if tensor.dtype == torch.bfloat16:
+    tensor = tensor.float()
+  return tensor.detach().numpy()
+
+
+def _write_torch(path: pathlib.Path, arrays: Arrays) -> None:
+  torch = _module("torch")
+  torch.save({name: torch.tensor(a) for name, a in arrays.items()}, path)
+
+
+def _read_npz(path: pathlib.Path) -> Arrays:
+  try:
+    # Opened here: of a damaged one np.load forgets to close it.
+    with path.open("rb") as data, np.load(data, allow_pickle=False) as file:
+      return dict(file)
+  except (
+    EOFError,
+    OSError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+  ) as error:
+    raise errors.InputError(
+      f"{path} is no whole .npz of plain arrays: {error}"
+    ) from error
+
+
+def _write_npz(path: pathlib.Path, arrays: Arrays) -> None:
+  # Not by keyword: an array may be called "file".
+  with zipfile.ZipFile(path, "w") as file:
+    for name, array in arrays.items():
+      with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+        np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+_READERS: dict[str, Callable[[pathlib.Path], Arrays]] = {
+  ".npz": _read_npz,
+  ".pt": _read_torch,
+  ".pth": _read_torch,
+  ".safetensors": safetensors.read,
+}
+_WRITERS: dict[str, Callable[[pathlib.Path, Arrays], None]] = {
+  ".ckpt": _write_tensorflow,
+  ".npz": _write_npz,
+  ".pt": _write_torch,
+  ".pth": _write_torch,
+  ".safetensors": safetensors.write,
+}

@@ -1,0 +1,335 @@
+"""Another program's names for the arrays of a model, read and written.
+
+A table gives one rule per kind of layer: `backbone/{block}/{part}` in deeplax
+is `MobilenetV2/{block}/{part}` there. Names are made from deeplax's paths and
+never parsed, so the same table imports and exports: every parameter of a model
+has a name, and what a file holds besides is unused, or declared as left out.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import functools
+from functools import partial
+import re
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import flax.traverse_util
+import numpy as np
+
+from deeplax.models import cost
+
+Path = tuple[str, ...]  # collection, modules, leaf
+Shape = tuple[int, ...]
+NORM = ("scale", "offset", "mean", "var")
+# No array depends on the image's size.
+_TRACE_SIZE = (33, 33)
+
+
+class Transform(NamedTuple):
+  """From the source's layout to deeplax's, and back."""
+
+  load: Callable[[np.ndarray], np.ndarray]
+  save: Callable[[np.ndarray], np.ndarray]
+
+
+def transpose(*axes: int) -> Transform:
+  """Return the transform whose `load` is `transpose(axes)`."""
+  back = tuple(int(i) for i in np.argsort(axes))
+  return Transform(lambda x: x.transpose(axes), lambda x: x.transpose(back))
+
+
+AS_IS = Transform(lambda x: x, lambda x: x)
+# TensorFlow's depthwise kernel: [h, w, c, 1] <-> [h, w, 1, c].
+DEPTHWISE = transpose(0, 1, 3, 2)
+# torch: [o, i, h, w] <-> [h, w, i, o]; depthwise [c, 1, h, w] <-> [h, w, 1, c].
+OIHW = transpose(2, 3, 1, 0)
+# torch's fully connected layer: [o, i] <-> [1, 1, i, o].
+LINEAR = Transform(lambda x: x.T[None, None], lambda x: x[0, 0].T)
+
+
+class Layer(NamedTuple):
+  """Where a convolution and its norm are, here and there.
+
+  `{word}` stands for a piece of a path without a slash, and in the source's
+  name also for a number near it, `{unit-1}`. `{i}` in that name counts the
+  slices of a stacked parameter from 1.
+
+  Attributes:
+    path: Of the module in deeplax.
+    name: Of the convolution in the source.
+    norm: Of its norm, where that has a name of its own.
+    kernel: Layout of its kernel, where it is not the source's usual one.
+  """
+
+  path: str
+  name: str
+  norm: str | None = None
+  kernel: Transform | None = None
+
+
+class Leaf(NamedTuple):
+  """What the source appends to a layer's name, and how it lays it out."""
+
+  suffix: str
+  transform: Transform = AS_IS
+
+
+class Table(NamedTuple):
+  """How one program names the arrays of a model.
+
+  Attributes:
+    layers: The first one whose path matches counts.
+    spellings: {leaf in deeplax: leaf there}, one for each form of file; the
+      first is written. In one without norms they are folded into the kernels.
+    left_out: Patterns of whole names that no parameter asks for and that are
+      no mistake: counters, an optimizer's arrays, a classifier.
+  """
+
+  layers: tuple[Layer, ...]
+  spellings: tuple[Mapping[str, Leaf], ...]
+  left_out: tuple[str, ...] = ()
+
+
+class Entry(NamedTuple):
+  """One parameter of a model and its names in the source.
+
+  `names` has one for each slice where `stacked`, and none where the table does
+  not know the parameter.
+  """
+
+  path: Path
+  shape: Shape
+  names: tuple[str, ...] = ()
+  stacked: bool = False
+  transform: Transform = AS_IS
+
+
+class Misfit(NamedTuple):
+  """An array that cannot be what its name says.
+
+  `value`, in deeplax's layout, is there if only its last axis is too long or
+  too short: another number of classes.
+  """
+
+  path: Path
+  name: str
+  reason: str
+  value: np.ndarray | None = None
+
+
+@dataclasses.dataclass
+class Loaded:
+  """What a file gave for a model.
+
+  Attributes:
+    values: In deeplax's layout and float32, by path.
+    names: In the file, of each of `values`; none where a norm was folded.
+    missing: Names that the file should have, by path.
+    misfits: Arrays of another shape or kind.
+    left_out: Names in the file that the table says to leave out.
+    unused: Its other names that no parameter asked for.
+    folded: Modules whose norm was folded into the kernel.
+  """
+
+  values: dict[Path, np.ndarray] = dataclasses.field(default_factory=dict)
+  names: dict[Path, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+  missing: dict[Path, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+  misfits: list[Misfit] = dataclasses.field(default_factory=list)
+  left_out: list[str] = dataclasses.field(default_factory=list)
+  unused: list[str] = dataclasses.field(default_factory=list)
+  folded: list[Path] = dataclasses.field(default_factory=list)
+
+
+def shapes(model: nn.Module) -> dict[Path, Shape]:
+  """Return the shape of every parameter and running statistic, by path."""
+  variables, _ = cost.trace(model, _TRACE_SIZE)
+  flat: Any = flax.traverse_util.flatten_dict(variables)
+  return {path: leaf.shape for path, leaf in flat.items()}
+
+
+def differing(model: nn.Module, other: nn.Module) -> set[Path]:
+  """Return the paths at which two networks have other shapes."""
+  there = shapes(other)
+  return {path for path, shape in shapes(model).items() if shape != there[path]}
+
+
+def load(
+  arrays: Mapping[str, np.ndarray], table: Table, *, model: nn.Module
+) -> Loaded:
+  """Look up every parameter of `model`; refuses nothing."""
+  wanted = shapes(model)
+  listings = [_entries(table, s, wanted) for s in table.spellings]
+  known = [
+    sum(bool(e.names) and arrays.keys() >= {*e.names} for e in entries)
+    for entries in listings
+  ]
+  best = known.index(max(known))
+  found = Loaded()
+  used: set[str] = set()
+  folded = _folded(arrays, table, table.spellings[best], model)
+  for entry in listings[best]:
+    module, leaf = entry.path[1:-1], entry.path[-1]
+    if module not in folded or leaf not in NORM:
+      used.update(entry.names)
+      _take(found, entry, arrays)
+      continue
+    # The norm that leaves the folded convolution as it is.
+    bias, eps = folded[module]
+    if leaf == "offset" or not arrays.keys() >= {*bias.names}:
+      used.update(bias.names)
+      _take(found, bias._replace(path=entry.path), arrays)
+    else:
+      value = {"scale": np.sqrt(1 + eps), "mean": 0, "var": 1}[leaf]
+      found.values[entry.path] = np.full(entry.shape, value, np.float32)
+      found.names[entry.path] = ()
+  found.folded = [m for m in folded if ("params", *m, "offset") in found.values]
+  left_out = re.compile("|".join(table.left_out) or r"(?!)")
+  for name in arrays:
+    if name not in used:
+      out = left_out.fullmatch(name) is not None
+      (found.left_out if out else found.unused).append(name)
+  return found
+
+
+def save(
+  variables: Mapping[str, Any], table: Table
+) -> tuple[dict[str, np.ndarray], list[Path]]:
+  """Return arrays by the source's names, and the paths that have none."""
+  flat: Any = flax.traverse_util.flatten_dict(variables)
+  wanted = {path: np.shape(value) for path, value in flat.items()}
+  arrays, nameless = {}, []
+  for entry in _entries(table, table.spellings[0], wanted):
+    value = np.asarray(flat[entry.path])
+    if not entry.names:
+      nameless.append(entry.path)
+    parts = value if entry.stacked else value[None]
+    for name, part in zip(entry.names, parts, strict=bool(entry.names)):
+      arrays[name] = np.ascontiguousarray(entry.transform.save(part))
+  return arrays, nameless
+
+
+def _entries(
+  table: Table, spelling: Mapping[str, Leaf], wanted: Mapping[Path, Shape]
+) -> list[Entry]:
+  return [
+    _entry(table, spelling, path, shape, leaf=path[-1])
+    for path, shape in wanted.items()
+  ]
+
+
+def _entry(
+  table: Table,
+  spelling: Mapping[str, Leaf],
+  path: Path,
+  shape: Shape,
+  *,
+  leaf: str,
+) -> Entry:
+  """Return the names of a leaf of the module that `path` is in."""
+  module = "/".join(path[1:-1])
+  for layer in table.layers:
+    if (match := _pattern(layer.path).fullmatch(module)) is None:
+      continue
+    if leaf not in spelling:
+      break
+    suffix, transform = spelling[leaf]
+    name = layer.norm if leaf in NORM and layer.norm else layer.name
+    if layer.kernel and leaf.endswith("kernel"):
+      transform = layer.kernel
+    stacked = re.search(r"\{i\b", name) is not None
+    words = match.groupdict()
+    names = tuple(
+      _fill(name, words | {"i": str(i)}) + suffix
+      for i in range(1, shape[0] + 1 if stacked else 2)
+    )
+    return Entry(path, shape, names, stacked, transform)
+  return Entry(path, shape)
+
+
+@functools.cache
+def _pattern(path: str) -> re.Pattern:
+  """Turn backbone/{block}/{part} into a regular expression."""
+  return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path))
+
+
+def _fill(name: str, words: Mapping[str, str]) -> str:
+  """Put words, and numbers that are near them, into a name."""
+  return re.sub(r"\{(\w+?)([+-]\d+)?\}", partial(_word, words), name)
+
+
+def _word(words: Mapping[str, str], match: re.Match) -> str:
+  value, step = words[match[1]], match[2]
+  return str(int(value) + int(step)) if step else value
+
+
+def _folded(
+  arrays: Mapping[str, np.ndarray],
+  table: Table,
+  spelling: Mapping[str, Leaf],
+  model: nn.Module,
+) -> dict[Path, tuple[Entry, float]]:
+  """Return bias and eps of each normed module that has only a bias there."""
+  wanted = shapes(model)
+  result = {}
+  for conv in cost.trace(model, _TRACE_SIZE)[1]:
+    module = tuple(conv.path)
+    if conv.module.norm is None:
+      continue
+    path: Path = ("params", *module, "offset")
+    bias = _entry(table, spelling, path, wanted[path], leaf="bias")
+    norms = [
+      _entry(table, spelling, path, wanted[path], leaf=leaf) for leaf in NORM
+    ]
+    present = any(name in arrays for norm in norms for name in norm.names)
+    # A form of file without norms folds them all.
+    absent = "scale" in spelling and not arrays.keys() >= {*bias.names}
+    if bias.names and not present and not absent:
+      result[module] = bias, conv.module.norm.eps
+  return result
+
+
+def _take(
+  found: Loaded, entry: Entry, arrays: Mapping[str, np.ndarray]
+) -> None:
+  """Put the arrays of one parameter where they belong in `found`."""
+  absent = tuple(name for name in entry.names if name not in arrays)
+  if absent or not entry.names:
+    found.missing[entry.path] = absent
+    return
+  needed = entry.shape[1:] if entry.stacked else entry.shape
+  parts = []
+  for name in entry.names:
+    part, misfit = _fit(entry, name, np.asarray(arrays[name]), needed)
+    if misfit:
+      found.misfits.append(misfit)
+    else:
+      parts.append(part)
+  if len(parts) == len(entry.names):
+    value = np.stack(parts) if entry.stacked else parts[0]
+    found.values[entry.path] = np.ascontiguousarray(value)
+    found.names[entry.path] = entry.names
+
+
+def _fit(
+  entry: Entry, name: str, array: np.ndarray, needed: Shape
+) -> tuple[np.ndarray | None, Misfit | None]:
+  """Return the array in deeplax's layout, or why it cannot be."""
+  # Of no memory: only to learn the shape in the source's layout.
+  there = entry.transform.save(np.broadcast_to(np.float32(0), needed)).shape
+  if array.ndim != len(there):
+    reason = f"has shape {array.shape}, needs {there}"
+    return None, Misfit(entry.path, name, reason)
+  # bfloat16 is of kind "V" to NumPy.
+  if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+    reason = f"holds {array.dtype.name}, needs floating-point numbers"
+    return None, Misfit(entry.path, name, reason)
+  value = entry.transform.load(array).astype(np.float32)
+  if value.shape != needed:
+    reason = f"has shape {array.shape}, needs {there}"
+    near = value.shape[:-1] == needed[:-1] and not entry.stacked
+    return None, Misfit(entry.path, name, reason, value if near else None)
+  if not np.isfinite(value).all():
+    reason = "holds numbers that are not finite"
+    return None, Misfit(entry.path, name, reason)
+  return value, None

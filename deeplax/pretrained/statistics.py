@@ -1,0 +1,124 @@
+"""Running statistics for norms that were folded into their convolutions.
+
+Such a norm has mean 0 and variance 1: right for prediction, but training would
+normalise by a batch whose statistics are others, and change the function. Here
+they are measured, and scale and offset follow, so that the function stays.
+"""
+
+import collections
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deeplax.models import cost
+
+Module = tuple[str, ...]
+
+
+def measured(
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  batches: Iterable[np.ndarray],
+  *,
+  modules: Collection[Module],
+) -> dict[str, Any]:
+  """Return `variables` with the statistics of `batches` in some norms.
+
+  Predictions stay the same; a training step sees nearly what prediction does.
+
+  Args:
+    model: Of `variables`.
+    variables: {"params", "batch_stats"}.
+    batches: Raw images [b, h, w, 3], as training sees them.
+    modules: Paths of the norms to change; others keep theirs.
+  """
+  flat: Any = {
+    path: np.asarray(value)
+    for path, value in flax.traverse_util.flatten_dict(variables).items()
+  }
+  moments = _moments(model, variables, batches, modules)
+  eps = {c.path: c.module.norm.eps for c in _normed(model)}
+  for module, (mean, var) in moments.items():
+    names = {
+      name: (_collection(name), *module, name)
+      for name in ("scale", "offset", "mean", "var")
+    }
+    old = {name: flat[path] for name, path in names.items()}
+    factor = old["scale"] / np.sqrt(old["var"] + eps[module])
+    # The moments are of the output, which has the factor in its kernel.
+    mean = mean.reshape(old["mean"].shape) / factor
+    var = var.reshape(old["var"].shape) / factor**2
+    new = {
+      "scale": factor * np.sqrt(var + eps[module]),
+      "offset": old["offset"] + (mean - old["mean"]) * factor,
+      "mean": mean,
+      "var": var,
+    }
+    for name, path in names.items():
+      flat[path] = new[name].astype(np.float32)
+  return flax.traverse_util.unflatten_dict(flat)
+
+
+def _collection(leaf: str) -> str:
+  return "batch_stats" if leaf in ("mean", "var") else "params"
+
+
+def _normed(model: nn.Module) -> list[Any]:
+  convolutions = cost.trace(model, (33, 33))[1]
+  return [conv for conv in convolutions if conv.module.norm is not None]
+
+
+def _moments(
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  batches: Iterable[np.ndarray],
+  modules: Collection[Module],
+) -> dict[Module, tuple[np.ndarray, np.ndarray]]:
+  """Return mean and unbiased variance of each convolution's output.
+
+  Those of a scanned module come one after the other, in its order.
+  """
+  # By module, for each batch: (mean, var) of every call.
+  seen: Any = collections.defaultdict(list)
+
+  def add(path: Module, mean: Any, var: Any) -> None:
+    seen[path].append((np.asarray(mean, np.float64), np.asarray(var)))
+
+  def record(call, args, kwargs, context):
+    y = call(*args, **kwargs)
+    module = context.module
+    if context.method_name == "_convolve" and module.path in modules:
+      y32 = jnp.asarray(y, jnp.float32)
+      count = y.size // y.shape[-1]
+      var = y32.var((0, 1, 2)) * count / max(count - 1, 1)
+      # The values inside a scan can only be seen from outside by a call.
+      jax.debug.callback(
+        partial(add, module.path), y32.mean((0, 1, 2)), var, ordered=True
+      )
+    return y
+
+  @jax.jit
+  def run(images):
+    with nn.intercept_methods(record):
+      return model.apply(variables, images, train=False, method="coarse")
+
+  totals: Any = collections.defaultdict(list)
+  for images in batches:
+    seen.clear()
+    run(images)
+    jax.effects_barrier()
+    for path, calls in seen.items():
+      columns = zip(*calls, strict=True)
+      totals[path].append([np.stack(values) for values in columns])
+  result = {}
+  for path, parts in totals.items():
+    means, variances = (np.stack(values) for values in zip(*parts, strict=True))
+    # Batches are of one size: the variance of all is theirs and between them.
+    result[path] = means.mean(0), variances.mean(0) + means.var(0)
+  return result

@@ -1,0 +1,53 @@
+"""The tables by name, and the one call that loads a whole network."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import numpy as np
+
+from deeplax import errors
+from deeplax.pretrained import report
+from deeplax.pretrained import rules
+from deeplax.pretrained import tf_deeplab
+
+TABLES: dict[str, Callable[[Any], rules.Table]] = {
+  "tf_deeplab": tf_deeplab.table,
+}
+
+
+def table(source: str, *, model: nn.Module) -> rules.Table:
+  """Return the table of `source` for `model`.
+
+  Raises:
+    InputError: On an unknown source.
+  """
+  if source not in TABLES:
+    raise errors.InputError(f"source {source!r} not in {sorted(TABLES)}")
+  return TABLES[source](model)
+
+
+def convert_arrays(
+  arrays: Mapping[str, np.ndarray], source: str, *, model: nn.Module
+) -> dict[str, Any]:
+  """Return {"params", "batch_stats"} of `model` from another program's arrays.
+
+  Every parameter is set and every array used exactly once, but for those that
+  the table leaves out: counters, an optimizer's arrays, a classifier. Where a
+  norm was folded into the convolution (kernel and bias), the norm is set so
+  that the function is the same.
+
+  Args:
+    arrays: By the source's names, in its layout.
+    source: Whose names they are, a key of `TABLES`.
+    model: As `models.build.from_config` returns it.
+
+  Raises:
+    InputError: Naming what is missing, of another shape, or unused.
+  """
+  loaded = rules.load(arrays, table(source, model=model), model=model)
+  if wrong := report.differences(loaded):
+    raise errors.InputError(f"no {source} arrays of this network:\n{wrong}")
+  variables = flax.traverse_util.unflatten_dict(loaded.values)
+  return {"batch_stats": {}, **variables}

@@ -1,0 +1,188 @@
+"""Files of arrays: every kind reads back, and what cannot be read says why."""
+
+import importlib
+import json
+import pathlib
+import pickle
+import struct
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deeplax import errors
+from deeplax.pretrained import files
+from deeplax.pretrained import safetensors
+
+
+def arrays():
+  rng = np.random.default_rng(0)
+  return {
+    "a/weights": rng.normal(size=(3, 3, 2, 4)).astype(np.float32),
+    "file": rng.normal(size=(5,)).astype(np.float64),
+    "a/count": np.array(7, np.int64),
+    "empty": np.zeros((0, 3), np.float32),
+  }
+
+
+@pytest.mark.parametrize(
+  ("name", "package"),
+  [
+    ("w.npz", None),
+    ("w.safetensors", None),
+    ("w.pth", "torch"),
+    ("w.pt", "torch"),
+    ("deeper/model.ckpt", "tensorflow"),
+  ],
+)
+def test_what_is_written_reads_back_bit_equal(tmp_path, name, package):
+  if package:
+    pytest.importorskip(package)
+  path = str(tmp_path / name)
+  files.write(path, arrays())
+  found = files.read(path)
+  assert found.keys() == arrays().keys()
+  for key, value in arrays().items():
+    assert found[key].dtype == value.dtype
+    np.testing.assert_array_equal(found[key], value)
+  assert all(len(digest) == 64 for digest in files.sums(path).values())
+
+
+def test_a_safetensors_file_is_read_as_its_format_says(tmp_path):
+  path = tmp_path / "w.safetensors"
+  values = np.arange(6, dtype="<f4"), np.array([0x3F80, 0xC000], "<u2")
+  header = json.dumps(
+    {
+      "__metadata__": {"format": "pt"},
+      "x": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
+      "half": {"dtype": "BF16", "shape": [2], "data_offsets": [24, 28]},
+    }
+  ).encode()
+  data = b"".join(v.tobytes() for v in values)
+  path.write_bytes(struct.pack("<Q", len(header)) + header + data)
+  found = files.read(str(path))
+  assert found.keys() == {"x", "half"}
+  np.testing.assert_array_equal(found["x"], [[0, 1, 2], [3, 4, 5]])
+  assert found["half"].dtype == jnp.bfloat16
+  np.testing.assert_array_equal(found["half"].astype(np.float32), [1, -2])
+
+
+def test_a_safetensors_file_starts_its_arrays_at_a_multiple_of_eight(tmp_path):
+  path = tmp_path / "w.safetensors"
+  safetensors.write(path, {"abc": np.ones(3, np.float32)})
+  data = path.read_bytes()
+  start = 8 + struct.unpack("<Q", data[:8])[0]
+  assert start % 8 == 0
+  assert data[start:] == np.ones(3, np.float32).tobytes()
+
+
+@pytest.mark.parametrize("name", ["w.npz", "w.safetensors"])
+@pytest.mark.parametrize("damage", ["cut", "garbage", "empty"])
+def test_a_damaged_file_is_named(tmp_path, name, damage):
+  path = tmp_path / name
+  files.write(str(path), arrays())
+  data = path.read_bytes()
+  path.write_bytes(
+    {"cut": data[: len(data) // 2], "garbage": b"#" * 500, "empty": b""}[damage]
+  )
+  with pytest.raises(errors.InputError, match=f"{name} is no whole"):
+    files.read(str(path))
+
+
+def test_objects_in_an_npz_are_not_unpickled(tmp_path):
+  path = tmp_path / "w.npz"
+  np.savez(path, a=np.array([print], dtype=object))
+  with pytest.raises(errors.InputError, match=r"w\.npz is no whole \.npz"):
+    files.read(str(path))
+
+
+@pytest.mark.parametrize(
+  ("name", "advice"),
+  [
+    ("net.h5", "in Keras"),
+    ("net.pkl", "run any code"),
+    ("net.caffemodel", "in Caffe, np.savez"),
+    ("net.tflite", "the checkpoint that it was made from"),
+    ("frozen_inference_graph.pb", "the checkpoint that it was made from"),
+    ("deeplabv3_2018_01_04.tar.gz", "unpack it"),
+    ("weights", "is not a TensorFlow checkpoint"),
+  ],
+)
+def test_another_kind_of_file_is_refused_with_the_way(tmp_path, name, advice):
+  (tmp_path / name).write_bytes(b"x")
+  with pytest.raises(errors.InputError, match=advice) as raised:
+    files.read(str(tmp_path / name))
+  assert ".safetensors or .npz" in str(raised.value)
+
+
+def test_a_folder_or_a_wrong_path_names_what_is_there(tmp_path):
+  files.write(str(tmp_path / "w.npz"), arrays())
+  (tmp_path / "model.ckpt-30000.index").write_bytes(b"")
+  for path in (tmp_path, tmp_path / "v.npz"):
+    with pytest.raises(errors.InputError) as raised:
+      files.read(str(path))
+    assert f"{tmp_path}/model.ckpt-30000, {tmp_path}/w.npz" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+  ("name", "package", "extra"),
+  [
+    ("w.pth", "torch", "torch"),
+    ("model.ckpt-7", "tensorflow", "tf"),
+    ("model.ckpt-7.index", "tensorflow", "tf"),
+  ],
+)
+def test_a_missing_package_says_how_to_install_it(
+  tmp_path, monkeypatch, name, package, extra
+):
+  (tmp_path / "w.pth").write_bytes(b"")
+  (tmp_path / "model.ckpt-7.index").write_bytes(b"")
+
+  def missing(module):
+    raise ImportError(f"No module named {module!r}")
+
+  monkeypatch.setattr(importlib, "import_module", missing)
+  with pytest.raises(errors.InputError, match=f"needs {package}") as raised:
+    files.read(str(tmp_path / name))
+  assert f'pip install -e ".[{extra}]"' in str(raised.value)
+
+
+@pytest.mark.parametrize(
+  "wrapper", [None, "state_dict", "model", "model_state"]
+)
+def test_a_torch_file_is_unwrapped(tmp_path, wrapper):
+  torch = pytest.importorskip("torch")
+  state = {
+    "module.conv.weight": torch.arange(4.0).reshape(2, 2),
+    "module.half": torch.ones(3, dtype=torch.bfloat16),
+  }
+  if wrapper:
+    state = {"epoch": 3, wrapper: state}
+  torch.save(state, tmp_path / "w.pth")
+  found = files.read(str(tmp_path / "w.pth"))
+  assert found.keys() == {"conv.weight", "half"}
+  np.testing.assert_array_equal(found["conv.weight"], [[0, 1], [2, 3]])
+  np.testing.assert_array_equal(found["half"], np.ones(3, np.float32))
+
+
+class Harmful:
+  def __reduce__(self):
+    return pathlib.Path.touch, (pathlib.Path("harm"),)
+
+
+def test_code_in_a_torch_file_is_not_run(tmp_path, monkeypatch):
+  torch = pytest.importorskip("torch")
+  monkeypatch.chdir(tmp_path)
+  torch.save({"state_dict": Harmful()}, "w.pth")
+  pathlib.Path("v.pth").write_bytes(pickle.dumps(Harmful(), protocol=2))
+  for name in ("w.pth", "v.pth"):
+    with pytest.raises(errors.InputError, match="with weights only"):
+      files.read(name)
+  assert not pathlib.Path("harm").exists()
+
+
+def test_a_torch_file_of_something_else_is_refused(tmp_path):
+  torch = pytest.importorskip("torch")
+  torch.save([1, 2], tmp_path / "w.pth")
+  with pytest.raises(errors.InputError, match="no tensors by name"):
+    files.read(str(tmp_path / "w.pth"))

@@ -1,0 +1,396 @@
+"""Weights into a workdir and out again, as the command does it."""
+
+import contextlib
+import functools
+import io
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+from PIL import Image
+import pytest
+
+from configs import quickstart
+from deeplax import checkpoint
+from deeplax import convert
+from deeplax import errors
+from deeplax.data import spec as spec_lib
+from deeplax.models import build
+from deeplax.pretrained import files
+from deeplax.pretrained import rules
+from deeplax.pretrained import tf_deeplab
+from tests import conftest
+from tests.models import golden
+
+SHAPES = spec_lib.SHAPES.class_names
+VOC = spec_lib.VOC2012.class_names
+
+
+def config():
+  """A small network and made-up data."""
+  return quickstart.get_config("debug").lock()
+
+
+@functools.cache
+def network(num_classes=8):
+  """Return a network of that configuration and its variables, all numbers."""
+  model = build.from_config(config().model, num_classes=num_classes)
+  rng = np.random.default_rng(7)
+  return model, jax.tree.map(
+    lambda x: rng.uniform(0.5, 1.5, x.shape).astype(np.float32),
+    build.initial_variables(model, seed=0),
+  )
+
+
+def arrays(**settings):
+  model, variables = network(**settings)
+  return rules.save(variables, tf_deeplab.table(model))[0]
+
+
+def folded():
+  """The names and layouts of a frozen graph: kernels and biases."""
+  found = {}
+  for name, value in arrays().items():
+    layer, leaf = name.rsplit("/", 1)
+    if leaf in ("weights", "biases"):
+      there = {"weights": "kernel", "biases": "bias"}[leaf]
+      found[f"{layer}/{there}"] = value
+    elif leaf == "depthwise_weights":
+      found[f"{layer}/kernel"] = value.transpose(0, 1, 3, 2)
+    elif leaf == "beta":
+      found[f"{layer.removesuffix('/BatchNorm')}/bias"] = value
+  return found
+
+
+def convert_into(folder, arrays, *flags, config=config):
+  """Convert arrays by way of a file; return the workdir."""
+  folder.mkdir(parents=True, exist_ok=True)
+  files.write(str(folder / "w.npz"), arrays)
+  workdir = folder / "out"
+  args = convert.parser().parse_args(
+    [
+      "--source=tf_deeplab",
+      f"--checkpoint={folder / 'w.npz'}",
+      f"--workdir={workdir}",
+      "--config=configs/quickstart.py:debug",
+      *flags,
+    ]
+  )
+  convert.run(config(), args)
+  return workdir
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+  """A workdir with the whole network, and what was said."""
+  said = io.StringIO()
+  with contextlib.redirect_stdout(said):
+    workdir = convert_into(tmp_path_factory.mktemp("converted"), arrays())
+  return workdir, said.getvalue()
+
+
+def assert_equal(one, other):
+  jax.tree.map(np.testing.assert_array_equal, dict(one), dict(other))
+
+
+def test_the_workdir_is_that_of_a_run_at_step_0(converted):
+  workdir, said = converted
+  variables, step = checkpoint.restore_variables(workdir)
+  assert step == 0
+  assert_equal(variables, network()[1])
+  assert checkpoint.load_config(workdir).to_json() == config().to_json()
+  spec = json.loads((workdir / "spec.json").read_text())
+  assert spec["class_names"] == list(SHAPES)
+  record = json.loads((workdir / "converted.json").read_text())
+  assert record["source"] == "tf_deeplab"
+  assert record["new"] == record["left_out"] == record["folded"] == []
+  assert list(record["sha256"]) == ["w.npz"]
+  assert {"env.json", "parameters.txt"} <= {p.name for p in workdir.iterdir()}
+  count = len(jax.tree.leaves(variables))
+  assert f"loaded      {count} arrays: backbone" in said
+  assert "left out    0 arrays" in said and "new         0 arrays" in said
+  assert f"deeplax.predict --workdir={workdir}" in said
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_what_is_written_out_is_bit_equal_to_what_came_in(
+  converted, tmp_path, suffix
+):
+  workdir, _ = converted
+  out = tmp_path / f"written{suffix}"
+  convert.export(
+    convert.parser().parse_args(
+      ["--to=tf_deeplab", f"--workdir={workdir}", f"--out={out}"]
+    )
+  )
+  assert_equal(files.read(str(out)), arrays())
+
+
+def test_a_backbone_alone_leaves_the_rest_as_a_fresh_start(tmp_path, capsys):
+  backbone = {k: v for k, v in arrays().items() if k.startswith("Mobile")}
+  backbone["MobilenetV2/Conv_1/weights"] = np.ones((1, 1, 4, 9), np.float32)
+  workdir = convert_into(tmp_path, backbone)
+  variables, _ = checkpoint.restore_variables(workdir)
+  model, loaded = network()
+  drawn = build.initial_variables(model, seed=config().seed)
+  for collection in ("params", "batch_stats"):
+    for part, found in variables[collection].items():
+      source = loaded if part == "backbone" else drawn
+      assert_equal(found, source[collection][part])
+  said = capsys.readouterr().out
+  assert "left out    1 arrays: MobilenetV2/Conv_1/weights" in said
+  assert "Drawn at random: decoder, head, logits. It predicts noise" in said
+
+
+def test_logits_of_other_classes_are_new_or_carried_over_by_name(
+  tmp_path, capsys
+):
+  other = arrays(num_classes=3)
+  workdir = convert_into(tmp_path / "new", other)
+  variables, _ = checkpoint.restore_variables(workdir)
+  assert variables["params"]["logits"]["bias"].tolist() == [0] * len(SHAPES)
+  assert "left out    2 arrays: logits/semantic" in capsys.readouterr().out
+
+  classes = tmp_path / "classes.json"
+  classes.write_text(json.dumps({"names": ["sky", "Ring", "background"]}))
+  workdir = convert_into(
+    tmp_path / "by_name", other, f"--source_classes={classes}"
+  )
+  variables, _ = checkpoint.restore_variables(workdir)
+  bias = other["logits/semantic/biases"]
+  expected = [bias[2], 0, bias[1], *[0] * (len(SHAPES) - 3)]
+  np.testing.assert_allclose(variables["params"]["logits"]["bias"], expected)
+  said = capsys.readouterr().out
+  assert "classes     2 by name: background, ring" in said
+  assert "new classes 6: disc, small box" in said
+  record = json.loads((workdir / "converted.json").read_text())
+  assert record["classes_by_name"] == ["background", "ring"]
+
+
+def test_own_classes_come_from_their_folder(tmp_path):
+  (tmp_path / "classes.json").write_text('{"names": ["no", "Sky"]}')
+
+  def own():
+    c = quickstart.get_config("debug")
+    c.data.name = "folder"
+    return c.lock()
+
+  flag = f"--classes={tmp_path / 'classes.json'}"
+  workdir = convert_into(tmp_path, arrays(num_classes=2), flag, config=own)
+  spec = json.loads((workdir / "spec.json").read_text())
+  assert spec["class_names"] == ["no", "Sky"]
+  with pytest.raises(errors.InputError, match="--classes.*shapes"):
+    convert_into(tmp_path / "made_up", arrays(), flag)
+
+
+def test_the_reference_counts_what_has_no_label_as_a_class_of_ade20k():
+  names = convert.source_classes("ade20k", "tf_deeplab")
+  assert names is not None and len(names) == 151 and names[1] == "wall"
+  assert convert.source_classes("voc2012", "tf_deeplab") == VOC
+
+
+def test_statistics_are_for_folded_norms_only(tmp_path):
+  with pytest.raises(errors.InputError, match="--statistics=4.* 0 are"):
+    convert_into(tmp_path, arrays(), "--statistics=4")
+  assert not (tmp_path / "out").exists()
+
+
+def test_the_auxiliary_head_of_training_is_new_and_stays_behind(tmp_path):
+  def second():
+    c = quickstart.get_config("debug")
+    c.train.auxiliary_weight = 0.4
+    return c.lock()
+
+  workdir = convert_into(tmp_path, arrays(), config=second)
+  variables, _ = checkpoint.restore_variables(workdir)
+  assert "auxiliary" in variables["params"]
+  out = tmp_path / "written.npz"
+  convert.export(
+    convert.parser().parse_args(
+      ["--to=tf_deeplab", f"--workdir={workdir}", f"--out={out}"]
+    )
+  )
+  assert_equal(files.read(str(out)), arrays())
+
+
+@pytest.mark.slow  # 15 s: two conversions, one compilation
+def test_measured_statistics_change_no_prediction(tmp_path, capsys):
+  plain = convert_into(tmp_path / "plain", folded())
+  assert "no running statistics" in capsys.readouterr().out
+  measured = convert_into(tmp_path / "more", folded(), "--statistics=4")
+  assert "measuring" in capsys.readouterr().out
+  model, _ = network()
+  image = np.random.default_rng(0).integers(0, 256, (1, 33, 33, 3), np.uint8)
+  apply = jax.jit(lambda v: model.apply(v, image, train=False))
+  variables = [
+    checkpoint.restore_variables(workdir)[0] for workdir in (plain, measured)
+  ]
+  one, other = map(apply, variables)
+  np.testing.assert_allclose(
+    one, other, atol=1e-4 * np.abs(np.asarray(one)).max()
+  )
+  stem = [v["batch_stats"]["backbone"]["conv"]["var"] for v in variables]
+  assert (stem[0] == 1).all() and not (stem[1] == 1).any()
+
+
+def test_a_network_that_does_not_fit_is_refused_before_anything_is_written(
+  tmp_path,
+):
+  wrong = arrays()
+  wrong["MobilenetV2/Conv/weights"] = np.ones((3, 3, 3, 5), np.float32)
+  wrong["MobilenetV2/extra"] = wrong.pop("concat_projection/weights")
+  with pytest.raises(errors.InputError) as raised:
+    convert_into(tmp_path, wrong)
+  for text in ("w.npz", "Conv/weights has shape (3, 3, 3, 5)", "extra"):
+    assert text in str(raised.value)
+  assert "missing (1): concat_projection/weights" in str(raised.value)
+  assert not (tmp_path / "out").exists()
+
+
+def test_a_workdir_that_holds_a_run_is_refused(converted):
+  with pytest.raises(errors.InputError, match="holds a run at step 0"):
+    convert_into(converted[0].parent, arrays())
+
+
+@pytest.mark.parametrize(
+  ("flags", "message"),
+  [
+    (["--source=tf_deeplab"], "--checkpoint is missing"),
+    (["--to=tf_deeplab"], "--out is missing"),
+    (["--to=tf_deeplab", "--out=a.npz", "--config.x=1"], "unread arguments"),
+    (["--to=tf_deeplab", "--out=a.npz"], "no config.json"),
+  ],
+)
+def test_half_a_command_says_what_is_missing(tmp_path, capsys, flags, message):
+  with pytest.raises(SystemExit) as ended:
+    convert.main([f"--workdir={tmp_path}", *flags])
+  assert ended.value.code == 2
+  assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    ("mars", "'ade20k'.*no JSON file"),
+    ("{names}", "no JSON file"),
+    ('{"names": 3}', "has to hold a list"),
+  ],
+)
+def test_a_list_of_classes_that_cannot_be_read_is_refused(
+  tmp_path, text, message
+):
+  path = tmp_path / "list.json"
+  path.write_text(text)
+  value = text if text == "mars" else path
+  with pytest.raises(errors.InputError, match=message):
+    convert_into(tmp_path, arrays(), f"--source_classes={value}")
+
+
+def command(module, *arguments):
+  """Run python -m deeplax.<module>."""
+  done = subprocess.run(
+    [sys.executable, "-m", f"deeplax.{module}", *map(str, arguments)],
+    cwd=conftest.ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  return done.stdout
+
+
+@pytest.mark.slow  # 60 s: five commands
+def test_other_commands_go_on_from_the_workdir(tmp_path):
+  files.write(str(tmp_path / "w.npz"), arrays())
+  run_config = "--config=configs/quickstart.py:debug"
+  out, tuned = tmp_path / "out", tmp_path / "tuned"
+  said = command(
+    "convert",
+    "--source=tf_deeplab",
+    f"--checkpoint={tmp_path / 'w.npz'}",
+    run_config,
+    "--config.optim.base_lr=0.003",
+    f"--workdir={out}",
+  )
+  assert "--config.optim.base_lr=0.003 --config.init.workdir=" in said
+  assert checkpoint.load_config(out).optim.base_lr == 0.003
+  assert "mIoU" in command("evaluate", f"--workdir={out}")
+  Image.new("RGB", (33, 33)).save(tmp_path / "a.png")
+  command(
+    "predict", f"--workdir={out}", f"--out={tmp_path}", tmp_path / "a.png"
+  )
+  rate = "--config.optim.base_lr=0.0", "--config.optim.slow_start_steps=0"
+  init = f"--config.init.workdir={out}"
+  command("main", run_config, *rate, init, f"--workdir={tuned}")
+  # Nothing was learnt at rate 0: these are the converted parameters.
+  variables, step = checkpoint.restore_variables(tuned)
+  assert step == config().train.total_steps
+  assert_equal(variables["params"], network()[1]["params"])
+  # And the same configuration goes on in the workdir itself.
+  said = command(
+    "main", run_config, "--config.optim.base_lr=0.003", f"--workdir={out}"
+  )
+  assert "resuming from step 0" in said
+
+
+# What the configuration must be told of mobilenet_v2_os16.
+GOLDEN = (
+  "--config=configs/v3plus_mobilenet_v2.py",
+  "--config.model.atrous_rates=()",
+  "--config.model.decoder.kind=none",
+  "--config.eval.pad_to=(65,65)",
+)
+
+
+@pytest.mark.slow  # 30 s each: two commands
+@pytest.mark.parametrize(
+  ("name", "package"),
+  [
+    ("w.npz", None),
+    ("w.safetensors", None),
+    ("w.pth", "torch"),
+    ("model.ckpt", "tensorflow"),
+  ],
+)
+def test_a_real_file_predicts_what_the_reference_does(tmp_path, name, package):
+  if package:
+    pytest.importorskip(package)
+  fixture = golden.load("mobilenet_v2_os16")
+  gains = fixture.manifest["gains"]
+  path = tmp_path / name
+  files.write(
+    str(path),
+    {
+      name: fixture.rule.value(name, shape, **gains)
+      for name, shape, _ in fixture.manifest["variables"]
+    }
+    | {"global_step": np.array(30_000, np.int64)},
+  )
+  workdir = tmp_path / "out"
+  command(
+    "convert",
+    "--source=tf_deeplab",
+    f"--checkpoint={path}",
+    *GOLDEN,
+    f"--workdir={workdir}",
+  )
+  image = fixture.rule.image(65, 65)
+  model = build.from_config(
+    checkpoint.load_config(workdir).model, num_classes=21
+  )
+  variables, _ = checkpoint.restore_variables(workdir)
+  found = model.apply(variables, image, train=False, method="coarse")
+  expected = fixture.arrays["65x65/logits"]
+  assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+
+  Image.fromarray(image[0].astype(np.uint8)).save(tmp_path / "a.png")
+  masks = tmp_path / "masks"
+  command(
+    "predict", f"--workdir={workdir}", f"--out={masks}", tmp_path / "a.png"
+  )
+  with Image.open(next(masks.rglob("*.png"))) as picture:
+    mask = np.asarray(picture)
+  # Float noise may turn a pixel whose two best classes are level.
+  assert (mask != fixture.arrays["65x65/argmax"][0]).mean() < 1e-3
