@@ -19,6 +19,7 @@ from deeplax import errors
 from deeplax import inference
 from deeplax import logs
 from deeplax import visualize
+from deeplax.data import bands
 from deeplax.data import build as data_build
 from deeplax.data import files
 from deeplax.data import loader
@@ -45,7 +46,11 @@ class Subset:
     return len(self._indices)
 
   def __getitem__(self, index: int) -> files.Example:
-    return self._source[int(self._indices[index])]
+    return self._source[self.index(index)]
+
+  def index(self, index: int) -> int:
+    """Return where an example stands in the source."""
+    return int(self._indices[index])
 
 
 def evaluate(
@@ -55,6 +60,7 @@ def evaluate(
   max_images: int = 0,
   progress: Callable[[str], None] = print,
   threads: int = 4,
+  keep: Callable[[int, np.ndarray], None] | None = None,
   **fields: Any,
 ) -> dict[str, Any]:
   """Return the scores of a predictor on a source.
@@ -66,6 +72,7 @@ def evaluate(
     max_images: Only so many, spread evenly; 0: all.
     progress: Receives progress lines and the warning about a collapsed output.
     threads: Reading ahead while the device computes.
+    keep: Receives (index in `source`, prediction) of each image.
     **fields: Added to the result: step, output_stride, scales, flip, ...
 
   With several processes each takes its share of the images, and all return the
@@ -91,8 +98,11 @@ def evaluate(
   examples = loader.examples(
     chosen, threads=threads, process_index=rank, process_count=ranks
   )
-  for example, labels in inference.stream(predictor, examples):
+  found = inference.stream(predictor, examples)
+  for place, (example, labels) in enumerate(found):
     matrix = confusion.add(matrix, _count(example, labels, len(names)))
+    if keep:
+      keep(chosen.index(rank + place * ranks), labels)
     report.step()
   if ranks > 1:
     matrix = sum_over_processes(matrix)
@@ -139,7 +149,8 @@ def collapse_warning(result: dict[str, Any]) -> str | None:
         f"eval{step}: {predicted:.1%} of predicted pixels are {name!r} (truth "
         f"{true:.0%}). Usual causes: too few steps, optim.base_lr too high, "
         "norm statistics not adapted yet (model.batch_norm.decay too near 1 "
-        "for so few steps), masks almost empty"
+        "for so few steps), masks almost empty. Next: python -m "
+        "deeplax.overfit_check --config=... tells which"
       )
   return None
 
@@ -200,19 +211,42 @@ def parser() -> argparse.ArgumentParser:
   return parser
 
 
-def sheet(
-  predictor: inference.Predictor, source: Any, images: int
-) -> Image.Image:
-  """Return image, truth and prediction of examples spread over a source."""
-  examples = [Subset(source, images)[i] for i in range(images)]
-  pictures = [example["image"] for example in examples]
-  return visualize.strip(
-    pictures,
-    [example["label"] for example in examples],
-    [predictor.labels(picture) for picture in pictures],
-    source.spec.palette,
-    source.spec.class_names,
-  )
+class Sheet:
+  """The same few images of a source, each time with what is predicted now."""
+
+  def __init__(self, source: files.Source, images: int):
+    """Choose so many images, spread evenly over the source."""
+    self._chosen = Subset(source, images)
+    self._wanted = [self._chosen.index(i) for i in range(len(self._chosen))]
+    self._predicted: dict[int, np.ndarray] = {}
+
+  def keep(self, index: int, labels: np.ndarray) -> None:
+    """Keep a prediction that is shown; for `evaluate`."""
+    if index in self._wanted:
+      self._predicted[index] = labels
+
+  def draw(self, predictor: inference.Predictor) -> Image.Image:
+    """Return image, truth and prediction of each, and forget the predictions.
+
+    What `evaluate` did not come across, because of its max_images or because
+    it was another process's, is predicted here.
+    """
+    predicted, self._predicted = self._predicted, {}
+    examples = [self._chosen[i] for i in range(len(self._chosen))]
+    labels = [
+      predicted[index]
+      if index in predicted
+      else predictor.labels(example["image"])
+      for index, example in zip(self._wanted, examples, strict=True)
+    ]
+    spec = self._chosen.spec
+    return visualize.strip(
+      [bands.to_show(example["image"]) for example in examples],
+      [example["label"] for example in examples],
+      labels,
+      spec.palette,
+      spec.class_names,
+    )
 
 
 @errors.command
@@ -233,11 +267,13 @@ def run(config: Any, args: argparse.Namespace) -> None:
   try:
     source = data_build.source(config.data, split)
     checkpoint.refuse_other_classes(args.workdir, source.spec)
+    channels = data_build.channels(config.data)
     models = {
       stride: model_build.from_config(
         config.model,
         num_classes=source.spec.num_classes,
         output_stride=stride,
+        channels=channels,
       )
       for stride in strides
     }
@@ -253,16 +289,19 @@ def run(config: Any, args: argparse.Namespace) -> None:
     predictor = inference.Predictor(
       model,
       variables,
-      pad_value=model_build.mean_pixel(config.model),
+      pad_value=model_build.mean_pixel(config.model, channels),
       scales=scales,
       flip=flip,
       pad_to=config.eval.pad_to,
     )
+    count = min(args.pictures, len(source))
+    sheet = Sheet(source, count) if count > 0 else None
     result = evaluate(
       predictor,
       source,
       max_images=args.max_images,
       threads=config.data.threads,
+      keep=sheet.keep if sheet else None,
       step=step,
       output_stride=stride,
       scales=list(scales),
@@ -272,11 +311,10 @@ def run(config: Any, args: argparse.Namespace) -> None:
     path = write(args.workdir, split, result)
     print(confusion.table(result, source.spec.class_names))
     print(f"{result['images']} images; {path}")
-    if args.pictures:
-      count = min(args.pictures, len(source))
+    if sheet:
       picture = path.with_suffix(".png")
       with picture.open("wb") as file:
-        sheet(predictor, source, count).save(file, format="PNG")
+        sheet.draw(predictor).save(file, format="PNG")
       print(f"{count} of them as pictures: {picture}")
 
 

@@ -8,6 +8,7 @@ import html
 import io
 import json
 import re
+from typing import NamedTuple
 
 from etils import epath
 from PIL import Image
@@ -26,40 +27,56 @@ _PAGE = """<!doctype html>
 """
 
 
+class Sheet(NamedTuple):
+  """One picture of the page."""
+
+  step: int
+  split: str
+  path: epath.Path
+
+
 def add(
   workdir: epath.Path, split: str, step: int, sheet: Image.Image
 ) -> epath.Path:
-  """Write the sheet of a step and the page of all; return the sheet's path.
-
-  Sheets of later steps, which a resumed run has not reached again, go.
-  """
+  """Write the sheet of a step and the page of all; return the sheet's path."""
   folder = workdir / "pictures"
   folder.mkdir(parents=True, exist_ok=True)
-  for path, _, later in _sheets(folder):
-    if later > step:
-      path.unlink()
   data = io.BytesIO()
   sheet.save(data, format="PNG")
   path = folder / f"{split}-{step:08d}.png"
   _write(path, data.getvalue())
-  figures = [
-    f"<h2>step {at:,} {html.escape(name)}{_score(workdir, name, at)}</h2>\n"
-    f'<img src="{html.escape(picture.name)}" alt="step {at}">'
-    for picture, name, at in reversed(_sheets(folder))
-  ]
-  title = html.escape(workdir.name)
-  page = _PAGE.format(title=title, figures="\n".join(figures))
-  _write(folder / "index.html", page.encode())
+  _write_page(workdir)
   return path
 
 
-def _sheets(folder: epath.Path) -> list[tuple[epath.Path, str, int]]:
-  """Return (path, split, step) of every sheet, by step."""
+def cut(workdir: epath.Path, step: int) -> None:
+  """Take away what is later than `step`, from which a run goes on."""
+  later = [sheet for sheet in sheets(workdir) if sheet.step > step]
+  for sheet in later:
+    sheet.path.unlink()
+  if later:
+    _write_page(workdir)
+
+
+def sheets(workdir: epath.Path) -> list[Sheet]:
+  """Return every sheet of a run, the oldest first."""
+  folder = workdir / "pictures"
   found = []
-  for path in folder.iterdir():
+  for path in folder.iterdir() if folder.is_dir() else ():
     if match := _NAME.fullmatch(path.name):
-      found.append((path, match["split"], int(match["step"])))
-  return sorted(found, key=lambda item: (item[2], item[1]))
+      found.append(Sheet(int(match["step"]), match["split"], path))
+  return sorted(found)
+
+
+def _write_page(workdir: epath.Path) -> None:
+  figures = [
+    f"<h2>step {step:,} {html.escape(split)}{_score(workdir, split, step)}</h2>"
+    f'\n<img src="{html.escape(path.name)}" alt="step {step}">'
+    for step, split, path in reversed(sheets(workdir))
+  ]
+  title = html.escape(workdir.name)
+  page = _PAGE.format(title=title, figures="\n".join(figures))
+  _write(workdir / "pictures" / "index.html", page.encode())
 
 
 def _score(workdir: epath.Path, split: str, step: int) -> str:

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Integer, Shaped, UInt, UInt8
+from jaxtyping import Array, Float, Integer, Num, Shaped, UInt
 import numpy as np
 
 from deeplax import commands
 from deeplax.ops import resize
 
 Numbers = Sequence[float | int]
-Images = Shaped[Array | np.ndarray, "b h w 3"]
+Images = Shaped[Array | np.ndarray, "b h w c"]
 
 # Sides of a bucket are 64 n + 1: aligned at every output stride up to 64.
 BUCKET = 64
@@ -38,7 +38,7 @@ def predict_probabilities(
   Args:
     model: With a `coarse` method (logits before any resize).
     variables: Of `model`.
-    images: Raw RGB 0..255, uint8 or float, of any size.
+    images: Raw, RGB 0..255 or the model's own bands, of any size.
     scales: Factors the images are resized by. At (1.0,) this is the papers'
       single-scale prediction; a flip at one scale is averaged too, where the
       reference leaves it out.
@@ -158,7 +158,7 @@ class Predictor:
     Args:
       model: With a `coarse` method.
       variables: Of `model`; arrays replicated over devices are fine.
-      pad_value: Mean pixel, RGB 0..255: it is 0 after normalisation.
+      pad_value: Mean pixel, as raw as the images: it is 0 after normalisation.
       scales: See `predict_probabilities`.
       flip: See `predict_probabilities`.
       pad_to: See `bucket`.
@@ -205,34 +205,38 @@ class Predictor:
     return self._expected
 
   def __call__(
-    self, image: UInt8[np.ndarray, "h w 3"]
+    self, image: Num[np.ndarray, "h w c"]
   ) -> Float[np.ndarray, "h w k"]:
     """Return class probabilities at the image's size."""
     return self.submit(image, kind="probabilities").result()
 
   def labels(
-    self, image: UInt8[np.ndarray, "h w 3"]
+    self, image: Num[np.ndarray, "h w c"]
   ) -> Integer[np.ndarray, "h w"]:
     """Return classes at the image's size: uint8, or uint16 past 256 classes."""
     return self.submit(image).result()
 
   def submit(
-    self, image: UInt8[np.ndarray, "h w 3"], *, kind: str = "labels"
+    self, image: Num[np.ndarray, "h w c"], *, kind: str = "labels"
   ) -> Pending:
     """Start a prediction and return without waiting for it.
 
     Args:
-      image: RGB.
+      image: Raw; as many channels as `pad_value`.
       kind: "labels" (taken on the device: k times less to move) or
         "probabilities".
     """
     height, width = image.shape[:2]
     if not height or not width:
       raise ValueError(f"image must have pixels, got {height}x{width}")
+    if image.shape[2] != self._pad_value.size:
+      raise ValueError(
+        f"image has {image.shape[2]} channels, not {self._pad_value.size}"
+      )
     target = bucket((height, width), self._pad_to)
     # float32: a mean pixel of 127.5 has no uint8.
-    padded = np.empty((1, *target, 3), np.float32)
-    padded[:] = self._pad_value.reshape(1, 1, 1, 3)
+    padded = np.empty((1, *target, self._pad_value.size), np.float32)
+    padded[:] = self._pad_value.reshape(1, 1, 1, -1)
     padded[0, :height, :width] = image
     if (kind, target) not in self._programs:
       self._programs[kind, target] = self._compile(kind, padded)

@@ -32,10 +32,12 @@ from deeplax import parallel
 from deeplax import preflight
 from deeplax import state as state_lib
 from deeplax import train
+from deeplax.data import bands
 from deeplax.data import build as data_build
 from deeplax.data import check
 from deeplax.data import histogram
 from deeplax.models import build as model_build
+from deeplax.models import conventions
 
 
 def run(
@@ -66,12 +68,15 @@ def run(
     if config.data.check_images:
       say(check.check(train_source, images=config.data.check_images))
       check.check(eval_source, images=config.data.check_images)
+    fill_channels(config, train_source, folder, say)
+    channels = data_build.channels(config.data)
     train_source, loss = train_on(config, train_source, folder, say)
     model = model_build.from_config(
       config.model,
       num_classes=spec.num_classes,
       axis_name=parallel.AXIS,
       auxiliary=config.train.auxiliary_weight > 0,
+      channels=channels,
     )
     lr, tx = optimizer(config)
     measure = evaluator(config, eval_source, folder, say)
@@ -80,7 +85,7 @@ def run(
     iterator = data_build.train_loader(
       config,
       train_source,
-      pad_value=model_build.mean_pixel(config.model),
+      pad_value=model_build.mean_pixel(config.model, channels),
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     )
@@ -96,7 +101,14 @@ def run(
     variables, tx, seed=config.seed, average=config.optim.ema_decay > 0
   )
   step_fn, needed = preflight.compile_step(
-    config, model, tx, loss, state, mesh, say
+    config,
+    model,
+    tx,
+    loss,
+    state,
+    mesh,
+    say,
+    dtype=train_source[0]["image"].dtype,
   )
   table = preflight.overview(
     config,
@@ -161,6 +173,25 @@ def run(
     )
   else:
     say(f"finished. {_next_commands(workdir)}")
+
+
+def fill_channels(
+  config: ml_collections.ConfigDict,
+  source: Any,
+  folder: epath.Path,
+  say: Callable[..., None],
+) -> None:
+  """Set the bands' mean and std: the workdir's, or measured at its start."""
+  kept = None
+  if (folder / "config.json").exists():
+    kept = checkpoint.load_config(folder).data
+  if data_build.fill_channels(config.data, source, kept):
+    data = config.data
+    say(
+      f"bands {data.channels}: mean {data.channel_mean}, std "
+      f"{data.channel_std}, measured on at most {bands.SAMPLE} of "
+      f"{len(source)} images"
+    )
 
 
 def train_on(
@@ -291,12 +322,14 @@ def initial_variables(
   A resumed run has its own, and does not need that workdir any more.
 
   The class logits are drawn anew when their number differs, and so is an
-  auxiliary head; any other difference is an error that names the parameters.
+  auxiliary head; the first kernel of an RGB network is widened to the bands.
+  Any other difference is an error that names the parameters.
   """
   drawn = model_build.initial_variables(model, seed=config.seed)
   if config.init.workdir is None or resumed:
     return drawn
   given, step = checkpoint.restore_variables(config.init.workdir)
+  given, told = _for_bands(config, model, given)
   flat = jax.tree_util.tree_leaves_with_path(drawn)
   have = dict(jax.tree_util.tree_leaves_with_path(given))
   if "auxiliary" not in drawn["params"]:
@@ -319,6 +352,7 @@ def initial_variables(
   print(
     f"init: {len(flat) - len(wrong)} arrays from {config.init.workdir} step "
     f"{step}, new: {', '.join(names) or 'none'} ({spec.num_classes} classes)"
+    + told
   )
   return jax.tree_util.tree_map_with_path(
     # Through the host: an array bound to one device cannot be spread over
@@ -328,6 +362,31 @@ def initial_variables(
     ),
     drawn,
   )
+
+
+def _for_bands(
+  config: ml_collections.ConfigDict, model: Any, given: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
+  """Return the variables of `init.workdir` for this run's bands, and a text."""
+  old = checkpoint.load_config(config.init.workdir)
+  before, now = (data_build.channels(c.data) for c in (old, config))
+  told = ""
+  if before is None and now is not None:
+    given = model_build.inflate(given, model)
+    told = (
+      f"; first kernel {'/'.join(model_build.first_kernel(model))} from RGB to "
+      f"bands {config.data.channels}"
+    )
+  elif old.data.channels != config.data.channels:
+    told = f"; was trained on bands {old.data.channels}"
+  row = conventions.get(old.model.conventions).backbone(old.model.backbone)
+  before = before or (row.mean, row.std)
+  if before != (model.mean, model.std):
+    told += (
+      f"; its input was normalised with mean {before[0]} and std {before[1]}, "
+      f"now with {model.mean} and {model.std}"
+    )
+  return given, told
 
 
 def evaluator(
@@ -341,17 +400,26 @@ def evaluator(
   The scores go to eval/, the same few images to pictures/ and the log.
   """
   stride = config.eval.output_stride or config.model.output_stride
+  channels = data_build.channels(config.data)
   model = model_build.from_config(
-    config.model, num_classes=source.spec.num_classes, output_stride=stride
+    config.model,
+    num_classes=source.spec.num_classes,
+    output_stride=stride,
+    channels=channels,
   )
   predictor = inference.Predictor(
     model,
     {},
-    pad_value=model_build.mean_pixel(config.model),
+    pad_value=model_build.mean_pixel(config.model, channels),
     scales=config.eval.scales,
     flip=config.eval.flip,
     pad_to=config.eval.pad_to,
   )
+
+  count = min(config.eval.pictures, len(source))
+  sheet = None
+  if count and jax.process_index() == 0:
+    sheet = evaluate.Sheet(source, count)
 
   def measure(state: state_lib.State, step: int, *, log: Any) -> float:
     predictor.variables = parallel.local(state.variables)
@@ -361,6 +429,7 @@ def evaluator(
       max_images=config.eval.max_images,
       progress=say,
       threads=config.data.threads,
+      keep=sheet.keep if sheet else None,
       step=step,
       output_stride=stride,
       scales=list(config.eval.scales),
@@ -369,10 +438,10 @@ def evaluator(
     )
     if jax.process_index() == 0:
       evaluate.write(folder, config.data.eval_split, result)
-      if count := min(config.eval.pictures, len(source)):
-        sheet = evaluate.sheet(predictor, source, count)
-        gallery.add(folder, config.data.eval_split, step, sheet)
-        log.picture(step, config.data.eval_split, np.asarray(sheet))
+      if sheet:
+        picture = sheet.draw(predictor)
+        gallery.add(folder, config.data.eval_split, step, picture)
+        log.picture(step, config.data.eval_split, np.asarray(picture))
     say(f"step {step}: mIoU {result['miou']:.4f} on {result['images']} images")
     return result["miou"]
 

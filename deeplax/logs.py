@@ -8,8 +8,10 @@ from typing import Any
 
 from etils import epath
 import numpy as np
+from PIL import Image
 
 from deeplax import errors
+from deeplax import gallery
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:
@@ -50,7 +52,7 @@ class MetricLog:
     write: bool,
     tensorboard: bool = False,
   ):
-    """Open the log and cut it back to `resume_step`.
+    """Open the log and cut it, and the pictures, back to `resume_step`.
 
     Steps after the restored checkpoint will run again; their lines would stand
     there twice.
@@ -74,16 +76,10 @@ class MetricLog:
       ]
       # Also where only a torn last line goes: the next one would join it.
       _replace(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+    if write:
+      gallery.cut(self._path.parent, resume_step)
     if write and tensorboard:
-      folder = self._path.parent / "tensorboard"
-      # TensorBoard cannot take back an event: all are written again.
-      if folder.exists():
-        folder.rmtree()
-      self._tensorboard = metric_writers().SummaryWriter(str(folder))
-      for line in kept:
-        step = line.pop("step")
-        self._tensorboard.write_scalars(step, line)
-      self._tensorboard.flush()
+      self._tensorboard = _tensorboard(self._path.parent, kept)
 
   def write(self, step: int, values: dict[str, Any]) -> None:
     """Append one line."""
@@ -106,6 +102,43 @@ class MetricLog:
       self._tensorboard.close()
 
 
+def _tensorboard(workdir: epath.Path, lines: list[dict[str, Any]]) -> Any:
+  """Return a writer of tensorboard/ that has written all there is so far.
+
+  An event cannot be taken back, and clu hands no purge step on to TensorFlow:
+  a resumed run writes the folder anew from metrics.jsonl and pictures/.
+  """
+  folder = workdir / "tensorboard"
+  if folder.exists():
+    folder.rmtree()
+  writer = metric_writers().SummaryWriter(str(folder))
+  config = workdir / "config.json"
+  if config.exists():
+    text = config.read_text()
+    writer.write_texts(0, {"config": f"```\n{text}\n```"})
+    writer.write_hparams(_hyperparameters(json.loads(text)))
+  for line in lines:
+    values = {key: value for key, value in line.items() if key != "step"}
+    writer.write_scalars(line["step"], values)
+  for step, split, path in gallery.sheets(workdir):
+    with path.open("rb") as file, Image.open(file) as picture:
+      writer.write_images(step, {split: np.asarray(picture)[None]})
+  writer.flush()
+  return writer
+
+
+def _hyperparameters(config: dict[str, Any], prefix: str = "") -> dict:
+  """Return {"model.output_stride": 16, ...} of what TensorBoard can hold."""
+  flat = {}
+  for key, value in config.items():
+    if isinstance(value, dict):
+      flat |= _hyperparameters(value, f"{prefix}{key}.")
+    else:
+      plain = isinstance(value, bool | int | float | str)
+      flat[prefix + key] = value if plain else str(value)
+  return flat
+
+
 def metric_writers() -> Any:
   """Return `clu.metric_writers`, which needs TensorFlow and TensorBoard.
 
@@ -115,12 +148,15 @@ def metric_writers() -> Any:
   try:
     from clu import metric_writers
     import tensorboard  # noqa: F401  # pyright: ignore
+    import tensorflow  # pyright: ignore
   except ImportError as error:
     raise errors.InputError(
       f"log.tensorboard needs the package {error.name}: install the extra, "
       'pip install -e ".[tf]", or leave --config.log.tensorboard=False; '
       "metrics.jsonl and pictures/ are written anyway"
     ) from error
+  # TensorFlow would take all of a GPU's memory, to write a few numbers.
+  tensorflow.config.set_visible_devices([], "GPU")
   return metric_writers
 
 

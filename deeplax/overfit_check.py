@@ -1,5 +1,7 @@
-"""Can the network learn a few images by heart? python -m deeplax.overfit_check
---config=configs/own_data.py --config.data.root=DIR
+"""Can the network learn a few images by heart?
+
+  python -m deeplax.overfit_check --config=configs/own_data.py \\
+    --config.data.root=DIR
 
 Trains the configuration's own network, loss and optimizer on a few training
 images without augmentation. A sound set-up reaches a mIoU of 0.95 on them; one
@@ -8,31 +10,31 @@ Nothing is written.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
-import dataclasses
+from collections.abc import Callable
+from functools import partial
 import math
 import sys
-import tempfile
 import time
 from typing import Any
 
 from absl import flags as absl_flags
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from deeplax import checkpoint
 from deeplax import commands
+from deeplax import diagnosis
 from deeplax import errors
 from deeplax import evaluate
 from deeplax import launch
 from deeplax import logs
 from deeplax import losses
 from deeplax import main as main_command
+from deeplax import parallel
 from deeplax import preflight
 from deeplax import state as state_lib
-from deeplax import train
 from deeplax.data import build as data_build
 from deeplax.data import check
 from deeplax.data import transforms
@@ -40,103 +42,23 @@ from deeplax.metrics import confusion
 from deeplax.models import build as model_build
 
 PASSED = 0.95  # mIoU
-# Forgets the random start in 50 steps, where a run has thousands.
+# The slowest: it forgets the random start in 50 steps, a run has thousands.
 NORM_DECAY = 0.9
-COLLAPSED = 0.99  # share of the predicted pixels
+SHOWN = 8  # classes named before the first step
+PAUSE = 20.0  # seconds without a line, at most a step more
+# Flags of the training command that mean nothing here.
+UNUSED = ("workdir", "multihost")
 
-
-@dataclasses.dataclass
-class Measured:
-  """What was seen while it tried.
-
-  Attributes:
-    losses: Of each step.
-    base_lr: Of the configuration.
-    evaluated: Scores (`confusion.scores`) with running norm statistics.
-    trained: Scores with the batch's own, as training sees it.
-    labelled: Share of the pixels that have a label.
-    frozen: Whether the norms keep their statistics.
-    contradictions: Pairs of names: one image, two masks.
-  """
-
-  losses: list[float]
-  base_lr: float
-  evaluated: dict[str, Any]
-  trained: dict[str, Any]
-  labelled: float
-  frozen: bool
-  contradictions: list[tuple[str, str]]
-
-
-def diagnose(seen: Measured) -> list[str]:
-  """Return what keeps it from learning, the most certain cause first."""
-  found = []
-  for one, other in seen.contradictions[:3]:
-    found.append(
-      f"{one} and {other} are the same picture with different masks: no "
-      "network can learn both. Remove one"
-    )
-  if seen.labelled < 0.05:
-    found.append(
-      f"only {seen.labelled:.1%} of the pixels have a label; the rest is "
-      "ignored. Check ignore_label and label_map: python -m deeplax.check_data"
-    )
-  first, last = np.mean(seen.losses[:5]), np.mean(seen.losses[-5:])
-  if not math.isfinite(last):
-    found.append(
-      f"the loss is {last}: set --config.optim.base_lr={seen.base_lr / 10:g}"
-    )
-    return found
-  if last > 0.9 * first:
-    found.append(
-      f"the loss went from {first:.3f} to {last:.3f}: it does not fall. Try "
-      f"--config.optim.base_lr={seen.base_lr * 10:g} and "
-      f"{seen.base_lr / 10:g}; of the two the one that lets it fall is right"
-    )
-  gap = seen.trained["miou"] - seen.evaluated["miou"]
-  if gap > 0.1:
-    found.append(
-      f"mIoU is {seen.trained['miou']:.2f} with the batch's own norm "
-      f"statistics and {seen.evaluated['miou']:.2f} with the running ones: "
-      "these lag behind. Give it more --steps; in the real run lower "
-      "--config.model.batch_norm.decay or use python -m deeplax.recalibrate"
-    )
-  if seen.frozen:
-    found.append(
-      "the norms are frozen: from random weights a network hardly learns so. "
-      "Start from trained weights, --config.init.workdir=DIR, or set "
-      "--config.model.batch_norm.mode=train"
-    )
-  for name, (true, predicted) in seen.evaluated["pixel_share"].items():
-    if predicted > COLLAPSED > true:
-      found.append(
-        f"{predicted:.1%} of the pixels are predicted as {name!r} (truth "
-        f"{true:.0%}): the rest is too rare for this loss so far. Give it more "
-        "--steps, or --config.train.class_weights=median_frequency"
-      )
-  missed = [
-    f"{name} ({seen.evaluated['pixel_share'][name][0]:.2%} of the pixels)"
-    for name, value in seen.evaluated["iou"].items()
-    if value is not None and value < 0.5
-  ]
-  if missed:
-    found.append(
-      f"not learnt: {', '.join(missed)}. Look at their masks; thin or small "
-      "classes need a larger crop scale, a decoder, or class weights"
-    )
-  if not found:
-    found.append("it was still learning: give it more --steps")
-  return found
+Batch = dict[str, np.ndarray]
 
 
 def crops(
-  config: ml_collections.ConfigDict,
-  source: Any,
-  images: int,
-) -> tuple[dict[str, np.ndarray], list[str]]:
+  config: ml_collections.ConfigDict, source: Any, images: int
+) -> tuple[Batch, list[str]]:
   """Return the middles of images spread over a source, and their names."""
   chosen = evaluate.Subset(source, images)
-  mean = model_build.mean_pixel(config.model)
+  channels = data_build.channels(config.data)
+  mean = model_build.mean_pixel(config.model, channels)
   height, width = config.data.crop_size
   batch: dict[str, list[np.ndarray]] = {"image": [], "label": []}
   names = []
@@ -153,110 +75,155 @@ def crops(
   return {key: np.stack(value) for key, value in batch.items()}, names
 
 
-def contradictions(
-  batch: dict[str, np.ndarray], names: Sequence[str]
-) -> list[tuple[str, str]]:
-  """Return pairs of equal images whose labels differ."""
-  found = []
-  for i in range(len(names)):
-    for j in range(i):
-      same = np.array_equal(batch["image"][i], batch["image"][j])
-      if same and not np.array_equal(batch["label"][i], batch["label"][j]):
-        found.append((names[j], names[i]))
-  return found
+def contents(counts: np.ndarray, names: tuple[str, ...]) -> str:
+  """Say which classes there are, the most frequent first.
+
+  Args:
+    counts: Pixels of each class.
+    names: Of the classes.
+  """
+  total = max(int(counts.sum()), 1)
+  order = [i for i in np.argsort(-counts, kind="stable") if counts[i]]
+  shown = [f"{names[i]} {counts[i] / total:.1%}" for i in order[:SHOWN]]
+  more = ", ..." if len(order) > SHOWN else ""
+  return f"{len(order)} of {len(names)} classes: {', '.join(shown)}{more}"
 
 
 def short(
-  config: ml_collections.ConfigDict, steps: int
+  config: ml_collections.ConfigDict, *, steps: int, images: int
 ) -> ml_collections.ConfigDict:
-  """Return the configuration for a run of so few steps, at an even rate."""
+  """Return the configuration for a run of so few steps on one batch.
+
+  The learning rate stays even after its slow start, the norms' decay settles
+  within the steps, and no parameter is averaged.
+  """
   config = config.copy_and_resolve_references()
+  config.train.total_steps = steps
+  config.train.batch_size = images
+  config.train.accumulate = 1
   optim = config.optim
   optim.end_lr = optim.base_lr
-  config.train.total_steps = steps
   optim.slow_start_steps = min(optim.slow_start_steps, steps // 10)
   optim.decay_steps = 0
   optim.step_every = max(optim.step_every, steps)
+  optim.ema_decay = 0.0
   if config.model.batch_norm.mode == "train":
-    config.model.batch_norm.decay = NORM_DECAY
+    # What is left of the start halfway through is 1 - SETTLED.
+    fit = (1 - preflight.SETTLED) ** (2 / steps)
+    config.model.batch_norm.decay = min(fit, NORM_DECAY)
   return config
+
+
+def network(
+  config: ml_collections.ConfigDict, spec: Any, **settings: Any
+) -> nn.Module:
+  """Return the network for these classes and bands."""
+  return model_build.from_config(
+    config.model,
+    num_classes=spec.num_classes,
+    channels=data_build.channels(config.data),
+    **settings,
+  )
+
+
+def scorer(
+  model: nn.Module, batch: Batch, names: tuple[str, ...]
+) -> Callable[..., dict[str, Any]]:
+  """Return (variables, trains=) -> scores on the batch.
+
+  Args:
+    model: Without dropout, so that `trains` is about norm statistics alone:
+      the batch's own or the running ones.
+    batch: What it is compared with.
+    names: Of the classes.
+  """
+
+  @partial(jax.jit, static_argnames="trains")
+  def labels(variables, image, *, trains):
+    found, _ = model.apply(
+      variables, image, train=trains, mutable=["batch_stats"]
+    )
+    return jnp.argmax(found, -1)
+
+  def scores(variables, *, trains):
+    found = np.asarray(labels(variables, batch["image"], trains=trains))
+    matrix = confusion.count(batch["label"], found, len(names))
+    return confusion.scores(matrix, names)
+
+  return scores
 
 
 def learn(
   config: ml_collections.ConfigDict,
-  source: Any,
+  spec: Any,
   loss: losses.Settings,
+  batch: Batch,
+  seen: diagnosis.Measured,
   *,
-  images: int,
   every: int,
   say: Callable[..., None],
-) -> Measured:
-  """Train on the crops until they are known, and return what was seen."""
-  names = source.spec.class_names
-  batch, files = crops(config, source, images)
-  model = model_build.from_config(
-    config.model,
-    num_classes=len(names),
+) -> None:
+  """Train on the batch until it is known, noting in `seen` what is measured.
+
+  Raises:
+    InputError: The step does not fit into memory.
+  """
+  model = network(
+    config,
+    spec,
+    axis_name=parallel.AXIS,
     auxiliary=config.train.auxiliary_weight > 0,
   )
-  variables = launch.initial_variables(
-    config, model, source.spec, resumed=False
-  )
+  variables = launch.initial_variables(config, model, spec, resumed=False)
   _, tx = launch.optimizer(config)
   state = state_lib.create(variables, tx, seed=config.seed)
-  step = jax.jit(
-    train.make_train_step(model, tx, loss=loss, axis_name=None),
-    donate_argnums=0,
+  mesh = parallel.mesh(jax.local_devices()[:1])
+  step, needed = preflight.compile_step(
+    config,
+    model,
+    tx,
+    loss,
+    state,
+    mesh,
+    say,
+    dtype=batch["image"].dtype,
   )
-
-  def logits(variables, image, *, trains):
-    found, _ = model.apply(
-      variables,
-      image,
-      train=trains,
-      mutable=["batch_stats"],
-      rngs={"dropout": jax.random.key(0)},
+  free = preflight.memory_available(mesh) * config.train.memory_fraction
+  if needed > free:
+    raise errors.InputError(
+      f"--images={len(batch['image'])}: one step needs "
+      f"{preflight.gigabytes(needed)} and {preflight.gigabytes(int(free))} of "
+      "the device's memory is free for it. Take fewer --images or a smaller "
+      "--config.data.crop_size"
     )
-    return jnp.argmax(found, -1)
+  still = config.copy_and_resolve_references()
+  still.model.dropout = 0.0
+  scores = scorer(network(still, spec), batch, spec.class_names)
 
-  predict = jax.jit(logits, static_argnames="trains")
-
-  def scores(state, *, trains):
-    found = np.asarray(predict(state.variables, batch["image"], trains=trains))
-    matrix = confusion.count(batch["label"], found, len(names))
-    return confusion.scores(matrix, names)
-
-  seen = Measured(
-    losses=[],
-    base_lr=config.optim.base_lr,
-    evaluated={},
-    trained={},
-    labelled=float((batch["label"] < len(names)).mean()),
-    frozen=config.model.batch_norm.mode == "frozen",
-    contradictions=contradictions(batch, files),
-  )
-  say("compiling the training step ...")
-  start, total = None, config.train.total_steps
+  state = parallel.replicate(state, mesh=mesh)
+  rows = parallel.shard(batch, mesh=mesh)
+  total = config.train.total_steps
+  start = said = time.perf_counter()
   for number in range(1, total + 1):
-    state, metrics = step(state, batch)
+    state, metrics = step(state, rows)
     seen.losses.append(float(metrics.compute()["loss"]))
-    start = start or time.perf_counter()
-    if number % every and number < total:
-      continue
     if not math.isfinite(seen.losses[-1]):
-      seen.evaluated = seen.trained = scores(state, trains=False)
-      return seen
-    seen.evaluated = scores(state, trains=False)
-    rate = max(number - 1, 1) / max(time.perf_counter() - start, 1e-9)
-    say(
-      f"step {number}/{total}  loss {seen.losses[-1]:.4f}  "
-      f"mIoU {seen.evaluated['miou']:.3f}  "
-      f"ETA {logs.duration((total - number) / rate)}"
-    )
-    if seen.evaluated["miou"] > PASSED:
+      return
+    look = number % every == 0 or number == total
+    if look:
+      seen.evaluated = scores(parallel.local(state.variables), trains=False)
+    now = time.perf_counter()
+    if look or now - said > PAUSE:
+      said = now
+      left = (total - number) * (now - start) / number
+      say(
+        f"step {number}/{total}  loss {seen.losses[-1]:.4f}  "
+        + (f"mIoU {seen.miou:.3f}  " if look else "")
+        + f"ETA {logs.duration(left)}"
+      )
+    if seen.miou > PASSED:
       break
-  seen.trained = scores(state, trains=True)
-  return seen
+  seen.trained = scores(parallel.local(state.variables), trains=True)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -275,37 +242,36 @@ def parser() -> argparse.ArgumentParser:
     metavar="CONFIG[:ARG]",
     help="the run; any --config.KEY=VALUE as for deeplax.main",
   )
-  parser.add_argument(
-    "--images", type=int, default=8, metavar="N", help="(default: 8)"
-  )
-  parser.add_argument(
-    "--steps",
-    type=int,
-    default=500,
-    metavar="N",
-    help="at most; it stops as soon as they are known (default: 500)",
-  )
-  parser.add_argument(
-    "--every",
-    type=int,
-    default=25,
-    metavar="N",
-    help="steps between looks at the mIoU (default: 25)",
-  )
+  for name, default, text in (
+    ("images", 8, "training images, spread evenly over the split"),
+    ("steps", 500, "at most; it stops as soon as they are known"),
+    ("every", 25, "steps between looks at the mIoU"),
+  ):
+    parser.add_argument(
+      f"--{name}",
+      type=int,
+      default=default,
+      metavar="N",
+      help=f"{text} (default: {default})",
+    )
   return parser
 
 
 @errors.command
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
   args, rest = parser().parse_known_args(argv)
   for name in ("images", "steps", "every"):
     if getattr(args, name) < 1:
       raise errors.InputError(f"--{name}={getattr(args, name)}: give 1 or more")
+  for text in rest:
+    if text.lstrip("-").partition("=")[0] in UNUSED:
+      raise errors.InputError(
+        f"{text}: nothing is written, on one device; leave it out"
+      )
   main_command.parse([sys.argv[0], f"--config={args.config}", *rest])
-  config = short(absl_flags.FLAGS["config"].value, args.steps)
-  with tempfile.TemporaryDirectory() as folder:
-    commands.compilation_cache(folder)
-    sys.exit(run(config, args, print))
+  config = absl_flags.FLAGS["config"].value
+  # Flushed: progress through a pipe is read while it happens.
+  return run(config, args, partial(print, flush=True))
 
 
 def run(
@@ -318,25 +284,58 @@ def run(
     preflight.refuse_values(config)
     source = data_build.source(config.data, config.data.train_split)
     check.check(source, images=args.images)
+    data_build.fill_channels(config.data, source)
     _, loss = launch.train_on(config, source, None, say)
-    if config.init.workdir:
-      checkpoint.load_config(config.init.workdir)
+    batch, files = crops(config, source, args.images)
+    changed = short(config, steps=args.steps, images=len(files))
+    names, label = source.spec.class_names, batch["label"]
+    counts = np.bincount(label.reshape(-1), minlength=256)[: len(names)]
+    seen = diagnosis.Measured(
+      base_lr=config.optim.base_lr,
+      clip_norm=config.optim.clip_norm,
+      init=config.init.workdir,
+      frozen=config.model.batch_norm.mode == "frozen",
+      labelled=float(counts.sum() / label.size),
+      classes=int(np.count_nonzero(counts)),
+      contradictions=diagnosis.contradictions(batch, files),
+    )
+    height, width = changed.data.crop_size
+    decay = changed.model.batch_norm.decay
     say(
-      f"{min(args.images, len(source))} images of {source.spec.name}, crop "
-      f"{'x'.join(map(str, config.data.crop_size))}, at most {args.steps} "
-      f"steps, {commands.init_text(config)}"
+      f"{len(files)} images of {source.spec.name}, the middle {height}x{width} "
+      f"of each; {seen.labelled:.1%} labelled, {contents(counts, names)}\n"
+      f"at most {args.steps} steps at lr {config.optim.base_lr:g}"
+      + ("" if seen.frozen else f", norm decay {decay:.3g} for so few")
+      + f"; init: {commands.init_text(config)}"
     )
-    seen = learn(
-      config, source, loss, images=args.images, every=args.every, say=say
+    if seen.classes > 1:
+      learn(changed, source.spec, loss, batch, seen, every=args.every, say=say)
+  if seen.miou > PASSED:
+    say(
+      f"passed: mIoU {seen.miou:.2f} after {len(seen.losses)} steps "
+      f"({seen.trained['miou']:.2f} with the batch's own norm statistics)"
     )
-  miou = seen.evaluated["miou"]
-  if miou > PASSED:
-    say(f"passed: mIoU {miou:.2f} after {len(seen.losses)} steps")
+    for text in diagnosis.of_data(seen):
+      say(f"deeplax: {text}")
+    warn(config, source.spec, say)
     return 0
-  say(f"not learnt: mIoU {miou:.2f} after {len(seen.losses)} steps")
-  for number, text in enumerate(diagnose(seen), start=1):
+  say(f"not learnt: mIoU {seen.miou:.2f} after {len(seen.losses)} steps")
+  for number, text in enumerate(diagnosis.diagnose(seen), start=1):
     say(f"  {number}. {text}")
   return 1
+
+
+def warn(
+  config: ml_collections.ConfigDict, spec: Any, say: Callable[..., None]
+) -> None:
+  """Say what the real run still has against it, which this one had not."""
+  warning = preflight.norm_warning(
+    network(config, spec),
+    total_steps=config.train.total_steps,
+    start="random start" if config.init.workdir is None else "old statistics",
+  )
+  if warning:
+    say(f"deeplax: in the real run {warning}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import pathlib
 import sys
 from typing import Any, NamedTuple
 
-import cv2
 from etils import epath
 import numpy as np
 from PIL import Image
@@ -27,13 +26,13 @@ from deeplax import errors
 from deeplax import inference
 from deeplax import logs
 from deeplax import visualize
+from deeplax.data import bands
 from deeplax.data import files
 from deeplax.data import spec as spec_lib
 from deeplax.models import build as model_build
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-UNREADABLE = (errors.InputError, OSError, cv2.error)
-EXIF_ORIENTATION = 0x0112
+UNREADABLE = (errors.InputError, OSError)
 SAVE_BACKLOG = 16  # pictures waiting to be written, at most
 
 
@@ -47,12 +46,17 @@ class Picture(NamedTuple):
     return out / self.stem.parent / f"{self.stem.name}_{ending}"
 
 
-def find(inputs: Iterable[str], out: pathlib.Path) -> list[Picture]:
+def find(
+  inputs: Iterable[str],
+  out: pathlib.Path,
+  suffixes: tuple[str, ...] = SUFFIXES,
+) -> list[Picture]:
   """Return the pictures that files, folders and globs stand for.
 
   Args:
     inputs: A folder is searched with its sub-folders, which the outputs keep.
     out: Where outputs go; it is left out of the search.
+    suffixes: Of what is looked for in folders and globs.
 
   Raises:
     InputError: Something is not there, or two outputs would be one file, or an
@@ -60,11 +64,11 @@ def find(inputs: Iterable[str], out: pathlib.Path) -> list[Picture]:
   """
   pictures = {}
   for text in inputs:
-    found = _find_one(text, out)
+    found = _find_one(text, out, suffixes)
     if not found:
       raise errors.InputError(
         f"no picture matches {text!r}: looked for files that end in "
-        f"{' '.join(SUFFIXES)}"
+        f"{' '.join(suffixes)}"
       )
     # The same file, named twice, is one input.
     pictures |= {(p.path.resolve(), p.stem): p for p in found}
@@ -73,7 +77,9 @@ def find(inputs: Iterable[str], out: pathlib.Path) -> list[Picture]:
   return found
 
 
-def _find_one(text: str, out: pathlib.Path) -> list[Picture]:
+def _find_one(
+  text: str, out: pathlib.Path, suffixes: tuple[str, ...]
+) -> list[Picture]:
   path = pathlib.Path(text)
   if path.is_file():
     return [Picture(path, pathlib.Path(path.stem))]
@@ -94,7 +100,7 @@ def _find_one(text: str, out: pathlib.Path) -> list[Picture]:
   return [
     Picture(p, p.relative_to(root).with_suffix(""))
     for p in sorted(found)
-    if p.suffix.lower() in SUFFIXES
+    if p.suffix.lower() in suffixes
     and p.is_file()
     and out.resolve() not in p.resolve().parents
   ]
@@ -120,27 +126,27 @@ def _refuse_clashes(pictures: list[Picture], out: pathlib.Path) -> None:
         )
 
 
-def read(path: pathlib.Path) -> np.ndarray:
-  """Return a picture as uint8 [h, w, 3], by the reader of training."""
-  return files.decode_image(path.read_bytes(), str(path))
-
-
 def size(path: pathlib.Path) -> tuple[int, int] | None:
   """Return (height, width) from a file's header, None if it has none."""
   try:
-    with Image.open(path) as picture:
-      width, height = picture.size
-      # 5 to 8 are the orientations that lie on their side.
-      turned = picture.getexif().get(EXIF_ORIENTATION, 1) >= 5
-  except (OSError, SyntaxError, Image.DecompressionBombError):
+    with path.open("rb") as file:
+      return files.image_size(file, str(path))[0]
+  except UNREADABLE:
     return None
-  return (width, height) if turned else (height, width)
 
 
 def load(
-  pictures: list[Picture], failed: list[str], *, threads: int
+  pictures: list[Picture],
+  failed: list[str],
+  *,
+  reader: files.Reader,
+  threads: int,
 ) -> Iterator[dict[str, Any]]:
   """Yield pictures in order, read ahead; unreadable ones go to `failed`."""
+
+  def read(path: pathlib.Path) -> np.ndarray:
+    return reader(path.read_bytes(), str(path))
+
   with futures.ThreadPoolExecutor(max(threads, 1)) as pool:
     waiting = collections.deque()
     rest = iter(pictures)
@@ -173,7 +179,7 @@ def save(
 
   Args:
     picture: Names them.
-    image: As read.
+    image: As read; of other bands than RGB, something to see is made.
     found: Labels [h, w], or probabilities [h, w, k] to be written too.
     out: The folder.
     palette: Colours of the classes.
@@ -191,7 +197,8 @@ def save(
     picture.output(out, "mask.png"),
     lambda file: visualize.index_png(file, labels, palette),
   )
-  mixed = Image.fromarray(visualize.overlay(image, labels, palette))
+  shown = bands.to_show(image)
+  mixed = Image.fromarray(visualize.overlay(shown, labels, palette))
   _whole(
     picture.output(out, "overlay.jpg"),
     lambda file: mixed.save(file, format="JPEG", quality=92),
@@ -259,8 +266,11 @@ def main(argv: list[str] | None = None) -> int:
   out = pathlib.Path(args.out)
   if out.exists() and not out.is_dir():
     raise errors.InputError(f"--out={out} is a file; name a folder")
-  pictures = find(args.inputs, out)
   config = checkpoint.load_config(args.workdir)
+  suffixes = SUFFIXES
+  if config.data.channels is not None:
+    suffixes += bands.SUFFIXES
+  pictures = find(args.inputs, out, suffixes)
   return run(config, args, pictures, out)
 
 
@@ -278,9 +288,14 @@ def run(
     or config.eval.output_stride
     or config.model.output_stride
   )
+  data = config.data
+  channels = bands.given(data.channels, data.channel_mean, data.channel_std)
   try:
     model = model_build.from_config(
-      config.model, num_classes=spec.num_classes, output_stride=stride
+      config.model,
+      num_classes=spec.num_classes,
+      output_stride=stride,
+      channels=channels,
     )
   except ValueError as error:
     raise errors.InputError(str(error)) from error
@@ -292,7 +307,7 @@ def run(
   predictor = inference.Predictor(
     model,
     variables,
-    pad_value=model_build.mean_pixel(config.model),
+    pad_value=model_build.mean_pixel(config.model, channels),
     scales=args.scales or config.eval.scales,
     flip=config.eval.flip if args.flip is None else args.flip,
     pad_to=config.eval.pad_to,
@@ -302,8 +317,9 @@ def run(
     pictures,
     out=out,
     palette=spec.palette,
+    reader=bands.Reader(data.channels) if channels else files.decode_image,
     probabilities=args.probs,
-    threads=config.data.threads,
+    threads=data.threads,
   )
   return 1 if failed else 0
 
@@ -324,6 +340,7 @@ def predict(
   *,
   out: pathlib.Path,
   palette: visualize.Palette,
+  reader: files.Reader = files.decode_image,
   probabilities: bool = False,
   threads: int = 4,
 ) -> list[str]:
@@ -334,6 +351,7 @@ def predict(
     pictures: Of `find`.
     out: The folder.
     palette: Colours of the classes.
+    reader: Of the pictures, the one of training.
     probabilities: Write them too.
     threads: For reading, and again for writing.
 
@@ -349,7 +367,7 @@ def predict(
   saving = collections.deque()
   labelled = inference.stream(
     predictor,
-    load(pictures, failed, threads=threads),
+    load(pictures, failed, reader=reader, threads=threads),
     kind="probabilities" if probabilities else "labels",
     clock=clock,
   )

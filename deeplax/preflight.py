@@ -45,6 +45,9 @@ FREE_KEYS = (
 )
 
 
+# Keys that a run's first start fills in where they are None.
+FILLED_KEYS = ("data.channel_mean", "data.channel_std")
+
 # Share of the running statistics that must be the run's own at its end.
 SETTLED = 0.95
 
@@ -66,8 +69,21 @@ def compile_step(
   state: state_lib.State,
   mesh: jax.sharding.Mesh,
   say: Callable[..., None],
+  *,
+  dtype: Any = jnp.uint8,
 ) -> tuple[Any, int]:
-  """Return (compiled step, bytes that one device needs for it)."""
+  """Return (compiled step, bytes that one device needs for it).
+
+  Args:
+    config: Of the run.
+    model: As `models.build.from_config` returns it.
+    tx: The optimizer.
+    loss: What is minimised.
+    state: At its start.
+    mesh: The devices.
+    say: Receives progress lines.
+    dtype: Of the images.
+  """
   batch, parts = config.train.batch_size, mesh.size * config.train.accumulate
   if batch % parts:
     fits = batch // parts * parts or parts
@@ -91,7 +107,7 @@ def compile_step(
   )
   abstract_batch = {
     "image": jax.ShapeDtypeStruct(
-      (batch, height, width, 3), jnp.uint8, sharding=rows
+      (batch, height, width, len(model.mean)), dtype, sharding=rows
     ),
     "label": jax.ShapeDtypeStruct(
       (batch, height, width), jnp.uint8, sharding=rows
@@ -269,7 +285,9 @@ def refuse_other_run(
   different = [
     f"{key}: {old[key]} there, {new[key]} now"
     for key in new
-    if key not in FREE_KEYS and old[key] != new[key]
+    if key not in FREE_KEYS
+    and old[key] != new[key]
+    and not (key in FILLED_KEYS and new[key] is None)
   ]
   if different:
     raise errors.InputError(

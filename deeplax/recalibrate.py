@@ -8,6 +8,7 @@ those of training batches, and a new workdir holds them; the old one stays.
 
 import argparse
 from collections.abc import Callable, Iterable
+import dataclasses
 import json
 from typing import Any
 
@@ -15,6 +16,7 @@ from etils import epath
 import flax.linen as nn
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -44,7 +46,7 @@ def measured(
     model: Its norms in mode "train" with decay 0: what they keep after a batch
       is that batch's.
     variables: {"params", "batch_stats"}.
-    batches: Raw images [b, h, w, 3].
+    batches: Raw images [b, h, w, c].
 
   Returns:
     The new "batch_stats".
@@ -168,13 +170,18 @@ def run(
   with preflight.input_errors():
     source = data_build.source(config.data, config.data.train_split)
     checkpoint.refuse_other_classes(flags.workdir, source.spec)
+    channels = data_build.channels(config.data)
     model = model_build.from_config(
-      measuring(config.model), num_classes=source.spec.num_classes
+      measuring(config.model),
+      num_classes=source.spec.num_classes,
+      channels=channels,
     )
     if flags.batch_size:
       config.train.batch_size = flags.batch_size
     batches = data_build.train_loader(
-      config, source, pad_value=model_build.mean_pixel(config.model)
+      config,
+      source,
+      pad_value=model_build.mean_pixel(config.model, channels),
     )
   if config.model.batch_norm.mode == "frozen":
     say("the run's norms were frozen: these are what training would have seen")
@@ -210,12 +217,19 @@ def measuring(
 def save(
   workdir: str, out: epath.Path, variables: dict[str, Any], step: int
 ) -> None:
-  """Write `out` as a copy of the run at `step` with other variables."""
+  """Write `out` as a copy of the run at `step` with other variables.
+
+  Training may go on there: at that step, but with a fresh optimizer and from
+  the start of the data.
+  """
   config = checkpoint.load_config(workdir)
   text = (epath.Path(workdir) / "spec.json").read_text()
   spec = spec_lib.Spec.from_json(json.loads(text))
   _, tx = launch.optimizer(config)
-  state = state_lib.create(variables, tx, seed=config.seed)
+  state = state_lib.create(
+    variables, tx, seed=config.seed, average=config.optim.ema_decay > 0
+  )
+  state = dataclasses.replace(state, step=jnp.int32(step))
   preflight.write_run_files(out, config, spec, state.params, lambda *_: None)
   checkpoint.save_start(out, state, step=step)
 

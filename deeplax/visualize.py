@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import os
 from typing import BinaryIO
 
-from jaxtyping import Integer, UInt8
+from jaxtyping import Integer, Shaped, UInt8
 import numpy as np
 from PIL import Image
 from PIL import ImageDraw
@@ -18,6 +18,37 @@ IGNORE = 255
 IGNORE_COLOUR = (224, 224, 192)
 GAP = 6  # pixels between the pictures of a strip
 LINE = 18  # pixels of a text line
+# Percentiles of a band that are shown black and white: a few odd pixels would
+# else darken the rest.
+STRETCH = (2, 98)
+
+
+def as_rgb(image: Shaped[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
+  """Return how to show an image of any number of bands and any numbers.
+
+  RGB bytes stay as they are. Of anything else the first three bands, or the
+  first alone if there are fewer, are stretched: each from its own STRETCH
+  percentiles to 0 and 255. What is no finite number is black.
+  """
+  if image.dtype == np.uint8 and image.shape[2] == 3:
+    return image
+  shown = np.zeros((*image.shape[:2], 3), np.uint8)
+  count = 3 if image.shape[2] >= 3 else 1
+  for band in range(count):
+    values = image[..., band].astype(np.float64)
+    finite = np.isfinite(values)
+    if not finite.any():
+      continue
+    low, high = np.percentile(values[finite], STRETCH)
+    # A band of one value has no range to stretch: mid grey.
+    scaled = np.full(values.shape, 0.5)
+    if high > low:
+      scaled = ((values - low) / (high - low)).clip(0, 1)
+    scaled = np.where(finite, scaled, 0)
+    shown[..., band] = np.rint(scaled * 255)
+  if count == 1:
+    shown[..., 1:] = shown[..., :1]
+  return shown
 
 
 def colour_table(palette: Palette, *, size: int = 256) -> np.ndarray:
@@ -69,7 +100,7 @@ def index_png(
 
 
 def strip(
-  images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+  images: Sequence[Shaped[np.ndarray, "_ _ _"]],
   truths: Sequence[Integer[np.ndarray, "_ _"] | None],
   predictions: Sequence[Integer[np.ndarray, "_ _"]],
   palette: Palette,
@@ -80,7 +111,7 @@ def strip(
   """Return a sheet: a row of image, truth and prediction each, and a legend.
 
   Args:
-    images: RGB, of any sizes.
+    images: Of any sizes, shown by `as_rgb`.
     truths: Labels, 255 where ignored; None leaves the place empty.
     predictions: Labels.
     palette: Colours of the classes.
@@ -104,7 +135,7 @@ def strip(
   top = LINE + GAP
   for (image, truth, prediction), height in zip(rows, heights, strict=True):
     pictures = [
-      Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR),
+      _shown(image, (width, height)),
       None if truth is None else _small(truth, palette, (width, height)),
       _small(prediction, palette, (width, height)),
     ]
@@ -132,6 +163,10 @@ def _legend(rows: list[tuple], names: Sequence[str]) -> list[int]:
   return sorted(
     label for label in found if label < len(names) or label == IGNORE
   )
+
+
+def _shown(image: np.ndarray, size: tuple[int, int]) -> Image.Image:
+  return Image.fromarray(as_rgb(image)).resize(size, Image.Resampling.BILINEAR)
 
 
 def _small(

@@ -2,9 +2,11 @@
 
 import json
 
+from etils import epath
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 import pytest
 
 from configs import common
@@ -12,6 +14,10 @@ from deeplax import checkpoint
 from deeplax import errors
 from deeplax import evaluate
 from deeplax import inference
+from deeplax import launch
+from deeplax import logs
+from deeplax import state as state_lib
+from deeplax import visualize
 from deeplax.data import build as data_build
 from deeplax.data import spec as spec_lib
 from deeplax.metrics import confusion
@@ -120,12 +126,95 @@ def test_a_collapsed_prediction_is_told():
   assert len(lines) == 1
   assert lines[0].startswith("deeplax: eval step 2000: ")
   assert "of predicted pixels are 'green' (truth 3" in lines[0]
+  assert "Next: python -m deeplax.overfit_check --config=" in lines[0]
 
 
 def test_a_data_set_that_is_nearly_all_one_class_is_no_collapse():
   matrix = np.diag([9_980, 10, 10])
   result = confusion.scores(matrix, SPEC.class_names)
   assert evaluate.collapse_warning(result) is None
+
+
+def _as_drawn(source, indices, spoil=None):
+  """The sheet of these images as strip draws it, `spoil` changing one."""
+  examples = [source[i] for i in indices]
+  predictions = [e["image"].argmax(-1).astype(np.uint8) for e in examples]
+  if spoil is not None:
+    predictions[spoil] = predictions[spoil] * 0
+  return np.asarray(
+    visualize.strip(
+      [e["image"] for e in examples],
+      [e["label"] for e in examples],
+      predictions,
+      SPEC.palette,
+      SPEC.class_names,
+    )
+  )
+
+
+def _counting(predictor):
+  """Let a predictor count the images that it is given."""
+  submit, given = predictor.submit, []
+
+  def counted(image, **settings):
+    given.append(image.shape)
+    return submit(image, **settings)
+
+  predictor.submit = counted
+  return given
+
+
+def test_a_sheet_shows_what_evaluation_predicted_without_predicting_again():
+  source, predictor = Toy(9), _predictor()
+  given = _counting(predictor)
+  sheet = evaluate.Sheet(source, 3)
+  for _ in range(2):
+    given.clear()
+    evaluate.evaluate(predictor, source, progress=_silent, keep=sheet.keep)
+    assert len(given) == 9
+    drawn = np.asarray(sheet.draw(predictor))
+    assert len(given) == 9
+    np.testing.assert_array_equal(drawn, _as_drawn(source, [0, 3, 6]))
+  assert not np.array_equal(drawn, _as_drawn(source, [0, 3, 6], spoil=1))
+
+
+def test_a_sheet_shows_the_same_images_however_many_are_evaluated():
+  source, predictor = Toy(9), _predictor()
+  sheet = evaluate.Sheet(source, 3)
+  given = _counting(predictor)
+  evaluate.evaluate(
+    predictor, source, max_images=2, progress=_silent, keep=sheet.keep
+  )
+  assert len(given) == 2  # images 0 and 4; 3 and 6 are shown as well
+  drawn = np.asarray(sheet.draw(predictor))
+  assert len(given) == 4
+  np.testing.assert_array_equal(drawn, _as_drawn(source, [0, 3, 6]))
+
+
+def test_training_leaves_pictures_and_scores_of_each_evaluation(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(model_build, "from_config", lambda *_, **__: Brightest())
+  config = common.base()
+  config.eval.pictures = 2
+  workdir, source = epath.Path(tmp_path), Toy(4)
+  measure = launch.evaluator(config, source, workdir, _silent)
+  log = logs.MetricLog(tmp_path / "metrics.jsonl", resume_step=0, write=True)
+  state = state_lib.State(
+    step=0, params={}, batch_stats={}, opt_state=(), rng=None
+  )
+  for step in (10, 20):
+    assert measure(state, step, log=log) == pytest.approx(
+      _by_hand(source, range(4))["miou"]
+    )
+  names = sorted(p.name for p in (tmp_path / "pictures").iterdir())
+  assert names == ["index.html", "val-00000010.png", "val-00000020.png"]
+  page = (tmp_path / "pictures" / "index.html").read_text()
+  assert page.index("step 20 val, mIoU") < page.index("step 10 val, mIoU")
+  with Image.open(tmp_path / "pictures" / "val-00000020.png") as picture:
+    np.testing.assert_array_equal(
+      np.asarray(picture), _as_drawn(source, [0, 2])
+    )
 
 
 class Broken(Toy):
@@ -209,7 +298,7 @@ def run(tmp_path, monkeypatch):
   """A function that runs the command on a stand-in for a trained run."""
   strides = []
 
-  def model(config, *, num_classes, output_stride):
+  def model(config, *, num_classes, output_stride, channels):
     if output_stride not in (8, 16):
       raise ValueError(f"output_stride {output_stride} not in (8, 16)")
     strides.append(output_stride)
@@ -250,6 +339,15 @@ def test_the_command_evaluates_each_output_stride(run, tmp_path, capsys):
   text = capsys.readouterr().out
   assert "step 400" in text and "output stride 8" in text
   assert "mIoU" in text and "green" in text and names[1] in text
+
+
+def test_the_command_writes_a_sheet_beside_the_scores(run, tmp_path):
+  assert run("--pictures=3") == 0
+  written = tmp_path / "eval" / "val-00000400-os16-s1.0.png"
+  with Image.open(written) as picture:
+    np.testing.assert_array_equal(
+      np.asarray(picture), _as_drawn(Toy(), [0, 2, 4])
+    )
 
 
 def test_the_config_holds_where_the_command_line_is_silent(run, tmp_path):

@@ -239,10 +239,33 @@ def test_new_variables_are_used_without_compiling_again():
   assert np.abs(before - after).max() > 0.1
 
 
-def test_an_image_without_pixels_is_refused():
+def test_an_image_without_pixels_or_of_other_channels_is_refused():
   predictor = _predictor(_network(Pointwise()))
   with pytest.raises(ValueError, match="0x4"):
     predictor.labels(np.zeros((0, 4, 3), np.uint8))
+  for channels in (1, 5):
+    with pytest.raises(ValueError, match=f"has {channels} channels, not 3"):
+      predictor.labels(np.zeros((4, 4, channels), np.uint8))
+
+
+def test_images_of_many_bands_are_padded_and_predicted():
+  class First(nn.Module):
+    @nn.compact
+    def coarse(self, images, *, train: bool):
+      return images[..., :2] - images[..., 3:]
+
+  mean = (1000.0, 2000.0, 3000.0, 1500.0, 1000.0)
+  image = np.random.default_rng(0).uniform(0, 5000, (7, 9, 5))
+  image = image.astype(np.float32)
+  predictor = inference.Predictor(
+    First(), {}, pad_value=mean, scales=(1.0, 2.0), log=lambda _: None
+  )
+  found = predictor.labels(image)
+  logits = image[..., :2] - image[..., 3:]
+  # Twice the size changes little where the two are far apart.
+  sure = np.abs(logits[..., 0] - logits[..., 1]) > 4000
+  assert sure.any()
+  np.testing.assert_array_equal(found[sure], logits.argmax(-1)[sure])
 
 
 def test_the_stream_keeps_the_order_and_every_item():

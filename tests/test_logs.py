@@ -1,5 +1,6 @@
 """TensorBoard's copy of the metrics, and the page of pictures."""
 
+import io
 import json
 
 from etils import epath
@@ -37,10 +38,20 @@ def test_sheets_of_steps_that_will_run_again_are_dropped(tmp_path):
   workdir = epath.Path(tmp_path)
   for step in (100, 200, 300):
     gallery.add(workdir, "val", step, sheet(0))
-  gallery.add(workdir, "val", 200, sheet(1))  # resumed at 100
+  path = workdir / "metrics.jsonl"
+  logs.MetricLog(path, resume_step=100, write=False)
+  assert len(gallery.sheets(workdir)) == 3  # another process's
+  logs.MetricLog(path, resume_step=100, write=True)
   page = (workdir / "pictures" / "index.html").read_text()
-  assert "step 300" not in page and "step 100" in page
-  assert not (workdir / "pictures" / "val-00000300.png").exists()
+  assert "step 100" in page
+  assert "step 200" not in page and "step 300" not in page
+  names = sorted(p.name for p in (workdir / "pictures").iterdir())
+  assert names == ["index.html", "val-00000100.png"]
+
+
+def test_a_run_without_pictures_gets_no_folder_for_them(tmp_path):
+  logs.MetricLog(tmp_path / "metrics.jsonl", resume_step=0, write=True)
+  assert not list(tmp_path.iterdir())
 
 
 def scalars(folder):
@@ -61,26 +72,56 @@ def scalars(folder):
   return found
 
 
+def hyperparameters(folder):
+  """Return {name: value} of the run."""
+  from tensorboard.backend.event_processing import event_accumulator  # pyright: ignore
+  from tensorboard.plugins.hparams import plugin_data_pb2  # pyright: ignore
+
+  events = event_accumulator.EventAccumulator(str(folder))
+  events.Reload()
+  tag = "_hparams_/session_start_info"
+  content = events.SummaryMetadata(tag).plugin_data.content
+  data = plugin_data_pb2.HParamsPluginData.FromString(content)
+  values = data.session_start_info.hparams
+  return {k: getattr(v, v.WhichOneof("kind")) for k, v in values.items()}
+
+
 # What TensorFlow's and TensorBoard's own imports warn of is theirs.
 @pytest.mark.filterwarnings("ignore")
 def test_tensorboard_shows_the_log_also_after_a_resume(tmp_path):
   pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
   pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
   path = tmp_path / "metrics.jsonl"
+  config = {"seed": 0, "model": {"dtype": "bfloat16", "rates": None}}
+  logs.write_json(tmp_path / "config.json", config)
   log = logs.MetricLog(path, resume_step=0, write=True, tensorboard=True)
   for step in (10, 20, 30):
     log.write(step, {"loss": 1.0 / step})
+    if step > 10:
+      picture = sheet(step)
+      gallery.add(epath.Path(tmp_path), "val", step, picture)
+      log.picture(step, "val", np.asarray(picture))
   log.close()
   log = logs.MetricLog(path, resume_step=20, write=True, tensorboard=True)
   log.write(30, {"loss": 0.5})
-  log.picture(30, "val", np.zeros((4, 6, 3), np.uint8))
+  log.picture(30, "val", np.asarray(sheet(31)))
   log.close()
   found = scalars(tmp_path / "tensorboard")
   assert [step for step, _ in found["loss"]] == [10, 20, 30]
   np.testing.assert_allclose(
     [float(v) for _, v in found["loss"]], [0.1, 0.05, 0.5]
   )
-  assert [step for step, _ in found["val"]] == [30]
+  assert [step for step, _ in found["val"]] == [20, 30]
+  for (_, event), value in zip(found["val"], (20, 31), strict=True):
+    with Image.open(io.BytesIO(event[2])) as shown:  # width, height, PNG
+      np.testing.assert_array_equal(np.asarray(shown), np.asarray(sheet(value)))
+  text = found["config"][0][1].item().decode()
+  assert json.loads(text.strip("`")) == config
+  assert hyperparameters(tmp_path / "tensorboard") == {
+    "seed": 0.0,
+    "model.dtype": "bfloat16",
+    "model.rates": "None",
+  }
   lines = [json.loads(line) for line in path.read_text().splitlines()]
   assert [line["step"] for line in lines] == [10, 20, 30]
 

@@ -16,6 +16,7 @@ from deeplax import errors
 from deeplax import predict
 from deeplax.data import spec as spec_lib
 from deeplax.models import build
+from tests.data import tiffs
 
 PALETTE = ((0, 0, 0), (128, 0, 0), (0, 128, 0))
 
@@ -49,7 +50,7 @@ def run(tmp_path, monkeypatch):
     return ended.value.code
 
   return types.SimpleNamespace(
-    command=command, workdir=workdir, out=tmp_path / "out"
+    command=command, workdir=workdir, out=tmp_path / "out", config=config
   )
 
 
@@ -117,7 +118,7 @@ def test_the_workdir_tells_the_miou_of_the_step(run, tmp_path, capsys):
 
 def test_a_photo_on_its_side_is_labelled_upright(run, tmp_path):
   exif = Image.Exif()
-  exif[predict.EXIF_ORIENTATION] = 6
+  exif[274] = 6
   path = tmp_path / "a.jpg"
   _photo(path, (20, 30), exif=exif)
   assert predict.size(path) == (30, 20)
@@ -134,6 +135,38 @@ def test_pictures_of_every_mode_are_labelled(run, tmp_path, mode):
     Image.new("RGB", (9, 6), (9, 200, 9)).convert(mode).save(path)
   assert run.command(str(path)) == 0
   assert _mask(run.out / "a_mask.png").shape == (6, 9)
+
+
+def test_files_of_many_bands_are_labelled_by_the_bands_of_the_run(
+  run, tmp_path, capsys
+):
+  run.config.data.channels = (4, 0, 2)
+  run.config.data.channel_mean = (3.0, 3.0, 3.0)
+  run.config.data.channel_std = (1.0, 1.0, 1.0)
+  folder = tmp_path / "images"
+  folder.mkdir()
+  rng = np.random.default_rng(0)
+  image = rng.integers(0, 60_000, (6, 9, 5)).astype(np.uint16)
+  np.save(folder / "a.npy", image)
+  np.savez(folder / "b.npz", image)
+  (folder / "c.tif").write_bytes(tiffs.encoded(image, photometric=1))
+  np.save(folder / "d.npy", image[..., :4])
+  assert run.command(str(folder)) == 1
+  for name in "abc":
+    mask = _mask(run.out / f"{name}_mask.png")
+    np.testing.assert_array_equal(mask, image[..., (4, 0, 2)].argmax(-1))
+    with Image.open(run.out / f"{name}_overlay.jpg") as overlay:
+      assert overlay.size == (9, 6)
+  captured = capsys.readouterr()
+  assert "d.npy has 4 bands of uint16, so there is no band 4" in captured.err
+  assert "3 of 4 pictures" in captured.out
+  assert "1 of at most 1" in captured.out  # the size was read beforehand
+
+
+def test_a_run_whose_bands_have_no_statistics_is_refused(run, tmp_path, capsys):
+  run.config.data.channels = (0, 1, 2)
+  _photo(tmp_path / "a.png")
+  assert "channel_mean" in _refused(run, capsys, str(tmp_path / "a.png"))
 
 
 def test_an_unreadable_file_is_named_and_the_others_go_on(

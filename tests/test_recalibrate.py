@@ -1,12 +1,19 @@
 """Norm statistics measured anew, against plain counts."""
 
+from etils import epath
 import jax
 import numpy as np
 import pytest
 
 from configs import common
+from configs import quickstart
 from deeplax import checkpoint
+from deeplax import launch
+from deeplax import parallel
+from deeplax import preflight
 from deeplax import recalibrate
+from deeplax import state as state_lib
+from deeplax.data import spec as spec_lib
 from deeplax.models import build
 from tests.test_main import DEBUG
 from tests.test_main import command
@@ -103,6 +110,37 @@ def test_the_norms_that_moved_farthest_come_first():
   assert [name for name, _, _ in rows] == ["b", "c", "a"]
   np.testing.assert_allclose(rows[0][1:], [3.0, 1.0], rtol=1e-5)
   np.testing.assert_allclose(rows[1][1:], [0.0, 2.0], rtol=1e-5)
+
+
+def test_training_can_go_on_in_what_was_written(tmp_path):
+  config = quickstart.get_config("debug")
+  config.optim.ema_decay = 0.9
+  spec = spec_lib.Spec("toy", ("a", "b"), ((0, 0, 0), (9, 9, 9)))
+  model = build.from_config(config.model, num_classes=2)
+  variables = build.initial_variables(model, seed=0)
+  workdir, out = epath.Path(tmp_path / "run"), epath.Path(tmp_path / "new")
+  preflight.write_run_files(workdir, config, spec, {}, lambda _: None)
+  stats = jax.tree.map(lambda x: x + 1, variables["batch_stats"])
+  given = {**variables, "batch_stats": stats}
+  recalibrate.save(str(workdir), out, given, 3)
+
+  found, step = checkpoint.restore_variables(out)
+  assert step == 3
+  jax.tree.map(np.testing.assert_array_equal, found, given)
+  _, tx = launch.optimizer(config)
+  fresh = state_lib.create(variables, tx, seed=0, average=True)
+
+  class Data:
+    def set_state(self, value):
+      self.value = value
+
+  data = Data()
+  state = checkpoint.Checkpoints(out, keep=2).restore(
+    3, fresh, data, mesh=parallel.mesh()
+  )
+  assert int(state.step) == 3 and data.value == {"next_index": 0}
+  jax.tree.map(np.testing.assert_array_equal, state.trained, given)
+  jax.tree.map(np.testing.assert_array_equal, state.variables, given)
 
 
 @pytest.mark.slow  # 60 s: three commands, each compiling a network

@@ -8,6 +8,7 @@ A split may be several, "train+val".
 As a command, python -m deeplax.data.build, it prepares one (`builders`).
 """
 
+from collections.abc import Sequence
 from functools import partial
 import os
 import pathlib
@@ -16,6 +17,7 @@ from typing import Any
 import grain
 
 from deeplax import errors
+from deeplax.data import bands
 from deeplax.data import files
 from deeplax.data import folder
 from deeplax.data import joined
@@ -45,21 +47,77 @@ def source(data: Config, split: str) -> files.Source:
     InputError: It is not there: where it was looked for and how to get it.
   """
   _check_name(data.name)
+  if data.channels is not None and data.name != FOLDER:
+    raise errors.InputError(
+      f"data.channels {data.channels} are for data.name={FOLDER}: "
+      f"{data.name} has RGB pictures. Leave data.channels at None"
+    )
   if data.name == "shapes":
     images = {"train": data.shapes_train, "val": data.shapes_eval}
     return shapes.Shapes(
       split, images=images.get(split, 1), size=data.shapes_size
     )
   if data.name == FOLDER:
-    return joined.read(partial(_own, _folder_root(data)), split)
+    root = _folder_root(data)
+    return joined.read(partial(_own, root, channels=data.channels), split)
   return joined.read(partial(_published, data), split)
 
 
-def _own(root: pathlib.Path, split: str) -> files.Decoded:
+def _own(
+  root: pathlib.Path, split: str, channels: Sequence[int] | None = None
+) -> files.Decoded:
   """Return a split of own data, prepared or not."""
   if path := sources.newest(root):
+    if channels is not None:
+      raise errors.InputError(
+        f"data.channels {channels} cannot be read from {path}, which holds RGB "
+        "pictures: give the folder that it was made from"
+      )
     return sources.Prepared(sources.prepared_spec(path), path, split)
-  return folder.source(root, split)
+  return folder.source(root, split, channels)
+
+
+def channels(data: Config) -> bands.Channels | None:
+  """Return mean and std of each band that is read; None: RGB pictures."""
+  return bands.given(data.channels, data.channel_mean, data.channel_std)
+
+
+def fill_channels(
+  data: Config, source: files.Source, kept: Config | None = None
+) -> bool:
+  """Set data.channel_mean and data.channel_std where they are not given.
+
+  Args:
+    data: `config.data`.
+    source: Of the training split, to measure them on.
+    kept: `config.data` of the run that is resumed, which has them.
+
+  Returns:
+    Whether they were measured.
+
+  Raises:
+    InputError: One of the two is given alone.
+  """
+  given = (data.channel_mean, data.channel_std)
+  if data.channels is None and given != (None, None):
+    raise errors.InputError(
+      "data.channel_mean and data.channel_std are for data.channels, which is "
+      "not set: RGB pictures are normalised as the backbone needs it"
+    )
+  if data.channels is None or None not in given:
+    return False
+  if given != (None, None):
+    raise errors.InputError(
+      f"data.channel_mean {given[0]} and data.channel_std {given[1]}: give "
+      "both, or neither to have them measured on the training images"
+    )
+  if kept is not None:
+    data.channel_mean, data.channel_std = kept.channel_mean, kept.channel_std
+    return False
+  data.channel_mean, data.channel_std = bands.measure(
+    source, threads=data.threads
+  )
+  return True
 
 
 def _published(data: Config, split: str) -> files.Decoded:
@@ -94,7 +152,7 @@ def train_loader(
   config: Config,
   source: files.Source,
   *,
-  pad_value: tuple[float, float, float],
+  pad_value: tuple[float, ...],
   process_index: int = 0,
   process_count: int = 1,
 ) -> grain.DatasetIterator[loader.Batch]:
@@ -103,7 +161,8 @@ def train_loader(
   Args:
     config: The whole configuration.
     source: Of the training split.
-    pad_value: For pixels outside an image: the backbone's mean pixel, rounded.
+    pad_value: For pixels outside an image: the network's mean pixel, which
+      bytes take rounded.
     process_index: Of this process.
     process_count: How many share a batch.
   """

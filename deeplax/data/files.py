@@ -1,13 +1,14 @@
 """Read pairs of image and mask files as a source of training examples.
 
 A source has `spec`, `len()` and `source[i] -> {"image", "label", "name"}`:
-image uint8 RGB, label uint8 with classes 0 to k-1 and 255 = ignored. Reading is
-thread-safe. Images may be of any kind, turned upright by their EXIF tag; masks
-keep their numbers: a palette PNG is read as indices, never as colours.
+image uint8 RGB, or what `bands` reads, label uint8 with classes 0 to k-1 and
+255 = ignored. Reading is thread-safe. Images may be of any kind, turned upright
+by their EXIF tag; masks keep their numbers: a palette PNG is read as indices,
+never as colours.
 """
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import io
 import pathlib
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -19,18 +20,35 @@ from PIL import Image
 from PIL import ImageOps
 
 from deeplax import errors
+from deeplax.data import arrays
 from deeplax.data import spec as spec_lib
+from deeplax.data import tiff
 
 # What a number that is no class becomes inside: neither a class nor ignored,
 # so that training counts it and stops (255 would hide it).
 ILLEGAL = 254
 MAX_CLASSES = 254
 
+# What reading a spoilt file raises.
+BROKEN = (
+  *(OSError, SyntaxError, ValueError),
+  *(cv2.error, Image.DecompressionBombError),
+)
+
+# A picture of 16 bit that stays below has not used them: a quarter of white.
+_DARK = 1 << 14
+_AS_BANDS = (
+  "read its numbers as they are with --config.data.channels, such as "
+  "'(0, 1, 2)' for its first three bands"
+)
+
 # 1 bit, palette, grey, 16 bit, 32 bit: the modes that hold numbers.
 _MASK_MODES = ("1", "P", "L", "I;16", "I;16B", "I;16L", "I")
 
 
 Example = dict[str, Any]  # image and label: np.ndarray; name: str
+# (bytes, file name) -> image [h, w, c].
+Reader = Callable[[bytes, str], np.ndarray]
 
 
 @runtime_checkable
@@ -88,7 +106,8 @@ def plain_table(num_classes: int, ignore_label: int | None = 255) -> np.ndarray:
 def apply_table(raw: np.ndarray, table: np.ndarray) -> np.ndarray:
   """Map a mask's numbers, 8 bit or wider, to labels."""
   if raw.dtype == np.uint8:
-    return table[raw]
+    # The same, but NumPy would first make an index of 8 bytes of each pixel.
+    return cv2.LUT(raw, table) if raw.ndim == 2 else table[raw]
   legal = (raw >= 0) & (raw < 256)
   return np.where(legal, table[np.where(legal, raw, 0)], np.uint8(ILLEGAL))
 
@@ -96,10 +115,17 @@ def apply_table(raw: np.ndarray, table: np.ndarray) -> np.ndarray:
 class Decoded(abc.ABC):
   """Turns encoded examples into arrays; subclasses say where they lie."""
 
-  def __init__(self, spec: spec_lib.Spec, split: str, table: np.ndarray):
+  def __init__(
+    self,
+    spec: spec_lib.Spec,
+    split: str,
+    table: np.ndarray,
+    reader: Reader | None = None,
+  ):
     self.spec = spec
     self.split = split
     self.table = table
+    self.reader = reader or decode_image
 
   @abc.abstractmethod
   def __len__(self) -> int:
@@ -123,7 +149,7 @@ class Decoded(abc.ABC):
 
   def decoded(self, item: Encoded) -> Example:
     """Return image and label as arrays."""
-    image = decode_image(item.image, item.image_file)
+    image = self.reader(item.image, item.image_file)
     raw = decode_label(item.label, item.label_file)
     check_sizes(item, image.shape[:2], raw.shape)
     return {"image": image, "label": apply_table(raw, self.table)}
@@ -138,8 +164,9 @@ class Files(Decoded):
     split: str,
     table: np.ndarray,
     pairs: Sequence[Pair],
+    reader: Reader | None = None,
   ):
-    super().__init__(spec, split, table)
+    super().__init__(spec, split, table, reader)
     self.pairs = pairs
 
   def __len__(self) -> int:
@@ -151,15 +178,23 @@ class Files(Decoded):
   def encoded(self, index: int) -> Encoded:
     pair = self.pairs[index]
     return Encoded(
-      _read(pair.image), _read(pair.label), str(pair.image), str(pair.label)
+      read_bytes(pair.image),
+      read_bytes(pair.label),
+      str(pair.image),
+      str(pair.label),
     )
 
   def mask(self, index: int) -> tuple[bytes, str]:
     pair = self.pairs[index]
-    return _read(pair.label), str(pair.label)
+    return read_bytes(pair.label), str(pair.label)
 
 
-def _read(path: pathlib.Path) -> bytes:
+def read_bytes(path: pathlib.Path) -> bytes:
+  """Return a file of a data set.
+
+  Raises:
+    InputError: It cannot be read.
+  """
   try:
     return path.read_bytes()
   except OSError as error:
@@ -172,22 +207,82 @@ def _read(path: pathlib.Path) -> bytes:
 def decode_image(data: bytes, file: str) -> np.ndarray:
   """Decode any picture to RGB uint8 [h, w, 3], upright.
 
-  OpenCV reads JPEG at half of Pillow's time and to the same numbers, scales
-  16 bit down where Pillow clips, and refuses a file that was cut off.
+  Colours are as stored: an alpha channel is dropped, not blended in. Of 16 bit
+  the upper 8 are kept. Of several pictures in a file the first counts.
+
+  OpenCV reads JPEG at half of Pillow's time and to the same numbers, and
+  refuses a file that was cut off. It paints over what is transparent in a GIF
+  and multiplies the colours of a TIFF with their alpha, so these are read
+  otherwise.
 
   Raises:
-    InputError: It is no whole picture.
+    InputError: It is no whole picture, or its numbers are no brightness.
   """
-  image = None
-  if data:
-    array = np.frombuffer(data, np.uint8)
-    image = cv2.imdecode(array, cv2.IMREAD_COLOR_RGB)
-  if image is None:
+  try:
+    if data.startswith(tiff.MAGIC):
+      image = _decode_tiff(data, file)
+    elif data.startswith(b"GIF8"):
+      image = _decode_by_pillow(data)
+    else:
+      image = _decode_by_opencv(data)
+  except BROKEN as e:
     raise errors.InputError(
-      f"{file} is not a whole picture ({len(data)} bytes): it may be cut off "
-      "or of an unknown kind. Replace it, or take it out of the data set"
-    )
+      f"{file} is not a whole picture ({len(data)} bytes; {e}): it may be cut "
+      "off or of an unknown kind. Replace it, or take it out of the data set"
+    ) from e
+  return _to_bytes(image, file)
+
+
+def _decode_by_opencv(data: bytes) -> np.ndarray:
+  flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
+  array = np.frombuffer(data, np.uint8)
+  image = cv2.imdecode(array, flags) if data else None
+  if image is None:
+    raise ValueError("OpenCV reads nothing")
   return image
+
+
+def _decode_by_pillow(data: bytes) -> np.ndarray:
+  with Image.open(io.BytesIO(data)) as picture:
+    return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+
+
+def _decode_tiff(data: bytes, file: str) -> np.ndarray:
+  """Return [h, w, 3] of the file's own type."""
+  layout = tiff.layout(io.BytesIO(data))
+  if not (layout.readable and layout.photometric in (*tiff.GREY, tiff.RGB)):
+    return _decode_by_pillow(data)  # palette, 1 bit, CMYK, JPEG inside
+  # A second or fourth band is alpha.
+  grey = layout.photometric in tiff.GREY and layout.bands <= 2
+  if not grey and layout.bands != 3 and layout.photometric != tiff.RGB:
+    raise errors.InputError(
+      f"{file} has {layout.bands} bands that are not red, green and blue: "
+      f"{_AS_BANDS}"
+    )
+  image = tiff.upright(tiff.read(data, layout), layout.orientation)
+  if layout.photometric == tiff.GREY[0] and image.dtype.kind == "u":
+    image = ~image
+  image = image[..., :1].repeat(3, axis=-1) if grey else image[..., :3]
+  return np.ascontiguousarray(image)
+
+
+def _to_bytes(image: np.ndarray, file: str) -> np.ndarray:
+  """Return uint8; 16 bit by their upper 8."""
+  if image.dtype == np.uint8:
+    return image
+  if image.dtype != np.uint16:
+    raise errors.InputError(
+      f"{file} holds numbers of type {image.dtype}, which have no agreed black "
+      f"and white: {_AS_BANDS}"
+    )
+  brightest = int(image.max())
+  if 0 < brightest < _DARK:
+    raise errors.InputError(
+      f"{file} is 16 bit and its largest number is {brightest} of 65535, so it "
+      "would be read as a dark or black picture. If the camera gives 12 or 14 "
+      f"bits: {_AS_BANDS}; or multiply the numbers of all files by 16 or 4"
+    )
+  return (image >> 8).astype(np.uint8)
 
 
 def decode_label(data: bytes, file: str) -> np.ndarray:
@@ -234,18 +329,38 @@ def _colored(mask: Image.Image, file: str) -> str:
   )
 
 
-def image_size(data: bytes, file: str) -> tuple[tuple[int, int], bool]:
-  """Return ((height, width), was turned by EXIF) from a picture's header."""
+def image_size(
+  data: bytes | io.BytesIO | io.BufferedReader, file: str
+) -> tuple[tuple[int, int], bool]:
+  """Return ((height, width), was turned by EXIF) from an image's header.
+
+  Args:
+    data: The file, or all of its bytes.
+    file: Its name.
+
+  Raises:
+    InputError: It has no header of a known kind.
+  """
+  stream = io.BytesIO(data) if isinstance(data, bytes) else data
+  start = stream.read(4)
+  stream.seek(0)
   try:
-    with Image.open(io.BytesIO(data)) as image:
-      width, height = image.size
-      # Orientations 5 to 8 of tag 274 exchange rows and columns.
-      turned = image.getexif().get(274, 1) >= 5
-  except (OSError, SyntaxError) as error:
+    if start in tiff.MAGIC:
+      layout = tiff.layout(stream)
+      (height, width), orientation = layout.size, layout.orientation
+    elif arrays.is_array(start):
+      (height, width), orientation = arrays.size(stream), 1
+    else:
+      with Image.open(stream) as image:
+        width, height = image.size
+        orientation = image.getexif().get(274, 1)
+  except BROKEN as e:
     raise errors.InputError(
-      f"{file} is not a readable picture ({error}): replace it, or take it "
+      f"{file} is not a readable picture ({e}): replace it, or take it "
       "out of the data set"
-    ) from error
+    ) from e
+  # Orientations 5 to 8 exchange rows and columns.
+  turned = orientation >= 5
   return ((width, height) if turned else (height, width)), turned
 
 

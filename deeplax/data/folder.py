@@ -7,8 +7,10 @@
 classes.json may also have "palette" (one [r, g, b] per class; made by the VOC
 rule otherwise) and "label_map" for masks that hold other numbers than the
 class, for example {"255": 1}. `"ignore_label": null` means that none is used.
+With bands (`bands`), images may be .npy and .npz too.
 """
 
+from collections.abc import Sequence
 import json
 import pathlib
 from typing import Any, NamedTuple
@@ -16,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deeplax import errors
+from deeplax.data import bands
 from deeplax.data import files
 from deeplax.data import spec as spec_lib
 
@@ -45,29 +48,45 @@ class Unpaired(NamedTuple):
   names: tuple[str, ...]
 
 
-def source(root: pathlib.Path, split: str) -> files.Files:
+def source(
+  root: pathlib.Path, split: str, channels: Sequence[int] | None = None
+) -> files.Files:
   """Return the pairs of `split`.
+
+  Args:
+    root: Of the data set.
+    split: Its name.
+    channels: Bands to read (`bands`), which finds .npy and .npz too; the first
+      file says what the others must be like. None: RGB pictures.
 
   Raises:
     InputError: classes.json or the folders are not as they must be.
   """
-  found, unpaired = listing(root, split)
+  found, unpaired = listing(root, split, channels)
   if unpaired:
     raise errors.InputError(unpaired[0].text)
   return found
 
 
 def listing(
-  root: pathlib.Path, split: str
+  root: pathlib.Path, split: str, channels: Sequence[int] | None = None
 ) -> tuple[files.Files, list[Unpaired]]:
-  """Return the pairs of `split`, and the files that are in none.
+  """Return the pairs of `split`, and the files that are in none; as `source`.
 
   Raises:
     InputError: classes.json or the folders are not as they must be.
   """
   found, table = _classes(root)
-  pairs, unpaired = _pairs(root, split)
-  return files.Files(found, split, table, pairs), unpaired
+  suffixes = _IMAGES if channels is None else (*_IMAGES, *bands.SUFFIXES)
+  pairs, unpaired = _pairs(root, split, suffixes)
+  reader = None
+  if channels is not None:
+    first = None
+    if pairs:
+      path = pairs[0].image
+      first = files.read_bytes(path), str(path)
+    reader = bands.Reader(channels, first=first)
+  return files.Files(found, split, table, pairs, reader), unpaired
 
 
 def splits(root: pathlib.Path, kind: str = "images") -> list[str]:
@@ -157,7 +176,7 @@ def _is_byte(value: Any) -> bool:
 
 
 def _pairs(
-  root: pathlib.Path, split: str
+  root: pathlib.Path, split: str, suffixes: tuple[str, ...]
 ) -> tuple[list[files.Pair], list[Unpaired]]:
   """Match images and masks by their path without the suffix."""
   have = splits(root)
@@ -167,10 +186,16 @@ def _pairs(
       f"images/{split} and labels/{split}, or name one that exists"
     )
   folders = root / "images" / split, root / "labels" / split
-  (images, twice), (labels, more) = map(_by_stem, folders)
+  images, twice = _by_stem(folders[0], suffixes)
+  labels, more = _by_stem(folders[1], _IMAGES)
   if not images:
+    more = (
+      ""
+      if bands.SUFFIXES[0] in suffixes
+      else "; with data.channels " + (" and ".join(bands.SUFFIXES))
+    )
     raise errors.InputError(
-      f"{folders[0]} holds no picture ({', '.join(_IMAGES)})"
+      f"{folders[0]} holds no picture ({', '.join(suffixes)}{more})"
     )
   unpaired = [
     *twice,
@@ -183,7 +208,7 @@ def _pairs(
 
 
 def _by_stem(
-  folder: pathlib.Path,
+  folder: pathlib.Path, suffixes: tuple[str, ...]
 ) -> tuple[dict[str, pathlib.Path], list[Unpaired]]:
   """Return {path below the folder without suffix: file} of all pictures.
 
@@ -192,7 +217,7 @@ def _by_stem(
   result: dict[str, pathlib.Path] = {}
   twice = []
   for path in sorted(folder.rglob("*")):
-    if path.suffix.lower() not in _IMAGES or path.name.startswith("."):
+    if path.suffix.lower() not in suffixes or path.name.startswith("."):
       continue
     key = path.relative_to(folder).with_suffix("").as_posix()
     if key in result:

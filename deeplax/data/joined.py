@@ -19,7 +19,7 @@ class Joined(files.Decoded):
     """
     first = parts[0]
     name = "+".join(part.split for part in parts)
-    super().__init__(first.spec, name, first.table)
+    super().__init__(first.spec, name, first.table, first.reader)
     for part in parts:
       if not np.array_equal(part.table, first.table):
         raise errors.InputError(

@@ -1,7 +1,7 @@
 """What training does to an image and its label, as the reference does it.
 
 Scale, pad at the bottom and right, crop, flip, in this order (tensorflow/models
-deeplab, input_preprocess.py). Pure NumPy and OpenCV; images are [h, w, 3] of
+deeplab, input_preprocess.py). Pure NumPy and OpenCV; images are [h, w, c] of
 any kind of number, labels [h, w]; sizes are (height, width).
 """
 
@@ -30,7 +30,7 @@ class Augmentation(NamedTuple):
   """
 
   crop_size: Size
-  pad_value: tuple[float, float, float]
+  pad_value: tuple[float, ...]
   min_scale: float = 0.5
   max_scale: float = 2.0
   scale_step: float = 0.25
@@ -87,13 +87,35 @@ def resize(
   y1 = int((top + height - 1) * y) + 2
   x1 = int((left + width - 1) * x) + 2
   matrix = np.array([[x, 0, left * x - x0], [0, y, top * y - y0]])
-  return cv2.warpAffine(
-    image[y0:y1, x0:x1],
-    matrix,
-    (width, height),
-    flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-    borderMode=cv2.BORDER_REPLICATE,
-  )
+  part = image[y0:y1, x0:x1]
+  # OpenCV takes half the time for four bytes that it takes for three, and the
+  # results are the same.
+  rgb = part.shape[-1] == 3 and part.dtype == np.uint8
+  if rgb:
+    part = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA)
+  parts = [
+    cv2.warpAffine(
+      bands,
+      matrix,
+      (width, height),
+      flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+      borderMode=cv2.BORDER_REPLICATE,
+    ).reshape(height, width, -1)
+    for bands in _in_parts(part)
+  ]
+  if rgb:
+    return cv2.cvtColor(parts[0], cv2.COLOR_RGBA2RGB)
+  return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+
+def _in_parts(image: np.ndarray) -> list[np.ndarray]:
+  """Split into what OpenCV takes at once and places exactly.
+
+  That is one, three or four bands; of two it rounds positions to 1/32.
+  """
+  fours, rest = divmod(image.shape[-1], 4)
+  sizes = [4] * fours + [[], [1], [1, 1], [3]][rest]
+  return np.split(image, np.cumsum(sizes)[:-1], axis=-1)
 
 
 def resize_labels(
@@ -105,7 +127,7 @@ def resize_labels(
     return label[top : top + height, left : left + width]
   rows = _nearest(label.shape[0], size[0])[top : top + height]
   columns = _nearest(label.shape[1], size[1])[left : left + width]
-  return label[rows[:, None], columns[None, :]]
+  return label[:, columns][rows]  # a fifth of the time of both at once
 
 
 def _step(old: int, new: int) -> float:
@@ -124,7 +146,7 @@ def pad(
   label: np.ndarray,
   *,
   size: Size,
-  pad_value: tuple[float, float, float],
+  pad_value: tuple[float, ...],
 ) -> tuple[np.ndarray, np.ndarray]:
   """Pad at the bottom and right to at least `size`; labels with 255."""
   h, w = label.shape
@@ -134,10 +156,12 @@ def pad(
   value = np.asarray(pad_value)
   if image.dtype == np.uint8:
     value = np.rint(value)
-  padded = np.empty((*big, 3), image.dtype)
+  # A row at a time: NumPy is slow at repeating three numbers.
+  row = np.tile(value.astype(image.dtype), (big[1], 1))
+  padded = np.empty((*big, image.shape[-1]), image.dtype)
   padded[:h, :w] = image
-  padded[h:] = value.astype(image.dtype)
-  padded[:h, w:] = value.astype(image.dtype)
+  padded[h:] = row
+  padded[:h, w:] = row[w:]
   padded_label = np.full(big, spec_lib.IGNORE_LABEL, label.dtype)
   padded_label[:h, :w] = label
   return padded, padded_label
@@ -154,7 +178,14 @@ def crop(
 
 def flip(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Mirror left and right."""
-  return image[:, ::-1], label[:, ::-1]
+  return _mirrored(image), _mirrored(label)
+
+
+def _mirrored(array: np.ndarray) -> np.ndarray:
+  # NumPy turns bytes round one by one, which takes ten times as long.
+  if array.dtype == np.uint8 and array.shape[2:] in ((), (3,)):
+    return cv2.flip(array, 1)
+  return array[:, ::-1]
 
 
 def augment(

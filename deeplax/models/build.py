@@ -6,6 +6,7 @@ from typing import Any
 import zlib
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -47,6 +48,9 @@ ATROUS_RATES = {32: (3, 6, 9), 16: (6, 12, 18), 8: (12, 24, 36)}
 LOW_LEVEL_STRIDES = (2, 4, 8)
 DECODER_STRIDES = (2, 4, 8)
 
+# (mean, std) of each channel of the images.
+Channels = tuple[tuple[float, ...], tuple[float, ...]]
+
 
 def from_config(
   config: ml_collections.ConfigDict,
@@ -55,6 +59,7 @@ def from_config(
   axis_name: str | None = None,
   output_stride: int | None = None,
   auxiliary: bool = False,
+  channels: Channels | None = None,
 ) -> deeplab.DeepLab:
   """Return the network that `config.model` describes.
 
@@ -65,6 +70,7 @@ def from_config(
     output_stride: Another one than the configuration's. The parameters are
       the same for every output stride; atrous rates follow it.
     auxiliary: Whether there is a second head, for training only.
+    channels: Mean and std of each channel of the images; None: RGB.
 
   Raises:
     ValueError: Naming the key, the value and what is allowed.
@@ -86,6 +92,7 @@ def from_config(
   stride = config.output_stride if output_stride is None else output_stride
   for value in (config.output_stride, stride):
     layers.check_one_of("output_stride", value, layers.OUTPUT_STRIDES)
+  mean, std = channels or (backbone_row.mean, backbone_row.std)
   # LR-ASPP's sum is one of class scores.
   scored = config.head == "lraspp" and _decoder_kind(config.decoder) == "sum"
   return deeplab.DeepLab(
@@ -115,17 +122,24 @@ def from_config(
     if auxiliary
     else None,
     num_classes=num_classes,
-    mean=backbone_row.mean,
-    std=backbone_row.std,
+    mean=mean,
+    std=std,
     logits_init=row.logits_init,
     dtype=dtype,
   )
 
 
 def mean_pixel(
-  config: ml_collections.ConfigDict,
-) -> tuple[float, float, float]:
-  """Return the RGB value, 0..255, that images are padded with."""
+  config: ml_collections.ConfigDict, channels: Channels | None = None
+) -> tuple[float, ...]:
+  """Return the value that images are padded with; RGB is 0..255.
+
+  Args:
+    config: The `model` part of a configuration.
+    channels: As `from_config`.
+  """
+  if channels:
+    return channels[0]
   return conventions.get(config.conventions).backbone(config.backbone).mean
 
 
@@ -161,6 +175,33 @@ def initial_variables(
     return jnp.asarray(inits[path[:-1]].draw(rng, leaf.shape))
 
   return jax.tree_util.tree_map_with_path(draw, variables)
+
+
+def inflate(variables: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+  """Return an RGB network's variables, the first kernel widened to `model`'s.
+
+  Channel i takes the weights of channel i mod 3, times 3 / channels, which
+  keeps the size of what comes out; a single one takes the sum of the three
+  (segmentation_models.pytorch's rule). All other variables stay.
+
+  Args:
+    variables: {"params", ...} of a network that takes three channels.
+    model: The same network, for any number of channels.
+  """
+  (*path, name) = first_kernel(model)
+  flat = flax.traverse_util.flatten_dict(dict(variables))
+  kernel = np.asarray(flat[*path, name])
+  count = len(model.mean)
+  if count == 1:
+    wide = kernel.sum(axis=2, keepdims=True)
+  else:
+    wide = kernel[:, :, np.arange(count) % 3] * np.float32(3 / count)
+  return flax.traverse_util.unflatten_dict(flat | {(*path, name): wide})
+
+
+def first_kernel(model: nn.Module) -> tuple[str, ...]:
+  """Return the path of the kernel that sees the images, "params" first."""
+  return ("params", *cost.trace(model, (33, 33))[1][0].path, "kernel")
 
 
 def _norm(

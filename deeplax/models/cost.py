@@ -64,7 +64,7 @@ def trace(
 
   with nn.intercept_methods(record):
     variables = jax.eval_shape(
-      init, jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+      init, jax.ShapeDtypeStruct((1, *size, _channels(model)), jnp.float32)
     )
   convolutions = []
   for path, (module, sizes) in calls.items():
@@ -74,6 +74,11 @@ def trace(
     kernel = params["depthwise_kernel" if module.depthwise else "kernel"]
     convolutions.append(Convolution(module, path, kernel.shape, *sizes))
   return variables, convolutions
+
+
+def _channels(model: nn.Module) -> int:
+  """Return how many its images have; a backbone alone takes RGB."""
+  return len(getattr(model, "mean", "RGB"))
 
 
 def multiply_adds(

@@ -21,7 +21,8 @@ class DeepLab(nn.Module):
     auxiliary: "middle" -> logits for a second loss; None without one.
     decoder_logits: Whether the decoder gives the logits itself (LR-ASPP).
     num_classes: Background included.
-    mean: Subtracted from raw RGB (0..255).
+    mean: Of each channel, subtracted; RGB is 0..255. As many as the images
+      have channels.
     std: Then divided by.
     logits_init: How the last kernel is drawn (model.py: deviation 0.01).
     dtype: Compute dtype of the features; logits are float32.
@@ -31,28 +32,28 @@ class DeepLab(nn.Module):
   head: nn.Module
   decoder: nn.Module | None
   num_classes: int
-  mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
-  std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+  mean: tuple[float, ...] = (127.5, 127.5, 127.5)
+  std: tuple[float, ...] = (127.5, 127.5, 127.5)
   decoder_logits: bool = False
   auxiliary: nn.Module | None = None
   logits_init: layers.Init = layers.Init("truncated_normal", 0.01)
   dtype: DTypeLike = jnp.float32
 
   def __call__(
-    self, images: Num[Array | np.ndarray, "b h w 3"], *, train: bool
+    self, images: Num[Array | np.ndarray, "b h w c"], *, train: bool
   ) -> Float[Array, "b h w k"]:
     """Return float32 logits at the images' size. Any size from 1x1 works."""
     logits = self.coarse(images, train=train)
     return resize.resize_bilinear(logits, (images.shape[1], images.shape[2]))
 
   def coarse(
-    self, images: Num[Array | np.ndarray, "b h w 3"], *, train: bool
+    self, images: Num[Array | np.ndarray, "b h w c"], *, train: bool
   ) -> Float[Array, "b H W k"]:
     """Return float32 logits at the decoder's (or head's) own stride."""
     return self.coarse_and_auxiliary(images, train=train)[0]
 
   def coarse_and_auxiliary(
-    self, images: Num[Array | np.ndarray, "b h w 3"], *, train: bool
+    self, images: Num[Array | np.ndarray, "b h w c"], *, train: bool
   ) -> tuple[Float[Array, "b H W k"], Float[Array, "b p q k"] | None]:
     """Return float32 logits and the auxiliary head's, each at its stride."""
     features = self._features(images, train=train)
@@ -62,6 +63,11 @@ class DeepLab(nn.Module):
     return logits, self.auxiliary(features["middle"], train=train)
 
   def _features(self, images: Array | np.ndarray, *, train: bool) -> dict:
+    if images.shape[-1] != len(self.mean):
+      raise ValueError(
+        f"images of {images.shape[-1]} channels for a network of "
+        f"{len(self.mean)}"
+      )
     x = jnp.asarray(images, jnp.float32)
     x = (x - _channels(self.mean)) / _channels(self.std)
     return self.backbone(x.astype(self.dtype), train=train)
@@ -85,6 +91,6 @@ class DeepLab(nn.Module):
     )(x, train=train)
 
 
-def _channels(values: tuple[float, float, float]) -> jnp.ndarray:
-  """[3] -> [1, 1, 1, 3]."""
-  return jnp.array(values, jnp.float32).reshape(1, 1, 1, 3)
+def _channels(values: tuple[float, ...]) -> jnp.ndarray:
+  """[c] -> [1, 1, 1, c]."""
+  return jnp.array(values, jnp.float32).reshape(1, 1, 1, -1)

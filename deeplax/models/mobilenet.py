@@ -123,7 +123,7 @@ class MobileNetV2(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[layers.Floats, "b h w 3"], *, train: bool
+    self, x: Float[layers.Floats, "b h w c"], *, train: bool
   ) -> dict[str, Array]:
     """Return `low4`, `low8`, `middle` and `high` of normalised images."""
     settings: dict[str, Any] = dict(

@@ -119,7 +119,7 @@ class ResNet(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[layers.Floats, "b h w 3"], *, train: bool
+    self, x: Float[layers.Floats, "b h w c"], *, train: bool
   ) -> dict[str, Array]:
     """Return `low4`, `low8`, `middle` and `high` of normalised images."""
     layers.check_one_of("stem", self.stem, STEMS)

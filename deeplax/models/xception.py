@@ -155,7 +155,7 @@ class Xception(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[layers.Floats, "b h w 3"], *, train: bool
+    self, x: Float[layers.Floats, "b h w c"], *, train: bool
   ) -> dict[str, Array]:
     """Return `low4`, `low8`, `middle` and `high` of normalised images."""
     layers.check_multi_grid(self.multi_grid)

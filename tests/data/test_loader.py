@@ -1,4 +1,7 @@
+from collections.abc import Callable
 import itertools
+import json
+import pathlib
 
 import grain
 import jax
@@ -6,10 +9,18 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from configs import common
 from deeplax import errors
+from deeplax.data import build
+from deeplax.data import files
+from deeplax.data import folder
+from deeplax.data import histogram
 from deeplax.data import loader
 from deeplax.data import shapes
+from deeplax.data import spec
 from deeplax.data import transforms
+from deeplax.data.builders import command
+from tests.data import trees
 
 AUGMENTATION = transforms.Augmentation(
   crop_size=(33, 33), pad_value=(127.5, 127.5, 127.5)
@@ -117,6 +128,97 @@ def test_checkpoint_resumes_the_exact_stream(tmp_path):
       args=ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(again)),
     )
   assert_equal(take(again, 3), expected)
+
+
+def read(
+  name: str,
+  root: pathlib.Path,
+  split: str = "train",
+  channels: tuple[int, ...] | None = None,
+) -> files.Source:
+  """Read a split as a run does."""
+  config = common.base()
+  config.data.name, config.data.root = name, str(root)
+  config.data.channels = channels
+  return build.source(config.data, split)
+
+
+def camvid(root: pathlib.Path) -> files.Source:
+  for i in range(3):
+    trees.image(root / f"train/{i}.png", (20 + i, 30))
+    trees.mask(
+      root / f"trainannot/{i}.png", trees.labels(i, 11, size=(20 + i, 30))
+    )
+  return read("camvid", root)
+
+
+def five_bands(root: pathlib.Path) -> files.Source:
+  trees.folder(root)
+  rng = np.random.default_rng(0)
+  for image in (root / "images" / "train").iterdir():
+    image.unlink()
+    bands = rng.integers(0, 4000, (*trees.SIZE, 5), dtype=np.uint16)
+    np.save(image.with_suffix(".npy"), bands)
+  return read("folder", root, channels=(4, 0, 2, 1, 3))
+
+
+def built(root: pathlib.Path) -> files.Source:
+  """Return VOC as array_record."""
+  tree, out = trees.voc(root), root / "out"
+  with pytest.raises(SystemExit) as end:
+    command.main(
+      ["voc2012", f"--source={tree}", f"--out={out}", "--allow_partial"]
+    )
+  assert not end.value.code
+  return read("voc2012", out, "train+val")
+
+
+SOURCES: dict[str, Callable[[pathlib.Path], files.Source]] = {
+  "shapes": lambda root: source(),
+  "folder": lambda root: read("folder", trees.folder(root)),
+  "bands": five_bands,
+  "voc2012": lambda root: read("voc2012", trees.voc(root)),
+  "train_aug": lambda root: read(
+    "voc2012", trees.voc(root, aug="train_aug.txt"), "train_aug"
+  ),
+  "cityscapes": lambda root: read("cityscapes", trees.cityscapes(root)),
+  "ade20k": lambda root: read("ade20k", trees.ade20k(root)),
+  "camvid": camvid,
+  "camvid in a folder": lambda root: read(
+    "camvid", trees.folder(root, classes=spec.CAMVID.class_names)
+  ),
+  "array_record, two splits": built,
+  "two splits": lambda root: read("voc2012", trees.voc(root), "train+val"),
+  "some twice": lambda root: histogram.Listed(
+    folder.source(trees.folder(root), "train"), np.array([0, 1, 2, 1, 1])
+  ),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_resumes_exactly(tmp_path, name):
+  data = SOURCES[name](tmp_path)
+  bands = data[0]["image"].shape[-1]
+  settings = transforms.Augmentation(
+    crop_size=(13, 17), pad_value=(127.5,) * bands
+  )
+
+  def start(threads):
+    return loader.train(data, settings, seed=1, batch_size=4, threads=threads)
+
+  iterator = start(4)
+  before = take(iterator, 3)
+  state = json.dumps(iterator.get_state())
+  after = take(iterator, 3)
+  for old, new in zip(before, after, strict=True):
+    assert (old["image"] != new["image"]).any()  # else the rest says nothing
+  for threads in (0, 1, 4):
+    iterator = start(threads)
+    assert_equal(take(iterator, 3), before)
+    assert json.dumps(iterator.get_state()) == state
+    again = start(threads)
+    again.set_state(json.loads(state))
+    assert_equal(take(again, 3), after)
 
 
 @pytest.mark.parametrize("threads", [0, 3])

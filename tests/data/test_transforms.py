@@ -171,3 +171,36 @@ def test_flip_mirrors_half_of_the_examples_or_none():
     found = transforms.augment(image, label, rng, fixed)
     np.testing.assert_array_equal(found[1], label)
     np.testing.assert_array_equal(found[0], image)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("bands", [1, 2, 4, 6, 11])
+def test_each_of_many_bands_is_resized_alike(bands, dtype):
+  rng = np.random.default_rng(0)
+  image = rng.integers(0, 256, (50, 75, bands)).astype(dtype)
+  window = (3, 5, 40, 60)
+  found = transforms.resize(image, (61, 90), window)
+  assert found.shape == (40, 60, bands) and found.dtype == dtype
+  exact = bilinear(image.astype(np.float64), (61, 90))[3:43, 5:65]
+  assert np.abs(found - exact).max() < (0.52 if dtype == "uint8" else 0.02)
+
+
+def test_many_bands_are_augmented_as_three_are():
+  image, label = picture()
+  many = np.concatenate([image.astype(np.float32)] * 3, axis=-1)[..., :7]
+  settings = SETTINGS._replace(
+    pad_value=(127.5, 120.2, 1.0, 127.5, 120.2, 1.0, 2.0)
+  )
+  for seed in range(8):
+    found, labels = transforms.augment(
+      many, label, np.random.default_rng(seed), settings
+    )
+    expected, expected_labels = transforms.augment(
+      many[..., :3], label, np.random.default_rng(seed), SETTINGS
+    )
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found[..., :3], expected)
+    np.testing.assert_array_equal(found[..., 3:6], expected)
+    np.testing.assert_array_equal(labels, expected_labels)
+    outside = (found[..., :2] == SETTINGS.pad_value[:2]).all(-1)
+    assert (found[outside][:, 6] == 2).all()

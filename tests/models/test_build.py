@@ -1,5 +1,6 @@
 from typing import Any
 
+import flax.traverse_util
 import jax
 import numpy as np
 import pytest
@@ -146,6 +147,94 @@ def test_images_are_padded_with_the_backbones_mean():
   assert build.mean_pixel(config(backbone="resnet_v1_50")) == (
     123.15, 115.90, 103.06,
   )  # fmt: skip
+
+
+def shapes_of(model):
+  flat = flax.traverse_util.flatten_dict(cost.trace(model, (33, 33))[0])
+  return {path: np.shape(leaf) for path, leaf in flat.items()}  # pyright: ignore
+
+
+BANDS = ((3000.0, 2500.0, 100.0, 9.0, 1.0), (900.0, 800.0, 50.0, 3.0, 0.5))
+
+
+@pytest.mark.parametrize(
+  "backbone",
+  ["mobilenet_v2", "resnet_v1_50", "resnet_v1_50_beta", "xception_41"],
+)
+def test_only_the_first_kernel_depends_on_the_bands(backbone):
+  c = config(backbone=backbone)
+  assert build.mean_pixel(c, BANDS) == BANDS[0]
+  rgb, bands = (
+    build.from_config(c, num_classes=3, channels=channels)
+    for channels in (None, BANDS)
+  )
+  shapes = [shapes_of(model) for model in (rgb, bands)]
+  first = build.first_kernel(bands)
+  differing = {
+    path for path, shape in shapes[0].items() if shapes[1][path] != shape
+  }
+  assert shapes[0].keys() == shapes[1].keys() and differing == {first}
+  side, _, three, width = shapes[0][first]
+  assert three == 3 and shapes[1][first] == (side, side, 5, width)
+  # Two more channels under the stem, whose stride is 2.
+  counts = [cost.multiply_adds(model, (65, 65)) for model in (rgb, bands)]
+  assert counts[1] - counts[0] == 2 * side**2 * width * 33**2
+
+
+def test_each_band_is_normalised_by_its_own_mean_and_std():
+  c = config(backbone="mobilenet_v2", depth_multiplier=0.1, channels=8)
+  c.decoder.kind = "none"
+  images = np.random.default_rng(0).standard_normal((1, 17, 17, 5))
+  raw = images * np.reshape(BANDS[1], (1, 1, 1, 5)) + np.reshape(
+    BANDS[0], (1, 1, 1, 5)
+  )
+  model, plain = (
+    build.from_config(c, num_classes=3, channels=channels)
+    for channels in (BANDS, ((0.0,) * 5, (1.0,) * 5))
+  )
+  variables = build.initial_variables(model, seed=0)
+
+  def apply(x, *, model):
+    x = x.astype(np.float32)
+    return jax.jit(
+      lambda x: model.apply(variables, x, train=False, method="coarse")
+    )(x)
+
+  np.testing.assert_allclose(
+    apply(raw, model=model),
+    apply(images, model=plain),
+    rtol=1e-3,
+    atol=1e-5,
+  )
+  with pytest.raises(ValueError, match="images of 3 channels for .* of 5"):
+    apply(raw[..., :3], model=model)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 6])
+def test_a_widened_kernel_repeats_red_green_and_blue(count):
+  c = config(backbone="mobilenet_v2", depth_multiplier=0.1)
+  rgb = build.from_config(c, num_classes=3)
+  wide = build.from_config(
+    c, num_classes=3, channels=((0.0,) * count, (1.0,) * count)
+  )
+  old = build.initial_variables(rgb, seed=0)
+  new = build.inflate(old, wide)
+  flat_old, flat_new = map(flax.traverse_util.flatten_dict, (old, new))
+  first = build.first_kernel(wide)
+  for path, value in flat_old.items():
+    if path != first:
+      assert flat_new[path] is value
+  kernel, found = np.asarray(flat_old[first]), np.asarray(flat_new[first])
+  assert found.dtype == np.float32 and found.shape[2] == count
+  if count % 3 == 0 or count == 1:  # equal channels give what they gave
+    np.testing.assert_allclose(
+      found.sum(2), kernel.sum(2), rtol=1e-5, atol=1e-6
+    )
+  if count > 1:
+    for channel in range(count):
+      np.testing.assert_allclose(
+        found[:, :, channel] * count, kernel[:, :, channel % 3] * 3, rtol=1e-6
+      )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,313 @@
+"""Training batches from files: deeplax's loader against tf.data, interleaved.
+
+  pip install -e ".[tf]"
+  python -m benchmarks.input_speed --out input_speed.json
+  python -m benchmarks.input_speed --data=DIR --split=train
+
+Both do the same to the same files: decode a JPEG (or PNG) and its mask, scale
+by 0.5 to 2.0 in steps of 0.25 (bilinear, the mask nearest, corners aligned),
+pad with the mean pixel, crop 513x513, mirror half, make batches of 8. That they
+give the same for the same random numbers is checked before anything is timed.
+
+tf.data is used as DeepLab's TensorFlow code uses it: whole images are scaled,
+then padded, then cut; map and prefetch choose their own parallelism. tf_float
+hands on float32 images and int32 labels as that code does, tf_bytes uint8 as
+deeplax does. Files are read by name, from the page cache.
+
+Each pipeline has a process of its own on the same cores. They take turns; a
+turn starts with batches that are not timed, so that none profits from what it
+made ready while it waited.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping
+import contextlib
+from importlib import metadata
+import importlib.util
+import itertools
+import json
+import os
+import pathlib
+import platform
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from benchmarks import input_pipelines
+from benchmarks import xception_forward
+from deeplax import errors
+
+PIPELINES = ("deeplax", "tf_bytes", "tf_float")
+BATCH = input_pipelines.BATCH
+WARM_UP = 12  # batches before each turn's clock starts
+FIRST_WARM_UP = 60  # batches once: tf.data first looks for its parallelism
+
+
+@errors.command
+def main() -> None:
+  """Measure, print and write."""
+  args = parse()
+  if args.worker:
+    return work(args)
+  if importlib.util.find_spec("tensorflow") is None:
+    raise errors.InputError(
+      "this benchmark compares with TensorFlow, which is not installed: "
+      'pip install -e ".[tf]"'
+    )
+  if hasattr(os, "sched_setaffinity"):
+    # The processes started below inherit it.
+    cores = sorted(os.sched_getaffinity(0))[: args.cores]
+    os.sched_setaffinity(0, cores)
+  load = os.getloadavg()
+  with tempfile.TemporaryDirectory() as folder:
+    root = pathlib.Path(folder)
+    images = input_pipelines.write_files(root, args)
+    differences = {
+      name: input_pipelines.difference(root, as_bytes=name == "tf_bytes")
+      for name in PIPELINES[1:]
+    }
+    results = measure(root, args)
+  crop = input_pipelines.CROP
+  report = {
+    "benchmark": f"{crop}x{crop} training crops from files, batches of {BATCH}",
+    "command": " ".join(["python -m benchmarks.input_speed", *sys.argv[1:]]),
+    "commit": commit(),
+    "machine": {
+      "cpu": xception_forward.cpu_name(),
+      "cores": os.cpu_count(),
+      "load_before": load[0],
+      "load_after": os.getloadavg()[0],
+    },
+    "settings": {
+      "data": str(args.data or "built-in shapes"),
+      "images": images,
+      "rounds": args.rounds,
+      "images_per_round": args.images_per_round,
+      "cores": args.cores,
+      "threads": args.threads,
+    },
+    "differences_from_deeplax": differences,
+    **results,
+  }
+  show(report)
+  if args.out:
+    pathlib.Path(args.out).write_text(json.dumps(report, indent=2) + "\n")
+
+
+def parse() -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument(
+    "--data",
+    type=pathlib.Path,
+    metavar="DIR",
+    help="a data set on disk (default: built-in pictures of 500x375)",
+  )
+  parser.add_argument("--split", default="train", help="of --data")
+  parser.add_argument(
+    "--images", type=int, default=200, help="that are read, again and again"
+  )
+  parser.add_argument("--rounds", type=int, default=5, help="turns of each")
+  parser.add_argument(
+    "--images_per_round", type=int, default=400, help="timed in each turn"
+  )
+  parser.add_argument("--cores", type=int, default=2, help="of each")
+  parser.add_argument(
+    "--threads", type=int, default=4, help="data.threads of deeplax"
+  )
+  parser.add_argument("--out", help="JSON file to write")
+  parser.add_argument("--worker", choices=PIPELINES, help=argparse.SUPPRESS)
+  args = parser.parse_args()
+  if min(args.images, args.rounds, args.images_per_round, args.cores) < 1:
+    parser.error(
+      "--images, --rounds, --images_per_round and --cores must be 1 or more"
+    )
+  return args
+
+
+def work(args: argparse.Namespace) -> None:
+  """Serve one pipeline: time as many batches as each line of stdin says."""
+  if args.worker == "deeplax":
+    start = input_pipelines.deeplax(args.data, args.threads)
+  else:
+    as_bytes = args.worker == "tf_bytes"
+    start = input_pipelines.Tensorflow(args.data, as_bytes=as_bytes).start
+  clock = time.perf_counter()
+  batches = start()
+  take(batches, 1)
+  answer({"first_batch_seconds": time.perf_counter() - clock})
+  take(batches, FIRST_WARM_UP)
+  for line in sys.stdin:
+    take(batches, WARM_UP)
+    clock, cpu_clock = time.perf_counter(), time.process_time()
+    take(batches, int(line))
+    seconds = time.perf_counter() - clock
+    cpu_seconds = time.process_time() - cpu_clock
+    answer({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak()})
+
+
+def take(batches: input_pipelines.Batches, count: int) -> None:
+  for batch in itertools.islice(batches, count):
+    assert len(batch["image"]) == len(batch["label"]) == BATCH
+
+
+def answer(values: Mapping[str, Any]) -> None:
+  print(json.dumps(values), flush=True)
+
+
+def peak() -> float:
+  """Return the most memory that this process has held, in MB."""
+  status = pathlib.Path("/proc/self/status")
+  if status.exists():
+    # Not of getrusage: there Linux counts the process that started this one.
+    found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+    assert found
+    return int(found[1]) / 1e3
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+class Worker:
+  """One pipeline in a process of its own."""
+
+  def __init__(self, name: str, root: pathlib.Path, threads: int):
+    command = [sys.executable, "-m", "benchmarks.input_speed"]
+    command += [f"--worker={name}", f"--data={root}", f"--threads={threads}"]
+    self.name = name
+    self.process = subprocess.Popen(
+      command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+  def ask(self, batches: int) -> dict[str, float]:
+    """Let it make batches."""
+    assert self.process.stdin is not None
+    print(batches, file=self.process.stdin, flush=True)
+    return self.hear()
+
+  def hear(self) -> dict[str, float]:
+    assert self.process.stdout is not None
+    line = self.process.stdout.readline()
+    if not line:
+      raise errors.InputError(f"{self.name} has stopped: its message is above")
+    return json.loads(line)
+
+  def close(self) -> None:
+    self.process.kill()
+    self.process.communicate()
+
+
+def measure(root: pathlib.Path, args: argparse.Namespace) -> dict[str, Any]:
+  """Let the pipelines take turns, and sum up."""
+  batches = -(-args.images_per_round // BATCH)
+  images = batches * BATCH
+  first, turns = {}, {name: [] for name in PIPELINES}
+  with contextlib.ExitStack() as stack:
+    workers = {}
+    for name in PIPELINES:
+      workers[name] = Worker(name, root, args.threads)
+      stack.callback(workers[name].close)
+      first[name] = workers[name].hear()["first_batch_seconds"]
+      workers[name].ask(1)  # when it has warmed up
+      print(f"{name} is ready", flush=True)
+    start = time.perf_counter()
+    for done in range(1, args.rounds + 1):
+      for name, worker in workers.items():
+        turns[name].append(worker.ask(batches))
+      left = (time.perf_counter() - start) / done * (args.rounds - done)
+      rates = ", ".join(
+        f"{name} {images / turns[name][-1]['seconds']:.1f}" for name in turns
+      )
+      print(
+        f"round {done}/{args.rounds}: {rates} images/s  ETA {left:.0f} s",
+        flush=True,
+      )
+  speed = {
+    name: [images / turn["seconds"] for turn in values]
+    for name, values in turns.items()
+  }
+  cpu = {
+    name: [1e3 * turn["cpu_seconds"] / images for turn in values]
+    for name, values in turns.items()
+  }
+  return {
+    "versions": versions(),
+    "images_per_second": {k: spread(v) for k, v in speed.items()},
+    "cpu_ms_per_image": {k: spread(v) for k, v in cpu.items()},
+    "speed_of_deeplax_over": turn_by_turn(speed, lambda a, b: a / b),
+    "cpu_of_others_over_deeplax": turn_by_turn(cpu, lambda a, b: b / a),
+    "first_batch_seconds": first,
+    "peak_mb": {k: v[-1]["peak_mb"] for k, v in turns.items()},
+  }
+
+
+spread = xception_forward.spread
+
+
+def turn_by_turn(
+  values: Mapping[str, list[float]], ratio: Callable[[float, float], float]
+) -> dict[str, Any]:
+  """Compare deeplax with each other pipeline in every round."""
+  ours = values["deeplax"]
+  return {
+    name: spread([ratio(a, b) for a, b in zip(ours, values[name], strict=True)])
+    for name in PIPELINES[1:]
+  }
+
+
+def versions() -> dict[str, str]:
+  names = ("grain", "numpy", "opencv-python-headless", "pillow")
+  found = {"python": platform.python_version()}
+  found |= {name: metadata.version(name) for name in names}
+  for name in ("tensorflow-cpu", "tensorflow"):
+    with contextlib.suppress(metadata.PackageNotFoundError):
+      found["tensorflow"] = metadata.version(name)
+  return found
+
+
+def commit() -> str | None:
+  """Return the commit, marked if files differ from it; None without git."""
+  with contextlib.suppress(OSError):
+    found = subprocess.run(
+      ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+      cwd=pathlib.Path(__file__).parent,
+      capture_output=True,
+      text=True,
+    )
+    return found.stdout.strip() or None
+  return None
+
+
+def show(report: Mapping[str, Any]) -> None:
+  """Print the report."""
+  machine, settings = report["machine"], report["settings"]
+  print(f"\n{report['benchmark']}: {settings['data']}")
+  print(
+    f"{machine['cpu']}, {machine['cores']} cores, {settings['cores']} used, "
+    f"load {machine['load_before']:.2f} before; "
+    + ", ".join(f"{k} {v}" for k, v in report["versions"].items())
+  )
+  for name in PIPELINES:
+    speed = report["images_per_second"][name]
+    cpu = report["cpu_ms_per_image"][name]
+    print(
+      f"{name:8s} {speed['median']:6.1f} images/s ({speed['min']:.1f} to "
+      f"{speed['max']:.1f}), CPU {cpu['median']:.1f} ms an image, first batch "
+      f"{report['first_batch_seconds'][name]:.2f} s, "
+      f"{report['peak_mb'][name]:.0f} MB"
+    )
+  for name, ratio in report["speed_of_deeplax_over"].items():
+    cpu = report["cpu_of_others_over_deeplax"][name]
+    print(
+      f"deeplax / {name}: {ratio['median']:.2f} ({ratio['min']:.2f} to "
+      f"{ratio['max']:.2f}) in images/s, {cpu['median']:.2f} in images per "
+      "second of CPU"
+    )
+  print(f"Medians of {settings['rounds']} rounds, least and most in brackets.")
+
+
+if __name__ == "__main__":
+  main()
