@@ -109,10 +109,13 @@ def base() -> Any:
   # none | median_frequency | enet, counted on the training masks, or one number
   # per class as text, "0.5,1.0,2.0"
   c.train.class_weights = "none"
-  c.train.hard_pixels = 1.0  # share of the pixels, by loss, that count
+  # Share of each device's (and part's) pixels, by loss, that count.
+  c.train.hard_pixels = 1.0
   c.train.hard_pixel_steps = 0  # steps from all of the pixels to that share
   c.train.auxiliary_weight = 0.0  # of the loss on the last but one stage
-  c.train.accumulate = 1  # batches per update
+  # Parts that a device's batch is computed in, for memory. Dropout then draws
+  # by part, so another number of devices gives another run.
+  c.train.accumulate = 1
   # A norm that trains sees one of these batches, not all: say so to allow it.
   c.train.accumulate_trained_norm = False
   c.train.memory_fraction = 0.9  # of free memory that a step may claim

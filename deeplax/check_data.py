@@ -8,7 +8,7 @@ split, and looks for pictures that are in more than one.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 from functools import partial
 import pathlib
@@ -84,6 +84,7 @@ def examine(
   images: int = 0,
   full: bool = False,
   threads: int = 4,
+  channels: Sequence[int] | None = None,
   say: Callable[[str], None] = print,
 ) -> Result:
   """Look at the splits `names` of the data set in `root`.
@@ -94,13 +95,14 @@ def examine(
     images: Masks to look at in each, evenly spread; 0: all.
     full: Decode the images too, and look for the same ones in two splits.
     threads: That read.
+    channels: Bands to read of own data; None: RGB.
     say: Receives the report of each split, and progress.
   """
   result = Result({}, {}, [], [])
   seen = {}
   for name in names:
     try:
-      source, unpaired = _open(root, name)
+      source, unpaired = _open(root, name, channels)
     except errors.InputError as error:
       text = str(error)
       result.faults.append(faults_lib.Fault(text, f"{root} {name}", text))
@@ -127,12 +129,12 @@ def examine(
 
 
 def _open(
-  root: pathlib.Path, split: str
+  root: pathlib.Path, split: str, channels: Sequence[int] | None
 ) -> tuple[files.Source, list[faults_lib.Fault]]:
   """Return a split, and what of it has no partner."""
   if not (root / folder.CLASSES).is_file():
     return build.at(root, split), []
-  source, unpaired = folder.listing(root, split)
+  source, unpaired = folder.listing(root, split, channels)
   faults = [
     faults_lib.from_text(u.text, *u.names)._replace(file=u.names[0])
     for u in unpaired
@@ -148,10 +150,7 @@ def splits(root: pathlib.Path) -> list[str]:
   """
   if (root / folder.CLASSES).is_file():
     # Pictures without masks are to predict only, as in a competition's test.
-    return sorted(
-      folder.splits(root, "labels") or folder.splits(root),
-      key=lambda s: (not overlap.trains(s), s != "val", s),
-    )
+    return _ordered(folder.splits(root, "labels") or folder.splits(root))
   for name, tree in sources.TREES.items():
     if path := tree.find(root):
       places = _SPLITS[name].items()
@@ -166,8 +165,24 @@ def splits(root: pathlib.Path) -> list[str]:
         continue
     if names := [split for split in names if not overlap.whole(split)]:
       return names
+  if path := sources.newest(root):
+    return _ordered(sources.prepared_splits(path))
   build.at(root, "train")  # says what was looked for
   return ["train"]
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+  """Return splits, train and val first."""
+  return sorted(names, key=lambda s: (not overlap.trains(s), s != "val", s))
+
+
+def _write(path: pathlib.Path, value: dict[str, Any]) -> None:
+  try:
+    logs.write_json(path, value)
+  except OSError as error:
+    raise errors.InputError(
+      f"--json={path} cannot be written: {error.strerror}"
+    ) from error
 
 
 def _classes(reports: dict[str, check.Report]) -> list[str]:
@@ -237,6 +252,12 @@ def parser() -> argparse.ArgumentParser:
     f"(default: {IMAGES})",
   )
   parser.add_argument(
+    "--channels",
+    type=lambda text: tuple(int(part) for part in text.split(",")),
+    metavar="N,N",
+    help="own data of many bands: those to read, as data.channels",
+  )
+  parser.add_argument(
     "--threads", type=int, default=4, metavar="N", help="default: 4"
   )
   parser.add_argument(
@@ -268,12 +289,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     images=0 if flags.full else images,
     full=flags.full,
     threads=flags.threads,
+    channels=flags.channels,
     say=say,
   )
   for text in result.warnings:
     say(f"warning: {text}")
   if flags.json:
-    logs.write_json(
+    _write(
       flags.json,
       {"root": str(flags.root), "full": flags.full, **result.to_json()},
     )

@@ -5,6 +5,7 @@ Orbax restores flipped bits without a word, so each finished checkpoint gets a
 message and the one before is taken.
 """
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -239,6 +240,12 @@ def restore_variables(
   return {"batch_stats": {}, **restored.get("average", restored)}, found
 
 
+def _fields(state: Any) -> dict[str, Any]:
+  """Return what of a state is kept: a run without an average has none."""
+  fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
+  return {name: value for name, value in fields.items() if value is not None}
+
+
 def _miou(metrics: dict[str, float]) -> float:
   return metrics["miou"]
 
@@ -277,7 +284,7 @@ class Checkpoints:
     saved = self._manager.save(
       step,
       args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state),
+        state=ocp.args.StandardSave(_fields(state)),
         # One number, equal on every process: any number of hosts may resume.
         data=ocp.args.JsonSave(iterator.get_state()),
       ),
@@ -301,12 +308,12 @@ class Checkpoints:
       restored = self._manager.restore(
         step,
         args=ocp.args.Composite(
-          state=ocp.args.StandardRestore(target),
+          state=ocp.args.StandardRestore(_fields(target)),
           data=ocp.args.JsonRestore(),
         ),
       )
     iterator.set_state(restored["data"])
-    return restored["state"]
+    return dataclasses.replace(state, **restored["state"])
 
   def discard_after(self, step: int) -> None:
     """Delete newer checkpoints, which were passed over as damaged.

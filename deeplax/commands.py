@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterator
 import contextlib
+import json
 import time
 
 from etils import epath
@@ -11,6 +12,8 @@ import ml_collections
 
 from deeplax import logs
 
+# In a workdir that deeplax.convert has written: what came from where.
+CONVERTED = "converted.json"
 RANDOM_INIT = "random (the papers start from ImageNet; expect far less)"
 
 
@@ -70,8 +73,13 @@ def compilation_cache(workdir: epath.PathLike) -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
-def init_text(config: ml_collections.ConfigDict) -> str:
+def init_text(
+  config: ml_collections.ConfigDict, workdir: epath.PathLike | None = None
+) -> str:
   """Say where the parameters come from; stands in the results too."""
+  if workdir is not None and (epath.Path(workdir) / CONVERTED).exists():
+    made = json.loads((epath.Path(workdir) / CONVERTED).read_text())
+    return f"{made['source']} {made['checkpoint']}"
   return config.init.workdir or RANDOM_INIT
 
 

@@ -39,7 +39,6 @@ from deeplax.pretrained import rules
 from deeplax.pretrained import statistics
 from deeplax.pretrained import tables
 
-RECORD = "converted.json"  # in the workdir: what came from where
 _UNLABELLED_FIRST = ("tf_deeplab", "ade20k")
 
 
@@ -146,6 +145,11 @@ def run(
       f"--workdir={workdir} holds a run at step {step}; give another one"
     )
   spec = _spec(config, args.classes)
+  if config.data.channels is not None:
+    raise errors.InputError(
+      f"data.channels {config.data.channels}: published weights are RGB. "
+      "Convert without it, then train with --config.init.workdir and the bands"
+    )
   with preflight.input_errors():
     model, wider = (
       model_build.from_config(
@@ -180,7 +184,7 @@ def run(
     start.variables, tx, seed=config.seed, average=config.optim.ema_decay > 0
   )
   preflight.write_run_files(workdir, config, spec, state.params, print)
-  logs.write_json(workdir / RECORD, _record(args, start))
+  logs.write_json(workdir / commands.CONVERTED, _record(args, start))
   checkpoints = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
   checkpoints.discard_after(-1)  # one whose writing was interrupted
   checkpoints.save(0, state, _FirstBatch())
@@ -274,7 +278,7 @@ def source_classes(text: str | None, source: str) -> Sequence[str] | None:
 
 
 def _record(args: argparse.Namespace, start: parts.Start) -> dict[str, Any]:
-  """Return what RECORD says of a conversion."""
+  """Return what commands.CONVERTED says of a conversion."""
   return {
     "source": args.source,
     "checkpoint": args.checkpoint,
@@ -330,7 +334,11 @@ def export(args: argparse.Namespace) -> None:
   path = epath.Path(args.workdir) / "spec.json"
   spec = spec_lib.Spec.from_json(json.loads(path.read_text()))
   with preflight.input_errors():
-    model = model_build.from_config(config.model, num_classes=spec.num_classes)
+    model = model_build.from_config(
+      config.model,
+      num_classes=spec.num_classes,
+      channels=data_build.channels(config.data),
+    )
   variables, step = checkpoint.restore_variables(args.workdir, args.step)
   arrays, nameless = rules.save(variables, tables.table(args.to, model=model))
   # What only training has may stay behind.

@@ -306,7 +306,7 @@ def run(config: Any, args: argparse.Namespace) -> None:
       output_stride=stride,
       scales=list(scales),
       flip=flip,
-      init=commands.init_text(config),
+      init=commands.init_text(config, args.workdir),
     )
     path = write(args.workdir, split, result)
     print(confusion.table(result, source.spec.class_names))

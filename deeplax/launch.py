@@ -14,6 +14,7 @@ from typing import Any
 from clu import platform
 from etils import epath
 import jax
+from jax.experimental import multihost_utils
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -95,7 +96,7 @@ def run(
     say(f"finished: {workdir} is at step {resume}. {_next_commands(workdir)}")
     return
   mesh = parallel.mesh()
-  say(f"init: {commands.init_text(config)}")
+  say(f"init: {commands.init_text(config, folder)}")
   variables = initial_variables(config, model, spec, resumed=resume is not None)
   state = state_lib.create(
     variables, tx, seed=config.seed, average=config.optim.ema_decay > 0
@@ -185,7 +186,7 @@ def fill_channels(
   kept = None
   if (folder / "config.json").exists():
     kept = checkpoint.load_config(folder).data
-  if data_build.fill_channels(config.data, source, kept):
+  if data_build.fill_channels(config.data, source, kept, progress=say):
     data = config.data
     say(
       f"bands {data.channels}: mean {data.channel_mean}, std "
@@ -211,15 +212,18 @@ def train_on(
   if not by_count and rule != "none":
     weights = histogram.numbers(rule, source.spec.num_classes)
   if by_count or config.data.duplicate_classes:
-    cache = None
-    if folder and jax.process_index() == 0:
-      cache = folder / "histogram.json"
     counted = histogram.count(
       source,
       threads=config.data.threads,
       progress=say,
-      cache=cache,
+      cache=folder / "histogram.json" if folder else None,
+      write=jax.process_index() == 0,
     )
+    if jax.process_count() > 1:
+      multihost_utils.assert_equal(
+        counted.present,
+        "the hosts have counted different masks: give all the same data",
+      )
     if by_count:
       weights = histogram.weights(counted, rule, progress=say)
     if config.data.duplicate_classes:
@@ -434,7 +438,7 @@ def evaluator(
       output_stride=stride,
       scales=list(config.eval.scales),
       flip=config.eval.flip,
-      init=commands.init_text(config),
+      init=commands.init_text(config, folder),
     )
     if jax.process_index() == 0:
       evaluate.write(folder, config.data.eval_split, result)

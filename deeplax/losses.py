@@ -43,7 +43,7 @@ class Settings(NamedTuple):
       low, high = min(self.class_weights), max(self.class_weights)
       parts.append(f"class weights {low:.3g} to {high:.3g}")
     if self.hard_pixels < 1:
-      parts.append(f"hardest {self.hard_pixels:.0%} of the pixels")
+      parts.append(f"hardest {self.hard_pixels:.0%} of each device's pixels")
     if self.auxiliary_weight:
       parts.append(f"{self.auxiliary_weight:g} x the auxiliary head's")
     if not self.upsample_logits:

@@ -155,7 +155,7 @@ def build(
     raise ValueError(f"optim.name {name!r} not in {sorted(NAMES)}")
   if clip_norm < 0:
     raise ValueError(f"optim.clip_norm {clip_norm}: give 0 (off) or more")
-  clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+  clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
   decay = optax.add_decayed_weights(weight_decay, mask=decayed)
   by_path = scale_by_path(head=head_multiplier, bias=bias_multiplier)
   if name == "momentum":
@@ -163,4 +163,4 @@ def build(
   else:
     adam = optax.scale_by_adam(momentum, second_moment, nesterov=nesterov)
     rule = [adam, decay, by_path]
-  return optax.chain(clip, *rule, optax.scale_by_learning_rate(lr))
+  return optax.chain(*clip, *rule, optax.scale_by_learning_rate(lr))

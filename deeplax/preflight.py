@@ -174,14 +174,16 @@ def refuse_too_large(
   if needed <= limit:
     return
   share = max(limit - state_bytes, 0) / (needed - state_bytes)
-  batch = int(config.train.batch_size * share) // mesh.size * mesh.size
+  unit = mesh.size * config.train.accumulate
+  batch = int(config.train.batch_size * share) // unit * unit
   side = [
     int((d - 1) * share**0.5) // 16 * 16 + 1 for d in config.data.crop_size
   ]
   fixes = []
-  if batch >= mesh.size:
+  if batch >= unit:
     fixes.append(f"--config.train.batch_size={batch}")
-  if config.model.batch_norm.mode == "frozen" and (
+  splits = config.train.accumulate_trained_norm
+  if (splits or config.model.batch_norm.mode == "frozen") and (
     parts := _parts_that_fit(config, mesh.size, share)
   ):
     fixes.append(f"--config.train.accumulate={parts}")
@@ -234,8 +236,9 @@ def overview(
   height, width = data.crop_size
   seen = config.train.total_steps * config.train.batch_size
   epochs = seen / len(sources[0])
+  listed = "entries, some twice" if data.duplicate_classes else "images"
   return {
-    "data": f"{data.name}: {data.train_split} {len(sources[0])} images, "
+    "data": f"{data.name}: {data.train_split} {len(sources[0])} {listed}, "
     f"{data.eval_split} {len(sources[1])}, "
     f"{sources[0].spec.num_classes} classes",
     "devices": f"{mesh.size} x {', '.join(names)}",
@@ -250,7 +253,7 @@ def overview(
     "steps": f"{config.train.total_steps:,} ({epochs:.0f} epochs)",
     "loss": loss.describe(),
     "optimizer": _optimizer_text(config.optim),
-    "init": commands.init_text(config),
+    "init": commands.init_text(config, workdir),
     "workdir": workdir,
   }
 
@@ -333,6 +336,7 @@ def refuse_values(config: ml_collections.ConfigDict) -> None:
       f"train.auxiliary_weight {config.train.auxiliary_weight}: give 0 (no "
       "auxiliary head) or more, like 0.4"
     )
+  _refuse_optimizer(config.optim)
   _refuse_small_norm_batches(config)
   sizes = {"data.crop_size": config.data.crop_size}
   if config.eval.pad_to is not None:
@@ -346,6 +350,21 @@ def refuse_values(config: ml_collections.ConfigDict) -> None:
     raise errors.InputError(
       f"eval.scales {config.eval.scales}: give positive numbers, like (1.0,)"
     )
+
+
+def _refuse_optimizer(settings: ml_collections.ConfigDict) -> None:
+  for key in ("momentum", "second_moment"):
+    if not 0 <= settings[key] < 1:
+      raise errors.InputError(
+        f"optim.{key} {settings[key]}: give 0 to below 1, like 0.9"
+      )
+  if not 0 < settings.base_lr < math.inf:
+    raise errors.InputError(
+      f"optim.base_lr {settings.base_lr}: give a positive number, like 0.007"
+    )
+  for key in ("weight_decay", "power", "end_lr", "slow_start_lr"):
+    if not 0 <= settings[key] < math.inf:
+      raise errors.InputError(f"optim.{key} {settings[key]}: give 0 or more")
 
 
 def _refuse_small_norm_batches(config: ml_collections.ConfigDict) -> None:

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import optax
 
 from deeplax import checkpoint
 from deeplax import commands
@@ -229,7 +230,17 @@ def save(
   state = state_lib.create(
     variables, tx, seed=config.seed, average=config.optim.ema_decay > 0
   )
-  state = dataclasses.replace(state, step=jnp.int32(step))
+  count = jnp.int32(step)
+  state = dataclasses.replace(
+    state,
+    step=count,
+    # The schedule goes on from there; the moments of the updates start anew.
+    opt_state=optax.tree_utils.tree_set(
+      state.opt_state,
+      lambda path, _: path[-1].tuple_name == "ScaleByScheduleState",
+      count=count,
+    ),
+  )
   preflight.write_run_files(out, config, spec, state.params, lambda *_: None)
   checkpoint.save_start(out, state, step=step)
 

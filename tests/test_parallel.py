@@ -10,14 +10,13 @@ import pytest
 from tests import conftest
 
 
-@pytest.fixture(scope="module")
-def printed():
-  """Lines of tests/eight_devices.py, run on 8 forced CPU devices."""
+def lines(module, *, devices):
+  """Return what a module prints on so many forced CPU devices, by name."""
   environment = os.environ | {
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=8"
+    "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"
   }
   done = subprocess.run(
-    [sys.executable, "-m", "tests.eight_devices"],
+    [sys.executable, "-m", f"tests.{module}"],
     cwd=conftest.ROOT,
     env=environment,
     capture_output=True,
@@ -26,6 +25,19 @@ def printed():
   )
   assert done.returncode == 0, done.stderr[-3000:]
   return dict(line.split(" ", 1) for line in done.stdout.splitlines())
+
+
+@pytest.fixture(scope="module")
+def printed():
+  return lines("eight_devices", devices=8)
+
+
+def test_every_switch_gives_the_same_run_on_one_and_four_devices():
+  found = lines("four_devices", devices=4)
+  assert set(found) == {"weights", "parts", "average", "dropout", "hard"}
+  for name, value in found.items():
+    # Rounding of three updates at a rate of 0.5.
+    assert float(value) < 1e-5, (name, value)
 
 
 def test_eight_devices_equal_literal_pmap(printed):

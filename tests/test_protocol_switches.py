@@ -42,7 +42,7 @@ def test_all_switches_train_resume_exactly_and_evaluate_the_average(tmp_path):
   for text in (
     "adamw 0.9",
     "clipped at 1",
-    "hardest 50%",
+    "hardest 50% of each",
     "0.4 x the",
     "parts",
   ):
@@ -57,9 +57,16 @@ def test_all_switches_train_resume_exactly_and_evaluate_the_average(tmp_path):
   assert "resuming from step 2 of 4" in resumed.stdout, resumed.stderr
   assert_bitwise_equal(last_parameters(whole), last_parameters(again))
 
-  # What evaluation reads is the average, not the last step's parameters.
+  # All of the state, the moments of AdamW and the average included.
   with checkpoint.ocp.PyTreeCheckpointer() as reader:
-    tree = reader.restore(whole / "checkpoints" / "4" / "state")
+    tree, other = (
+      reader.restore(run / "checkpoints" / "4" / "state")
+      for run in (whole, again)
+    )
+  assert jax.tree.structure(tree) == jax.tree.structure(other)
+  jax.tree.map(np.testing.assert_array_equal, tree, other)
+
+  # What evaluation reads is the average, not the last step's parameters.
   used, _ = checkpoint.restore_variables(whole)
   jax.tree.map(
     np.testing.assert_array_equal, used["params"], tree["average"]["params"]

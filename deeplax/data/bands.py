@@ -48,7 +48,7 @@ class Reader:
 
   def __init__(
     self,
-    channels: Sequence[int],
+    channels: Sequence[int | float],
     *,
     first: tuple[bytes, str] | None = None,
   ):
@@ -62,12 +62,12 @@ class Reader:
     Raises:
       InputError: There are no such bands, or `first` is no image.
     """
-    if not channels or min(channels) < 0:
+    if not channels or not all(type(c) is int and c >= 0 for c in channels):
       raise errors.InputError(
         f"data.channels {tuple(channels)} are no bands, counted from 0, such "
         "as (3, 2, 1, 7)"
       )
-    self.channels = tuple(channels)
+    self.channels = tuple(int(c) for c in channels)
     self._first = first[1] if first else ""
     self._kind = None
     if first:

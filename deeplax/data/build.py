@@ -8,7 +8,7 @@ A split may be several, "train+val".
 As a command, python -m deeplax.data.build, it prepares one (`builders`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 import os
 import pathlib
@@ -83,7 +83,11 @@ def channels(data: Config) -> bands.Channels | None:
 
 
 def fill_channels(
-  data: Config, source: files.Source, kept: Config | None = None
+  data: Config,
+  source: files.Source,
+  kept: Config | None = None,
+  *,
+  progress: Callable[[str], None] = print,
 ) -> bool:
   """Set data.channel_mean and data.channel_std where they are not given.
 
@@ -91,6 +95,7 @@ def fill_channels(
     data: `config.data`.
     source: Of the training split, to measure them on.
     kept: `config.data` of the run that is resumed, which has them.
+    progress: Receives lines while measuring.
 
   Returns:
     Whether they were measured.
@@ -115,7 +120,7 @@ def fill_channels(
     data.channel_mean, data.channel_std = kept.channel_mean, kept.channel_std
     return False
   data.channel_mean, data.channel_std = bands.measure(
-    source, threads=data.threads
+    source, threads=data.threads, progress=progress
   )
   return True
 

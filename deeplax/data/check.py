@@ -186,7 +186,7 @@ def _look(source: files.Source, index: int, *, decode: bool) -> _Look:
   try:
     if decode:
       seen = _seen(source.name(index), item)
-      image = files.decode_image(item.image, item.image_file)
+      image = source.reader(item.image, item.image_file)
       seen = seen._replace(thumbnail=_thumbnail(image))
       size = image.shape[:2]
     else:

@@ -81,18 +81,26 @@ def listing(found: Sequence[Fault], *, shown: int = SHOWN) -> str:
 
 
 def of_values(
-  spec: spec_lib.Spec, table: np.ndarray, found: Sequence[masks.Counts]
+  spec: spec_lib.Spec,
+  table: np.ndarray,
+  found: Sequence[masks.Counts],
+  *,
+  whole: bool = True,
 ) -> list[Fault]:
   """Return the masks whose numbers cannot be what was meant.
 
   Args:
     spec: The classes.
     table: The label of each number in the masks.
-    found: The masks, all of them: some causes show in all of them only.
+    found: The masks.
+    whole: Whether they are all that was looked at: some causes show only in
+      all of them together, and one mask alone would be misread.
   """
   present = sorted({v for mask in found for v in mask.values.tolist()})
   allowed = set(np.flatnonzero(table != files.ILLEGAL).tolist())
-  if present == [0, 255] and table[255] not in range(spec.num_classes):
+  if (
+    whole and present == [0, 255] and table[255] not in range(spec.num_classes)
+  ):
     ignored = table[255] == spec_lib.IGNORE_LABEL
     why = "255 means ignored here, so only 0 would be learnt. "
     text = (
@@ -110,9 +118,9 @@ def of_values(
   bad = [(mask, values) for mask, values in bad if values]
   if bad:
     every = sorted(set(present) - allowed)
-    joint = _of_all(every, present, spec)
+    joint = _of_all(every, present, spec) if whole else ""
     return [_illegal(m, v, joint, spec, table) for m, v in bad]
-  if found and not any(legal(mask, table) for mask in found):
+  if whole and found and not any(legal(mask, table) for mask in found):
     text = (
       f"{_every(found)} ignored pixels only (value {_some(present)}), so there "
       "is nothing to learn. Check ignore_label, or whether the masks were "

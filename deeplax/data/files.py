@@ -144,6 +144,10 @@ class Decoded(abc.ABC):
     item = self.encoded(index)
     return item.label, item.label_file
 
+  def stamp(self) -> str:
+    """Return a text that changes when the masks do, without reading them."""
+    return ""
+
   def __getitem__(self, index: int) -> Example:
     return {**self.decoded(self.encoded(index)), "name": self.name(index)}
 
@@ -182,6 +186,13 @@ class Files(Decoded):
       read_bytes(pair.label),
       str(pair.image),
       str(pair.label),
+    )
+
+  def stamp(self) -> str:
+    return "".join(
+      f"{pair.name} {state.st_size} {state.st_mtime_ns}\n"
+      for pair in self.pairs
+      for state in [pair.label.stat()]
     )
 
   def mask(self, index: int) -> tuple[bytes, str]:

@@ -75,6 +75,7 @@ def count(
   threads: int = 4,
   progress: Callable[[str], None] = print,
   cache: epath.PathLike | None = None,
+  write: bool = True,
 ) -> Histogram:
   """Count all masks of a source.
 
@@ -83,10 +84,12 @@ def count(
     threads: That read masks.
     progress: Receives lines.
     cache: A JSON file that keeps the counts, or None. It is used when it was
-      counted on the same data set, split, examples and classes.
+      counted on the same data set, split, mask files and classes.
+    write: Whether to write the cache; one process of several does.
 
   Raises:
-    InputError: A mask is unreadable or holds numbers that are no class.
+    InputError: A mask is unreadable or holds numbers that are no class, or the
+      cache cannot be written.
   """
   key = _key(source)
   if cache is not None and epath.Path(cache).exists():
@@ -102,8 +105,13 @@ def count(
     name="counted",
   )
   result = tally(source.spec, masks.table(source), _legal(source, read))
-  if cache is not None:
-    logs.write_json(cache, {"counted_on": key, **_to_json(result)})
+  if cache is not None and write:
+    try:
+      logs.write_json(cache, {"counted_on": key, **_to_json(result)})
+    except OSError as error:
+      raise errors.InputError(
+        f"{cache}: {error.strerror}. Name a --workdir that can be written"
+      ) from error
   return result
 
 
@@ -114,7 +122,7 @@ def _legal(
   table = masks.table(source)
   for mask in read:
     if masks.by_label(mask, table)[files.ILLEGAL]:
-      (fault,) = faults.of_values(source.spec, table, [mask])
+      (fault,) = faults.of_values(source.spec, table, [mask], whole=False)
       raise errors.InputError(
         f"{fault.text}\nFor all such masks: python -m deeplax.check_data "
         f"DIR --split={source.split} --full"
@@ -150,16 +158,14 @@ def tally(
 
 def _key(source: files.Source) -> dict[str, Any]:
   """Return what the counts depend on, as far as can be told without reading."""
-  names = ""
-  if isinstance(source, files.Files):
-    names = "\n".join(pair.name for pair in source.pairs)
-  seen = names.encode() + masks.table(source).tobytes()
+  stamp = source.stamp() if isinstance(source, files.Decoded) else ""
+  seen = stamp.encode() + masks.table(source).tobytes()
   return {
     "data": source.spec.name,
     "split": source.split,
     "images": len(source),
     "class_names": list(source.spec.class_names),
-    "names_and_label_map": hashlib.sha256(seen).hexdigest(),
+    "files_and_label_map": hashlib.sha256(seen).hexdigest(),
   }
 
 

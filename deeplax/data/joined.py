@@ -40,6 +40,9 @@ class Joined(files.Decoded):
     part = int(np.searchsorted(self._ends, index, side="right"))
     return self._parts[part], index - (self._ends[part - 1] if part else 0)
 
+  def stamp(self) -> str:
+    return "\n".join(part.stamp() for part in self._parts)
+
   def name(self, index: int) -> str:
     part, index = self._find(index)
     return part.name(index)

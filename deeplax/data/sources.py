@@ -237,7 +237,9 @@ class Prepared(files.Decoded):
       )
     if split not in builder.info.splits:
       raise errors.InputError(
-        f"no split {split!r} in {path}: it has {sorted(builder.info.splits)}"
+        f"no split {split!r} in {path}: it has {sorted(builder.info.splits)}. "
+        "Name one of these, or prepare it again with that split: python -m "
+        f"deeplax.data.build {spec.name} --overwrite"
       )
     skip = tfds.decode.SkipDecoding()  # pyright: ignore
     try:
@@ -256,6 +258,12 @@ class Prepared(files.Decoded):
 
   def name(self, index: int) -> str:
     return self._records[index]["name"].decode()
+
+  def stamp(self) -> str:
+    return "".join(
+      f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}\n"
+      for file in sorted(self._path.iterdir())
+    )
 
   def encoded(self, index: int) -> files.Encoded:
     return self._encoded(self._records[index])
@@ -299,6 +307,11 @@ def prepared(
     if info.get("name") != spec.name:
       return None
   return Prepared(spec, path, split) if path else None
+
+
+def prepared_splits(path: pathlib.Path) -> list[str]:
+  """Return the splits of a prepared data set."""
+  return sorted(tfds.builder_from_directory(path).info.splits)
 
 
 def prepared_spec(path: pathlib.Path) -> spec_lib.Spec:

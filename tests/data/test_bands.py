@@ -109,7 +109,7 @@ def test_a_band_that_is_not_there_is_refused():
   refused(
     npy(WORDS), "x.tif has 5 bands of uint16", "no band 7", channels=(3, 7)
   )
-  for channels in ((), (0, -1)):
+  for channels in ((), (0, -1), (0.5,)):
     refused(npy(WORDS), "counted from 0", channels=channels)
 
 

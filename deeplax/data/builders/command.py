@@ -177,10 +177,10 @@ def _find(name: str, root: pathlib.Path) -> pathlib.Path:
   tree = sources.TREES[name]
   if found := tree.find(root):
     return found
-  markers = " nor ".join(tree.markers)
+  markers = ", no ".join(tree.markers)
   raise errors.InputError(
-    f"no {tree.what} in {root}: neither {markers} there. To get it: "
-    f"{'; '.join(tree.get)}"
+    f"--source={root} does not hold {tree.what}: no {markers} there. To get "
+    f"it: {'; '.join(tree.get)}"
   )
 
 

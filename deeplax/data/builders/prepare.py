@@ -244,7 +244,9 @@ def _example(source: files.Files, index: int) -> dict[str, Any]:
   if (label == files.ILLEGAL).any():
     raw = files.decode_label(item.label, item.label_file)
     counts = masks.count(raw, item.label_file, source.table)
-    found = faults_lib.of_values(source.spec, source.table, [counts])
+    found = faults_lib.of_values(
+      source.spec, source.table, [counts], whole=False
+    )
     raise errors.InputError(found[0].text)
   return {
     "image": item.image,
