@@ -11,6 +11,9 @@ import jax
 import numpy as np
 import pytest
 
+from deeplax import losses
+from deeplax.pretrained import rules
+from deeplax.pretrained import tables
 from tests.models import torch_golden
 
 TOLERANCE = 5e-5  # of the largest value of each array
@@ -18,10 +21,17 @@ TOLERANCE = 5e-5  # of the largest value of each array
 # Each is one compilation.
 FAST = ["smp_deeplabv3plus_mobilenet_v2_os16", "tv_mobilenet_v2"]
 SLOW = [
-  (name, run)
-  for name in torch_golden.NETWORKS
-  for run in ("small", "large", "native")
-  if name not in FAST
+  ("tv_deeplabv3_resnet101", "small"),
+  ("tv_deeplabv3_resnet101", "large"),
+  ("tv_resnet101", "small"),
+  ("tv_resnet101", "native"),
+  ("smp_deeplabv3_resnet101_os8", "small"),
+  ("smp_deeplabv3plus_xception65_os16", "small"),
+  ("smp_deeplabv3plus_xception65_os16", "large"),
+  ("smp_deeplabv3plus_xception65_os8", "small"),
+  ("timm_xception65", "small"),
+  ("timm_xception65", "native"),
+  ("timm_xception65_os16", "small"),
 ]
 
 
@@ -35,8 +45,6 @@ def network(name):
 
 def check(name, run):
   fixture, model, variables = network(name)
-  if run not in fixture.manifest["runs"]:
-    pytest.skip(f"{name} has no run {run}")
   size, facts = (
     fixture.manifest["runs"][run][key] for key in ("input", "arrays")
   )
@@ -80,6 +88,52 @@ def test_small_networks_equal_the_originals(name):
 @pytest.mark.parametrize(("name", "run"), SLOW)
 def test_every_network_and_size_equals_the_originals(name, run):
   check(name, run)
+
+
+def test_every_run_there_is_is_compared():
+  assert {*FAST, *(name for name, _ in SLOW)} == set(torch_golden.NETWORKS)
+  for name in torch_golden.NETWORKS:
+    runs = set(torch_golden.load(name).manifest["runs"]) - {"grads"}
+    compared = {run for other, run in SLOW if other == name}
+    assert runs == (compared or {"small"}), name
+
+
+# What rounding does to the norms: an activation at the corner of its ReLU or
+# ReLU6 falls on the other side.
+@pytest.mark.slow  # 60 s each: a gradient compiles
+@pytest.mark.parametrize(
+  ("name", "tolerance"),
+  [
+    ("smp_deeplabv3plus_mobilenet_v2_os16", 1e-3),
+    ("smp_deeplabv3plus_xception65_os16", 1e-3),
+    ("tv_deeplabv3_resnet101", 1e-3),
+  ],
+)
+def test_gradients_are_as_long_as_the_originals(name, tolerance):
+  fixture, model, variables = network(name)
+  facts = fixture.manifest["runs"]["grads"]
+  _, height, width, _ = fixture.manifest["runs"][facts["size"]]["input"]
+  image = fixture.rule.image(height, width)
+  labels = fixture.rule.labels(height, width)
+
+  def loss(params):
+    logits = model.apply({**variables, "params": params}, image, train=False)
+    settings = losses.Settings(auxiliary_weight=0.5)
+    sums = losses.pixel_sums(logits, jax.numpy.asarray(labels, "int32"))
+    del settings
+    return sums.loss / sums.valid
+
+  value, grads = jax.jit(jax.value_and_grad(loss))(variables["params"])
+  np.testing.assert_allclose(value, facts["loss"], rtol=1e-5)
+  table = tables.table(torch_golden.NETWORKS[name].source, model=model)
+  arrays, _ = rules.save({"params": grads}, table)
+  errors = {
+    key: abs(float(np.linalg.norm(arrays[key])) / length - 1)
+    for key, length in facts["l2"].items()
+  }
+  worst = sorted(errors.items(), key=lambda item: -item[1])
+  print(worst[:8], worst[len(worst) // 2])
+  assert worst[0][1] <= tolerance, worst[:5]
 
 
 @pytest.mark.parametrize("name", torch_golden.NETWORKS)
