@@ -73,6 +73,7 @@ def run(
       axis_name=parallel.AXIS,
       auxiliary=config.train.auxiliary_weight > 0,
     )
+    loss = loss._replace(align_corners=model.align_corners)
     lr, tx = optimizer(config)
     measure = evaluator(config, eval_source, folder, say)
     if config.log.tensorboard:

@@ -45,7 +45,13 @@ class DeepLab(nn.Module):
   ) -> Float[Array, "b h w k"]:
     """Return float32 logits at the images' size. Any size from 1x1 works."""
     logits = self.coarse(images, train=train)
-    size = (images.shape[1], images.shape[2])
+    return self.resize(logits, (images.shape[1], images.shape[2]))
+
+  @nn.nowrap
+  def resize(
+    self, logits: Float[Array, "b h w k"], size: tuple[int, int]
+  ) -> Float[Array, "b H W k"]:
+    """Bring logits to another size, as this network does; needs no variables."""
     return resize.resize_bilinear(
       logits, size, align_corners=self.align_corners
     )

@@ -50,6 +50,8 @@ def table(model: Any) -> rules.Table:
       *aspp(model.head, "classifier.0"),
       rules.Layer("head/refine", "classifier.1", "classifier.2"),
       rules.Layer("logits", "classifier.4"),
+      rules.Layer("auxiliary/conv", "aux_classifier.0", "aux_classifier.1"),
+      rules.Layer("auxiliary/logits", "aux_classifier.4"),
     ]
   return rules.Table(
     layers=(*backbone, *head),

@@ -8,6 +8,7 @@ the largest atrous rate.
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -65,8 +66,6 @@ def check(name, run):
       rows = slice(9) if key.endswith("tl") else slice(-9, None)
       got, largest = found["out"][:, rows, rows], facts["out"]["absmax"]
     else:
-      if key not in found:
-        continue
       got, largest = found[key], facts[key]["absmax"]
       if facts[key]["stride"] is None:
         got = got[:, 0, 0]
@@ -104,8 +103,8 @@ def test_every_run_there_is_is_compared():
 @pytest.mark.parametrize(
   ("name", "tolerance"),
   [
-    ("smp_deeplabv3plus_mobilenet_v2_os16", 1e-3),
-    ("smp_deeplabv3plus_xception65_os16", 1e-3),
+    ("smp_deeplabv3plus_mobilenet_v2_os16", 1e-4),
+    ("smp_deeplabv3plus_xception65_os16", 3e-3),
     ("tv_deeplabv3_resnet101", 1e-3),
   ],
 )
@@ -116,12 +115,26 @@ def test_gradients_are_as_long_as_the_originals(name, tolerance):
   image = fixture.rule.image(height, width)
   labels = fixture.rule.labels(height, width)
 
+  # torchvision's references/segmentation: half of the second loss.
+  settings = losses.Settings(
+    auxiliary_weight=0.5, align_corners=model.align_corners
+  )
+
   def loss(params):
-    logits = model.apply({**variables, "params": params}, image, train=False)
-    settings = losses.Settings(auxiliary_weight=0.5)
-    sums = losses.pixel_sums(logits, jax.numpy.asarray(labels, "int32"))
-    del settings
-    return sums.loss / sums.valid
+    logits, auxiliary = model.apply(
+      {**variables, "params": params},
+      image,
+      train=False,
+      method="coarse_and_auxiliary",
+    )
+    total, sums = losses.of_batch(
+      logits,
+      auxiliary,
+      jnp.asarray(labels, jnp.int32),
+      settings,
+      step=jnp.int32(0),
+    )
+    return total / sums.valid
 
   value, grads = jax.jit(jax.value_and_grad(loss))(variables["params"])
   np.testing.assert_allclose(value, facts["loss"], rtol=1e-5)

@@ -25,6 +25,7 @@ class Network(NamedTuple):
     source: Conventions and table of names.
     settings: Of `config.model`, apart from defaults.
     num_classes: Of its output.
+    auxiliary: Whether there is a second head.
     taps: Its intermediate tensors: a path into the captured outputs.
   """
 
@@ -32,6 +33,7 @@ class Network(NamedTuple):
   settings: dict[str, Any]
   num_classes: int
   taps: dict[str, tuple[str, ...]]
+  auxiliary: bool = False
 
 
 LOW, HIGH = ("backbone", "low4"), ("backbone", "high")
@@ -61,6 +63,7 @@ NETWORKS = {
       "classifier.0": ("head", "projection"),
       "classifier": ("coarse",),
     },
+    auxiliary=True,
   ),
   "tv_resnet101": Network(
     "torchvision",
@@ -177,7 +180,9 @@ def config(name: str) -> ml_collections.ConfigDict:
 def model(name: str) -> Any:
   """Return the network; the fixtures' images are normalised already."""
   network = build.from_config(
-    config(name), num_classes=NETWORKS[name].num_classes
+    config(name),
+    num_classes=NETWORKS[name].num_classes,
+    auxiliary=NETWORKS[name].auxiliary,
   )
   return network.clone(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
@@ -201,14 +206,14 @@ def variables(name: str, network: Any, golden: Golden) -> dict[str, Any]:
 def outputs(
   name: str, network: Any, variables: dict[str, Any], image: np.ndarray
 ) -> dict[str, np.ndarray]:
-  """Return "out" and each tap, by its name in the fixture."""
+  """Return "out", "aux" and each tap, by its name in the fixture."""
   taps = {f"tap:{tap}": path for tap, path in NETWORKS[name].taps.items()}
-  heads = {("backbone",), ("head",), ("decoder",)}
+  parts = {("backbone",), ("head",), ("decoder",), ("auxiliary",)}
 
   def wanted(module: Any, method: str) -> bool:
     if method == "coarse":
       return True
-    seen = {path[:2] for path in taps.values()} | heads
+    seen = {path[:2] for path in taps.values()} | parts
     return method == "__call__" and module.path in seen
 
   @jax.jit
@@ -220,10 +225,16 @@ def outputs(
       capture_intermediates=wanted,
       mutable=["intermediates"],
     )
-    return full, state["intermediates"]
+    captured = state["intermediates"]
+    if network.auxiliary is not None:
+      full = full, network.resize(_output(captured["auxiliary"]), size)
+    return full, captured
 
+  size = (image.shape[1], image.shape[2])
   full, captured = jax.tree.map(np.asarray, run(variables, image))
   found = {"out": full}
+  if network.auxiliary is not None:
+    found["out"], found["aux"] = full
   for tap, path in taps.items():
     value = captured
     for key in path:
