@@ -26,6 +26,7 @@ from deeplax.models import xception
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
   "mobilenet_v2": mobilenet.MobileNetV2,
+  "mobilenet_v3_large": partial(mobilenet_v3.MobileNetV3, variant="large"),
   "mobilenet_v3_large_seg": partial(
     mobilenet_v3.MobileNetV3, variant="large_seg"
   ),

@@ -136,6 +136,16 @@ _MOBILENET_V2_TORCH = dataclasses.replace(
   weight_decay=4e-5,
   fields={"padding": "symmetric", "low_level": "output", "last_conv": True},
 )
+_MOBILENET_V3_TORCH = dataclasses.replace(
+  _MOBILENET_V2_TORCH,
+  eps=1e-3,
+  decay=0.99,
+  fields={
+    "padding": "symmetric",
+    "dilate_from": "same",  # mobilenetv3.py drops the stride of a dilated one
+    "gate": "exact_hard_sigmoid",
+  },
+)
 # timm models/xception_aligned.py. Its xception71 leaves out a shortcut of the
 # fifth block at output stride 8, where no stride asks for it; here that stays.
 _XCEPTION_TIMM = dataclasses.replace(
@@ -156,6 +166,7 @@ _TORCHVISION = Conventions(
     "resnet50": _RESNET_TORCH,
     "resnet101": _RESNET_TORCH,
     "mobilenet_v2": _MOBILENET_V2_TORCH,
+    "mobilenet_v3_large": _MOBILENET_V3_TORCH,
   },
   head_eps=1e-5,
   head_decay=0.9,

@@ -51,7 +51,7 @@ class DeepLab(nn.Module):
   def resize(
     self, logits: Float[Array, "b h w k"], size: tuple[int, int]
   ) -> Float[Array, "b H W k"]:
-    """Bring logits to another size, as this network does; needs no variables."""
+    """Bring logits to another size as this network does; no variables."""
     return resize.resize_bilinear(
       logits, size, align_corners=self.align_corners
     )

@@ -28,6 +28,11 @@ def hard_sigmoid(x: Float[Floats, "*n"]) -> Float[Array, "*n"]:
   return nn.relu6(x + 3) * 0.16667
 
 
+def exact_hard_sigmoid(x: Float[Floats, "*n"]) -> Float[Array, "*n"]:
+  """The same with 1/6 (torchvision): the gap would show after some layers."""
+  return nn.relu6(x + 3) * (1 / 6)
+
+
 def hard_swish(x: Float[Floats, "*n"]) -> Float[Array, "*n"]:
   """A piecewise swish (MobileNetV3, arXiv:1905.02244, section 5.2)."""
   return nn.relu6(x + 3) * x * (1 / 6)
@@ -38,6 +43,7 @@ ACTIVATIONS = {
   "relu": nn.relu,
   "relu6": nn.relu6,
   "hard_sigmoid": hard_sigmoid,
+  "exact_hard_sigmoid": exact_hard_sigmoid,
   "hard_swish": hard_swish,
 }
 PADDINGS = ("same", "symmetric")

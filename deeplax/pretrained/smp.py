@@ -29,9 +29,10 @@ def table(model: Any) -> rules.Table:
   """
   words = {"scope": "encoder."}
   if isinstance(model.backbone, resnet.ResNet):
-    backbone = torchvision.RESNET
+    backbone = torchvision.resnet_layers(model.backbone)
   elif isinstance(model.backbone, mobilenet.MobileNetV2):
     backbone = torchvision.mobilenet_v2()
+    words = {"scope": "encoder.features."}
   elif isinstance(model.backbone, xception.Xception):
     backbone = timm.aligned_xception(model.backbone.depth)
     # timm's feature extractors flatten sequences.

@@ -17,7 +17,8 @@ def table(model: Any) -> rules.Table:
     InputError: No names are known of such a backbone there.
   """
   if isinstance(model.backbone, resnet.ResNet):
-    backbone, classifier = torchvision.RESNET, "fc"
+    backbone = torchvision.resnet_layers(model.backbone)
+    classifier = "fc"
   elif isinstance(model.backbone, xception.Xception):
     backbone, classifier = aligned_xception(model.backbone.depth), "head.fc"
   else:

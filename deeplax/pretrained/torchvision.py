@@ -1,7 +1,7 @@
 """Names in torchvision's state dicts, and what all of PyTorch have in common.
 
 A whole network calls its backbone `backbone`; an ImageNet file has the same
-arrays without that word, and a classifier.
+arrays without that word (MobileNets: `features`), and a classifier.
 """
 
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from deeplax import errors
 from deeplax.models import heads
 from deeplax.models import mobilenet
+from deeplax.models import mobilenet_v3
 from deeplax.models import resnet
 from deeplax.pretrained import rules
 
@@ -22,28 +23,35 @@ STATE_DICT = {
   "var": rules.Leaf(".running_var"),
 }
 COUNTERS = r".*\.num_batches_tracked"
+# Of ImageNet files: ResNet's, MobileNetV2's and V3's.
+_CLASSIFIERS = (r"fc\.\w+", r"classifier\.[013]\.(weight|bias)")
 
 
 def table(model: Any) -> rules.Table:
   """Return the table for the backbone and head of `model`.
 
   Raises:
-    InputError: torchvision has no such backbone.
+    InputError: torchvision has no such network.
   """
-  forms = ({"scope": "backbone."}, {"scope": ""})
+  whole, classifies = "backbone.", isinstance(model.head, heads.Classifier)
   if isinstance(model.backbone, resnet.ResNet):
-    backbone, classifier = RESNET, "fc"
+    backbone, bare, classifier = resnet_layers(model.backbone), "", "fc"
   elif isinstance(model.backbone, mobilenet.MobileNetV2):
-    # Not the backbone of any whole network there.
-    forms = ({"scope": ""},)
-    backbone, classifier = mobilenet_v2(), "classifier.1"
+    backbone, bare, classifier = mobilenet_v2(), "features.", "classifier.1"
+  elif isinstance(model.backbone, mobilenet_v3.MobileNetV3):
+    if classifies:
+      raise errors.InputError(
+        "torchvision's MobileNetV3 classifies by two layers, model.head "
+        "'classifier' by one: load its backbone into another head"
+      )
+    backbone, bare, classifier = _mobilenet_v3(model.backbone), "features.", ""
   else:
     raise errors.InputError(
       "source torchvision has no names for the backbone "
       f"{type(model.backbone).__name__}"
     )
-  if isinstance(model.head, heads.Classifier):
-    forms = ({"scope": ""},)
+  if classifies:
+    whole = bare
     head = [rules.Layer("logits", classifier, kernel=rules.LINEAR)]
   else:
     head = [
@@ -56,37 +64,41 @@ def table(model: Any) -> rules.Table:
   return rules.Table(
     layers=(*backbone, *head),
     spellings=(STATE_DICT,),
-    left_out=(COUNTERS, r"aux_classifier\..*", rf"{classifier}\.\w+"),
-    forms=forms,
+    left_out=(COUNTERS, r"aux_classifier\..*", *_CLASSIFIERS),
+    forms=({"scope": whole}, {"scope": bare}),
   )
 
 
-_UNIT = "{scope}layer{block}.{unit-1}."
-RESNET = (
-  rules.Layer("backbone/conv1", "{scope}conv1", "{scope}bn1"),
-  rules.Layer(
-    "backbone/block{block}_unit{unit}/shortcut",
-    _UNIT + "downsample.0",
-    _UNIT + "downsample.1",
-  ),
-  rules.Layer(
-    "backbone/block{block}_unit{unit}/conv{n}",
-    _UNIT + "conv{n}",
-    _UNIT + "bn{n}",
-  ),
-)
+def resnet_layers(backbone: Any) -> list[rules.Layer]:
+  """Return the layers of a ResNet.
+
+  Raises:
+    InputError: It is TensorFlow's: equal arrays, but another function.
+  """
+  if backbone.strided != "first":
+    raise errors.InputError(
+      "PyTorch's ResNets have the stride in the first unit of a block, this "
+      "network has it in the last: set model.backbone to 'resnet50' or "
+      "'resnet101' and model.conventions to 'torchvision', 'smp' or 'timm'"
+    )
+  path, name = "backbone/block{b}_unit{u}", "{scope}layer{b}.{u-1}."
+  return [
+    rules.Layer("backbone/conv1", "{scope}conv1", "{scope}bn1"),
+    rules.Layer(f"{path}/shortcut", *_pair(name + "downsample", 0)),
+    rules.Layer(f"{path}/conv{{n}}", name + "conv{n}", name + "bn{n}"),
+  ]
 
 
 def mobilenet_v2() -> list[rules.Layer]:
   """Return the layers, numbered in order of the network."""
   count = len(mobilenet.BLOCKS)
   layers = [
-    rules.Layer("backbone/conv", *_pair("{scope}features.0", 0)),
-    rules.Layer("backbone/conv_1", *_pair(f"{{scope}}features.{count + 1}", 0)),
+    rules.Layer("backbone/conv", *_pair("{scope}0", 0)),
+    rules.Layer("backbone/conv_1", *_pair(f"{{scope}}{count + 1}", 0)),
   ]
   for index, block in enumerate(mobilenet.BLOCKS):
     path = f"backbone/{mobilenet.name(index)}"
-    name = f"{{scope}}features.{index + 1}.conv"
+    name = f"{{scope}}{index + 1}.conv"
     # Without an expansion the depthwise convolution is the first.
     place = 0 if block.expansion == 1 else 1
     layers += [
@@ -94,6 +106,34 @@ def mobilenet_v2() -> list[rules.Layer]:
       rules.Layer(f"{path}/depthwise", *_pair(f"{name}.{place}", 0)),
       rules.Layer(f"{path}/project", *_pair(name, place + 1)),
     ]
+  return layers
+
+
+def _mobilenet_v3(backbone: Any) -> list[rules.Layer]:
+  """Return the layers: a block's parts are numbered as far as it has them."""
+  blocks = mobilenet_v3.VARIANTS[backbone.variant].blocks
+  layers = [
+    rules.Layer("backbone/conv", *_pair("{scope}0", 0)),
+    rules.Layer("backbone/conv_1", *_pair(f"{{scope}}{len(blocks) + 1}", 0)),
+  ]
+  for index, block in enumerate(blocks):
+    path = f"backbone/{mobilenet.name(index)}"
+    name = f"{{scope}}{index + 1}.block"
+    parts = ["depthwise", "project"]
+    if index:
+      parts.insert(0, "expand")
+    if block.squeeze:
+      parts.insert(-1, "squeeze_excite")
+    for place, part in enumerate(parts):
+      if part == "squeeze_excite":
+        layers += [
+          rules.Layer(f"{path}/{part}/squeeze", f"{name}.{place}.fc1"),
+          rules.Layer(f"{path}/{part}/excite", f"{name}.{place}.fc2"),
+        ]
+      else:
+        layers.append(
+          rules.Layer(f"{path}/{part}", *_pair(f"{name}.{place}", 0))
+        )
   return layers
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from deeplax import losses
+from deeplax.models import cost
 from deeplax.pretrained import rules
 from deeplax.pretrained import tables
 from tests.models import torch_golden
@@ -22,6 +23,8 @@ TOLERANCE = 5e-5  # of the largest value of each array
 # Each is one compilation.
 FAST = ["smp_deeplabv3plus_mobilenet_v2_os16", "tv_mobilenet_v2"]
 SLOW = [
+  ("tv_deeplabv3_mobilenet_v3_large", "small"),
+  ("tv_deeplabv3_mobilenet_v3_large", "large"),
   ("tv_deeplabv3_resnet101", "small"),
   ("tv_deeplabv3_resnet101", "large"),
   ("tv_resnet101", "small"),
@@ -105,6 +108,7 @@ def test_every_run_there_is_is_compared():
   [
     ("smp_deeplabv3plus_mobilenet_v2_os16", 1e-4),
     ("smp_deeplabv3plus_xception65_os16", 3e-3),
+    ("tv_deeplabv3_mobilenet_v3_large", 1e-3),
     ("tv_deeplabv3_resnet101", 1e-3),
   ],
 )
@@ -151,6 +155,5 @@ def test_gradients_are_as_long_as_the_originals(name, tolerance):
 
 @pytest.mark.parametrize("name", torch_golden.NETWORKS)
 def test_parameters_are_as_many_as_the_originals(name):
-  fixture, model, variables = network(name)
-  count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-  assert count == fixture.manifest["params"]
+  manifest = torch_golden.load(name).manifest
+  assert cost.parameters(torch_golden.model(name)) == manifest["params"]

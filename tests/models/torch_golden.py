@@ -65,6 +65,18 @@ NETWORKS = {
     },
     auxiliary=True,
   ),
+  "tv_deeplabv3_mobilenet_v3_large": Network(
+    "torchvision",
+    {"backbone": "mobilenet_v3_large", "output_stride": 16, **V3},
+    21,
+    {
+      "backbone.4": ("backbone", "middle"),
+      "backbone.16": HIGH,
+      "classifier.0": ("head", "projection"),
+      "classifier": ("coarse",),
+    },
+    auxiliary=True,
+  ),
   "tv_resnet101": Network(
     "torchvision",
     {"backbone": "resnet101", "output_stride": 32, **CLASSIFIER},
