@@ -96,7 +96,7 @@ def from_config(
       norm=norm(backbone_row.decay, backbone_row.eps),
       kernel_init=backbone_row.kernel_init,
       dtype=dtype,
-      **_backbone_options(config) | backbone_row.fields,
+      **{**_backbone_options(config), **backbone_row.fields},
     ),
     head=_head(
       config, stride, row=row, norm=head_norm, inits=inits, dtype=dtype

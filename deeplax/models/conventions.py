@@ -90,9 +90,15 @@ class Conventions:
 
 
 # feature_extractor.py _preprocess_zero_mean_unit_range: 2 x / 255 - 1.
-UNIT_RANGE = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
+UNIT_RANGE: dict[str, Any] = {
+  "mean": (127.5, 127.5, 127.5),
+  "std": (127.5, 127.5, 127.5),
+}
 # feature_extractor.py _MEAN_RGB.
-SUBTRACT_MEAN = {"mean": (123.15, 115.90, 103.06), "std": (1.0, 1.0, 1.0)}
+SUBTRACT_MEAN: dict[str, Any] = {
+  "mean": (123.15, 115.90, 103.06),
+  "std": (1.0, 1.0, 1.0),
+}
 
 _XCEPTION = Backbone(
   **UNIT_RANGE,
@@ -112,7 +118,7 @@ _RESNET = dataclasses.replace(_RESNET_BETA, **SUBTRACT_MEAN)
 _MOBILENET_V2 = dataclasses.replace(_XCEPTION, decay=0.997)
 
 # torchvision transforms of its weights: of ImageNet in 0..1, here in 0..255.
-IMAGENET = {
+IMAGENET: dict[str, Any] = {
   "mean": (123.675, 116.28, 103.53),
   "std": (58.395, 57.12, 57.375),
 }

@@ -166,8 +166,9 @@ class ResNet(nn.Module):
       y = conv(64, kernel=3, name="conv1_2")(y, train=train)
       y = conv(128, kernel=3, name="conv1_3")(y, train=train)
     # The reference's one strided layer with TensorFlow's SAME padding.
-    same = self.pool_padding == "same"
-    pads = "SAME" if same else padding_ops.symmetric(kernel=3, rate=1)
+    pads: Any = "SAME"
+    if self.pool_padding == "symmetric":
+      pads = padding_ops.symmetric(kernel=3, rate=1)
     y = nn.max_pool(y, (3, 3), strides=(2, 2), padding=pads)
     low_level, features = LOW_LEVEL[self.strided], {}
     for unit in units:
