@@ -79,6 +79,7 @@ def base() -> Any:
   c.model.batch_norm.decay = placeholder(float)  # None: the conventions' value
   c.model.remat = False  # recompute Xception's middle flow in the backward pass
   c.model.dtype = "float32"  # compute: float32 | bfloat16; parameters: float32
+  # Whose network it is where they differ: tf_deeplab | torchvision | smp | timm
   c.model.conventions = "tf_deeplab"
 
   c.optim = ml_collections.ConfigDict()

@@ -71,10 +71,10 @@ class InvertedResidual(nn.Module):
   channels: int
   stride: int
   rate: int
-  padding: str
   norm: layers.Norm
   kernel_init: layers.Init
   dtype: DTypeLike
+  padding: str = "same"
 
   @nn.compact
   def __call__(

@@ -169,9 +169,9 @@ def plan(
 class SqueezeExcite(nn.Module):
   """Weigh channels by their global means (section 5.3; slim squeeze_excite)."""
 
-  gate: str
   kernel_init: layers.Init
   dtype: DTypeLike
+  gate: str = "hard_sigmoid"
 
   @nn.compact
   def __call__(
@@ -203,11 +203,11 @@ class InvertedResidual(nn.Module):
   channels: int
   stride: int
   rate: int
-  padding: str
-  gate: str
   norm: layers.Norm
   kernel_init: layers.Init
   dtype: DTypeLike
+  padding: str = "same"
+  gate: str = "hard_sigmoid"
 
   @nn.compact
   def __call__(
@@ -232,7 +232,7 @@ class InvertedResidual(nn.Module):
       y = depthwise(y, train=train)
     filtered = y
     if self.block.squeeze:
-      weigh = SqueezeExcite(self.gate, name="squeeze_excite", **settings)
+      weigh = SqueezeExcite(gate=self.gate, name="squeeze_excite", **settings)
       y = weigh(y, train=train)
     y = conv(self.channels, name="project")(y, train=train)
     if self.block.residual and self.stride == 1 and y.shape == x.shape:
