@@ -77,7 +77,6 @@ def check(name, run):
         got = got[:, ::rows, ::columns, ::channels]
     assert got.shape == value.shape, key
     errors[key] = float(np.abs(got - value).max() / largest)
-  print(name, run, {k: f"{v:.1e}" for k, v in errors.items()})
   assert max(errors.values()) <= TOLERANCE, errors
 
 
@@ -86,7 +85,7 @@ def test_small_networks_equal_the_originals(name):
   check(name, "small")
 
 
-@pytest.mark.slow  # 200 s together: compiles 12 networks
+@pytest.mark.slow  # 150 s together: compiles 13 networks
 @pytest.mark.parametrize(("name", "run"), SLOW)
 def test_every_network_and_size_equals_the_originals(name, run):
   check(name, run)
@@ -100,9 +99,9 @@ def test_every_run_there_is_is_compared():
     assert runs == (compared or {"small"}), name
 
 
-# What rounding does to the norms: an activation at the corner of its ReLU or
-# ReLU6 falls on the other side.
-@pytest.mark.slow  # 60 s each: a gradient compiles
+# Measured: 3e-6, 1e-3, 3e-6 and 4e-5. In Xception rounding puts an activation
+# on the other side of its ReLU's corner.
+@pytest.mark.slow  # 30 s each: a gradient compiles
 @pytest.mark.parametrize(
   ("name", "tolerance"),
   [
@@ -149,7 +148,6 @@ def test_gradients_are_as_long_as_the_originals(name, tolerance):
     for key, length in facts["l2"].items()
   }
   worst = sorted(errors.items(), key=lambda item: -item[1])
-  print(worst[:8], worst[len(worst) // 2])
   assert worst[0][1] <= tolerance, worst[:5]
 
 
