@@ -60,7 +60,8 @@ def base() -> Any:
   c.model.image_pooling_stride = (1, 1)  # of these windows, in features
   c.model.separable = True  # the head's 3x3 convolutions
   c.model.channels = 256  # width of every branch of the head
-  c.model.dropout = 0.1  # after the head's projection (model.py: keep 0.9)
+  # After the head's projection; None: the conventions' value, the papers' 0.1.
+  c.model.dropout = placeholder(float)
   c.model.decoder = ml_collections.ConfigDict()
   c.model.decoder.kind = "concat"  # none | concat | sum
   c.model.decoder.low_level_channels = 48  # v3+, table 1
@@ -78,6 +79,7 @@ def base() -> Any:
   c.model.batch_norm.decay = placeholder(float)  # None: the conventions' value
   c.model.remat = False  # recompute Xception's middle flow in the backward pass
   c.model.dtype = "float32"  # compute: float32 | bfloat16; parameters: float32
+  # Whose network it is where they differ: tf_deeplab | torchvision | smp | timm
   c.model.conventions = "tf_deeplab"
 
   c.optim = ml_collections.ConfigDict()

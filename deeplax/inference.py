@@ -80,6 +80,10 @@ def _logits(
 ) -> Float[Array, "n h w k"]:
   """Logits at the images' size; with `flip` the mirrored batch follows."""
   size = images.shape[1:3]
+  # A network brings its own; one without an opinion is the reference's.
+  resized = functools.partial(
+    resize.resize_bilinear, align_corners=getattr(model, "align_corners", True)
+  )
 
   def coarse(images: jax.Array) -> Any:
     return model.apply(variables, images, train=False, method="coarse")
@@ -87,7 +91,7 @@ def _logits(
   images = jnp.asarray(images, jnp.float32)
   scaled = images
   if scale != 1.0:
-    scaled = resize.resize_bilinear(
+    scaled = resized(
       images,
       (
         resize.scale_dimension(size[0], scale),
@@ -104,8 +108,8 @@ def _logits(
   if scale < 1.0:
     # The reference's double resize: first to the logits' size at scale 1.
     at_one = jax.eval_shape(coarse, images).shape
-    logits = resize.resize_bilinear(logits, (at_one[1], at_one[2]))
-  return resize.resize_bilinear(logits, (size[0], size[1]))
+    logits = resized(logits, (at_one[1], at_one[2]))
+  return resized(logits, (size[0], size[1]))
 
 
 def bucket(

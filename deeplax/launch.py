@@ -79,6 +79,7 @@ def run(
       auxiliary=config.train.auxiliary_weight > 0,
       channels=channels,
     )
+    loss = loss._replace(align_corners=model.align_corners)
     lr, tx = optimizer(config)
     measure = evaluator(config, eval_source, folder, say)
     if config.log.tensorboard:

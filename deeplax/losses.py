@@ -27,6 +27,7 @@ class Settings(NamedTuple):
     hard_pixel_steps: Steps in which the share falls from 1 to `hard_pixels`.
     auxiliary_weight: Of the auxiliary head's loss (PSPNet, 1612.01105, 3.2),
       in which all pixels count alike; 0: there is no such head.
+    align_corners: Of the resize of logits, the network's; False: half-pixel.
   """
 
   upsample_logits: bool = True
@@ -35,6 +36,7 @@ class Settings(NamedTuple):
   hard_pixels: float = 1.0
   hard_pixel_steps: int = 0
   auxiliary_weight: float = 0.0
+  align_corners: bool = True
 
   def describe(self) -> str:
     """Return the loss in words."""
@@ -83,6 +85,7 @@ def match(
   labels: Int[Array, "b H W"],
   *,
   upsample_logits: bool,
+  align_corners: bool = True,
 ) -> tuple[jax.Array, jax.Array]:
   """Bring logits and labels to one size.
 
@@ -90,7 +93,10 @@ def match(
   points better); the other way is table 8's "no upsampling".
   """
   if upsample_logits:
-    return resize.resize_bilinear(logits, _size(labels)), labels
+    logits = resize.resize_bilinear(
+      logits, _size(labels), align_corners=align_corners
+    )
+    return logits, labels
   return logits, resize.resize_nearest(labels, _size(logits))
 
 
@@ -190,7 +196,10 @@ def of_batch(
     over_devices: Sums a number over the devices.
   """
   logits, targets = match(
-    logits, labels, upsample_logits=settings.upsample_logits
+    logits,
+    labels,
+    upsample_logits=settings.upsample_logits,
+    align_corners=settings.align_corners,
   )
   share = hard_share(settings, step)
   sums = pixel_sums(
@@ -206,7 +215,9 @@ def of_batch(
     counted = jnp.maximum(over_devices(sums.counted), 1)
     loss = loss * (over_devices(sums.valid) / counted)
   if settings.auxiliary_weight and auxiliary is not None:
-    resized = resize.resize_bilinear(auxiliary, _size(targets))
+    resized = resize.resize_bilinear(
+      auxiliary, _size(targets), align_corners=settings.align_corners
+    )
     beside = pixel_sums(
       resized,
       targets,

@@ -1,7 +1,8 @@
 """From `config.model` to a network: the one reader of that ConfigDict."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+import re
 from typing import Any
 import zlib
 
@@ -26,6 +27,7 @@ from deeplax.models import xception
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
   "mobilenet_v2": mobilenet.MobileNetV2,
+  "mobilenet_v3_large": partial(mobilenet_v3.MobileNetV3, variant="large"),
   "mobilenet_v3_large_seg": partial(
     mobilenet_v3.MobileNetV3, variant="large_seg"
   ),
@@ -33,6 +35,8 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     mobilenet_v3.MobileNetV3, variant="small_seg"
   ),
   "mobilenet_edgetpu": partial(mobilenet_v3.MobileNetV3, variant="edgetpu"),
+  "resnet50": partial(resnet.ResNet, depth=50, stem="plain"),
+  "resnet101": partial(resnet.ResNet, depth=101, stem="plain"),
   "resnet_v1_50": partial(resnet.ResNet, depth=50, stem="plain"),
   "resnet_v1_50_beta": partial(resnet.ResNet, depth=50, stem="beta"),
   "resnet_v1_101": partial(resnet.ResNet, depth=101, stem="plain"),
@@ -43,8 +47,6 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
 }
 HEADS = ("aspp", "classifier", "lraspp")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-# research/deeplab g3doc/faq.md, question 5.
-ATROUS_RATES = {32: (3, 6, 9), 16: (6, 12, 18), 8: (12, 24, 36)}
 LOW_LEVEL_STRIDES = (2, 4, 8)
 DECODER_STRIDES = (2, 4, 8)
 
@@ -101,17 +103,22 @@ def from_config(
       norm=norm(backbone_row.decay, backbone_row.eps),
       kernel_init=backbone_row.kernel_init,
       dtype=dtype,
-      **_backbone_options(config),
+      **{**_backbone_options(config), **backbone_row.fields},
     ),
-    head=_head(config, stride, norm=head_norm, inits=inits, dtype=dtype),
+    head=_head(
+      config, stride, row=row, norm=head_norm, inits=inits, dtype=dtype
+    ),
     decoder=_decoder(
       config.decoder,
       scores=num_classes if scored else None,
       norm=head_norm,
+      norm_between=row.norm_between,
+      align_corners=row.align_corners,
       dtype=dtype,
       **inits,
     ),
     decoder_logits=scored,
+    align_corners=row.align_corners,
     auxiliary=heads.Auxiliary(
       norm=head_norm,
       num_classes=num_classes,
@@ -223,7 +230,7 @@ def _norm(
 
 def _backbone_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Return what only some backbones take; elsewhere it must be neutral."""
-  family = config.backbone.split("_")[0]
+  family = re.split("[_0-9]", config.backbone)[0]
   multi_grid = _tuple("model.multi_grid", config.multi_grid)
   layers.check_multi_grid(multi_grid)
   factor = config.depth_multiplier
@@ -250,12 +257,15 @@ def _head(
   config: ml_collections.ConfigDict,
   output_stride: int,
   *,
+  row: conventions.Conventions,
   norm: layers.Norm,
   inits: dict[str, Any],
   dtype: Any,
 ) -> nn.Module:
   """Return the head, refusing what it has no use for."""
-  dropout = _fraction("model.dropout", config.dropout)
+  dropout = row.dropout
+  if config.dropout is not None:
+    dropout = _fraction("model.dropout", config.dropout)
   common: dict[str, Any] = dict(norm=norm, dropout=dropout, dtype=dtype)
   if config.head != "aspp" and config.atrous_rates:
     raise ValueError(
@@ -279,9 +289,13 @@ def _head(
   }
   if config.head == "lraspp":
     return lraspp.LRASPP(conv_init=inits["conv_init"], **common)
+  refine = "dense" if _decoder_kind(config.decoder) == "none" else "separable"
   return heads.ASPP(
-    rates=_atrous_rates(config, output_stride),
+    rates=_atrous_rates(config, output_stride, row.atrous_rates),
+    pooling_first=row.pooling_first,
     separable=config.separable,
+    norm_between=row.norm_between,
+    refine=refine if row.refine else None,
     **common,
     **inits,
   )
@@ -298,16 +312,18 @@ def _pool_window(
 
 
 def _atrous_rates(
-  config: ml_collections.ConfigDict, output_stride: int
+  config: ml_collections.ConfigDict,
+  output_stride: int,
+  conventional: Mapping[int, tuple[int, ...]],
 ) -> tuple[int, ...]:
   """Return the head's rates at `output_stride`.
 
-  Rates that are given belong to the configured output stride and scale with
-  it, so that they span the same pixels at any other.
+  Rates that are given, or else conventional, belong to the configured output
+  stride and scale with it, so that they span the same pixels at any other.
   """
-  if config.atrous_rates is None:
-    return ATROUS_RATES[output_stride]
-  given = _tuple("model.atrous_rates", config.atrous_rates)
+  given = conventional[config.output_stride]
+  if config.atrous_rates is not None:
+    given = _tuple("model.atrous_rates", config.atrous_rates)
   rates = []
   for rate in given:
     rate, rest = divmod(

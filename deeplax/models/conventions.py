@@ -6,6 +6,7 @@ exist once a test holds them against the original.
 
 from collections.abc import Mapping
 import dataclasses
+from typing import Any
 
 from deeplax.models import layers
 
@@ -28,6 +29,7 @@ class Backbone:
     kernel_init: How its kernels are drawn.
     weight_decay: What the reference advises (train.py --weight_decay); the
       config decides.
+    fields: Of its module, where they are not the module's defaults.
   """
 
   mean: tuple[float, float, float]
@@ -36,6 +38,7 @@ class Backbone:
   decay: float
   kernel_init: Init
   weight_decay: float
+  fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +53,15 @@ class Conventions:
     depthwise_init: Depthwise kernels of head and decoder.
     pointwise_init: Their 1x1 kernels.
     logits_init: The classifier's kernel.
+    atrous_rates: Of the head, by the output stride it is configured at.
+    dropout: After the head's projection.
+    pooling_first: Whether the head's concatenation starts with image pooling.
+    norm_between: Whether a separable convolution of head or decoder has norm
+      and ReLU between its halves.
+    refine: Whether a 3x3 convolution follows the head's projection, separable
+      where a decoder comes next (v3+) and dense where none does (v3).
+    align_corners: Of the resizes in the network and of its logits; else they
+      are half-pixel.
   """
 
   backbones: Mapping[str, Backbone]
@@ -59,6 +71,12 @@ class Conventions:
   depthwise_init: Init
   pointwise_init: Init
   logits_init: Init
+  atrous_rates: Mapping[int, tuple[int, ...]]
+  dropout: float
+  pooling_first: bool
+  norm_between: bool
+  refine: bool
+  align_corners: bool
 
   def backbone(self, name: str) -> Backbone:
     """Return the row of `name`.
@@ -72,9 +90,15 @@ class Conventions:
 
 
 # feature_extractor.py _preprocess_zero_mean_unit_range: 2 x / 255 - 1.
-UNIT_RANGE = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
+UNIT_RANGE: dict[str, Any] = {
+  "mean": (127.5, 127.5, 127.5),
+  "std": (127.5, 127.5, 127.5),
+}
 # feature_extractor.py _MEAN_RGB.
-SUBTRACT_MEAN = {"mean": (123.15, 115.90, 103.06), "std": (1.0, 1.0, 1.0)}
+SUBTRACT_MEAN: dict[str, Any] = {
+  "mean": (123.15, 115.90, 103.06),
+  "std": (1.0, 1.0, 1.0),
+}
 
 _XCEPTION = Backbone(
   **UNIT_RANGE,
@@ -92,6 +116,79 @@ _RESNET_BETA = Backbone(
 )
 _RESNET = dataclasses.replace(_RESNET_BETA, **SUBTRACT_MEAN)
 _MOBILENET_V2 = dataclasses.replace(_XCEPTION, decay=0.997)
+
+# torchvision transforms of its weights: of ImageNet in 0..1, here in 0..255.
+IMAGENET: dict[str, Any] = {
+  "mean": (123.675, 116.28, 103.53),
+  "std": (58.395, 57.12, 57.375),
+}
+# nn.Conv2d.reset_parameters: uniform, variance 1 / (3 fan_in).
+_TORCH_CONV = Init("kaiming_uniform", 1 / 3)
+
+_RESNET_TORCH = Backbone(
+  **IMAGENET,
+  eps=1e-5,
+  decay=0.9,  # torch's momentum is what a batch adds: 0.1
+  kernel_init=Init("kaiming_normal", 2.0),
+  weight_decay=1e-4,
+  fields={
+    "strided": "first",
+    "pool_padding": "symmetric",
+    "low_level": "output",
+  },
+)
+_MOBILENET_V2_TORCH = dataclasses.replace(
+  _RESNET_TORCH,
+  weight_decay=4e-5,
+  fields={"padding": "symmetric", "low_level": "output", "last_conv": True},
+)
+_MOBILENET_V3_TORCH = dataclasses.replace(
+  _MOBILENET_V2_TORCH,
+  eps=1e-3,
+  decay=0.99,
+  fields={
+    "padding": "symmetric",
+    "dilate_from": "same",  # mobilenetv3.py drops the stride of a dilated one
+    "gate": "exact_hard_sigmoid",
+  },
+)
+# timm models/xception_aligned.py. Its xception71 leaves out a shortcut of the
+# fifth block at output stride 8, where no stride asks for it; here that stays.
+_XCEPTION_TIMM = dataclasses.replace(
+  _XCEPTION, decay=0.9, kernel_init=_TORCH_CONV, fields={"low_level": "relu"}
+)
+_XCEPTIONS_TIMM = {
+  name: _XCEPTION_TIMM for name in ("xception_41", "xception_65", "xception_71")
+}
+
+
+def _same(row: Backbone) -> Backbone:
+  """With smp's replace_strides_with_dilation."""
+  return dataclasses.replace(row, fields={**row.fields, "dilate_from": "same"})
+
+
+_TORCHVISION = Conventions(
+  backbones={
+    "resnet50": _RESNET_TORCH,
+    "resnet101": _RESNET_TORCH,
+    "mobilenet_v2": _MOBILENET_V2_TORCH,
+    "mobilenet_v3_large": _MOBILENET_V3_TORCH,
+  },
+  head_eps=1e-5,
+  head_decay=0.9,
+  conv_init=_TORCH_CONV,
+  depthwise_init=_TORCH_CONV,
+  pointwise_init=_TORCH_CONV,
+  logits_init=_TORCH_CONV,
+  # Those of output stride 8, whatever it is: DeepLabHead, and the default of
+  # smp's decoder_atrous_rates.
+  atrous_rates=dict.fromkeys((32, 16, 8), (12, 24, 36)),
+  dropout=0.5,
+  pooling_first=False,
+  norm_between=False,
+  refine=True,
+  align_corners=False,
+)
 
 CONVENTIONS = {
   # tensorflow/models research/deeplab: core/feature_extractor.py
@@ -116,6 +213,41 @@ CONVENTIONS = {
     depthwise_init=Init("truncated_normal", 0.33),
     pointwise_init=Init("truncated_normal", 0.06),
     logits_init=Init("truncated_normal", 0.01),
+    # g3doc/faq.md, question 5.
+    atrous_rates={32: (3, 6, 9), 16: (6, 12, 18), 8: (12, 24, 36)},
+    dropout=0.1,
+    pooling_first=True,
+    norm_between=True,
+    refine=False,
+    align_corners=True,
+  ),
+  # torchvision models/segmentation and models/.
+  "torchvision": _TORCHVISION,
+  # segmentation_models_pytorch encoders/ and decoders/deeplabv3.
+  "smp": dataclasses.replace(
+    _TORCHVISION,
+    backbones={
+      "resnet50": _same(_RESNET_TORCH),
+      "resnet101": _same(_RESNET_TORCH),
+      "mobilenet_v2": _same(_MOBILENET_V2_TORCH),
+      **_XCEPTIONS_TIMM,
+    },
+    # base/initialization.py.
+    conv_init=Init("kaiming_uniform", 2.0),
+    depthwise_init=Init("kaiming_uniform", 2.0),
+    pointwise_init=Init("kaiming_uniform", 2.0),
+    logits_init=Init("xavier_uniform"),
+    align_corners=True,
+  ),
+  # timm: ImageNet networks, so only its backbones; a head on one is as smp's.
+  "timm": dataclasses.replace(
+    _TORCHVISION,
+    backbones={
+      "resnet50": _RESNET_TORCH,
+      "resnet101": _RESNET_TORCH,
+      **_XCEPTIONS_TIMM,
+    },
+    align_corners=True,
   ),
 }
 

@@ -126,7 +126,8 @@ def field_of_view(model: nn.Module) -> int:
     if c.module.kernel > 1 and c.path[0] != "auxiliary"
   ]
   if isinstance(getattr(model, "head", None), heads.ASPP):
-    branches = [c for c in convs if c.path[0] == "head"]
+    in_head = [c for c in convs if c.path[0] == "head"]
+    branches = [c for c in in_head if c.path[1].startswith("aspp")]
     branches.sort(key=lambda c: c.module.rate)
     convs = [c for c in convs if c not in branches[:-1]]
 

@@ -36,10 +36,12 @@ class Decoder(nn.Module):
     channels: Their width (table 2).
     kernel: Their side (table 2).
     separable: Whether they are separable.
+    norm_between: Whether they then have a norm and a ReLU between their halves.
     features: Strides of the low-level features, coarse to fine: (4,) is Conv2
       of table 2, (8, 4) Conv3 then Conv2.
     output_stride: Of the result. Each stage before the last one works at its
       own feature's stride.
+    align_corners: Of the resizes; False: half-pixel.
     num_classes: If given, the sum is of class scores and the result are the
       logits: each of its convolutions is 1x1 to that many channels, with a
       bias and no norm (decoder_output_is_logits, as LR-ASPP has it).
@@ -56,8 +58,10 @@ class Decoder(nn.Module):
   channels: int = 256
   kernel: int = 3
   separable: bool = True
+  norm_between: bool = True
   features: tuple[int, ...] = (4,)
   output_stride: int = 4
+  align_corners: bool = True
   num_classes: int | None = None
   conv_init: layers.Init = layers.Init("xavier_uniform")
   depthwise_init: layers.Init = layers.Init("truncated_normal", 0.33)
@@ -82,8 +86,8 @@ class Decoder(nn.Module):
       width = self.channels if self.kind == "sum" else self.low_level_channels
       reduce = self._conv(f"feature_projection0{suffix}", width, kernel=1)
       low = reduce(low_level(features, stride), train=train)
-      low = resize.resize_bilinear(low, size)
-      x = resize.resize_bilinear(x.astype(self.dtype), size)
+      low = self._resize(low, size)
+      x = self._resize(x.astype(self.dtype), size)
       if self.kind == "concat":
         x = jnp.concatenate([x, low], axis=-1)
       for place in range(self.convs):
@@ -98,6 +102,9 @@ class Decoder(nn.Module):
         x = x + low
     return x
 
+  def _resize(self, x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    return resize.resize_bilinear(x, size, align_corners=self.align_corners)
+
   def _conv(
     self, name: str, width: int, *, kernel: int, separable: bool = False
   ) -> nn.Module:
@@ -110,6 +117,7 @@ class Decoder(nn.Module):
       width,
       kernel=kernel,
       separable=separable,
+      norm_between=self.norm_between,
       norm=self.norm,
       conv_init=self.conv_init,
       depthwise_init=self.depthwise_init,

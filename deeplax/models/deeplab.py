@@ -20,6 +20,7 @@ class DeepLab(nn.Module):
     decoder: Refines the head's output; None for v3.
     auxiliary: "middle" -> logits for a second loss; None without one.
     decoder_logits: Whether the decoder gives the logits itself (LR-ASPP).
+    align_corners: Of the resize to the images' size; False: half-pixel.
     num_classes: Background included.
     mean: Of each channel, subtracted; RGB is 0..255. As many as the images
       have channels.
@@ -35,6 +36,7 @@ class DeepLab(nn.Module):
   mean: tuple[float, ...] = (127.5, 127.5, 127.5)
   std: tuple[float, ...] = (127.5, 127.5, 127.5)
   decoder_logits: bool = False
+  align_corners: bool = True
   auxiliary: nn.Module | None = None
   logits_init: layers.Init = layers.Init("truncated_normal", 0.01)
   dtype: DTypeLike = jnp.float32
@@ -44,7 +46,16 @@ class DeepLab(nn.Module):
   ) -> Float[Array, "b h w k"]:
     """Return float32 logits at the images' size. Any size from 1x1 works."""
     logits = self.coarse(images, train=train)
-    return resize.resize_bilinear(logits, (images.shape[1], images.shape[2]))
+    return self.resize(logits, (images.shape[1], images.shape[2]))
+
+  @nn.nowrap
+  def resize(
+    self, logits: Float[Array, "b h w k"], size: tuple[int, int]
+  ) -> Float[Array, "b H W k"]:
+    """Bring logits to another size as this network does; no variables."""
+    return resize.resize_bilinear(
+      logits, size, align_corners=self.align_corners
+    )
 
   def coarse(
     self, images: Num[Array | np.ndarray, "b h w c"], *, train: bool

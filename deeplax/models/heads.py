@@ -20,6 +20,7 @@ def convolution(
   kernel: int,
   rate: int = 1,
   separable: bool,
+  norm_between: bool = True,
   norm: layers.Norm,
   conv_init: layers.Init,
   depthwise_init: layers.Init,
@@ -29,8 +30,8 @@ def convolution(
 ) -> layers.ConvNorm | layers.SeparableConv:
   """Return a convolution of head or decoder, ReLU after every norm.
 
-  Separable, it has a ReLU between its two halves as well (utils.py
-  `split_separable_conv2d`), unlike the backbone's.
+  Separable, it has norm and ReLU between its two halves as well (utils.py
+  `split_separable_conv2d`), unlike the backbone's, unless told otherwise.
   """
   common = {
     "features": features,
@@ -44,7 +45,8 @@ def convolution(
   if not separable:
     return layers.ConvNorm(kernel_init=conv_init, **common)
   return layers.SeparableConv(
-    activation_between="relu",
+    norm_between=norm_between,
+    activation_between="relu" if norm_between else None,
     depthwise_init=depthwise_init,
     pointwise_init=pointwise_init,
     **common,
@@ -87,6 +89,9 @@ class Classifier(nn.Module):
     x = average_pool(high, None).astype(self.dtype)
     dropout = layers.Dropout(self.dropout, self.norm.axis_name, name="dropout")
     return dropout(x, train=train)
+
+
+REFINE = (None, "dense", "separable")
 
 
 class Auxiliary(nn.Module):
@@ -148,8 +153,12 @@ class ASPP(nn.Module):
     pool_window: (height, width), in features, of what image pooling averages;
       None: the whole map.
     pool_stride: Of these windows.
+    pooling_first: Whether the image pooling leads the concatenation or ends it.
     separable: Whether the atrous 3x3 convolutions are separable (v3+, 3.1).
+    norm_between: Whether separable convolutions have a norm and a ReLU between
+      their halves.
     dropout: After the projection, in training.
+    refine: A 3x3 convolution after that, "dense" or "separable"; None: none.
     conv_init: How dense kernels are drawn.
     depthwise_init: How depthwise kernels are drawn.
     pointwise_init: How the 1x1 kernels of separable convolutions are drawn.
@@ -162,8 +171,11 @@ class ASPP(nn.Module):
   image_pooling: bool = True
   pool_window: tuple[int, int] | None = None
   pool_stride: tuple[int, int] = (1, 1)
+  pooling_first: bool = True
   separable: bool = True
+  norm_between: bool = True
   dropout: float = 0.1
+  refine: str | None = None
   conv_init: layers.Init = layers.Init("xavier_uniform")
   depthwise_init: layers.Init = layers.Init("truncated_normal", 0.33)
   pointwise_init: layers.Init = layers.Init("truncated_normal", 0.06)
@@ -173,24 +185,42 @@ class ASPP(nn.Module):
   def __call__(
     self, high: Float[Array, "b h w c"], *, train: bool
   ) -> Float[Array, "b h w k"]:
-    branches = []
+    layers.check_one_of("refine", self.refine, REFINE)
+    branches, pooled = [], []
     if self.image_pooling:
-      branches.append(self._image_level(high, train=train))
+      pooled.append(self._image_level(high, train=train))
     branches.append(self._conv("aspp0")(high, train=train))
     for place, rate in enumerate(self.rates, start=1):
-      conv = self._conv(f"aspp{place}", kernel=3, rate=rate)
+      conv = self._conv(
+        f"aspp{place}", kernel=3, rate=rate, separable=self.separable
+      )
       branches.append(conv(high, train=train))
-    x = jnp.concatenate(branches, axis=-1)
+    parts = (pooled, branches) if self.pooling_first else (branches, pooled)
+    x = jnp.concatenate([*parts[0], *parts[1]], axis=-1)
     x = self._conv("projection")(x, train=train)
     dropout = layers.Dropout(self.dropout, self.norm.axis_name, name="dropout")
-    return dropout(x, train=train)
+    x = dropout(x, train=train)
+    if self.refine:
+      conv = self._conv(
+        "refine", kernel=3, separable=self.refine == "separable"
+      )
+      x = conv(x, train=train)
+    return x
 
-  def _conv(self, name: str, *, kernel: int = 1, rate: int = 1) -> nn.Module:
+  def _conv(
+    self,
+    name: str,
+    *,
+    kernel: int = 1,
+    rate: int = 1,
+    separable: bool = False,
+  ) -> nn.Module:
     return convolution(
       self.channels,
       kernel=kernel,
       rate=rate,
-      separable=self.separable and kernel > 1,
+      separable=separable,
+      norm_between=self.norm_between,
       norm=self.norm,
       conv_init=self.conv_init,
       depthwise_init=self.depthwise_init,

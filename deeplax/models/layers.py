@@ -28,6 +28,11 @@ def hard_sigmoid(x: Float[Floats, "*n"]) -> Float[Array, "*n"]:
   return nn.relu6(x + 3) * 0.16667
 
 
+def exact_hard_sigmoid(x: Float[Floats, "*n"]) -> Float[Array, "*n"]:
+  """The same with 1/6 (torchvision): the gap would show after some layers."""
+  return nn.relu6(x + 3) * (1 / 6)
+
+
 def hard_swish(x: Float[Floats, "*n"]) -> Float[Array, "*n"]:
   """A piecewise swish (MobileNetV3, arXiv:1905.02244, section 5.2)."""
   return nn.relu6(x + 3) * x * (1 / 6)
@@ -38,6 +43,7 @@ ACTIVATIONS = {
   "relu": nn.relu,
   "relu6": nn.relu6,
   "hard_sigmoid": hard_sigmoid,
+  "exact_hard_sigmoid": exact_hard_sigmoid,
   "hard_swish": hard_swish,
 }
 PADDINGS = ("same", "symmetric")
@@ -50,7 +56,9 @@ class Init(NamedTuple):
   Attributes:
     kind: "truncated_normal" (cut at two deviations, TensorFlow's, without a
       correction of the deviation), "variance_scaling" (slim's default: the
-      same with deviation sqrt(1.3 scale / fan_in)) or "xavier_uniform".
+      same with deviation sqrt(1.3 scale / fan_in)), "xavier_uniform", and of
+      PyTorch "kaiming_uniform" (variance scale / fan_in) and "kaiming_normal"
+      (variance scale / fan_out).
     scale: Deviation, factor of the variance, or factor of xavier's limit.
   """
 
@@ -68,13 +76,20 @@ class Init(NamedTuple):
       return float(np.sqrt(1.3 * self.scale / fan_in))
     if self.kind == "xavier_uniform":
       return self.scale * float(np.sqrt(6.0 / (fan_in + fan_out)))
+    if self.kind == "kaiming_uniform":
+      return float(np.sqrt(3.0 * self.scale / fan_in))
+    if self.kind == "kaiming_normal":
+      return float(np.sqrt(self.scale / fan_out))
     kinds = ["truncated_normal", "variance_scaling", "xavier_uniform"]
+    kinds += ["kaiming_uniform", "kaiming_normal"]
     raise ValueError(f"initialiser {self.kind!r} not in {kinds}")
 
   def __call__(self, key, shape, dtype=jnp.float32) -> jax.Array:
     bound = self.bound(shape)
-    if self.kind == "xavier_uniform":
+    if self.kind.endswith("uniform"):
       return jax.random.uniform(key, shape, dtype, -bound, bound)
+    if self.kind == "kaiming_normal":
+      return bound * jax.random.normal(key, shape, dtype)
     return bound * jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype)
 
   def draw(
@@ -82,15 +97,17 @@ class Init(NamedTuple):
   ) -> np.ndarray:
     """The same distribution in NumPy: no compilation for a fresh start."""
     bound = self.bound(shape)
-    if self.kind == "xavier_uniform":
+    if self.kind.endswith("uniform"):
       return rng.uniform(-bound, bound, shape).astype(np.float32)
     values = rng.standard_normal(shape, np.float32)
-    while (outside := np.abs(values) > 2).any():
+    cut = self.kind != "kaiming_normal"
+    while cut and (outside := np.abs(values) > 2).any():
       values[outside] = rng.standard_normal(int(outside.sum()), np.float32)
     return np.float32(bound) * values
 
 
 OUTPUT_STRIDES = (8, 16, 32)
+DILATE_FROM = ("next", "same")
 
 
 class Unit(NamedTuple):
@@ -101,22 +118,32 @@ class Unit(NamedTuple):
   rate: int
 
 
-def dilate(units: list[tuple[str, int]], output_stride: int) -> list[Unit]:
+def dilate(
+  units: list[tuple[str, int]],
+  output_stride: int,
+  *,
+  dilate_from: str = "next",
+) -> list[Unit]:
   """Give each (name, stride), in order, the stride and rate it runs at.
 
   Once the product of strides reaches `output_stride`, further strides are
-  dropped and multiply the rate of the units after them; the unit that lost its
-  stride keeps the rate before it (slim stack_blocks_dense, mobilenet_base).
+  dropped and multiply the rate of the units after them. Under "next" the unit
+  that lost its stride keeps the rate before it (slim stack_blocks_dense,
+  mobilenet_base; torchvision), so that one set of parameters computes the same
+  features at every output stride; under "same" it runs at the new rate
+  (segmentation_models_pytorch replace_strides_with_dilation).
 
   Raises:
     ValueError: On an output stride that is not offered.
   """
   check_one_of("output_stride", output_stride, OUTPUT_STRIDES)
+  check_one_of("dilate_from", dilate_from, DILATE_FROM)
   plan, reached, rate = [], 1, 1
   for name, stride in units:
     if reached == output_stride:
-      plan.append(Unit(name, 1, rate))
-      rate *= stride
+      after = rate * stride
+      plan.append(Unit(name, 1, after if dilate_from == "same" else rate))
+      rate = after
     else:
       plan.append(Unit(name, stride, 1))
       reached *= stride
@@ -322,6 +349,8 @@ def _channels(x: jax.Array) -> jax.Array:
 class SeparableConv(nn.Module):
   """Depthwise then 1x1 convolution, each with its norm (v3+, section 3.1).
 
+  Without `norm_between` the two are one linear map, and the norm follows it.
+
   Attributes:
     features: Output channels.
     kernel: Side of the depthwise kernel.
@@ -329,8 +358,9 @@ class SeparableConv(nn.Module):
     rate: Of the depthwise convolution.
     padding: As ConvNorm.
     norm: Of both.
+    norm_between: Whether the depthwise convolution has one.
     pre_activation: Before the depthwise convolution.
-    activation_between: After the depthwise convolution's norm.
+    activation_between: After the depthwise convolution, and its norm.
     activation: After the pointwise convolution's norm.
     depthwise_init: How the depthwise kernel is drawn; the default is the
       reference's for head and decoder (utils.py split_separable_conv2d).
@@ -344,6 +374,7 @@ class SeparableConv(nn.Module):
   rate: int = 1
   padding: str = "same"
   norm: Norm | None = None
+  norm_between: bool = True
   pre_activation: str | None = None
   activation_between: str | None = None
   activation: str | None = None
@@ -363,7 +394,7 @@ class SeparableConv(nn.Module):
       rate=self.rate,
       padding=self.padding,
       depthwise=True,
-      norm=self.norm,
+      norm=self.norm if self.norm_between else None,
       activation=self.activation_between,
       kernel_init=self.depthwise_init,
       dtype=self.dtype,

@@ -1,7 +1,7 @@
 """MobileNetV2 (arXiv:1801.04381) as DeepLab uses it: up to its 320 channels.
 
 tensorflow/models research/slim/nets/mobilenet/mobilenet_v2.py V2_DEF, with
-TensorFlow's SAME padding throughout.
+TensorFlow's SAME padding throughout, unless told otherwise.
 """
 
 from functools import partial
@@ -34,11 +34,13 @@ BLOCKS = (
 )
 STEM_CHANNELS = 32
 LAST_CHANNELS = 1280
-# Blocks whose depthwise output is the low-level feature of a stride: the last
-# that runs at it (feature_extractor.py networks_to_feature_maps, where they
-# are layer_4 and layer_7).
+# Blocks that give the low-level feature of a stride: the last that runs at it
+# (feature_extractor.py networks_to_feature_maps, where they are layer_4 and
+# layer_7).
 LOW_LEVEL = {"expanded_conv_2": "low4", "expanded_conv_5": "low8"}
 MIDDLE = "expanded_conv_12"  # the last unit before the last stride
+# Which of their values: the depthwise convolution's, or the block's.
+LOW_LEVELS = ("filtered", "output")
 
 
 def name(index: int) -> str:
@@ -46,10 +48,11 @@ def name(index: int) -> str:
   return f"expanded_conv_{index}" if index else "expanded_conv"
 
 
-def plan(output_stride: int) -> list[layers.Unit]:
+def plan(output_stride: int, *, dilate_from: str = "next") -> list[layers.Unit]:
   """Return the name, stride and rate of the stem and of each block."""
   blocks = [(name(i), block.stride) for i, block in enumerate(BLOCKS)]
-  return layers.dilate([("conv", 2), *blocks], output_stride)
+  units = [("conv", 2), *blocks]
+  return layers.dilate(units, output_stride, dilate_from=dilate_from)
 
 
 def divisible(value: int | float, divisor: int) -> int:
@@ -71,6 +74,7 @@ class InvertedResidual(nn.Module):
   norm: layers.Norm
   kernel_init: layers.Init
   dtype: DTypeLike
+  padding: str = "same"
 
   @nn.compact
   def __call__(
@@ -91,6 +95,7 @@ class InvertedResidual(nn.Module):
       kernel=3,
       stride=self.stride,
       rate=self.rate,
+      padding=self.padding,
       depthwise=True,
       activation="relu6",
       name="depthwise",
@@ -109,6 +114,10 @@ class MobileNetV2(nn.Module):
     output_stride: 8, 16 or 32, from the same parameters.
     last_conv: Whether the 1x1 convolution to 1280 channels follows, which
       ImageNet networks have and DeepLab leaves out.
+    padding: As ConvNorm.
+    dilate_from: As `layers.dilate`.
+    low_level: What of a block is a low-level feature, "filtered" (what its
+      depthwise convolution gives) or "output".
     norm: Of every convolution.
     kernel_init: How kernels are drawn.
     dtype: Compute dtype; parameters stay float32.
@@ -118,6 +127,9 @@ class MobileNetV2(nn.Module):
   depth_multiplier: float = 1.0
   output_stride: int = 16
   last_conv: bool = False
+  padding: str = "same"
+  dilate_from: str = "next"
+  low_level: str = "filtered"
   kernel_init: layers.Init = layers.Init("truncated_normal", 0.09)
   dtype: DTypeLike = jnp.float32
 
@@ -126,17 +138,19 @@ class MobileNetV2(nn.Module):
     self, x: Float[layers.Floats, "b h w c"], *, train: bool
   ) -> dict[str, Array]:
     """Return `low4`, `low8`, `middle` and `high` of normalised images."""
+    layers.check_one_of("low_level", self.low_level, LOW_LEVELS)
     settings: dict[str, Any] = dict(
       norm=self.norm, kernel_init=self.kernel_init, dtype=self.dtype
     )
     # feature_extractor.py _mobilenet_v2: widths are multiples of 8 unless a
     # multiplier is given. ImageNet networks always have multiples of 8.
     divisor = 8 if self.depth_multiplier == 1 or self.last_conv else 1
-    stem, *rest = plan(self.output_stride)
+    stem, *rest = plan(self.output_stride, dilate_from=self.dilate_from)
     y = layers.ConvNorm(
       divisible(STEM_CHANNELS * self.depth_multiplier, divisor),
       kernel=3,
       stride=stem.stride,
+      padding=self.padding,
       activation="relu6",
       name=stem.name,
       **settings,
@@ -148,11 +162,13 @@ class MobileNetV2(nn.Module):
         channels=divisible(block.channels * self.depth_multiplier, divisor),
         stride=unit.stride,
         rate=unit.rate,
+        padding=self.padding,
         name=unit.name,
         **settings,
       )(y, train=train)
       if unit.name in LOW_LEVEL:
-        features[LOW_LEVEL[unit.name]] = filtered
+        low = y if self.low_level == "output" else filtered
+        features[LOW_LEVEL[unit.name]] = low
       if unit.name == MIDDLE:
         features["middle"] = y
     if self.last_conv:

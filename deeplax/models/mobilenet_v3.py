@@ -3,7 +3,7 @@
 tensorflow/models research/slim/nets/mobilenet/mobilenet_v3.py V3_LARGE,
 V3_SMALL and V3_EDGETPU, the first two with the last blocks that
 research/deeplab core/feature_extractor.py makes half as wide. TensorFlow's
-SAME padding throughout.
+SAME padding throughout, unless told otherwise.
 """
 
 from functools import partial
@@ -53,6 +53,8 @@ class Variant(NamedTuple):
     scales_last: Whether the depth multiplier counts there.
     low4: Index of the last block of stride 4.
     low8: Of stride 8.
+    middle: Index of the block for a second head; None: the last one before the
+      last stride.
   """
 
   stem: int
@@ -62,12 +64,35 @@ class Variant(NamedTuple):
   scales_last: bool
   low4: int
   low8: int
+  middle: int | None = None
 
 
 _swish = partial(Block, activation="hard_swish")
 _fused = partial(Block, 3, fused=True)
 
 VARIANTS = {
+  # Table 1. torchvision's second head is on the first block of stride 8.
+  "large": Variant(
+    stem=16,
+    activation="hard_swish",
+    blocks=(
+      Block(3, 16, 16, 1),
+      *(Block(3, 64, 24, 2), Block(3, 72, 24, 1)),
+      Block(5, 72, 40, 2, squeeze=True),
+      *(2 * (Block(5, 120, 40, 1, squeeze=True),)),
+      *(_swish(3, 240, 80, 2), _swish(3, 200, 80, 1)),
+      *(2 * (_swish(3, 184, 80, 1),)),
+      _swish(3, 480, 112, 1, squeeze=True),
+      _swish(3, 672, 112, 1, squeeze=True),
+      _swish(5, 672, 160, 2, squeeze=True),
+      *(2 * (_swish(5, 960, 160, 1, squeeze=True),)),
+    ),
+    last=960,
+    scales_last=True,
+    low4=2,
+    low8=5,
+    middle=3,
+  ),
   # Table 1; its last three blocks and its last convolution are twice as wide.
   "large_seg": Variant(
     stem=16,
@@ -131,11 +156,14 @@ VARIANTS = {
 }
 
 
-def plan(variant: str, output_stride: int) -> list[layers.Unit]:
+def plan(
+  variant: str, output_stride: int, *, dilate_from: str = "next"
+) -> list[layers.Unit]:
   """Return the name, stride and rate of the stem and of each block."""
   blocks = VARIANTS[variant].blocks
   units = [(mobilenet.name(i), block.stride) for i, block in enumerate(blocks)]
-  return layers.dilate([("conv", 2), *units], output_stride)
+  units = [("conv", 2), *units]
+  return layers.dilate(units, output_stride, dilate_from=dilate_from)
 
 
 class SqueezeExcite(nn.Module):
@@ -143,6 +171,7 @@ class SqueezeExcite(nn.Module):
 
   kernel_init: layers.Init
   dtype: DTypeLike
+  gate: str = "hard_sigmoid"
 
   @nn.compact
   def __call__(
@@ -159,7 +188,7 @@ class SqueezeExcite(nn.Module):
     mean = x.mean((1, 2), dtype=jnp.float32, keepdims=True)
     width = mobilenet.divisible(channels / 4, 8)
     y = conv(width, activation="relu", name="squeeze")(mean, train=train)
-    gate = conv(channels, activation="hard_sigmoid", name="excite")
+    gate = conv(channels, activation=self.gate, name="excite")
     return x * gate(y, train=train)
 
 
@@ -177,6 +206,8 @@ class InvertedResidual(nn.Module):
   norm: layers.Norm
   kernel_init: layers.Init
   dtype: DTypeLike
+  padding: str = "same"
+  gate: str = "hard_sigmoid"
 
   @nn.compact
   def __call__(
@@ -187,7 +218,9 @@ class InvertedResidual(nn.Module):
     )
     conv = partial(layers.ConvNorm, norm=self.norm, **settings)
     inner = partial(conv, activation=self.block.activation)
-    spatial = {"kernel": self.block.kernel, "stride": self.stride}
+    spatial: dict[str, Any] = dict(
+      kernel=self.block.kernel, stride=self.stride, padding=self.padding
+    )
     y = x
     if self.expanded > x.shape[-1]:
       size = spatial if self.block.fused else {}
@@ -199,7 +232,7 @@ class InvertedResidual(nn.Module):
       y = depthwise(y, train=train)
     filtered = y
     if self.block.squeeze:
-      weigh = SqueezeExcite(name="squeeze_excite", **settings)
+      weigh = SqueezeExcite(gate=self.gate, name="squeeze_excite", **settings)
       y = weigh(y, train=train)
     y = conv(self.channels, name="project")(y, train=train)
     if self.block.residual and self.stride == 1 and y.shape == x.shape:
@@ -215,6 +248,9 @@ class MobileNetV3(nn.Module):
     variant: Key of VARIANTS.
     depth_multiplier: Factor of every width, in multiples of 8.
     output_stride: 8, 16 or 32, from the same parameters.
+    padding: As ConvNorm.
+    dilate_from: As `layers.dilate`.
+    gate: Activation that ends squeeze-and-excite.
     kernel_init: How kernels are drawn.
     dtype: Compute dtype; parameters stay float32.
   """
@@ -223,6 +259,9 @@ class MobileNetV3(nn.Module):
   variant: str = "large_seg"
   depth_multiplier: float = 1.0
   output_stride: int = 16
+  padding: str = "same"
+  dilate_from: str = "next"
+  gate: str = "hard_sigmoid"
   kernel_init: layers.Init = layers.Init("truncated_normal", 0.09)
   dtype: DTypeLike = jnp.float32
 
@@ -237,13 +276,19 @@ class MobileNetV3(nn.Module):
       norm=self.norm, kernel_init=self.kernel_init, dtype=self.dtype
     )
     conv = partial(layers.ConvNorm, activation=variant.activation, **settings)
-    stem, *rest = plan(self.variant, self.output_stride)
+    stem, *rest = plan(
+      self.variant, self.output_stride, dilate_from=self.dilate_from
+    )
     y = conv(
-      self._width(variant.stem), kernel=3, stride=stem.stride, name=stem.name
+      self._width(variant.stem),
+      kernel=3,
+      stride=stem.stride,
+      padding=self.padding,
+      name=stem.name,
     )(jnp.asarray(x, self.dtype), train=train)
     features, before = {}, variant.stem
     strided = [i for i, block in enumerate(variant.blocks) if block.stride > 1]
-    middle = strided[-1] - 1  # the last block before the last stride
+    middle = strided[-1] - 1 if variant.middle is None else variant.middle
     for index, (block, unit) in enumerate(
       zip(variant.blocks, rest, strict=True)
     ):
@@ -255,6 +300,8 @@ class MobileNetV3(nn.Module):
         channels=self._width(block.channels),
         stride=unit.stride,
         rate=unit.rate,
+        padding=self.padding,
+        gate=self.gate,
         name=unit.name,
         **settings,
       )(y, train=train)

@@ -1,8 +1,9 @@
-"""ResNet v1 (arXiv:1512.03385) in the reference's two forms.
+"""ResNet v1 (arXiv:1512.03385) in the reference's two forms and PyTorch's.
 
 tensorflow/models research/deeplab/core/resnet_v1_beta.py and slim resnet_v1:
 the stride sits in the last unit of a block, and the beta form replaces the 7x7
-stem by three 3x3 convolutions.
+stem by three 3x3 convolutions. torchvision models/resnet.py: the stride sits in
+the first unit ("v1.5": in its 3x3 convolution, as here everywhere).
 """
 
 from functools import partial
@@ -14,15 +15,22 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deeplax.models import layers
+from deeplax.ops import padding as padding_ops
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 STEMS = ("plain", "beta")
 WIDTHS = (64, 128, 256, 512)  # of the 3x3 convolutions; outputs are 4 times
-STRIDES = (2, 2, 2, 1)  # of each block's last unit
-# The unit before the strided one gives a stride's low-level feature, its
-# residual branch before the sum (feature_extractor.py
-# networks_to_feature_maps). 50 and 101 agree in blocks 1 and 2.
-LOW_LEVEL = {"block1_unit2": "low4", "block2_unit3": "low8"}
+# Of each block's last unit, or of its first, by `strided`.
+STRIDES = {"last": (2, 2, 2, 1), "first": (1, 2, 2, 2)}
+# The unit before the strided one gives a stride's low-level feature. 50 and 101
+# agree in blocks 1 and 2.
+LOW_LEVEL = {
+  "last": {"block1_unit2": "low4", "block2_unit3": "low8"},
+  "first": {"block1_unit3": "low4", "block2_unit4": "low8"},
+}
+# Which of its values: before the sum (feature_extractor.py
+# networks_to_feature_maps), or after the sum and its ReLU.
+LOW_LEVELS = ("residual", "output")
 
 
 def plan(
@@ -30,6 +38,8 @@ def plan(
   output_stride: int,
   *,
   multi_grid: tuple[int, ...] = (1, 1, 1),
+  strided: str = "last",
+  dilate_from: str = "next",
 ) -> list[layers.Unit]:
   """Return the name, stride and rate of the stem, the pooling and each unit.
 
@@ -38,13 +48,15 @@ def plan(
       not of three rates.
   """
   layers.check_one_of("depth", depth, DEPTHS)
+  layers.check_one_of("strided", strided, STRIDES)
   layers.check_multi_grid(multi_grid)
   units = [("stem", 2), ("pool1", 2)]
   for block, count in enumerate(DEPTHS[depth]):
+    place = count - 1 if strided == "last" else 0
     for i in range(count):
-      stride = STRIDES[block] if i == count - 1 else 1
+      stride = STRIDES[strided][block] if i == place else 1
       units.append((f"block{block + 1}_unit{i + 1}", stride))
-  steps = layers.dilate(units, output_stride)
+  steps = layers.dilate(units, output_stride, dilate_from=dilate_from)
   last = [
     unit._replace(rate=unit.rate * grid)
     for unit, grid in zip(steps[-3:], multi_grid, strict=True)
@@ -105,6 +117,10 @@ class ResNet(nn.Module):
     stem: "plain" (7x7) or "beta" (three 3x3).
     output_stride: 8, 16 or 32, from the same parameters.
     multi_grid: Factors of the rates of block4's units (v3, section 3.2.1).
+    strided: The unit of a block that has its stride, "last" or "first".
+    dilate_from: As `layers.dilate`.
+    pool_padding: Of the max-pooling, "same" (TensorFlow's) or "symmetric".
+    low_level: What of a unit is a low-level feature, "residual" or "output".
     kernel_init: How kernels are drawn.
     dtype: Compute dtype; parameters stay float32.
   """
@@ -114,6 +130,10 @@ class ResNet(nn.Module):
   stem: str = "beta"
   output_stride: int = 16
   multi_grid: tuple[int, ...] = (1, 1, 1)
+  strided: str = "last"
+  dilate_from: str = "next"
+  pool_padding: str = "same"
+  low_level: str = "residual"
   kernel_init: layers.Init = layers.Init("variance_scaling", 2.0)
   dtype: DTypeLike = jnp.float32
 
@@ -123,6 +143,8 @@ class ResNet(nn.Module):
   ) -> dict[str, Array]:
     """Return `low4`, `low8`, `middle` and `high` of normalised images."""
     layers.check_one_of("stem", self.stem, STEMS)
+    layers.check_one_of("pool_padding", self.pool_padding, layers.PADDINGS)
+    layers.check_one_of("low_level", self.low_level, LOW_LEVELS)
     settings: dict[str, Any] = dict(
       norm=self.norm, kernel_init=self.kernel_init, dtype=self.dtype
     )
@@ -130,7 +152,11 @@ class ResNet(nn.Module):
       layers.ConvNorm, padding="symmetric", activation="relu", **settings
     )
     _, _, *units = plan(
-      self.depth, self.output_stride, multi_grid=self.multi_grid
+      self.depth,
+      self.output_stride,
+      multi_grid=self.multi_grid,
+      strided=self.strided,
+      dilate_from=self.dilate_from,
     )
     y = jnp.asarray(x, self.dtype)
     if self.stem == "plain":
@@ -139,9 +165,12 @@ class ResNet(nn.Module):
       y = conv(64, kernel=3, stride=2, name="conv1_1")(y, train=train)
       y = conv(64, kernel=3, name="conv1_2")(y, train=train)
       y = conv(128, kernel=3, name="conv1_3")(y, train=train)
-    # The one strided layer with TensorFlow's SAME padding.
-    y = nn.max_pool(y, (3, 3), strides=(2, 2), padding="SAME")
-    features = {}
+    # The reference's one strided layer with TensorFlow's SAME padding.
+    pads: Any = "SAME"
+    if self.pool_padding == "symmetric":
+      pads = padding_ops.symmetric(kernel=3, rate=1)
+    y = nn.max_pool(y, (3, 3), strides=(2, 2), padding=pads)
+    low_level, features = LOW_LEVEL[self.strided], {}
     for unit in units:
       block = int(unit.name[len("block")]) - 1
       y, residual = Bottleneck(
@@ -151,8 +180,9 @@ class ResNet(nn.Module):
         name=unit.name,
         **settings,
       )(y, train=train)
-      if unit.name in LOW_LEVEL:
-        features[LOW_LEVEL[unit.name]] = residual
+      if unit.name in low_level:
+        low = y if self.low_level == "output" else residual
+        features[low_level[unit.name]] = low
       if unit.name.startswith("block3"):
         features["middle"] = y
     return features | {"high": y}

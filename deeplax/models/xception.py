@@ -45,8 +45,8 @@ def _blocks(entry: tuple[tuple[int, int], ...]) -> tuple[Block, ...]:
 class Variant(NamedTuple):
   """One depth: its blocks, how often the middle flow repeats, and low levels.
 
-  `low_level` maps a block to the stride of its last feature before the stride,
-  taken before norm's ReLU and the sum (networks_to_feature_maps).
+  `low_level` maps a block to the stride of its last feature before the stride:
+  what its second convolution's norm gives (networks_to_feature_maps).
   """
 
   blocks: tuple[Block, ...]
@@ -63,6 +63,10 @@ DEPTHS = {
   65: Variant(_SHALLOW, 16, _LOW),
   71: Variant(_DEEP, 16, _LOW_DEEP),
 }
+
+
+# That feature before the next convolution's ReLU, or after it (timm).
+LOW_LEVELS = ("norm", "relu")
 
 
 def plan(depth: int, output_stride: int) -> list[layers.Unit]:
@@ -141,6 +145,7 @@ class Xception(nn.Module):
     output_stride: 8, 16 or 32, from the same parameters.
     multi_grid: Factors of the rates of the last block's three convolutions.
     remat: Recompute the middle flow in the backward pass.
+    low_level: Which value of a low-level feature, "norm" or "relu".
     kernel_init: How kernels are drawn.
     dtype: Compute dtype; parameters stay float32.
   """
@@ -150,6 +155,7 @@ class Xception(nn.Module):
   output_stride: int = 16
   multi_grid: tuple[int, ...] = (1, 1, 1)
   remat: bool = False
+  low_level: str = "norm"
   kernel_init: layers.Init = layers.Init("truncated_normal", 0.09)
   dtype: DTypeLike = jnp.float32
 
@@ -159,6 +165,7 @@ class Xception(nn.Module):
   ) -> dict[str, Array]:
     """Return `low4`, `low8`, `middle` and `high` of normalised images."""
     layers.check_multi_grid(self.multi_grid)
+    layers.check_one_of("low_level", self.low_level, LOW_LEVELS)
     settings: dict[str, Any] = dict(
       norm=self.norm, kernel_init=self.kernel_init, dtype=self.dtype
     )
@@ -193,6 +200,7 @@ class Xception(nn.Module):
         continue
       y, low = module(y, train=train)
       if unit.name in low_level:
+        low = nn.relu(low) if self.low_level == "relu" else low
         features[low_level[unit.name]] = low
     return features | {"high": y}
 

@@ -1,6 +1,8 @@
-"""Align-corners resizes of TensorFlow 1: corner pixels map onto each other.
+"""Resizes in the two alignments that the DeepLab line is published with.
 
-`jax.image.resize` is half-pixel and gives other values.
+Align-corners (TensorFlow 1): the centres of corner pixels map onto each other.
+Half-pixel (torchvision): the corners of the images do. `jax.image.resize` is
+half-pixel too, but smooths when it shrinks.
 """
 
 import jax
@@ -21,9 +23,12 @@ def scale_dimension(size: int, scale: float) -> int:
 
 
 def resize_bilinear(
-  x: Float[Arrays, "b h w c"], size: tuple[int, int]
+  x: Float[Arrays, "b h w c"],
+  size: tuple[int, int],
+  *,
+  align_corners: bool = True,
 ) -> Float[Array, "b H W c"]:
-  """Resizes by bilinear interpolation with aligned corners.
+  """Resizes by bilinear interpolation, align-corners or else half-pixel.
 
   The gradient is gathered as the values are. That of a gather would be a
   scatter, on CPU 10 to 20 times slower.
@@ -39,17 +44,20 @@ def resize_bilinear(
       shape = [new if i == axis else n for i, n in enumerate(y.shape)]
       y = jnp.broadcast_to(y, shape)
     else:
-      y = _interpolate(y, axis, old, new)
+      y = _interpolate(y, axis, old, new, align_corners)
   return y.astype(x.dtype)
 
 
 def resize_bilinear_plain(
-  x: Float[Arrays, "b h w c"], size: tuple[int, int]
+  x: Float[Arrays, "b h w c"],
+  size: tuple[int, int],
+  *,
+  align_corners: bool = True,
 ) -> Float[Array, "b H W c"]:
   """The same as two matrix products."""
   y = jnp.asarray(x).astype(jnp.promote_types(x.dtype, jnp.float32))
   rows, columns = (
-    jnp.asarray(_matrix(old, new), y.dtype)
+    jnp.asarray(_matrix(old, new, align_corners), y.dtype)
     for old, new in zip(y.shape[1:3], size, strict=True)
   )
   y = jnp.einsum("Hh,bhwc,Ww->bHWc", rows, y, columns, precision="highest")
@@ -67,17 +75,17 @@ def resize_nearest(
   return labels
 
 
-def _values(x, axis, old, new):
-  low, high, weight = _positions(old, new)
+def _values(x, axis, old, new, align_corners):
+  low, high, weight = _positions(old, new, align_corners)
   return _gather(x, axis, (low, high), (1 - weight, weight))
 
 
-def _forward(x, axis, old, new):
-  return _values(x, axis, old, new), None
+def _forward(x, axis, old, new, align_corners):
+  return _values(x, axis, old, new, align_corners), None
 
 
-def _backward(axis, old, new, _, dy):
-  matrix = _matrix(old, new)
+def _backward(axis, old, new, align_corners, _, dy):
+  matrix = _matrix(old, new, align_corners)
   # The outputs that read a pixel are neighbours: from `first`, `count` of them.
   count = (matrix != 0).sum(axis=0)
   if count.max() > MAX_GATHERS:
@@ -94,7 +102,7 @@ def _backward(axis, old, new, _, dy):
   return (_gather(dy, axis, steps, weights),)
 
 
-_interpolate = jax.custom_vjp(_values, nondiff_argnums=(1, 2, 3))
+_interpolate = jax.custom_vjp(_values, nondiff_argnums=(1, 2, 3, 4))
 _interpolate.defvjp(_forward, _backward)
 
 
@@ -109,18 +117,23 @@ def _gather(x, axis, indices, weights):
   return y
 
 
-def _positions(old, new):
+def _positions(old, new, align_corners):
   """Lower and upper neighbour of each output, and the upper one's weight."""
-  # In whole numbers, so that no position falls short of its pixel. A single
-  # output is the first pixel.
-  step, steps = (old - 1, new - 1) if new > 1 else (0, 1)
-  scaled = np.arange(new) * step
+  # In whole numbers, so that no position falls short of its pixel.
+  if align_corners:
+    # A single output is the first pixel.
+    step, steps = (old - 1, new - 1) if new > 1 else (0, 1)
+    scaled = np.arange(new) * step
+  else:
+    # (i + 1/2) old / new - 1/2, where it is no less than 0.
+    steps = 2 * new
+    scaled = np.maximum((2 * np.arange(new) + 1) * old - new, 0)
   low = scaled // steps
   return low, np.minimum(low + 1, old - 1), (scaled % steps) / steps
 
 
-def _matrix(old, new):
-  low, high, weight = _positions(old, new)
+def _matrix(old, new, align_corners):
+  low, high, weight = _positions(old, new, align_corners)
   matrix = np.zeros((new, old))
   matrix[np.arange(new), low] += 1 - weight
   matrix[np.arange(new), high] += weight

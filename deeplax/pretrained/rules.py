@@ -67,6 +67,14 @@ class Layer(NamedTuple):
   norm: str | None = None
   kernel: Transform | None = None
 
+  def put(self, words: Mapping[str, str]) -> "Layer":
+    """Return this with `words` in the source's names."""
+    name, norm = self.name, self.norm
+    for word, value in words.items():
+      name = name.replace(f"{{{word}}}", value)
+      norm = norm and norm.replace(f"{{{word}}}", value)
+    return self._replace(name=name, norm=norm)
+
 
 class Leaf(NamedTuple):
   """What the source appends to a layer's name, and how it lays it out."""
@@ -84,11 +92,26 @@ class Table(NamedTuple):
       first is written. In one without norms they are folded into the kernels.
     left_out: Patterns of whole names that no parameter asks for and that are
       no mistake: counters, an optimizer's arrays, a classifier.
+    forms: What further words in the layers' names stand for, one mapping for
+      each form of file; the first is written.
   """
 
   layers: tuple[Layer, ...]
   spellings: tuple[Mapping[str, Leaf], ...]
   left_out: tuple[str, ...] = ()
+  forms: tuple[Mapping[str, str], ...] = ({},)
+
+  def of_each_form(self) -> "list[Table]":
+    """Return tables of one spelling each, without further words."""
+    return [
+      self._replace(
+        layers=tuple(layer.put(words) for layer in self.layers),
+        spellings=(spelling,),
+        forms=({},),
+      )
+      for words in self.forms
+      for spelling in self.spellings
+    ]
 
 
 class Entry(NamedTuple):
@@ -159,7 +182,8 @@ def load(
 ) -> Loaded:
   """Look up every parameter of `model`; refuses nothing."""
   wanted = shapes(model)
-  listings = [_entries(table, s, wanted) for s in table.spellings]
+  tables = table.of_each_form()
+  listings = [_entries(t, t.spellings[0], wanted) for t in tables]
   known = [
     sum(bool(e.names) and arrays.keys() >= {*e.names} for e in entries)
     for entries in listings
@@ -167,7 +191,8 @@ def load(
   best = known.index(max(known))
   found = Loaded()
   used: set[str] = set()
-  folded = _folded(arrays, table, table.spellings[best], model)
+  table = tables[best]
+  folded = _folded(arrays, table, table.spellings[0], model)
   for entry in listings[best]:
     module, leaf = entry.path[1:-1], entry.path[-1]
     if module not in folded or leaf not in NORM:
@@ -199,6 +224,7 @@ def save(
   flat: Any = flax.traverse_util.flatten_dict(variables)
   wanted = {path: np.shape(value) for path, value in flat.items()}
   arrays, nameless = {}, []
+  table = table.of_each_form()[0]
   for entry in _entries(table, table.spellings[0], wanted):
     value = np.asarray(flat[entry.path])
     if not entry.names:

@@ -10,10 +10,16 @@ import numpy as np
 from deeplax import errors
 from deeplax.pretrained import report
 from deeplax.pretrained import rules
+from deeplax.pretrained import smp
 from deeplax.pretrained import tf_deeplab
+from deeplax.pretrained import timm
+from deeplax.pretrained import torchvision
 
 TABLES: dict[str, Callable[[Any], rules.Table]] = {
+  "smp": smp.table,
   "tf_deeplab": tf_deeplab.table,
+  "timm": timm.table,
+  "torchvision": torchvision.table,
 }
 
 

@@ -12,6 +12,7 @@ import pytest
 from configs import common
 from deeplax import pretrained
 from deeplax.models import build
+from deeplax.models import conventions
 from deeplax.models import cost
 from deeplax.models import heads
 from deeplax.models import layers
@@ -65,9 +66,19 @@ def test_segmentation_leaves_the_last_convolution_out():
   assert ("backbone", "expanded_conv_16", "project") in paths
 
 
+# Under the first conventions that have it.
+ECOSYSTEMS = {
+  backbone: name
+  for name, row in reversed(conventions.CONVENTIONS.items())
+  for backbone in row.backbones
+}
+
+
 @pytest.mark.parametrize("backbone", sorted(build.BACKBONES))
 def test_every_backbone_gives_one_vector_of_logits_per_image(backbone):
-  model = network(num_classes=7, backbone=backbone)
+  model = network(
+    num_classes=7, backbone=backbone, conventions=ECOSYSTEMS[backbone]
+  )
   logits = jax.eval_shape(
     lambda x: model.init_with_output(
       jax.random.key(0), x, train=False, method="coarse"

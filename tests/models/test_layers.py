@@ -287,6 +287,29 @@ def test_a_separable_pair_activates_where_it_is_told():
   assert not np.allclose(between, run(pre_activation="relu"))
 
 
+def test_without_a_norm_between_a_separable_pair_is_one_linear_map():
+  """Equal to the dense kernel of the pair's products, with one norm."""
+  x = random(2, 7, 7, 3)
+  pair = layers.SeparableConv(
+    4, norm=NORM, norm_between=False, activation="relu"
+  )
+  variables = start(pair, x)
+  assert set(variables["params"]["depthwise"]) == {"depthwise_kernel"}
+  params = variables["params"]
+  kernel = (
+    params["depthwise"]["depthwise_kernel"].transpose(0, 1, 3, 2)
+    * params["pointwise"]["kernel"]
+  )
+  dense = layers.ConvNorm(4, kernel=3, norm=NORM, activation="relu")
+  merged = {
+    "params": {**params["pointwise"], "kernel": kernel},
+    "batch_stats": variables["batch_stats"]["pointwise"],
+  }
+  np.testing.assert_allclose(
+    infer(pair, variables, x), infer(dense, merged, x), rtol=1e-5, atol=1e-6
+  )
+
+
 def test_unknown_settings_are_refused_by_name():
   x = random(1, 3, 3, 2)
   for fields, message in [
@@ -337,6 +360,8 @@ def test_dropout_does_nothing_outside_training():
     (layers.Init("variance_scaling", 2.0), 0.0836, 0.19),
     # Limit sqrt(6 / (9 * (32 + 64))) = 0.0833
     (layers.Init("xavier_uniform"), 0.0481, 0.0834),
+    # Limit sqrt(6 / (3 * 3 * 32)) = 0.1443
+    (layers.Init("kaiming_uniform", 2.0), 0.0833, 0.1443),
   ],
 )
 def test_kernels_are_drawn_as_the_reference_draws_them(
@@ -355,6 +380,20 @@ def test_kernels_are_drawn_as_the_reference_draws_them(
     assert 0.9 * largest < np.abs(values).max() <= largest * 1.01
 
 
+def test_a_kaiming_normal_is_not_cut():
+  init = layers.Init("kaiming_normal", 2.0)
+  shape = (3, 3, 32, 64)
+  deviation = 0.0589  # sqrt(2 / (3 * 3 * 64))
+  for values in (
+    init.draw(np.random.default_rng(0), shape),
+    np.asarray(init(jax.random.key(0), shape)),
+  ):
+    np.testing.assert_allclose(values.std(), deviation, rtol=0.02)
+    # 4.6% of a normal lie beyond two deviations.
+    beyond = (np.abs(values) > 2 * deviation).mean()
+    np.testing.assert_allclose(beyond, 0.046, rtol=0.1)
+
+
 def test_every_backbone_row_keeps_to_the_fused_norms_least_epsilon():
   row = conventions.get("tf_deeplab")
   eps = [backbone.eps for backbone in row.backbones.values()] + [row.head_eps]
@@ -362,7 +401,7 @@ def test_every_backbone_row_keeps_to_the_fused_norms_least_epsilon():
 
 
 def test_unknown_conventions_and_backbones_are_refused_by_name():
-  with pytest.raises(ValueError, match=r"conventions 'jft' not in \['tf_dee"):
+  with pytest.raises(ValueError, match="conventions 'jft' not in .*tf_deeplab"):
     conventions.get("jft")
   with pytest.raises(ValueError, match="backbone 'vgg19' not in .*mobilenet"):
     conventions.get("tf_deeplab").backbone("vgg19")

@@ -21,8 +21,13 @@ SIZES = [
 ]
 
 
-def with_gradient(x, dy, size):
-  y, vjp = jax.vjp(lambda x: resize.resize_bilinear(x, size), x)
+ALIGNMENTS = {True: truth.align_corners, False: truth.half_pixel}
+
+
+def with_gradient(x, dy, size, align_corners):
+  y, vjp = jax.vjp(
+    lambda x: resize.resize_bilinear(x, size, align_corners=align_corners), x
+  )
   return y, *vjp(dy)
 
 
@@ -33,18 +38,20 @@ def problems():
     yield x.astype(np.float32), dy.astype(np.float32), new
 
 
-def test_bilinear_and_its_gradient_equal_interpolation_between_corners():
+@pytest.mark.parametrize("align_corners", ALIGNMENTS)
+def test_bilinear_and_its_gradient_equal_linear_interpolation(align_corners):
   sizes = [new for _, new in SIZES]
   arrays = [(x, dy) for x, dy, _ in problems()]
   run = jax.jit(
     lambda arrays: [
-      with_gradient(x, dy, size)
+      with_gradient(x, dy, size, align_corners)
       for (x, dy), size in zip(arrays, sizes, strict=True)
     ]
   )
   for (y, dx), (x, dy) in zip(run(arrays), arrays, strict=True):
     rows, columns = (
-      truth.align_corners(x.shape[axis], dy.shape[axis]) for axis in (1, 2)
+      ALIGNMENTS[align_corners](x.shape[axis], dy.shape[axis])
+      for axis in (1, 2)
     )
     want = np.einsum("Hh,bhwc,Ww->bHWc", rows, x, columns)
     want_dx = np.einsum("Hh,bHWc,Ww->bhwc", rows, dy, columns)
@@ -55,12 +62,16 @@ def test_bilinear_and_its_gradient_equal_interpolation_between_corners():
     )
 
 
-def test_gradient_equals_that_of_the_plain_form():
+@pytest.mark.parametrize("align_corners", ALIGNMENTS)
+def test_gradient_equals_that_of_the_plain_form(align_corners):
   rng = np.random.default_rng(0)
   x = rng.normal(size=(2, 6, 9, 3)).astype(np.float32)
 
   def gradient(form):
-    return jax.jit(jax.grad(lambda x: jnp.sum(jnp.sin(form(x, (21, 25))))))(x)
+    def total(x):
+      return jnp.sum(jnp.sin(form(x, (21, 25), align_corners=align_corners)))
+
+    return jax.jit(jax.grad(total))(x)
 
   np.testing.assert_allclose(
     gradient(resize.resize_bilinear),
@@ -70,11 +81,12 @@ def test_gradient_equals_that_of_the_plain_form():
   )
 
 
-def test_the_gradient_holds_no_scatter():
+@pytest.mark.parametrize("align_corners", ALIGNMENTS)
+def test_the_gradient_holds_no_scatter(align_corners):
   x, dy = np.zeros((1, 9, 9, 2), np.float32), np.zeros((1, 40, 33, 2))
-  jaxpr = jax.make_jaxpr(lambda x, dy: with_gradient(x, dy, (40, 33)))(
-    x, dy.astype(np.float32)
-  )
+  jaxpr = jax.make_jaxpr(
+    lambda x, dy: with_gradient(x, dy, (40, 33), align_corners)
+  )(x, dy.astype(np.float32))
   assert "scatter" not in str(jaxpr)
 
 

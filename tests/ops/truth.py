@@ -34,6 +34,14 @@ def convolution(x, kernel, dy, *, stride, rate, padding):
 
 def align_corners(old, new):
   """Matrix [new, old] of linear interpolation between the corner pixels."""
-  positions = np.linspace(0, old - 1, new)
+  return _interpolation(old, np.linspace(0, old - 1, new))
+
+
+def half_pixel(old, new):
+  """The same between the outer edges; np.interp holds the ends."""
+  return _interpolation(old, (np.arange(new) + 0.5) * old / new - 0.5)
+
+
+def _interpolation(old, positions):
   columns = [np.interp(positions, np.arange(old), e) for e in np.eye(old)]
   return np.stack(columns, axis=1)
