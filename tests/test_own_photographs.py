@@ -36,10 +36,15 @@ def photograph_folder(root):
   return root
 
 
+def image_size(path):
+  with Image.open(path) as image:
+    return image.size
+
+
 @pytest.mark.slow  # 40 s: compiles a training step and four image sizes
 def test_photographs_of_changing_sizes_train_evaluate_and_predict(tmp_path):
   data = photograph_folder(tmp_path / "photos")
-  sizes = {Image.open(p).size for p in data.glob("images/*/*")}
+  sizes = {image_size(path) for path in data.glob("images/*/*")}
   assert len(sizes) >= 4
   workdir = tmp_path / "run"
   done = command(
@@ -64,5 +69,4 @@ def test_photographs_of_changing_sizes_train_evaluate_and_predict(tmp_path):
   assert shown.returncode == 0, shown.stderr
   for photo in data.glob("images/*/*"):
     (mask,) = out.rglob(f"{photo.stem}_mask.png")
-    with Image.open(photo) as image, Image.open(mask) as predicted:
-      assert predicted.size == image.size
+    assert image_size(mask) == image_size(photo)
