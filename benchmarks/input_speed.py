@@ -14,9 +14,9 @@ then padded, then cut; map and prefetch choose their own parallelism. tf_float
 hands on float32 images and int32 labels as that code does, tf_bytes uint8 as
 deeplax does. Files are read by name, from the page cache.
 
-Each pipeline has a process of its own on the same cores. They take turns; a
-turn starts with batches that are not timed, so that none profits from what it
-made ready while it waited.
+Each pipeline has a process of its own on the same cores. They take turns, and
+whose turn it is not is stopped, so that none gets ahead while it waits. A turn
+starts with batches that are not timed.
 """
 
 import argparse
@@ -31,6 +31,7 @@ import pathlib
 import platform
 import re
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -172,7 +173,7 @@ def peak() -> float:
 
 
 class Worker:
-  """One pipeline in a process of its own."""
+  """One pipeline in a process of its own, which runs while it is asked."""
 
   def __init__(self, name: str, root: pathlib.Path, threads: int):
     command = [sys.executable, "-m", "benchmarks.input_speed"]
@@ -185,8 +186,12 @@ class Worker:
   def ask(self, batches: int) -> dict[str, float]:
     """Let it make batches."""
     assert self.process.stdin is not None
+    self.process.send_signal(signal.SIGCONT)
     print(batches, file=self.process.stdin, flush=True)
-    return self.hear()
+    answer = self.hear()
+    # tf.data would go on and make hundreds of batches ready.
+    self.process.send_signal(signal.SIGSTOP)
+    return answer
 
   def hear(self) -> dict[str, float]:
     assert self.process.stdout is not None

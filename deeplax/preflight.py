@@ -358,11 +358,7 @@ def _refuse_optimizer(settings: ml_collections.ConfigDict) -> None:
       raise errors.InputError(
         f"optim.{key} {settings[key]}: give 0 to below 1, like 0.9"
       )
-  if not 0 < settings.base_lr < math.inf:
-    raise errors.InputError(
-      f"optim.base_lr {settings.base_lr}: give a positive number, like 0.007"
-    )
-  for key in ("weight_decay", "power", "end_lr", "slow_start_lr"):
+  for key in ("base_lr", "weight_decay", "power", "end_lr", "slow_start_lr"):
     if not 0 <= settings[key] < math.inf:
       raise errors.InputError(f"optim.{key} {settings[key]}: give 0 or more")
 

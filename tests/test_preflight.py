@@ -114,3 +114,19 @@ def test_the_slower_of_backbone_and_head_is_warned_of():
   model = build.from_config(config.model, num_classes=3)
   text = preflight.norm_warning(model, total_steps=1_000, start="")
   assert text and "at decay 0.9997" in text
+
+
+@pytest.mark.parametrize(
+  ("key", "value"),
+  [
+    ("optim.momentum", -3.0),
+    ("optim.second_moment", 2.0),
+    ("optim.base_lr", -0.1),
+    ("optim.weight_decay", float("inf")),
+  ],
+)
+def test_impossible_optimizer_numbers_are_refused_by_name(key, value):
+  config = common.base()
+  config.update_from_flattened_dict({key: value})
+  with pytest.raises(errors.InputError, match=f"{key} "):
+    preflight.refuse_values(config)
