@@ -180,7 +180,12 @@ class Worker:
     command += [f"--worker={name}", f"--data={root}", f"--threads={threads}"]
     self.name = name
     self.process = subprocess.Popen(
-      command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+      command,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+      # If this process is killed, the kernel then ends the stopped ones too.
+      process_group=0,
     )
 
   def ask(self, batches: int) -> dict[str, float]:

@@ -50,6 +50,39 @@ def get_config(arg: str = ""):
     return c
   if arg == "debug":
     return common.debug(c)
+  if arg in ("imagenet", "cityscapes"):
+    return _fine_tuned(c, arg)
   if arg:
-    raise ValueError(f"camvid:{arg} not in ['', 'quick', 'debug']")
+    raise ValueError(
+      f"camvid:{arg} not in ['', 'quick', 'imagenet', 'cityscapes', 'debug']"
+    )
+  return c
+
+
+def _fine_tuned(c, source: str):
+  """From published weights: see the commands at the top."""
+  c.data.min_scale = 1.0  # 480x360 is half of what Cityscapes shows of a street
+  c.data.max_scale = 2.0
+  c.model.depth_multiplier = 1.0
+  if source == "cityscapes":
+    c.model.backbone = "mobilenet_edgetpu"
+    c.model.depth_multiplier = 0.75
+    c.model.atrous_rates = ()  # that network's head: image pooling and 1x1
+  c.model.batch_norm.decay = 0.98  # 500 to 1,500 steps
+
+  c.optim.name = "adamw"
+  c.optim.base_lr = 1e-3
+  c.optim.schedule = "cosine"
+  c.optim.weight_decay = 0.01
+  c.optim.head_multiplier = 2.0
+  c.optim.slow_start = "linear"
+  c.optim.slow_start_lr = 1e-4
+  # Square roots of the median frequency weights, whose 8.8 is too much.
+  c.train.class_weights = (
+    "0.53,0.45,2.19,0.39,1.0,0.65,1.96,1.41,0.89,2.53,2.97"
+  )
+  c.train.total_steps = 600
+  c.eval.every = 0
+  c.eval.scales = (1.5, 2.0)
+  c.checkpoint.every = 200
   return c

@@ -138,7 +138,7 @@ def base() -> Any:
   c.eval.sweep.flip = (False, True)
 
   c.init = ml_collections.ConfigDict()
-  c.init.workdir = placeholder(str)  # start from this run's parameters
+  c.init.checkpoint = placeholder(str)  # a workdir: start from its parameters
 
   c.checkpoint = ml_collections.ConfigDict()
   c.checkpoint.every = 1_000  # steps

@@ -60,7 +60,7 @@ def stage2(c: Any, name: str) -> Any:
   It trains on VOC's own trainval, val included, for the test server: the mIoU
   it reports while training is no validation score.
   """
-  c.init.workdir = f"runs/{name}"
+  c.init.checkpoint = f"runs/{name}"
   c.data.train_split = "trainval"  # 2,913 images
   c.data.duplicate_classes = HARD_CLASSES
   c.model.batch_norm.mode = "frozen"
@@ -82,7 +82,7 @@ def coco(c: Any, name: str) -> Any:
 
 def after_coco(c: Any, name: str) -> Any:
   """VOC train_aug after COCO (v3, 4.1)."""
-  c.init.workdir = f"runs/{name}_coco"
+  c.init.checkpoint = f"runs/{name}_coco"
   c.optim.base_lr = 0.0001
   return c
 

@@ -80,7 +80,7 @@ def init_text(
   if workdir is not None and (epath.Path(workdir) / CONVERTED).exists():
     made = json.loads((epath.Path(workdir) / CONVERTED).read_text())
     return f"{made['source']} {made['checkpoint']}"
-  return config.init.workdir or RANDOM_INIT
+  return config.init.checkpoint or RANDOM_INIT
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 
 --source says whose names the arrays have, the file's extension who reads it,
 --config which network it is. The workdir then is as of a run at step 0, for
-evaluate, predict and --config.init.workdir.
+evaluate, predict and --config.init.checkpoint.
 """
 
 import argparse
@@ -148,7 +148,7 @@ def run(
   if config.data.channels is not None:
     raise errors.InputError(
       f"data.channels {config.data.channels}: published weights are RGB. "
-      "Convert without it, then train with --config.init.workdir and the bands"
+      "Convert without it, then train with --config.init.checkpoint and the bands"
     )
   with preflight.input_errors():
     model, wider = (
@@ -300,7 +300,7 @@ def _next(
     [
       f"python -m deeplax.main --config={args.config}",
       *map(shlex.quote, overrides),
-      f"--config.init.workdir={args.workdir} --workdir=NEW",
+      f"--config.init.checkpoint={args.workdir} --workdir=NEW",
     ]
   )
   lines = []

@@ -72,7 +72,7 @@ def diagnose(seen: Measured) -> list[str]:
   if seen.frozen and seen.init is None:
     found.append(
       "the norms are frozen: from random weights a network hardly learns so. "
-      "Start from trained weights, --config.init.workdir=DIR, or set "
+      "Start from trained weights, --config.init.checkpoint=DIR, or set "
       "--config.model.batch_norm.mode=train"
     )
   found += _of_loss(seen)

@@ -128,7 +128,9 @@ def run(
   if warning := preflight.norm_warning(
     model,
     total_steps=config.train.total_steps,
-    start="random start" if config.init.workdir is None else "old statistics",
+    start="random start"
+    if config.init.checkpoint is None
+    else "old statistics",
   ):
     say(f"deeplax: {warning}")
 
@@ -322,7 +324,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 def initial_variables(
   config: ml_collections.ConfigDict, model: Any, spec: Any, *, resumed: bool
 ) -> dict[str, Any]:
-  """Return the variables before step 0: drawn, or of `init.workdir`.
+  """Return the variables before step 0: drawn, or of `init.checkpoint`.
 
   A resumed run has its own, and does not need that workdir any more.
 
@@ -331,9 +333,9 @@ def initial_variables(
   Any other difference is an error that names the parameters.
   """
   drawn = model_build.initial_variables(model, seed=config.seed)
-  if config.init.workdir is None or resumed:
+  if config.init.checkpoint is None or resumed:
     return drawn
-  given, step = checkpoint.restore_variables(config.init.workdir)
+  given, step = checkpoint.restore_variables(config.init.checkpoint)
   given, told = _for_bands(config, model, given)
   flat = jax.tree_util.tree_leaves_with_path(drawn)
   have = dict(jax.tree_util.tree_leaves_with_path(given))
@@ -350,12 +352,12 @@ def initial_variables(
   fresh = ("params/logits/", "params/auxiliary/", "batch_stats/auxiliary/")
   if any(not name.startswith(fresh) for name in names) or unused > 0:
     raise errors.InputError(
-      f"init.workdir {config.init.workdir} holds another network: "
+      f"init.checkpoint {config.init.checkpoint} holds another network: "
       f"{', '.join(names[:8]) or f'{unused} parameters too many'}. "
       "Use the same config.model as that run"
     )
   print(
-    f"init: {len(flat) - len(wrong)} arrays from {config.init.workdir} step "
+    f"init: {len(flat) - len(wrong)} arrays from {config.init.checkpoint} step "
     f"{step}, new: {', '.join(names) or 'none'} ({spec.num_classes} classes)"
     + told
   )
@@ -372,8 +374,8 @@ def initial_variables(
 def _for_bands(
   config: ml_collections.ConfigDict, model: Any, given: dict[str, Any]
 ) -> tuple[dict[str, Any], str]:
-  """Return the variables of `init.workdir` for this run's bands, and a text."""
-  old = checkpoint.load_config(config.init.workdir)
+  """Return those of `init.checkpoint` for this run's bands, and a text."""
+  old = checkpoint.load_config(config.init.checkpoint)
   before, now = (data_build.channels(c.data) for c in (old, config))
   told = ""
   if before is None and now is not None:

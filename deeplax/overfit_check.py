@@ -293,7 +293,7 @@ def run(
     seen = diagnosis.Measured(
       base_lr=config.optim.base_lr,
       clip_norm=config.optim.clip_norm,
-      init=config.init.workdir,
+      init=config.init.checkpoint,
       frozen=config.model.batch_norm.mode == "frozen",
       labelled=float(counts.sum() / label.size),
       classes=int(np.count_nonzero(counts)),
@@ -332,7 +332,9 @@ def warn(
   warning = preflight.norm_warning(
     network(config, spec),
     total_steps=config.train.total_steps,
-    start="random start" if config.init.workdir is None else "old statistics",
+    start="random start"
+    if config.init.checkpoint is None
+    else "old statistics",
   )
   if warning:
     say(f"deeplax: in the real run {warning}")

@@ -133,7 +133,7 @@ def test_v3plus_on_voc_is_the_papers_protocol(name):
 def test_stage_2_freezes_norms_at_output_stride_8_from_stage_1(name):
   # 1706.05587, 4.1: official trainval, another 30K at 0.001.
   c = get(name, "stage2")
-  assert c.init.workdir == f"runs/{name}"
+  assert c.init.checkpoint == f"runs/{name}"
   assert c.data.train_split == "trainval"
   assert (c.model.output_stride, c.model.batch_norm.mode) == (8, "frozen")
   assert (c.optim.base_lr, c.train.total_steps) == (0.001, 30_000)

@@ -314,7 +314,7 @@ def test_other_commands_go_on_from_the_workdir(tmp_path):
     "--config.optim.base_lr=0.003",
     f"--workdir={out}",
   )
-  assert "--config.optim.base_lr=0.003 --config.init.workdir=" in said
+  assert "--config.optim.base_lr=0.003 --config.init.checkpoint=" in said
   assert checkpoint.load_config(out).optim.base_lr == 0.003
   assert "mIoU" in command("evaluate", f"--workdir={out}")
   Image.new("RGB", (33, 33)).save(tmp_path / "a.png")
@@ -322,7 +322,7 @@ def test_other_commands_go_on_from_the_workdir(tmp_path):
     "predict", f"--workdir={out}", f"--out={tmp_path}", tmp_path / "a.png"
   )
   rate = "--config.optim.base_lr=0.0", "--config.optim.slow_start_steps=0"
-  init = f"--config.init.workdir={out}"
+  init = f"--config.init.checkpoint={out}"
   command("main", run_config, *rate, init, f"--workdir={tuned}")
   # Nothing was learnt at rate 0: these are the converted parameters.
   variables, step = checkpoint.restore_variables(tuned)

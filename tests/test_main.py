@@ -254,7 +254,7 @@ def test_no_data_is_told_at_once(tmp_path):
     ([DEBUG, "--config.train.total_steps=0"], "train.total_steps 0"),
     ([DEBUG, "--config.checkpoint.keep=1"], "checkpoint.keep 1"),
     (["--config=configs/quickstart.py:fast"], "fast"),
-    ([DEBUG, "--config.init.workdir=runs/nowhere"], "runs/nowhere"),
+    ([DEBUG, "--config.init.checkpoint=runs/nowhere"], "runs/nowhere"),
     (
       [DEBUG, "--config.train.batch_size=1"],
       "batch",

@@ -96,7 +96,7 @@ def test_the_first_kernel_of_an_rgb_network_is_widened_to_the_bands(
 ):
   workdir, config, old = rgb
   config = config.copy_and_resolve_references()
-  config.init.workdir = str(workdir)
+  config.init.checkpoint = str(workdir)
   config.data.channels = CHANNELS
   config.data.channel_mean = (1.0, 2.0, 3.0, 4.0)
   config.data.channel_std = (5.0, 6.0, 7.0, 8.0)
@@ -137,7 +137,7 @@ def test_images_of_five_bands_train_evaluate_and_predict(
     f"--workdir={workdir}",
   ]
   if start:
-    training.append(f"--config.init.workdir={rgb[0]}")
+    training.append(f"--config.init.checkpoint={rgb[0]}")
   said = succeeds(*training)
   assert f"bands {CHANNELS}: mean" in said
   assert ("from RGB to bands" in said) == start
