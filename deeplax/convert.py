@@ -148,7 +148,8 @@ def run(
   if config.data.channels is not None:
     raise errors.InputError(
       f"data.channels {config.data.channels}: published weights are RGB. "
-      "Convert without it, then train with --config.init.checkpoint and the bands"
+      "Convert without it, then train with the bands and "
+      "--config.init.checkpoint"
     )
   with preflight.input_errors():
     model, wider = (
