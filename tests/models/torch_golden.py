@@ -1,10 +1,9 @@
 """Outputs of the PyTorch networks and the variables that made them.
 
-The weights follow from each variable's name by the rule that lies beside the
-outputs; `deeplax.pretrained` brings them into deeplax's form.
+The weights follow from each variable's name by a rule; `deeplax.pretrained`
+brings them into deeplax's form.
 """
 
-import importlib.util
 import json
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from configs import common
 from deeplax import pretrained
 from deeplax.models import build
 from tests import shared
+from tests.fixtures import torch_rule
 
 
 class Network(NamedTuple):
@@ -162,23 +162,18 @@ UNSEEN = {"maxpool", "blocks.10"}
 
 
 class Golden(NamedTuple):
-  """One fixture: its manifest, its arrays and the rule."""
+  """One fixture: its manifest and its arrays."""
 
   manifest: dict[str, Any]
   arrays: dict[str, np.ndarray]
-  rule: Any
 
 
 def load(name: str) -> Golden:
   """Return a fixture, or skip the test where there is none."""
-  folder = shared.path("golden/torch")
-  spec = importlib.util.spec_from_file_location("rule", folder / "rule.py")
-  assert spec is not None and spec.loader is not None
-  rule = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(rule)
-  manifest = json.loads((folder / f"{name}.json").read_text())
-  with np.load(folder / f"{name}.npz") as file:
-    return Golden(manifest, dict(file), rule)
+  path = shared.path(f"golden/torch/{name}.json")
+  manifest = json.loads(path.read_text())
+  with np.load(path.with_suffix(".npz")) as file:
+    return Golden(manifest, dict(file))
 
 
 def config(name: str) -> ml_collections.ConfigDict:
@@ -203,7 +198,7 @@ def arrays(golden: Golden) -> dict[str, np.ndarray]:
   """Return the state dict that the original ran with."""
   gain = golden.manifest["gain2"]
   return {
-    key: golden.rule.value(key, shape, gain2=gain, kind=kind)
+    key: torch_rule.value(key, shape, gain2=gain, kind=kind)
     for key, shape, kind in golden.manifest["state_dict"]
   }
 
