@@ -63,8 +63,9 @@ def decoder(
       kernel[height // 2, width // 2, through, through] = 1
     flat["params", *place, leaf] = kernel
     count = kernel.shape[-1]
+    eps = conv.module.norm.eps if conv.module.norm else 0.0
     flat["params", *place, "scale"] = np.full(
-      count, np.sqrt(1 + conv.module.norm.eps), np.float32
+      count, np.sqrt(1 + eps), np.float32
     )
     flat["params", *place, "offset"] = np.zeros(count, np.float32)
     flat["batch_stats", *place, "mean"] = np.zeros(count, np.float32)
