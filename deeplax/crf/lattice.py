@@ -79,6 +79,7 @@ def build(
   features: Float32[np.ndarray, "d n"],
   *,
   mask: Bool[np.ndarray, " n"] | None = None,
+  raster: bool = False,
   rows: Rows | None = None,
 ) -> Lattice:
   """Return the lattice of some pixels.
@@ -87,6 +88,9 @@ def build(
     features: Of the pixels, each divided by its standard deviation; 2 or more.
     mask: Where False, a pixel is left out: it gives and receives nothing, as
       if it were not there.
+    raster: Number the vertices as the pixels meet them. The filter is the
+      same; it is a sixth faster so where the features are positions, and
+      slower, for its blur, where they are colours too.
     rows: Lengths of the arrays; None: the next buckets.
 
   Raises:
@@ -106,22 +110,25 @@ def build(
     return _empty(d, rows or Rows(bucket(n), 8, 0))
   cell, order, weights = _simplex(chosen)
   item, start, counts = _sorted_items(cell, order)
-  vertices = start.size
+  met = np.argsort(item[start]) if raster else np.arange(start.size)
+  number = np.empty(start.size, np.int32)
+  number[met] = np.arange(1, start.size + 1)
   corners = np.empty(item.size, np.int32)
-  corners[item] = np.repeat(np.arange(1, vertices + 1, dtype=np.int32), counts)
+  corners[item] = np.repeat(number, counts)
+  start, counts = start[met], counts[met]
   corners = np.ascontiguousarray(corners.reshape(-1, d + 1).T)
   neighbours = _neighbours(*_vertex(cell, order, item[start]))
   weights = weights * _normalisation(corners, weights, neighbours)
 
   more = -(-np.maximum(counts - DIRECT, 0) // CHUNK)
-  needed = Rows(n, vertices + 1, int(more.sum()))
+  needed = Rows(n, start.size + 1, int(more.sum()))
   rows = rows or Rows(*map(bucket, needed))
   if any(have < need for have, need in zip(rows, needed, strict=True)):
     raise ValueError(f"the lattice needs {needed} and was given {rows}")
   found = _empty(d, rows)
   found.corners[:, kept] = corners
   found.weights[:, kept] = weights
-  found.neighbours[:, :, : vertices + 1] = neighbours
+  found.neighbours[:, :, : start.size + 1] = neighbours
   weights = np.ascontiguousarray(weights.T).ravel()
   _list_pixels(found, item, start, counts, weights=weights, kept=kept)
   _list_chunks(found, item, start, counts, weights=weights, kept=kept)
@@ -394,7 +401,8 @@ def _list_chunks(
     )
 
 
-def _widen(array: np.ndarray, length: int, chunk: bool) -> np.ndarray:
+def _widen(array: np.ndarray, length: int, *, first: bool) -> np.ndarray:
+  """Pad the last axis with zeros, at the front if `first`."""
   more = length - array.shape[-1]
-  ends = (more, 0) if chunk else (0, more)
+  ends = (more, 0) if first else (0, more)
   return np.pad(array, [(0, 0)] * (array.ndim - 1) + [ends])

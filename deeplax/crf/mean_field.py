@@ -22,41 +22,75 @@ Lattice = lattice_lib.Lattice
 
 
 def mean_field(
-  log_probabilities: Float[Arrays, "n k"],
+  log_probabilities: Float[Arrays, "*b n k"],
   lattices: Sequence[Lattice],
   weights: Sequence[Any],
   *,
   iterations: int = 10,
   compatibility: Float[Arrays, "k k"] | None = None,
-) -> Float[Array, "n k"]:
-  """Return the marginals of every pixel.
+) -> Float[Array, "*b n k"]:
+  """Return the marginals of every pixel, of one image or of a batch.
 
   Differentiable with respect to the log probabilities, the weights and the
   compatibility, and jit-compiled for each shape.
 
   Args:
     log_probabilities: Of a network; the unary energies are their negative.
-    lattices: One for each kernel, for n pixels.
-    weights: Of the kernels.
+    lattices: One for each kernel, for n pixels. Of a batch each is a stack, or
+      one lattice for all images.
+    weights: Of the kernels; numbers or scalar arrays.
     iterations: Parallel updates of all pixels.
     compatibility: What label l costs beside label m, [l, m]; None is the Potts
       model, 1 - identity. Only differences along l matter.
+
+  Raises:
+    ValueError: Arguments do not fit together.
   """
-  log_probabilities = jnp.asarray(log_probabilities, jnp.float32)
-  weights = [jnp.asarray(w, jnp.float32) for w in weights]
   if len(weights) != len(lattices):
     raise ValueError(f"{len(weights)} weights for {len(lattices)} kernels")
   if iterations < 0:
     raise ValueError(f"iterations {iterations} must be 0 or more")
+  rows = log_probabilities.shape[-2]
+  for lattice in lattices:
+    if lattice.corners.shape[-1] != rows:
+      raise ValueError(
+        f"log_probabilities of {rows} pixels and a lattice of "
+        f"{lattice.corners.shape[-1]}: pad them to the lattice's"
+      )
   return _mean_field(
-    log_probabilities, tuple(lattices), weights, compatibility, iterations
+    jnp.asarray(log_probabilities, jnp.float32),
+    tuple(lattices),
+    [jnp.asarray(weight, jnp.float32) for weight in weights],
+    compatibility,
+    iterations,
   )
 
 
 @partial(jax.jit, static_argnums=4)
 def _mean_field(
-  log_probabilities, lattices, weights, compatibility, iterations
-):
+  log_probabilities: Float[Array, "*b n k"],
+  lattices: tuple[Lattice, ...],
+  weights: list[Float[Array, ""]],
+  compatibility: Float[Arrays, "k k"] | None,
+  iterations: int,
+) -> Float[Array, "*b n k"]:
+  if log_probabilities.ndim == 2:
+    infer = partial(_infer, weights, compatibility, iterations)
+    return infer(log_probabilities, lattices)
+  stacked = [lattice.corners.ndim == 3 for lattice in lattices]
+
+  def one(given):
+    unary, own = given
+    chosen = [a or b for a, b in zip(own, lattices, strict=True)]
+    return _infer(weights, compatibility, iterations, unary, chosen)
+
+  # One image after the other: each has work for every core, and their arrays
+  # need not be in memory together.
+  own = [x if s else None for x, s in zip(lattices, stacked, strict=True)]
+  return jax.lax.map(one, (log_probabilities, own))
+
+
+def _infer(weights, compatibility, iterations, log_probabilities, lattices):
   def update(logits, _):
     marginals = jax.nn.softmax(logits, axis=-1)
     message = jnp.zeros((), jnp.float32)
@@ -68,5 +102,7 @@ def _mean_field(
       return log_probabilities + message, None
     return log_probabilities - message @ compatibility.T, None
 
+  # Logits, not marginals, are carried: XLA would fuse the softmax with the
+  # gathers that end an update, and compute those again for each of its passes.
   logits, _ = jax.lax.scan(update, log_probabilities, length=iterations)
   return jax.nn.softmax(logits, axis=-1)
