@@ -24,7 +24,7 @@ CACHED_SIZES = 8
 
 def dense_crf(
   image: UInt8[np.ndarray, "*b h w 3"],
-  probabilities: Float[Arrays, "*b h w k"],
+  probabilities: Float[Arrays, "*size k"],
   *,
   w1: Any = 4,
   sigma_alpha: float | int = 67,
@@ -34,7 +34,7 @@ def dense_crf(
   iterations: int = 10,
   compatibility: Float[Arrays, "k k"] | None = None,
   mask: Bool[np.ndarray, "*b h w"] | None = None,
-) -> Float[Array, "*b h w k"]:
+) -> Float[Array, "*size k"]:
   """Return class probabilities that follow the edges of an image.
 
   DeepLab v1 (1412.7062, eq. 3): w1 weighs an appearance kernel of position and

@@ -9,15 +9,17 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+import numpy as np
 
 from deeplax.crf import lattice as lattice_lib
 
+Arrays = Array | np.ndarray
 Lattice = lattice_lib.Lattice
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def apply(
-  lattice: Lattice, values: Float[Array, "n k"], reverse: bool = False
+  lattice: Lattice, values: Float[Arrays, "n k"], reverse: bool = False
 ) -> Float[Array, "n k"]:
   """Return the values filtered, each pixel's own included.
 
@@ -28,13 +30,21 @@ def apply(
     lattice: Of one image, padded to n pixels.
     values: Of the pixels; what padding holds does not matter if it is finite.
     reverse: Blur along the last axis first.
+
+  Raises:
+    ValueError: The values are of another number of pixels.
   """
-  summed = _splat(lattice, values)
-  neighbours = list(lattice.neighbours)
-  for pair in reversed(neighbours) if reverse else neighbours:
+  rows = lattice.corners.shape[-1]
+  if values.shape[0] != rows:
+    # An index past the end would be read all the same, see `_rows`.
+    raise ValueError(
+      f"values of {values.shape[0]} pixels and a lattice of {rows}: pad them"
+    )
+  summed = _splat(lattice, jnp.asarray(values))
+  neighbours = lattice.neighbours[::-1] if reverse else lattice.neighbours
+  for pair in neighbours:
     summed = _blur(summed, pair)
-  found = _weighted_rows(summed, lattice.corners, lattice.weights)
-  return found
+  return _weighted_rows(summed, lattice.corners, lattice.weights)
 
 
 def _forward(lattice, values, reverse):
@@ -48,15 +58,15 @@ def _backward(reverse, lattice, gradient):
 apply.defvjp(_forward, _backward)
 
 
-def _rows(values: Float[Array, "n k"], index: Int[Array, " m"]) -> jax.Array:
+def _rows(values: Float[Array, "n k"], index: Int[Arrays, " m"]) -> jax.Array:
   # The lattice was built for these rows: no index needs to be checked.
   return values.at[index].get(mode="promise_in_bounds")
 
 
 def _weighted_rows(
   values: Float[Array, "n k"],
-  index: Int[Array, "places m"],
-  weights: Float[Array, "places m"],
+  index: Int[Arrays, "places m"],
+  weights: Float[Arrays, "places m"],
 ) -> Float[Array, "m k"]:
   total = jnp.zeros((), values.dtype)
   for one, weight in zip(index, weights, strict=True):
@@ -78,7 +88,7 @@ def _splat(
 
 
 def _blur(
-  summed: Float[Array, "v k"], pair: Int[Array, "2 v"]
+  summed: Float[Array, "v k"], pair: Int[Arrays, "2 v"]
 ) -> Float[Array, "v k"]:
   """Blur along one axis: half of both neighbours is added to each vertex."""
   found = summed + 0.5 * (_rows(summed, pair[0]) + _rows(summed, pair[1]))

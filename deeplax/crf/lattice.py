@@ -100,7 +100,7 @@ def build(
   d, n = features.shape
   kept = np.arange(n) if mask is None else np.flatnonzero(mask)
   chosen = features if mask is None else features[:, kept]
-  # A pixel is at most d + 1 from the origin for each unit of a feature.
+  # No coordinate, in cells, is more than d + 1 times the largest feature.
   if chosen.size and not np.abs(chosen).max() * (d + 1) < FARTHEST:
     raise ValueError(
       f"features reach {np.abs(chosen).max():.3g} standard deviations, and "
@@ -142,11 +142,9 @@ def stack(lattices: list[Lattice]) -> Lattice:
     Lattice._fields, zip(*lattices, strict=True), strict=True
   ):
     length = max(array.shape[-1] for array in arrays)
-    columns.append(
-      np.stack(
-        [_widen(array, length, name.startswith("chunk")) for array in arrays]
-      )
-    )
+    # Chunks stay in ascending order of their vertices.
+    first = name.startswith("chunk")
+    columns.append(np.stack([_widen(a, length, first=first) for a in arrays]))
   return Lattice(*columns)
 
 

@@ -50,13 +50,8 @@ def mean_field(
     raise ValueError(f"{len(weights)} weights for {len(lattices)} kernels")
   if iterations < 0:
     raise ValueError(f"iterations {iterations} must be 0 or more")
-  rows = log_probabilities.shape[-2]
-  for lattice in lattices:
-    if lattice.corners.shape[-1] != rows:
-      raise ValueError(
-        f"log_probabilities of {rows} pixels and a lattice of "
-        f"{lattice.corners.shape[-1]}: pad them to the lattice's"
-      )
+  if compatibility is not None:
+    compatibility = jnp.asarray(compatibility, jnp.float32)
   return _mean_field(
     jnp.asarray(log_probabilities, jnp.float32),
     tuple(lattices),
