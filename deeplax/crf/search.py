@@ -8,7 +8,7 @@ command goes on with the image after the last.
 """
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 import itertools
 import json
 from typing import Any
@@ -43,17 +43,16 @@ GRIDS = {
   },
 }
 Setting = tuple[float, ...]  # of NAMES
+Grid = Mapping[str, Iterable[float | int]]
 
 
-def first_grid(grid: dict[str, Iterable[float]]) -> list[Setting]:
+def first_grid(grid: Grid) -> list[Setting]:
   """Return the settings of the coarse round."""
   values = [sorted({float(v) for v in grid[name]}) for name in NAMES]
   return list(itertools.product(*values))
 
 
-def finer_grid(
-  grid: dict[str, Iterable[float]], best: Setting, finer: int
-) -> list[Setting]:
+def finer_grid(grid: Grid, best: Setting, finer: int) -> list[Setting]:
   """Return the settings around the best.
 
   Args:
