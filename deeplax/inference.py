@@ -149,7 +149,7 @@ class Refining(NamedTuple):
 
   pending: Pending
   image: UInt8[np.ndarray, "h w 3"]
-  parameters: Mapping[str, float | int]
+  parameters: Mapping[str, Any]
   kind: str
 
   def result(self) -> np.ndarray:
@@ -178,7 +178,7 @@ class Predictor:
     scales: Numbers = (1.0,),
     flip: bool = False,
     pad_to: tuple[int, int] | None = None,
-    crf: Mapping[str, float | int] | None = None,
+    crf: Mapping[str, Any] | None = None,
     log: Callable[[str], None] = print,
   ):
     """Prepare; nothing is compiled before the first image.

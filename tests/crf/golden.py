@@ -8,13 +8,14 @@ writes tests/fixtures/dense_crf.npz anew.
 
 import importlib
 import pathlib
+from typing import Any
 
 import numpy as np
 
 FILE = pathlib.Path(__file__).parents[1] / "fixtures" / "dense_crf.npz"
 HEIGHT, WIDTH, CLASSES = 12, 16, 5
 # dense_crf's parameters: of a v2 ResNet-101, and wide ones that mix a lot.
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
   "v2": {
     "w1": 4, "sigma_alpha": 67, "sigma_beta": 3, "w2": 3, "sigma_gamma": 1
   },
@@ -61,7 +62,7 @@ def by_pydensecrf(image, probabilities, *, iterations=10, **settings):
 
 
 def main():
-  found = {
+  found: dict[str, Any] = {
     name: by_pydensecrf(image(), probabilities(), **settings)
     for name, settings in SETTINGS.items()
   }
