@@ -42,6 +42,12 @@ def dense_crf(
   ResNet-101 (kazuto1011/deeplab-pytorch, configs/voc12.yaml).
 
   Differentiable with respect to the probabilities, w1, w2 and compatibility.
+  The image must be at hand, since its lattice is built on the host: a jitted
+  training step is given `appearance` and `smoothness` and calls `mean_field`.
+
+  Marginals are pydensecrf's to float32, but where the number of pixels is no
+  multiple of four: it then fills up with pixels of its own, whose vertices
+  change a few marginals, by up to 0.02, and no label that was seen.
 
   Args:
     image: RGB, one or a batch of equal size.

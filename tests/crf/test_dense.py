@@ -204,3 +204,20 @@ def test_wrong_arguments_are_named(changes, words):
   given = {"image": image, "probabilities": probabilities, **changes}
   with pytest.raises(ValueError, match=words):
     crf.dense_crf(**given)
+
+
+def test_a_training_step_is_given_the_kernels():
+  image, probabilities = scene()
+  kernels = (
+    dense.appearance(image, sigma_alpha=67, sigma_beta=3),
+    dense.smoothness(image.shape[:2], sigma_gamma=1),
+  )
+
+  @jax.jit
+  def step(probabilities, kernels, weights):
+    unary = dense.log_probabilities(probabilities, kernels[0])
+    return mean_field.mean_field(unary, kernels, weights)
+
+  found = step(probabilities, kernels, (4.0, 3.0))[: 10 * 12]
+  expected = np.reshape(crf.dense_crf(image, probabilities), (-1, 3))
+  np.testing.assert_allclose(found, expected, atol=1e-6)
