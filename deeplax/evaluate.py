@@ -163,12 +163,15 @@ def write(
   Args:
     workdir: Of the run.
     split: The name of what was evaluated.
-    result: Of `evaluate`, with step, output_stride, scales and flip.
+    result: Of `evaluate`, with step, output_stride, scales, flip and, if there
+      was a CRF, its parameters as "crf".
   """
   scales = "_".join(str(float(s)) for s in result["scales"])
   name = f"{split}-{result['step']:08d}-os{result['output_stride']}-s{scales}"
   if result["flip"]:
     name += "-flip"
+  if result.get("crf"):
+    name += "-crf"
   # Part of a split must not stand for, or overwrite, the whole.
   if result["images"] < result["split_images"]:
     name += f"-n{result['images']}"
@@ -187,6 +190,7 @@ def parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   commands.add_arguments(parser)
+  commands.add_crf_arguments(parser)
   parser.add_argument(
     "--output_strides",
     type=commands.numbers(int),
@@ -264,6 +268,7 @@ def run(config: Any, args: argparse.Namespace) -> None:
   )
   scales = args.scales or config.eval.scales
   flip = config.eval.flip if args.flip is None else args.flip
+  crf = commands.crf_parameters(config, args)
   try:
     source = data_build.source(config.data, split)
     checkpoint.refuse_other_classes(args.workdir, source.spec)
@@ -285,6 +290,7 @@ def run(config: Any, args: argparse.Namespace) -> None:
       f"{args.workdir} step {step} on {config.data.name} {split}: "
       f"output stride {stride}, scales {', '.join(map(str, scales))}"
       + (", flip" if flip else "")
+      + (f", CRF {crf}" if crf else "")
     )
     predictor = inference.Predictor(
       model,
@@ -293,6 +299,7 @@ def run(config: Any, args: argparse.Namespace) -> None:
       scales=scales,
       flip=flip,
       pad_to=config.eval.pad_to,
+      crf=crf,
     )
     count = min(args.pictures, len(source))
     sheet = Sheet(source, count) if count > 0 else None
@@ -306,6 +313,7 @@ def run(config: Any, args: argparse.Namespace) -> None:
       output_stride=stride,
       scales=list(scales),
       flip=flip,
+      crf=crf,
       init=commands.init_text(config, args.workdir),
     )
     path = write(args.workdir, split, result)
