@@ -98,13 +98,11 @@ def table(result: dict[str, Any], class_names: Sequence[str]) -> str:
 
 def _trimap_table(result: dict[str, Any]) -> str:
   around = {"void": "the void border", "class": "class boundaries"}
-  lines = [
-    f"pixels from {around[result['trimap_kind']]}    mIoU   pixel accuracy"
-  ]
-  width = lines[0].index("mIoU") - 2
+  head = f"pixels from {around[result['trimap_kind']]}"
+  lines = [f"{head}    mIoU   pixel accuracy"]
   for band, miou in result["trimap"].items():
     accuracy = _percent(result["trimap_accuracy"][band])
-    lines.append(f"{band:>{width}}{_percent(miou):>6}  {accuracy:>15}")
+    lines.append(f"{band:>{len(head)}}  {_percent(miou):>6}   {accuracy:>14}")
   return "\n".join(lines)
 
 
