@@ -40,6 +40,11 @@ def _command(*arguments):
   return ended.value.code
 
 
+def _read(path):
+  with Image.open(path) as picture:
+    return np.asarray(picture)
+
+
 def _save(path, array):
   path.parent.mkdir(parents=True, exist_ok=True)
   Image.fromarray(array).save(path)
@@ -111,7 +116,7 @@ def test_all_fields_are_those_of_evaluate(workdir, data, tmp_path, capsys):
 def masks(data, tmp_path):
   """Right predictions of the data, as deeplax.predict names them."""
   for path in (data / "labels" / "val").rglob("*.png"):
-    labels = np.asarray(Image.open(path))
+    labels = _read(path)
     inner = path.relative_to(data / "labels" / "val").parent
     name = tmp_path / "masks" / inner / f"{path.stem}_mask.png"
     _save(name, np.where(labels == 255, 1, labels))
@@ -150,12 +155,12 @@ def _lose_label(masks, labels):
 
 def _shrink(masks, labels):
   path = masks / "a_mask.png"
-  _save(path, np.asarray(Image.open(path))[:-1])
+  _save(path, _read(path)[:-1])
 
 
 def _grey_palette(masks, labels):
   path = masks / "a_mask.png"
-  _save(path, (np.asarray(Image.open(path)) * 38).astype(np.uint8))
+  _save(path, (_read(path) * 38).astype(np.uint8))
 
 
 def _colours(masks, labels):
@@ -172,7 +177,7 @@ def _twice(masks, labels):
 
 def _all_void(masks, labels):
   for path in labels.rglob("*.png"):
-    _save(path, np.full_like(np.asarray(Image.open(path)), 255))
+    _save(path, np.full_like(_read(path), 255))
 
 
 def _cut_off(masks, labels):
@@ -234,7 +239,7 @@ def test_wrong_flags_end_with_2(flags, words, data, masks, capsys):
 
 def test_what_is_wrong_where_the_truth_is_void_does_not_matter(data, masks):
   labels = data / "labels" / "val"
-  truth = np.asarray(Image.open(labels / "a.png"))
+  truth = _read(labels / "a.png")
   _save(masks / "a_mask.png", np.where(truth == 255, 255, truth))
   assert _command(masks, labels) == 0
 
@@ -283,7 +288,7 @@ def test_cityscapes_is_scored_by_its_own_names_and_ids(kind, tmp_path):
 def test_real_masks_of_voc_have_a_void_border(tmp_path):
   root = shared.path("data/voc_samples/VOCdevkit/VOC2012/SegmentationClass")
   for name in ("2007_000129", "vainf_1"):
-    raw = np.asarray(Image.open(root / f"{name}.png"))
+    raw = _read(root / f"{name}.png")
     _save(tmp_path / "labels" / f"{name}.png", raw)
     _save(tmp_path / "masks" / f"{name}_mask.png", np.where(raw == 255, 0, raw))
   out = tmp_path / "scores.json"
@@ -300,7 +305,7 @@ def test_real_masks_of_camvid_have_class_boundaries(tmp_path):
   labels = shared.path("data/camvid") / "labels" / "val"
   names = sorted(p.name for p in labels.glob("*.png"))[:3]
   for name in names:
-    raw = np.asarray(Image.open(labels / name))
+    raw = _read(labels / name)
     moved = np.roll(np.where(raw == 11, 0, raw), 2, axis=1)
     _save(tmp_path / "masks" / name, moved.astype(np.uint8))
   listed = tmp_path / "val.txt"
