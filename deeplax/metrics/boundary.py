@@ -35,7 +35,7 @@ F_TOLERANCE = 0.0075
 # order, and 2 to the 31 images have room.
 F_UNIT = 1 << 32
 
-# Cheng et al. 2021 (2103.16562), sec. 5: d of the image's diagonal.
+# Cheng et al. 2021 (2103.16562), sec. 5: d by the image's diagonal.
 IOU_DISTANCE = 0.02
 
 
@@ -47,13 +47,14 @@ def count_trimap(
   widths: Sequence[int],
   ignore_label: int | None = 255,
 ) -> Counts:
-  """Count confusions in bands around the true boundaries (DeepLab v2, 4.3).
+  """Count confusions in bands around the true boundaries, a trimap.
 
   The bands of "void" hold the pixels at most `width` pixels (Euclidean) from
-  void, which itself has no class and does not count. v1, v2 and v3+ dilate the
-  void label of PASCAL VOC so; their kernel is not stated. The bands of "class"
-  are of the same width on data without such a border: a pixel beside (4
-  neighbours) one of another class is at 1, and so on, on either side.
+  void, which itself has no class and does not count. So v2 (1606.00915, fig.
+  10) and v3+ (1802.02611, sec. 4.4 and fig. 5) dilate the void label of PASCAL
+  VOC; the form of their kernel is not stated. The bands of "class" are as wide,
+  on data without such a border: a pixel beside (4 neighbours) one of another
+  class is at 1, the next at 2, and so on, on either side.
 
   Args:
     labels: True classes, and `ignore_label`.
@@ -311,14 +312,14 @@ def count_iou(
   ignore_label: int | None = 255,
   distance: float = IOU_DISTANCE,
 ) -> Counts:
-  """Count boundary IoU (Cheng et al. 2021, 2103.16562, sec. 4).
+  """Count boundary IoU (Cheng et al., CVPR 2021, 2103.16562, sec. 5).
 
   It is the IoU of the rims of truth and prediction: the pixels of a class at
   most d pixels inside its boundary, d being `distance` of the image's diagonal,
   rounded, and at least 1. As in the authors' code distance is counted along
   rows, columns and diagonals alike, and the image's frame is a boundary. They
   compare single objects; here the rim of a class is that of all its pixels.
-  Their d is 2% on COCO and LVIS, 0.5% on Cityscapes.
+  Their d is 2% on COCO and LVIS; on Cityscapes it is 0.5%, which this is not.
 
   Args:
     labels: True classes, and `ignore_label`.
