@@ -110,12 +110,14 @@ def test_turning_the_image_changes_nothing(seed):
   np.testing.assert_array_equal(first, turned)
 
 
-def test_a_part_that_covers_two_objects_alike_belongs_to_the_larger():
+@pytest.mark.parametrize("turn", [np.array, np.flipud], ids=["", "turned"])
+def test_a_part_that_covers_two_objects_alike_belongs_to_the_larger(turn):
   labels = np.zeros((64, 64), np.uint8)
   labels[10, 10] = 1  # the smallest size
   labels[12:16, 10:14] = 1  # 16 pixels of 4096: the third size
   predictions = np.zeros_like(labels)
   predictions[10:13, 10] = 1  # one pixel of each, and one between them
-  counts = objects.count(labels, predictions, 2)["objects"][:, 1]
+  pair = turn(labels), turn(predictions)
+  counts = objects.count(*pair, 2)["objects"][:, 1]
   assert counts[:, 2].tolist() == [1, 0, 1, 0, 0]
   assert counts[:, 3].tolist() == [0, 0, 1, 0, 0]
