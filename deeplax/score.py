@@ -171,7 +171,7 @@ def _refuse_single(
   if not names:
     return
   first = [str(there.get(n, n)) for n in sorted(names)[:SHOWN]]
-  more = ", ..." if len(names) > SHOWN else ""
+  more = " and more" if len(names) > SHOWN else ""
   raise errors.InputError(
     f"{len(names)} without a {what} in {root}: {', '.join(first)}{more}. Each "
     "prediction NAME_mask.png (or NAME.png) needs its NAME.png in the labels, "

@@ -136,6 +136,12 @@ def test_right_masks_are_scored_as_right(data, masks, threads, tmp_path):
   assert set(scores["trimap"].values()) == {1.0}
 
 
+def test_widths_are_sorted_and_measured_once(data, masks, tmp_path):
+  labels, out = data / "labels" / "val", tmp_path / "scores.json"
+  assert _command(masks, labels, "--trimap=5,1,5", f"--out={out}") == 0
+  assert list(json.loads(out.read_text())["trimap"]) == ["1", "5"]
+
+
 def test_without_flags_only_the_confusion_matrix_is_scored(
   data, masks, tmp_path
 ):
