@@ -81,6 +81,14 @@ def add_crf_arguments(parser: argparse.ArgumentParser) -> None:
     metavar="JSON",
     help="refine by the dense CRF as python -m deeplax.crf.search found best",
   )
+  parser.add_argument(
+    "--crf_negligible",
+    type=float,
+    metavar="Q",
+    help="save time: leave out classes that provably stay below this marginal "
+    "in every pixel, such as 0.01 (default: the config's "
+    "eval.crf.negligible, 0)",
+  )
 
 
 def add_measure_arguments(parser: argparse.ArgumentParser) -> None:
@@ -135,12 +143,15 @@ def crf_parameters(
     where = f"--crf_file={args.crf_file}"
     try:
       found = json.loads(epath.Path(args.crf_file).read_text())["best"]
-      found = {key: found[key] for key in known}
+      kept = {"negligible": known["negligible"]}  # no search is about it
+      found = {key: found[key] for key in known if key not in kept} | kept
     except (OSError, ValueError, KeyError, TypeError) as error:
       raise errors.InputError(
         f"{where} is no finished result of python -m deeplax.crf.search: "
         f"{error!r}"
       ) from error
+  if args.crf_negligible is not None:
+    found = found | {"negligible": args.crf_negligible}
   for key, value in found.items():
     # Features of a tenth of a pixel or grey level still fit into float32.
     least = 0.1 if key.startswith("sigma") else 0
@@ -149,6 +160,11 @@ def crf_parameters(
       raise errors.InputError(
         f"{where}: {key} is {value}; give a number of {least} or more"
       )
+  if found["negligible"] >= 1:
+    raise errors.InputError(
+      f"the CRF's negligible marginal is {found['negligible']}: give less than "
+      "1, such as 0.01 (--crf_negligible or the config's eval.crf.negligible)"
+    )
   return found
 
 

@@ -385,6 +385,10 @@ def test_the_command_refines_by_the_dense_crf(run, tmp_path, flag):
     for ending in ("", "-crf")
   ]
   assert results[0]["crf"] is None and results[1]["crf"] == parameters
+  assert run(flag, "--crf_negligible=0.01") == 0
+  saving = json.loads(pathlib.Path(f"{stem}-crf.json").read_text())
+  assert saving["crf"] == parameters | {"negligible": 0.01}
+  assert saving["miou"] == pytest.approx(results[1]["miou"], abs=1e-3)
   expected = _crf_by_hand(Toy(), **parameters)
   assert results[1]["miou"] == pytest.approx(expected, abs=1e-3)
   assert results[1]["miou"] != results[0]["miou"]
@@ -411,6 +415,13 @@ def test_wrong_crf_files_are_refused(run, tmp_path, capsys, text, words):
   assert run(f"--crf_file={path}") == 2
   message = capsys.readouterr().err
   assert words in message and "found.json" in message
+  assert not (tmp_path / "eval").exists()
+
+
+@pytest.mark.parametrize("value", ["-0.1", "1.0", "nan"])
+def test_a_negligible_marginal_is_a_small_one(run, tmp_path, capsys, value):
+  assert run("--crf", f"--crf_negligible={value}") == 2
+  assert "negligible" in capsys.readouterr().err
   assert not (tmp_path / "eval").exists()
 
 

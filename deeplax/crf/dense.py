@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, UInt8
 import numpy as np
 
+from deeplax.crf import active
 from deeplax.crf import lattice as lattice_lib
 from deeplax.crf import mean_field as mean_field_lib
 
@@ -34,6 +35,7 @@ def dense_crf(
   iterations: int = 10,
   compatibility: Float[Arrays, "k k"] | None = None,
   mask: Bool[np.ndarray, "*b h w"] | None = None,
+  negligible: float | int = 0.0,
 ) -> Float[Array, "*size k"]:
   """Return class probabilities that follow the edges of an image.
 
@@ -61,9 +63,12 @@ def dense_crf(
     compatibility: See `mean_field.mean_field`.
     mask: Where False, a pixel is padding: it keeps its probabilities, and the
       others are as if it were not there.
+    negligible: Classes whose marginals cannot reach it in any pixel send no
+      messages, which saves their time; see `active`. 0: all do.
 
   Raises:
-    ValueError: Sizes differ, or a sigma is not positive or too small.
+    ValueError: Sizes differ, a sigma is not positive or too small, or
+      `negligible` is not for what else is given.
   """
   size, classes = image.shape[:-1], probabilities.shape[-1]
   if probabilities.shape[:-1] != size:
@@ -77,13 +82,29 @@ def dense_crf(
     ),
     smoothness(size[-2:], sigma_gamma=sigma_gamma, mask=mask),
   )
-  marginals = mean_field_lib.mean_field(
-    log_probabilities(probabilities, lattices[0]),
-    lattices,
-    (w1, w2),
-    iterations=iterations,
-    compatibility=compatibility,
-  )
+  unary, weights = log_probabilities(probabilities, lattices[0]), (w1, w2)
+  if negligible:
+    if compatibility is not None or not 0 < negligible < 1:
+      raise ValueError(
+        f"negligible {negligible} must be from 0 to 1, and 0 with a learned "
+        "compatibility"
+      )
+    marginals = active.mean_field(
+      unary,
+      lattices,
+      weights,
+      peaks=jnp.max(probabilities, axis=range(len(size))).clip(FLOOR),
+      negligible=negligible,
+      iterations=iterations,
+    )
+  else:
+    marginals = mean_field_lib.mean_field(
+      unary,
+      lattices,
+      weights,
+      iterations=iterations,
+      compatibility=compatibility,
+    )
   pixels = size[-2] * size[-1]
   return marginals[..., :pixels, :].reshape(*size, classes)
 

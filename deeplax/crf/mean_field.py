@@ -28,6 +28,7 @@ def mean_field(
   *,
   iterations: int = 10,
   compatibility: Float[Arrays, "k k"] | None = None,
+  silent: bool = False,
 ) -> Float[Array, "*b n k"]:
   """Return the marginals of every pixel, of one image or of a batch.
 
@@ -42,6 +43,8 @@ def mean_field(
     iterations: Parallel updates of all pixels.
     compatibility: What label l costs beside label m, [l, m]; None is the Potts
       model, 1 - identity. Only differences along l matter.
+    silent: The last label takes its share of each pixel, but neither sends nor
+      hears messages; for the Potts model.
 
   Raises:
     ValueError: Arguments do not fit together.
@@ -50,6 +53,8 @@ def mean_field(
     raise ValueError(f"{len(weights)} weights for {len(lattices)} kernels")
   if iterations < 0:
     raise ValueError(f"iterations {iterations} must be 0 or more")
+  if silent and compatibility is not None:
+    raise ValueError("a silent label is for the Potts model alone")
   if compatibility is not None:
     compatibility = jnp.asarray(compatibility, jnp.float32)
   return _mean_field(
@@ -58,26 +63,28 @@ def mean_field(
     [jnp.asarray(weight, jnp.float32) for weight in weights],
     compatibility,
     iterations,
+    silent,
   )
 
 
-@partial(jax.jit, static_argnums=4)
+@partial(jax.jit, static_argnums=(4, 5))
 def _mean_field(
   log_probabilities: Float[Array, "*b n k"],
   lattices: tuple[Lattice, ...],
   weights: list[Float[Array, ""]],
   compatibility: Float[Arrays, "k k"] | None,
   iterations: int,
+  silent: bool,
 ) -> Float[Array, "*b n k"]:
   if log_probabilities.ndim == 2:
-    infer = partial(_infer, weights, compatibility, iterations)
+    infer = partial(_infer, weights, compatibility, iterations, silent)
     return infer(log_probabilities, lattices)
   stacked = [lattice.corners.ndim == 3 for lattice in lattices]
 
   def one(given):
     unary, own = given
     chosen = [a or b for a, b in zip(own, lattices, strict=True)]
-    return _infer(weights, compatibility, iterations, unary, chosen)
+    return _infer(weights, compatibility, iterations, silent, unary, chosen)
 
   # One image after the other: each has work for every core, and their arrays
   # need not be in memory together.
@@ -85,16 +92,20 @@ def _mean_field(
   return jax.lax.map(one, (log_probabilities, own))
 
 
-def _infer(weights, compatibility, iterations, log_probabilities, lattices):
+def _infer(
+  weights, compatibility, iterations, silent, log_probabilities, lattices
+):
+  heard = slice(-1 if silent else None)
+
   def update(logits, _):
-    marginals = jax.nn.softmax(logits, axis=-1)
+    marginals = jax.nn.softmax(logits, axis=-1)[..., heard]
     message = jnp.zeros((), jnp.float32)
     for lattice, weight in zip(lattices, weights, strict=True):
       message = message + weight * filtering.apply(lattice, marginals)
     if compatibility is None:
       # All labels' messages sum to a constant of the pixel: 1 - identity and
       # minus the identity have one softmax.
-      return log_probabilities + message, None
+      return log_probabilities.at[..., heard].add(message), None
     return log_probabilities - message @ compatibility.T, None
 
   # Logits, not marginals, are carried: XLA would fuse the softmax with the

@@ -53,6 +53,24 @@ def test_marginals_are_those_of_float64(compatibility, iterations):
   np.testing.assert_allclose(np.sum(found, -1), 1, atol=1e-6)
 
 
+def test_a_silent_label_takes_its_share_and_hears_nothing():
+  logits, features = problem()
+  kernels_of = lattices(features)
+  found = mean_field.mean_field(
+    logits, kernels_of, WEIGHTS, iterations=1, silent=True
+  )
+  plain = [truth.lattice(f.T.astype(np.float64)) for f in features]
+  marginals = truth.softmax(logits.astype(np.float64))[:, :-1]
+  expected = logits.astype(np.float64)
+  for kernel, weight in zip(plain, WEIGHTS, strict=True):
+    expected[:, :-1] += weight * kernel @ marginals
+  np.testing.assert_allclose(found, truth.softmax(expected), atol=2e-5)
+  with pytest.raises(ValueError, match="Potts"):
+    mean_field.mean_field(
+      logits, kernels_of, WEIGHTS, compatibility=RANDOM, silent=True
+    )
+
+
 def test_each_weight_is_its_own_kernels():
   logits, features = problem()
   found = mean_field.mean_field(logits, lattices(features), (0.0, 2.0))
