@@ -71,7 +71,7 @@ def main() -> None:
   seconds, cpu_seconds = measure(runs, args.reps)
   report = {
     "benchmark": "dense CRF of one image, all classes, float32",
-    "image": str(args.image) if args.image else "made up",
+    "image": pathlib.Path(args.image).name if args.image else "made up",
     "size": [args.height, args.width, args.classes],
     "present": present,
     "negligible": negligible,
