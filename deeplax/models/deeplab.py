@@ -20,6 +20,7 @@ class DeepLab(nn.Module):
     decoder: Refines the head's output; None for v3.
     auxiliary: "middle" -> logits for a second loss; None without one.
     decoder_logits: Whether the decoder gives the logits itself (LR-ASPP).
+    head_logits: Whether the head does (v2's ASPP).
     align_corners: Of the resize to the images' size; False: half-pixel.
     num_classes: Background included.
     mean: Of each channel, subtracted; RGB is 0..255. As many as the images
@@ -36,6 +37,7 @@ class DeepLab(nn.Module):
   mean: tuple[float, ...] = (127.5, 127.5, 127.5)
   std: tuple[float, ...] = (127.5, 127.5, 127.5)
   decoder_logits: bool = False
+  head_logits: bool = False
   align_corners: bool = True
   auxiliary: nn.Module | None = None
   logits_init: layers.Init = layers.Init("truncated_normal", 0.01)
@@ -81,13 +83,16 @@ class DeepLab(nn.Module):
       )
     x = jnp.asarray(images, jnp.float32)
     x = (x - _channels(self.mean)) / _channels(self.std)
-    return self.backbone(x.astype(self.dtype), train=train)
+    x = x.astype(self.dtype)
+    return {"image": x, **self.backbone(x, train=train)}
 
   @nn.compact
   def _logits(
     self, images: Array | np.ndarray, features: dict, *, train: bool
   ) -> Array:
     x = self.head(features["high"], train=train)
+    if self.head_logits:
+      return x
     if self.decoder is not None:
       size = (images.shape[1], images.shape[2])
       x = self.decoder(x, features, size, train=train)

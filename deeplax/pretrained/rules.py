@@ -60,12 +60,14 @@ class Layer(NamedTuple):
     name: Of the convolution in the source.
     norm: Of its norm, where that has a name of its own.
     kernel: Layout of its kernel, where it is not the source's usual one.
+    bias: The same of its bias.
   """
 
   path: str
   name: str
   norm: str | None = None
   kernel: Transform | None = None
+  bias: Transform | None = None
 
   def put(self, words: Mapping[str, str]) -> "Layer":
     """Return this with `words` in the source's names."""
@@ -220,17 +222,22 @@ def load(
 def save(
   variables: Mapping[str, Any], table: Table
 ) -> tuple[dict[str, np.ndarray], list[Path]]:
-  """Return arrays by the source's names, and the paths that have none."""
+  """Return arrays by the source's names, and the paths that have none.
+
+  Where two parameters have one name (branches that start alike), the second
+  has none.
+  """
   flat: Any = flax.traverse_util.flatten_dict(variables)
   wanted = {path: np.shape(value) for path, value in flat.items()}
   arrays, nameless = {}, []
   table = table.of_each_form()[0]
   for entry in _entries(table, table.spellings[0], wanted):
     value = np.asarray(flat[entry.path])
-    if not entry.names:
+    if not entry.names or not arrays.keys().isdisjoint(entry.names):
       nameless.append(entry.path)
+      continue
     parts = value if entry.stacked else value[None]
-    for name, part in zip(entry.names, parts, strict=bool(entry.names)):
+    for name, part in zip(entry.names, parts, strict=True):
       arrays[name] = np.ascontiguousarray(entry.transform.save(part))
   return arrays, nameless
 
@@ -263,6 +270,8 @@ def _entry(
     name = layer.norm if leaf in NORM and layer.norm else layer.name
     if layer.kernel and leaf.endswith("kernel"):
       transform = layer.kernel
+    if layer.bias and leaf == "bias":
+      transform = layer.bias
     stacked = re.search(r"\{i\b", name) is not None
     words = match.groupdict()
     names = tuple(
