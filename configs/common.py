@@ -50,6 +50,9 @@ def base() -> Any:
   c.model.depth_multiplier = 1.0  # channel factor, MobileNet only
   # Input size / feature size: 4 | 8 | 16 | 32.
   c.model.output_stride = 16
+  # Besides 1, of the image in the network, fused by the largest score, each
+  # with its own loss: v2's are (0.75, 0.5). `eval.scales` come on top.
+  c.model.input_scales = ()
   c.model.multi_grid = (1, 1, 1)  # unit rates of the last block (v3, 3.2.1)
   # aspp (v3) | large_fov (v1) | aspp_sum (v2) | lraspp | classifier
   c.model.head = "aspp"
@@ -105,7 +108,12 @@ def base() -> Any:
   c.optim.nesterov = False
   c.optim.second_moment = 0.999  # adamw: decay of the second moment
   c.optim.weight_decay = 4e-5  # dense kernels only; ResNet: 1e-4
-  c.optim.head_multiplier = 1.0  # of the lr, for head, decoder and logits
+  c.optim.head_multiplier = 1.0  # of the lr, for what `multiplied` says
+  # head: head, decoder and logits | classifier: class scores and new branches
+  # only, not fc6 and fc7, which come from ImageNet (v1, v2)
+  c.optim.multiplied = "head"
+  # Parts that train: backbone, head, decoder, logits; (): all of them.
+  c.optim.trained = ()
   c.optim.bias_multiplier = 2.0  # of the lr, for convolution biases
   c.optim.clip_norm = 0.0  # largest norm of the whole gradient; 0: any
   # Evaluate and predict with a moving average of the parameters; 0: none.

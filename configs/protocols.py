@@ -22,6 +22,7 @@ def v1(c: Any) -> Any:
   c.data.flip = False
   c.optim.base_lr = 0.001
   c.optim.head_multiplier = 10.0  # the classifier: 0.01
+  c.optim.multiplied = "classifier"
   c.optim.schedule = "step"
   c.optim.step_every = 2_000
   c.optim.step_factor = 0.1
@@ -30,6 +31,10 @@ def v1(c: Any) -> Any:
   c.train.batch_size = 20
   c.train.total_steps = 6_000  # three drops; v2, table 2, "step"
   c.train.upsample_logits = False
+  c.eval.pad_to = (513, 513)
+  c.eval.sweep.output_strides = (8,)
+  c.eval.sweep.scales = (1.0,)
+  c.eval.sweep.flip = (False,)
   return c
 
 
@@ -51,6 +56,7 @@ def v2_resnet101(c: Any) -> Any:
   c = v2_vgg16(c)
   c.optim.base_lr = 2.5e-4
   c.model.batch_norm.mode = "frozen"
+  c.model.input_scales = (0.75, 0.5)  # v2, 4.1.2
   return c
 
 

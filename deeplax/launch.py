@@ -40,6 +40,8 @@ from deeplax.data import histogram
 from deeplax.models import build as model_build
 from deeplax.models import conventions
 
+BRANCHES = "branches"
+
 
 def run(
   config: ml_collections.ConfigDict, *, workdir: str, multihost: bool = False
@@ -238,6 +240,7 @@ def train_on(
     hard_pixels=config.train.hard_pixels,
     hard_pixel_steps=config.train.hard_pixel_steps,
     auxiliary_weight=config.train.auxiliary_weight,
+    per_scale=len(config.model.input_scales) > 0,
   )
   return source, settings
 
@@ -268,6 +271,8 @@ def optimizer(config: ml_collections.ConfigDict) -> tuple[Any, Any]:
     clip_norm=settings.clip_norm,
     head_multiplier=settings.head_multiplier,
     bias_multiplier=settings.bias_multiplier,
+    multiplied=settings.multiplied,
+    trained=tuple(settings.trained),
   )
   return lr, tx
 
@@ -350,6 +355,8 @@ def initial_variables(
   names = [jax.tree_util.keystr(p, simple=True, separator="/") for p in wrong]
   unused = len(have) - len(flat) + len([p for p in wrong if p not in have])
   fresh = ("params/logits/", "params/auxiliary/", "batch_stats/auxiliary/")
+  if config.model.decoder is not None and config.model.decoder.kind == BRANCHES:
+    fresh += ("params/decoder/",)  # v1 adds them to a trained network
   if any(not name.startswith(fresh) for name in names) or unused > 0:
     raise errors.InputError(
       f"init.checkpoint {config.init.checkpoint} holds another network: "

@@ -119,6 +119,7 @@ def from_config(
       dtype=dtype,
     ),
     head_logits=config.head == "aspp_sum",
+    input_scales=_input_scales(config, auxiliary),
     decoder=_decoder(
       config.decoder,
       scores=num_classes if scored else None,
@@ -362,6 +363,23 @@ def _fully_connected(
     logits_init=row.logits_init,
     **common,
   )
+
+
+def _input_scales(
+  config: ml_collections.ConfigDict, auxiliary: bool
+) -> tuple[float, ...]:
+  """Return the scales besides 1 that the network sees each image at."""
+  scales = tuple(float(scale) for scale in config.input_scales)
+  if any(not 0 < scale < 1 for scale in scales):
+    raise ValueError(
+      f"model.input_scales {scales} are not between 0 and 1, such as "
+      "(0.5, 0.75); the scale 1 is always there"
+    )
+  if scales and auxiliary:
+    raise ValueError(
+      "model.input_scales have a loss each: set train.auxiliary_weight to 0"
+    )
+  return scales
 
 
 def _pool_window(

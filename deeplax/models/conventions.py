@@ -225,7 +225,11 @@ _RESNET_CAFFE = dataclasses.replace(
 CONVENTIONS = {
   # DeepLab v1 and v2 as released, and kazuto1011/deeplab-pytorch's port.
   "caffe": Conventions(
-    backbones={"vgg16": _VGG16_CAFFE, "resnet101": _RESNET_CAFFE},
+    backbones={
+      "vgg16": _VGG16_CAFFE,
+      "resnet50": _RESNET_CAFFE,
+      "resnet101": _RESNET_CAFFE,
+    },
     head_eps=1e-5,
     head_decay=0.0,  # v1's and v2's heads have no norms
     conv_init=Init("kaiming_normal", 2.0),

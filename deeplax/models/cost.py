@@ -47,7 +47,8 @@ def trace(
 
   Kept for the last few networks, since all that is asked here starts with it.
   """
-  # By path: a scanned block may be traced more than once.
+  # By path and size: a scanned block may be traced more than once, and a
+  # network over several scales runs at several sizes.
   calls = {}
 
   def record(call, args, kwargs, context):
@@ -57,7 +58,7 @@ def trace(
       isinstance(module, layers.ConvNorm) and context.method_name == "__call__"
     ):
       sizes = args[0].shape[1:3], result.shape[1:3]
-      calls[module.path] = module.clone(parent=None), sizes
+      calls[module.path, sizes] = module.clone(parent=None)
     return result
 
   def init(images):
@@ -69,7 +70,7 @@ def trace(
       init, jax.ShapeDtypeStruct((1, *size, _channels(model)), jnp.float32)
     )
   convolutions = []
-  for path, (module, sizes) in calls.items():
+  for (path, sizes), module in calls.items():
     params: Any = variables["params"]
     for name in path:
       params = params[name]
@@ -121,7 +122,8 @@ def field_of_view(model: nn.Module, *, zero_padded: bool = False) -> int:
   (k - 1) r s / 2 to each side; of a head's parallel branches the one with the
   largest rate counts; a resize to finer features reaches out to the next
   coarse one. Image pooling sees the whole image and is left out, and so are
-  v1's multi-scale branches, which see less.
+  v1's multi-scale branches, which see less. Of a network over several scales
+  it is the field at scale 1.
 
   Args:
     model: As `build.from_config` returns it.
@@ -141,14 +143,17 @@ def field_of_view(model: nn.Module, *, zero_padded: bool = False) -> int:
     raise ValueError(
       "zero_padded is for VGG-16 with the head 'large_fov' or 'aspp_sum'"
     )
+  if getattr(model, "input_scales", ()):
+    model = model.clone(input_scales=())
   convs = [
     c
     for c in trace(model, CENTRED)[1]
     if c.module.kernel > 1 and c.path[0] != "auxiliary"
   ]
-  if isinstance(getattr(model, "head", None), heads.ASPP):
+  if isinstance(head, heads.ASPP | large_fov.ASPPSum):
     in_head = [c for c in convs if c.path[0] == "head"]
-    branches = [c for c in in_head if c.path[1].startswith("aspp")]
+    names = ("aspp", "logits")
+    branches = [c for c in in_head if c.path[1].startswith(names)]
     branches.sort(key=lambda c: c.module.rate)
     convs = [c for c in convs if c not in branches[:-1]]
 

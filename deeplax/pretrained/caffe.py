@@ -19,6 +19,8 @@ BGR = rules.Transform(
   lambda x: rules.OIHW.load(x)[:, :, ::-1],
   lambda x: rules.OIHW.save(x[:, :, ::-1]),
 )
+# The longest block whose units have letters; else a, b1, b2, ...
+SPELT = {50: 6, 101: 3}
 # Of a bottleneck: here, in Caffe, in the port.
 _PARTS = (
   ("shortcut", "branch1", "shortcut"),
@@ -84,9 +86,8 @@ def _resnet(depth: int) -> rules.Table:
   port["aspp"] = "aspp.c"
   for block, count in enumerate(resnet.DEPTHS[depth], 1):
     for unit in range(1, count + 1):
-      letter = "a" if unit == 1 else f"b{unit - 1}"
-      if count == 3:
-        letter = "abc"[unit - 1]
+      letter = "abcdef"[unit - 1] if count <= SPELT[depth] else f"b{unit - 1}"
+      letter = "a" if unit == 1 else letter
       for ours, theirs, ported in _PARTS:
         word = f"{block}_{unit}_{ours}"
         path = f"backbone/block{block}_unit{unit}/{ours}"

@@ -38,6 +38,7 @@ SLOW = [
   ("timm_xception65_os16", "small"),
   ("kazuto_deeplabv2_resnet101", "small"),
   ("kazuto_deeplabv2_resnet101", "large"),
+  ("kazuto_deeplabv2_resnet101_msc", "small"),
   ("tv_vgg16", "native"),
 ]
 

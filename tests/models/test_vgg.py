@@ -13,6 +13,7 @@ from deeplax.models import cost
 from deeplax.models import large_fov
 from deeplax.models import layers
 from deeplax.models import vgg
+from deeplax.ops import resize
 from deeplax.pretrained import fully_connected
 
 NORM = layers.Norm(decay=0.0, eps=1e-5)
@@ -240,3 +241,36 @@ def test_fc7_keeps_the_inputs_that_fc6_keeps():
 def test_vgg_has_no_classifier_of_means():
   with pytest.raises(ValueError, match="vgg16 classifies by fc6 and fc7"):
     network(head="classifier")
+
+
+def test_the_score_over_several_scales_is_the_largest(slim):
+  settings = {"channels": 8, "num_classes": 3, "head": "aspp_sum"}
+  one = network(conventions="caffe", **settings)
+  three = network(conventions="caffe", input_scales=(0.75, 0.5), **settings)
+  variables = build.initial_variables(one, 0)
+  image = np.random.default_rng(0).uniform(0, 255, (1, 65, 97, 3))
+  image = image.astype(np.float32)
+  fused, parts = three.apply(
+    variables, image, train=False, method="coarse_and_auxiliary"
+  )
+  expected = []
+  for size, part in zip(((65, 97), (49, 73), (33, 49)), parts, strict=True):
+    small = resize.resize_bilinear(image, size)
+    alone = one.apply(variables, small, train=False, method="coarse")
+    np.testing.assert_allclose(part, alone, rtol=1e-4, atol=1e-4)
+    expected.append(resize.resize_bilinear(alone, (9, 13)))
+  np.testing.assert_allclose(
+    fused, np.max(expected, axis=0), rtol=1e-4, atol=1e-4
+  )
+  assert cost.parameters(three) == cost.parameters(one)
+  assert cost.field_of_view(three) == cost.field_of_view(one)
+  counts = [
+    cost.multiply_adds(one, size) for size in ((65, 97), (49, 73), (33, 49))
+  ]
+  assert cost.multiply_adds(three, (65, 97)) == sum(counts)
+
+
+@pytest.mark.parametrize("scales", [(0.0,), (1.0,), (0.5, 2.0)])
+def test_input_scales_are_between_0_and_1(scales):
+  with pytest.raises(ValueError, match="between 0 and 1"):
+    network(input_scales=scales)

@@ -75,6 +75,14 @@ NETWORKS = {
     out="coarse",
     bgr=True,
   ),
+  "kazuto_deeplabv2_resnet101_msc": Network(
+    "caffe",
+    {**V2_RESNET, "input_scales": (0.5, 0.75)},
+    21,
+    {},
+    out="coarse",
+    bgr=True,
+  ),
   "tv_vgg16": Network(
     "torchvision",
     {
@@ -238,7 +246,11 @@ def model(name: str) -> Any:
     num_classes=NETWORKS[name].num_classes,
     auxiliary=NETWORKS[name].auxiliary,
   )
-  return network.clone(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+  network = network.clone(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+  if NETWORKS[name].source == "caffe":
+    # The port resizes half-pixel; Caffe's Interp layer aligns corners.
+    network = network.clone(align_corners=False)
+  return network
 
 
 def arrays(golden: Golden) -> dict[str, np.ndarray]:
