@@ -147,6 +147,16 @@ def base() -> Any:
   # Images are padded with the mean pixel to this (height, width), larger ones
   # to the next multiple of 64, plus 1. None: always the latter.
   c.eval.pad_to = placeholder(tuple)
+  # The fully connected CRF of `--crf`, as a v2 ResNet-101 was evaluated on VOC
+  # by kazuto1011/deeplab-pytorch (configs/voc12.yaml); for another network,
+  # python -m deeplax.crf.search.
+  c.eval.crf = ml_collections.ConfigDict()
+  c.eval.crf.w1 = 4.0  # weight of the kernel of position and colour
+  c.eval.crf.sigma_alpha = 67.0  # its standard deviation in pixels ...
+  c.eval.crf.sigma_beta = 3.0  # ... and in colour, of 0..255
+  c.eval.crf.w2 = 3.0  # weight of the kernel of position (also v1 and v2)
+  c.eval.crf.sigma_gamma = 1.0  # its deviation in pixels; v1 and v2: 3
+  c.eval.crf.iterations = 10  # of mean field (also v1 and v2)
   c.eval.sweep = ml_collections.ConfigDict()
   c.eval.sweep.output_strides = (16, 8)
   c.eval.sweep.scales = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # the papers' six

@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterator
 import contextlib
 import json
 import time
+from typing import Any
 
 from etils import epath
 import jax
 import ml_collections
 
+from deeplax import errors
 from deeplax import logs
+from deeplax.metrics import measures
 
 # In a workdir that deeplax.convert has written: what came from where.
 CONVERTED = "converted.json"
@@ -64,6 +67,89 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action=argparse.BooleanOptionalAction,
     help="average with the mirrored image (default: the config's)",
   )
+
+
+def add_crf_arguments(parser: argparse.ArgumentParser) -> None:
+  """Add the flags of every command that can refine what it predicts."""
+  parser.add_argument(
+    "--crf",
+    action="store_true",
+    help="refine by the dense CRF, with the config's eval.crf",
+  )
+  parser.add_argument(
+    "--crf_file",
+    metavar="JSON",
+    help="refine by the dense CRF as python -m deeplax.crf.search found best",
+  )
+
+
+def add_measure_arguments(parser: argparse.ArgumentParser) -> None:
+  """Add the flags of every command that scores predictions."""
+  parser.add_argument(
+    "--trimap",
+    type=numbers(int),
+    default=(),
+    metavar="PX,PX",
+    help="mIoU and pixel accuracy so many pixels around the boundaries of the "
+    "truth, e.g. 1,2,5,10,20,40",
+  )
+  parser.add_argument(
+    "--boundary",
+    action="store_true",
+    help="boundary F1 (SegNet's) and boundary IoU",
+  )
+  parser.add_argument(
+    "--objects",
+    action="store_true",
+    help="IoU and recall by the size of objects",
+  )
+
+
+def chosen_measures(args: argparse.Namespace) -> measures.Chosen:
+  """Return what the flags of `add_measure_arguments` ask for."""
+  return measures.Chosen(
+    trimap=tuple(sorted(set(args.trimap))),
+    boundary=args.boundary,
+    objects=args.objects,
+  )
+
+
+def crf_parameters(
+  config: Any, args: argparse.Namespace
+) -> dict[str, float | int] | None:
+  """Return the keywords of `crf.dense_crf` that the flags ask for, or None.
+
+  Raises:
+    InputError: The run reads no RGB, or a parameter is missing or wrong.
+  """
+  if not (args.crf or args.crf_file):
+    return None
+  if config.data.channels is not None:
+    raise errors.InputError(
+      f"--crf compares colours, and this run reads the bands "
+      f"data.channels={tuple(config.data.channels)}: leave --crf out"
+    )
+  known, where = config.eval.crf.to_dict(), "the config's eval.crf"
+  found = known
+  if args.crf_file:
+    where = f"--crf_file={args.crf_file}"
+    try:
+      found = json.loads(epath.Path(args.crf_file).read_text())["best"]
+      found = {key: found[key] for key in known}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+      raise errors.InputError(
+        f"{where} is no finished result of python -m deeplax.crf.search: "
+        f"{error!r}"
+      ) from error
+  for key, value in found.items():
+    # Features of a tenth of a pixel or grey level still fit into float32.
+    least = 0.1 if key.startswith("sigma") else 0
+    number = isinstance(value, int | float)
+    if not number or not least <= value < float("inf"):
+      raise errors.InputError(
+        f"{where}: {key} is {value}; give a number of {least} or more"
+      )
+  return found
 
 
 def compilation_cache(workdir: epath.PathLike) -> None:

@@ -38,6 +38,7 @@ from deeplax.pretrained import report
 from deeplax.pretrained import rules
 from deeplax.pretrained import statistics
 from deeplax.pretrained import tables
+from deeplax.pretrained import transparent
 
 _UNLABELLED_FIRST = ("tf_deeplab", "ade20k")
 
@@ -88,7 +89,14 @@ def parser() -> argparse.ArgumentParser:
     "--new",
     default="",
     metavar="PART,PART",
-    help="parts to draw anew whatever the file holds, e.g. decoder,logits",
+    help="parts to draw anew whatever the file holds; those that read them "
+    "are new too (head, decoder, logits)",
+  )
+  into.add_argument(
+    "--transparent_decoder",
+    action="store_true",
+    help="for a file without a decoder: the new one at first hands the head's "
+    "features through, so that the file's logits stay good",
   )
   into.add_argument(
     "--statistics",
@@ -161,16 +169,22 @@ def run(
       for count in (spec.num_classes, spec.num_classes + 1)
     )
     _, tx = launch.optimizer(config)
+  drawn = model_build.initial_variables(model, seed=config.seed)
+  new, opened = [part for part in args.new.split(",") if part], []
+  if args.transparent_decoder:
+    drawn, opened = transparent.decoder(model, drawn)
+    new.append(transparent.DECODER)
   table = tables.table(args.source, model=model)
   found = rules.load(files.read(args.checkpoint), table, model=model)
   try:
     start = parts.start(
       found,
-      model_build.initial_variables(model, seed=config.seed),
+      drawn,
       class_names=spec.class_names,
       class_paths=rules.differing(model, wider),
       source_classes=source_classes(args.source_classes, args.source),
-      new=[part for part in args.new.split(",") if part],
+      new=new,
+      transparent=args.transparent_decoder,
     )
   except errors.InputError as error:
     raise errors.InputError(
@@ -180,7 +194,9 @@ def run(
   print(f"{args.checkpoint}, {args.source} names, into {workdir}:")
   print(report.table(start, seed=config.seed))
   if args.statistics:
-    start.variables = _measure(config, model, start, args.statistics)
+    start.variables = _measure(
+      config, model, start, args.statistics, modules=[*start.folded, *opened]
+    )
   state = state_lib.create(
     start.variables, tx, seed=config.seed, average=config.optim.ema_decay > 0
   )
@@ -194,9 +210,14 @@ def run(
 
 
 def _measure(
-  config: Any, model: Any, start: parts.Start, images: int
+  config: Any,
+  model: Any,
+  start: parts.Start,
+  images: int,
+  *,
+  modules: Sequence[rules.Path],
 ) -> dict[str, Any]:
-  """Return the variables with running statistics of the training crops."""
+  """Return the variables with the modules' statistics of training crops."""
   if images < 0 or not start.folded:
     raise errors.InputError(
       f"--statistics={images}: give the number of images, and only for a "
@@ -219,9 +240,9 @@ def _measure(
       for _ in range(batch):
         progress.step()
 
-  print(f"measuring {len(start.folded)} norms on {count * batch} crops ...")
+  print(f"measuring {len(modules)} norms on {count * batch} crops ...")
   return statistics.measured(
-    model, start.variables, crops(), modules=set(start.folded)
+    model, start.variables, crops(), modules=set(modules)
   )
 
 
@@ -297,6 +318,8 @@ def _next(
 ) -> str:
   """Say what the workdir is good for."""
   new = {path[1] for path in start.new} - {parts.TRAINING_ONLY}
+  if args.transparent_decoder:
+    new -= {transparent.DECODER}
   tune = " ".join(
     [
       f"python -m deeplax.main --config={args.config}",
@@ -334,13 +357,14 @@ def export(args: argparse.Namespace) -> None:
   config = checkpoint.load_config(args.workdir)
   path = epath.Path(args.workdir) / "spec.json"
   spec = spec_lib.Spec.from_json(json.loads(path.read_text()))
+  variables, step = checkpoint.restore_variables(args.workdir, args.step)
   with preflight.input_errors():
     model = model_build.from_config(
       config.model,
       num_classes=spec.num_classes,
+      auxiliary=parts.TRAINING_ONLY in variables["params"],
       channels=data_build.channels(config.data),
     )
-  variables, step = checkpoint.restore_variables(args.workdir, args.step)
   arrays, nameless = rules.save(variables, tables.table(args.to, model=model))
   # What only training has may stay behind.
   nameless = [p for p in nameless if p[1] != parts.TRAINING_ONLY]

@@ -24,6 +24,7 @@ from deeplax.data import build as data_build
 from deeplax.data import files
 from deeplax.data import loader
 from deeplax.metrics import confusion
+from deeplax.metrics import measures
 from deeplax.models import build as model_build
 
 # A class with more of the predicted pixels, but not of the true ones, means
@@ -61,6 +62,7 @@ def evaluate(
   progress: Callable[[str], None] = print,
   threads: int = 4,
   keep: Callable[[int, np.ndarray], None] | None = None,
+  measured: measures.Chosen = measures.NOTHING,
   **fields: Any,
 ) -> dict[str, Any]:
   """Return the scores of a predictor on a source.
@@ -73,14 +75,15 @@ def evaluate(
     progress: Receives progress lines and the warning about a collapsed output.
     threads: Reading ahead while the device computes.
     keep: Receives (index in `source`, prediction) of each image.
+    measured: What to measure besides the confusion matrix.
     **fields: Added to the result: step, output_stride, scales, flip, ...
 
   With several processes each takes its share of the images, and all return the
   same result.
 
   Returns:
-    The fields of `confusion.scores`, "images" (counted), "split_images" (in
-    the source) and `fields`.
+    The fields of `confusion.scores` and `measures.scores`, "images" (counted),
+    "split_images" (in the source) and `fields`.
 
   Raises:
     InputError: No image, no labelled pixel, or a label that is no class.
@@ -90,6 +93,7 @@ def evaluate(
   if not len(chosen):
     raise errors.InputError(f"no image to evaluate in {source.spec.name}")
   matrix = np.zeros((len(names), len(names)), np.int64)
+  counts = measures.empty(len(names), measured)
   rank, ranks = jax.process_index(), jax.process_count()
   mine = len(range(rank, len(chosen), ranks))
   report = commands.Progress(
@@ -101,17 +105,22 @@ def evaluate(
   found = inference.stream(predictor, examples)
   for place, (example, labels) in enumerate(found):
     matrix = confusion.add(matrix, _count(example, labels, len(names)))
+    counts = measures.add(
+      counts, measures.count(example["label"], labels, len(names), measured)
+    )
     if keep:
       keep(chosen.index(rank + place * ranks), labels)
     report.step()
   if ranks > 1:
     matrix = sum_over_processes(matrix)
+    counts = {k: sum_over_processes(counts[k]) for k in sorted(counts)}
   try:
     result = confusion.scores(matrix, names)
   except ValueError as error:
     raise errors.InputError(
       f"evaluating {source.spec.name}: {error}"
     ) from error
+  result |= measures.scores(counts, names, measured)
   result |= {"images": len(chosen), "split_images": len(source), **fields}
   if warning := collapse_warning(result):
     progress(f"deeplax: {warning}")
@@ -163,12 +172,15 @@ def write(
   Args:
     workdir: Of the run.
     split: The name of what was evaluated.
-    result: Of `evaluate`, with step, output_stride, scales and flip.
+    result: Of `evaluate`, with step, output_stride, scales, flip and, if there
+      was a CRF, its parameters as "crf".
   """
   scales = "_".join(str(float(s)) for s in result["scales"])
   name = f"{split}-{result['step']:08d}-os{result['output_stride']}-s{scales}"
   if result["flip"]:
     name += "-flip"
+  if result.get("crf"):
+    name += "-crf"
   # Part of a split must not stand for, or overwrite, the whole.
   if result["images"] < result["split_images"]:
     name += f"-n{result['images']}"
@@ -187,6 +199,8 @@ def parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   commands.add_arguments(parser)
+  commands.add_crf_arguments(parser)
+  commands.add_measure_arguments(parser)
   parser.add_argument(
     "--output_strides",
     type=commands.numbers(int),
@@ -264,6 +278,7 @@ def run(config: Any, args: argparse.Namespace) -> None:
   )
   scales = args.scales or config.eval.scales
   flip = config.eval.flip if args.flip is None else args.flip
+  crf = commands.crf_parameters(config, args)
   try:
     source = data_build.source(config.data, split)
     checkpoint.refuse_other_classes(args.workdir, source.spec)
@@ -285,6 +300,7 @@ def run(config: Any, args: argparse.Namespace) -> None:
       f"{args.workdir} step {step} on {config.data.name} {split}: "
       f"output stride {stride}, scales {', '.join(map(str, scales))}"
       + (", flip" if flip else "")
+      + (f", CRF {crf}" if crf else "")
     )
     predictor = inference.Predictor(
       model,
@@ -293,6 +309,7 @@ def run(config: Any, args: argparse.Namespace) -> None:
       scales=scales,
       flip=flip,
       pad_to=config.eval.pad_to,
+      crf=crf,
     )
     count = min(args.pictures, len(source))
     sheet = Sheet(source, count) if count > 0 else None
@@ -306,10 +323,12 @@ def run(config: Any, args: argparse.Namespace) -> None:
       output_stride=stride,
       scales=list(scales),
       flip=flip,
+      measured=commands.chosen_measures(args),
+      crf=crf,
       init=commands.init_text(config, args.workdir),
     )
     path = write(args.workdir, split, result)
-    print(confusion.table(result, source.spec.class_names))
+    print(measures.table(result, source.spec.class_names))
     print(f"{result['images']} images; {path}")
     if sheet:
       picture = path.with_suffix(".png")

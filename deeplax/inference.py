@@ -5,7 +5,7 @@ Multi-scale prediction follows the reference's predict_labels_multi_scale
 """
 
 import collections
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import functools
 import time
 from typing import Any, NamedTuple
@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Integer, Num, Shaped, UInt
+from jaxtyping import Array, Float, Integer, Num, Shaped, UInt, UInt8
 import numpy as np
 
 from deeplax import commands
+from deeplax import crf as crf_lib
 from deeplax.ops import resize
 
 Numbers = Sequence[float | int]
@@ -71,8 +72,12 @@ def predict_labels(
     found = _logits(model, variables, images, scale=1.0, flip=False)
   else:
     found = predict_probabilities(model, variables, images, scales, flip)
-  dtype = jnp.uint8 if found.shape[-1] <= 256 else jnp.uint16
-  return jnp.argmax(found, axis=-1).astype(dtype)
+  return _classes(found)
+
+
+def _classes(scores: Float[Array, "*b h w k"]) -> UInt[Array, "*b h w"]:
+  dtype = jnp.uint8 if scores.shape[-1] <= 256 else jnp.uint16
+  return jnp.argmax(scores, axis=-1).astype(dtype)
 
 
 def _logits(
@@ -139,6 +144,24 @@ class Pending(NamedTuple):
     return np.asarray(self.array)[0, : self.size[0], : self.size[1]]
 
 
+class Refining(NamedTuple):
+  """A prediction that the dense CRF has yet to refine, on the host's image."""
+
+  pending: Pending
+  image: UInt8[np.ndarray, "h w 3"]
+  parameters: Mapping[str, Any]
+  kind: str
+
+  def result(self) -> np.ndarray:
+    """Wait for it, and refine it."""
+    found = crf_lib.dense_crf(
+      self.image, self.pending.result(), **self.parameters
+    )
+    if self.kind == "labels":
+      found = _classes(found)
+    return np.asarray(found)
+
+
 class Predictor:
   """Predicts images of any size with one compiled program per bucket size.
 
@@ -155,6 +178,7 @@ class Predictor:
     scales: Numbers = (1.0,),
     flip: bool = False,
     pad_to: tuple[int, int] | None = None,
+    crf: Mapping[str, Any] | None = None,
     log: Callable[[str], None] = print,
   ):
     """Prepare; nothing is compiled before the first image.
@@ -166,8 +190,11 @@ class Predictor:
       scales: See `predict_probabilities`.
       flip: See `predict_probabilities`.
       pad_to: See `bucket`.
+      crf: Parameters of `deeplax.crf.dense_crf`, which then refines each
+        prediction; its compilation is not told of. None: no CRF.
       log: Told of each compiled size.
     """
+    self.crf = crf
     self.scales, self.flip = tuple(float(s) for s in scales), flip
     self._pad_value = np.asarray(pad_value, np.float32)
     self._pad_to = pad_to
@@ -222,7 +249,7 @@ class Predictor:
 
   def submit(
     self, image: Num[np.ndarray, "h w c"], *, kind: str = "labels"
-  ) -> Pending:
+  ) -> Pending | Refining:
     """Start a prediction and return without waiting for it.
 
     Args:
@@ -237,6 +264,13 @@ class Predictor:
       raise ValueError(
         f"image has {image.shape[2]} channels, not {self._pad_value.size}"
       )
+    if self.crf is not None:
+      pending = self._start(image, "probabilities")
+      return Refining(pending, image, self.crf, kind)
+    return self._start(image, kind)
+
+  def _start(self, image: Num[np.ndarray, "h w c"], kind: str) -> Pending:
+    height, width = image.shape[:2]
     target = bucket((height, width), self._pad_to)
     # float32: a mean pixel of 127.5 has no uint8.
     padded = np.empty((1, *target, self._pad_value.size), np.float32)

@@ -15,7 +15,6 @@ from clu import platform
 from etils import epath
 import jax
 from jax.experimental import multihost_utils
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -31,6 +30,7 @@ from deeplax import losses
 from deeplax import optim
 from deeplax import parallel
 from deeplax import preflight
+from deeplax import start
 from deeplax import state as state_lib
 from deeplax import train
 from deeplax.data import bands
@@ -38,9 +38,6 @@ from deeplax.data import build as data_build
 from deeplax.data import check
 from deeplax.data import histogram
 from deeplax.models import build as model_build
-from deeplax.models import conventions
-
-BRANCHES = "branches"
 
 
 def run(
@@ -100,7 +97,7 @@ def run(
     return
   mesh = parallel.mesh()
   say(f"init: {commands.init_text(config, folder)}")
-  variables = initial_variables(config, model, spec, resumed=resume is not None)
+  variables = start.variables(config, model, resumed=resume is not None)
   state = state_lib.create(
     variables, tx, seed=config.seed, average=config.optim.ema_decay > 0
   )
@@ -130,9 +127,7 @@ def run(
   if warning := preflight.norm_warning(
     model,
     total_steps=config.train.total_steps,
-    start="random start"
-    if config.init.checkpoint is None
-    else "old statistics",
+    start=start.statistics_of(config),
   ):
     say(f"deeplax: {warning}")
 
@@ -324,83 +319,6 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
   finally:
     for number, handler in previous.items():
       signal.signal(number, handler)
-
-
-def initial_variables(
-  config: ml_collections.ConfigDict, model: Any, spec: Any, *, resumed: bool
-) -> dict[str, Any]:
-  """Return the variables before step 0: drawn, or of `init.checkpoint`.
-
-  A resumed run has its own, and does not need that workdir any more.
-
-  The class logits are drawn anew when their number differs, and so is an
-  auxiliary head; the first kernel of an RGB network is widened to the bands.
-  Any other difference is an error that names the parameters.
-  """
-  drawn = model_build.initial_variables(model, seed=config.seed)
-  if config.init.checkpoint is None or resumed:
-    return drawn
-  given, step = checkpoint.restore_variables(config.init.checkpoint)
-  given, told = _for_bands(config, model, given)
-  flat = jax.tree_util.tree_leaves_with_path(drawn)
-  have = dict(jax.tree_util.tree_leaves_with_path(given))
-  if "auxiliary" not in drawn["params"]:
-    # Only training has that head: the new run may leave it out.
-    have = {k: v for k, v in have.items() if k[1].key != "auxiliary"}
-  wrong = [
-    path
-    for path, leaf in flat
-    if path not in have or have[path].shape != leaf.shape
-  ]
-  names = [jax.tree_util.keystr(p, simple=True, separator="/") for p in wrong]
-  unused = len(have) - len(flat) + len([p for p in wrong if p not in have])
-  fresh = ("params/logits/", "params/auxiliary/", "batch_stats/auxiliary/")
-  if config.model.decoder is not None and config.model.decoder.kind == BRANCHES:
-    fresh += ("params/decoder/",)  # v1 adds them to a trained network
-  if any(not name.startswith(fresh) for name in names) or unused > 0:
-    raise errors.InputError(
-      f"init.checkpoint {config.init.checkpoint} holds another network: "
-      f"{', '.join(names[:8]) or f'{unused} parameters too many'}. "
-      "Use the same config.model as that run"
-    )
-  print(
-    f"init: {len(flat) - len(wrong)} arrays from {config.init.checkpoint} step "
-    f"{step}, new: {', '.join(names) or 'none'} ({spec.num_classes} classes)"
-    + told
-  )
-  return jax.tree_util.tree_map_with_path(
-    # Through the host: an array bound to one device cannot be spread over
-    # those of several processes.
-    lambda path, leaf: (
-      leaf if path in wrong else jnp.asarray(jax.device_get(have[path]))
-    ),
-    drawn,
-  )
-
-
-def _for_bands(
-  config: ml_collections.ConfigDict, model: Any, given: dict[str, Any]
-) -> tuple[dict[str, Any], str]:
-  """Return those of `init.checkpoint` for this run's bands, and a text."""
-  old = checkpoint.load_config(config.init.checkpoint)
-  before, now = (data_build.channels(c.data) for c in (old, config))
-  told = ""
-  if before is None and now is not None:
-    given = model_build.inflate(given, model)
-    told = (
-      f"; first kernel {'/'.join(model_build.first_kernel(model))} from RGB to "
-      f"bands {config.data.channels}"
-    )
-  elif old.data.channels != config.data.channels:
-    told = f"; was trained on bands {old.data.channels}"
-  row = conventions.get(old.model.conventions).backbone(old.model.backbone)
-  before = before or (row.mean, row.std)
-  if before != (model.mean, model.std):
-    told += (
-      f"; its input was normalised with mean {before[0]} and std {before[1]}, "
-      f"now with {model.mean} and {model.std}"
-    )
-  return given, told
 
 
 def evaluator(

@@ -34,6 +34,7 @@ from deeplax import losses
 from deeplax import main as main_command
 from deeplax import parallel
 from deeplax import preflight
+from deeplax import start
 from deeplax import state as state_lib
 from deeplax.data import build as data_build
 from deeplax.data import check
@@ -174,7 +175,7 @@ def learn(
     axis_name=parallel.AXIS,
     auxiliary=config.train.auxiliary_weight > 0,
   )
-  variables = launch.initial_variables(config, model, spec, resumed=False)
+  variables = start.variables(config, model, resumed=False)
   _, tx = launch.optimizer(config)
   state = state_lib.create(variables, tx, seed=config.seed)
   mesh = parallel.mesh(jax.local_devices()[:1])
@@ -203,7 +204,7 @@ def learn(
   state = parallel.replicate(state, mesh=mesh)
   rows = parallel.shard(batch, mesh=mesh)
   total = config.train.total_steps
-  start = said = time.perf_counter()
+  began = said = time.perf_counter()
   for number in range(1, total + 1):
     state, metrics = step(state, rows)
     seen.losses.append(float(metrics.compute()["loss"]))
@@ -215,7 +216,7 @@ def learn(
     now = time.perf_counter()
     if look or now - said > PAUSE:
       said = now
-      left = (total - number) * (now - start) / number
+      left = (total - number) * (now - began) / number
       say(
         f"step {number}/{total}  loss {seen.losses[-1]:.4f}  "
         + (f"mIoU {seen.miou:.3f}  " if look else "")
@@ -332,9 +333,7 @@ def warn(
   warning = preflight.norm_warning(
     network(config, spec),
     total_steps=config.train.total_steps,
-    start="random start"
-    if config.init.checkpoint is None
-    else "old statistics",
+    start=start.statistics_of(config),
   )
   if warning:
     say(f"deeplax: in the real run {warning}")

@@ -240,6 +240,7 @@ def parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   commands.add_arguments(parser)
+  commands.add_crf_arguments(parser)
   parser.add_argument(
     "--out", required=True, metavar="DIR", help="where masks and overlays go"
   )
@@ -311,6 +312,7 @@ def run(
     scales=args.scales or config.eval.scales,
     flip=config.eval.flip if args.flip is None else args.flip,
     pad_to=config.eval.pad_to,
+    crf=commands.crf_parameters(config, args),
   )
   failed = predict(
     predictor,

@@ -1,6 +1,7 @@
 """Golden tensors, CamVid and the like: a folder that lies beside the checkout.
 
-The project passes its tests without it; with it, it checks more.
+The project passes its tests without it; with it, it checks more. A small part
+of the golden tensors is in tests/fixtures, for when it is not there.
 """
 
 import os
@@ -9,14 +10,15 @@ import pathlib
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+FIXTURES = ROOT / "tests" / "fixtures"
 
 
 def path(name: str) -> pathlib.Path:
-  """`name` inside the shared folder, or skip the test and say why."""
+  """`name` in the shared folder or the fixtures, or skip and say why."""
   folder = pathlib.Path(
     os.environ.get("DEEPLAX_SHARED") or ROOT.parent / "shared"
   )
-  found = folder / name
-  if not found.exists():
-    pytest.skip(f"no {name} in {folder} (set DEEPLAX_SHARED to its folder)")
-  return found
+  for place in (folder / name, FIXTURES / name):
+    if place.exists():
+      return place
+  pytest.skip(f"no {name} in {folder} (set DEEPLAX_SHARED to its folder)")

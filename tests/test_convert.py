@@ -22,7 +22,9 @@ from deeplax.pretrained import files
 from deeplax.pretrained import rules
 from deeplax.pretrained import tf_deeplab
 from tests import conftest
+from tests.fixtures import tf_rule
 from tests.models import golden
+from tests.models import torch_golden
 
 SHAPES = spec_lib.SHAPES.class_names
 VOC = spec_lib.VOC2012.class_names
@@ -363,7 +365,7 @@ def test_a_real_file_predicts_what_the_reference_does(tmp_path, name, package):
   files.write(
     str(path),
     {
-      name: fixture.rule.value(name, shape, **gains)
+      name: tf_rule.value(name, shape, **gains)
       for name, shape, _ in fixture.manifest["variables"]
     }
     | {"global_step": np.array(30_000, np.int64)},
@@ -376,7 +378,7 @@ def test_a_real_file_predicts_what_the_reference_does(tmp_path, name, package):
     *GOLDEN,
     f"--workdir={workdir}",
   )
-  image = fixture.rule.image(65, 65)
+  image = tf_rule.image(65, 65)
   model = build.from_config(
     checkpoint.load_config(workdir).model, num_classes=21
   )
@@ -394,3 +396,51 @@ def test_a_real_file_predicts_what_the_reference_does(tmp_path, name, package):
     mask = np.asarray(picture)
   # Float noise may turn a pixel whose two best classes are level.
   assert (mask != fixture.arrays["65x65/argmax"][0]).mean() < 1e-3
+
+
+# Fixtures, and the networks of configs/published.py that they are of.
+PEERS = {
+  "tv_deeplabv3_mobilenet_v3_large": (
+    "torchvision_deeplabv3_mobilenet_v3_large"
+  ),
+  "smp_deeplabv3plus_mobilenet_v2_os16": "smp_deeplabv3plus_mobilenet_v2",
+}
+
+
+@pytest.mark.slow  # 30 s each: two commands
+@pytest.mark.parametrize("name", PEERS)
+def test_a_state_dict_of_a_peer_comes_in_and_goes_back_unchanged(
+  tmp_path, name
+):
+  torch = pytest.importorskip("torch")
+  fixture = torch_golden.load(name)
+  original = torch_golden.arrays(fixture)
+  path, workdir = tmp_path / "w.pth", tmp_path / "out"
+  torch.save({k: torch.from_numpy(v) for k, v in original.items()}, path)
+  source = torch_golden.NETWORKS[name].source
+  command(
+    "convert",
+    f"--source={source}",
+    f"--checkpoint={path}",
+    f"--config=configs/published.py:{PEERS[name]}",
+    f"--workdir={workdir}",
+  )
+  # tests/models/test_torch_golden.py holds this network, with these
+  # variables, against the peer's outputs.
+  model = torch_golden.model(name)
+  config = checkpoint.load_config(workdir)
+  built = build.from_config(
+    config.model, num_classes=21, auxiliary=model.auxiliary is not None
+  )
+  assert built.clone(mean=model.mean, std=model.std) == model
+  variables, _ = checkpoint.restore_variables(workdir)
+  assert_equal(variables, torch_golden.variables(name, model, fixture))
+
+  back = tmp_path / "back.pth"
+  command("convert", f"--to={source}", f"--workdir={workdir}", f"--out={back}")
+  written = torch.load(back, weights_only=True)
+  assert set(original) - set(written) == {
+    key for key in original if key.endswith("num_batches_tracked")
+  }
+  for key, value in written.items():
+    np.testing.assert_array_equal(value.numpy(), original[key])

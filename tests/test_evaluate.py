@@ -1,6 +1,7 @@
 """Evaluation: the same numbers as a count by hand, and the files it leaves."""
 
 import json
+import pathlib
 
 from etils import epath
 import flax.linen as nn
@@ -11,6 +12,7 @@ import pytest
 
 from configs import common
 from deeplax import checkpoint
+from deeplax import crf
 from deeplax import errors
 from deeplax import evaluate
 from deeplax import inference
@@ -275,6 +277,11 @@ def _result(**fields):
       "val-00000400-os8-s0.5_0.75_1.0-flip",
     ),
     ({"images": 3}, "val-00000400-os16-s1.0-n3"),
+    ({"crf": {"w1": 4.0}}, "val-00000400-os16-s1.0-crf"),
+    (
+      {"crf": {"w1": 4.0}, "flip": True, "images": 3},
+      "val-00000400-os16-s1.0-flip-crf-n3",
+    ),
   ],
 )
 def test_the_file_name_tells_what_was_evaluated(tmp_path, fields, name):
@@ -348,6 +355,63 @@ def test_the_command_writes_a_sheet_beside_the_scores(run, tmp_path):
     np.testing.assert_array_equal(
       np.asarray(picture), _as_drawn(Toy(), [0, 2, 4])
     )
+
+
+def _crf_by_hand(source, **parameters):
+  matrix = np.zeros((3, 3), np.int64)
+  for index in range(len(source)):
+    example = source[index]
+    logits = example["image"].astype(np.float64)
+    shares = np.exp(logits - logits.max(-1, keepdims=True))
+    shares = (shares / shares.sum(-1, keepdims=True)).astype(np.float32)
+    found = crf.dense_crf(example["image"], shares, **parameters)
+    labels = np.asarray(found).argmax(-1)
+    matrix += confusion.count(example["label"], labels, 3)
+  return confusion.scores(matrix, SPEC.class_names)["miou"]
+
+
+@pytest.mark.parametrize("flag", ["--crf", "--crf_file"])
+def test_the_command_refines_by_the_dense_crf(run, tmp_path, flag):
+  parameters = dict(common.base().eval.crf)
+  if flag == "--crf_file":
+    parameters |= {"w1": 90.0, "iterations": 2, "sigma_beta": 40.0}
+    (tmp_path / "found.json").write_text(json.dumps({"best": parameters}))
+    flag += f"={tmp_path / 'found.json'}"
+  assert run() == 0 and run(flag, "--pictures=1") == 0
+  stem = tmp_path / "eval" / "val-00000400-os16-s1.0"
+  assert pathlib.Path(f"{stem}-crf.png").exists()
+  results = [
+    json.loads(pathlib.Path(f"{stem}{ending}.json").read_text())
+    for ending in ("", "-crf")
+  ]
+  assert results[0]["crf"] is None and results[1]["crf"] == parameters
+  expected = _crf_by_hand(Toy(), **parameters)
+  assert results[1]["miou"] == pytest.approx(expected, abs=1e-3)
+  assert results[1]["miou"] != results[0]["miou"]
+
+
+@pytest.mark.parametrize(
+  ("text", "words"),
+  [
+    (None, "no finished result"),
+    ("nothing", "no finished result"),
+    ('{"best": null}', "no finished result"),
+    ('{"best": {"w1": 3}}', "KeyError"),
+    (json.dumps({"best": dict(common.base().eval.crf) | {"w2": "x"}}), "w2"),
+    (
+      json.dumps({"best": dict(common.base().eval.crf) | {"sigma_beta": 0}}),
+      "sigma_beta is 0",
+    ),
+  ],
+)
+def test_wrong_crf_files_are_refused(run, tmp_path, capsys, text, words):
+  path = tmp_path / "found.json"
+  if text is not None:
+    path.write_text(text)
+  assert run(f"--crf_file={path}") == 2
+  message = capsys.readouterr().err
+  assert words in message and "found.json" in message
+  assert not (tmp_path / "eval").exists()
 
 
 def test_the_config_holds_where_the_command_line_is_silent(run, tmp_path):

@@ -12,6 +12,7 @@ from deeplax import commands
 from deeplax import inference
 from deeplax.models import build
 from deeplax.ops import resize
+from tests.fixtures import tf_rule
 from tests.models import golden
 
 MEAN = (127.5, 127.5, 127.5)
@@ -302,7 +303,7 @@ def test_scales_and_flips_equal_the_reference():
   expected = golden.load("multiscale_mobilenet_v2_os16")
   variant = golden.load(expected.manifest["variant"])
   model = build.from_config(golden.config(variant.manifest), num_classes=21)
-  images = expected.rule.image(*expected.manifest["size"])
+  images = tf_rule.image(*expected.manifest["size"])
   found = _probabilities(
     (model, golden.variables(model, variant)),
     images,

@@ -35,9 +35,9 @@ def random_case(seed=0, shape=(2, 9, 7), classes=5):
 
 
 def loss_cases():
-  folder = shared.path("golden/tf_deeplab")
-  cases = json.loads((folder / "ops.json").read_text())["loss"]
-  return cases, np.load(folder / "ops.npz")
+  path = shared.path("golden/tf_deeplab/ops.json")
+  cases = json.loads(path.read_text())["loss"]
+  return cases, np.load(path.with_suffix(".npz"))
 
 
 NAMES = (

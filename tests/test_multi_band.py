@@ -13,6 +13,7 @@ from configs import own_data
 from deeplax import checkpoint
 from deeplax import launch
 from deeplax import preflight
+from deeplax import start
 from deeplax import state as state_lib
 from deeplax.data import build as data_build
 from deeplax.data import spec as spec_lib
@@ -103,8 +104,7 @@ def test_the_first_kernel_of_an_rgb_network_is_widened_to_the_bands(
   model = build.from_config(
     config.model, num_classes=2, channels=data_build.channels(config.data)
   )
-  spec = spec_lib.Spec("two", ("low", "high"), spec_lib.color_map(2))
-  new = launch.initial_variables(config, model, spec, resumed=False)
+  new = start.variables(config, model, resumed=False)
   first = ("params", "backbone", "conv", "kernel")
   new, old = map(arrays, (new, old))
   assert new[first].shape[2] == 4

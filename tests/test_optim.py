@@ -24,8 +24,8 @@ PARAMS = {
 
 
 def test_learning_rates_equal_the_reference():
-  folder = shared.path("golden/tf_deeplab")
-  cases = json.loads((folder / "ops.json").read_text())["lr"]
+  path = shared.path("golden/tf_deeplab/ops.json")
+  cases = json.loads(path.read_text())["lr"]
   # Every case: poly with slow starts and decay_steps, step, cosine.
   assert len(cases) == 7
   for case in cases:

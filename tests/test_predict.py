@@ -12,6 +12,7 @@ import pytest
 
 from configs import common
 from deeplax import checkpoint
+from deeplax import crf
 from deeplax import errors
 from deeplax import predict
 from deeplax.data import spec as spec_lib
@@ -98,6 +99,33 @@ def test_folders_files_and_globs_keep_sub_folders_and_sizes(
   assert "of at most" in text
   assert "5 of 5 pictures" in text and "images/s" in text
   assert "load" in text and "compute" in text and "save" in text
+
+
+def test_masks_and_probabilities_are_refined_by_the_dense_crf(run, tmp_path):
+  image = _photo(tmp_path / "a.png", (20, 30))
+  assert run.command("--crf", "--probs", str(tmp_path / "a.png")) == 0
+  logits = image.astype(np.float64)
+  shares = np.exp(logits - logits.max(-1, keepdims=True))
+  shares = (shares / shares.sum(-1, keepdims=True)).astype(np.float32)
+  expected = np.asarray(crf.dense_crf(image, shares))
+  with np.load(run.out / "a_probs.npz") as stored:
+    found = stored["probabilities"]
+  np.testing.assert_allclose(found, expected, atol=2e-3)
+  mask = _mask(run.out / "a_mask.png")
+  np.testing.assert_array_equal(mask, found.argmax(-1))
+  assert (mask != image.argmax(-1)).any()
+  # Without --probs the classes are taken from the same marginals.
+  assert run.command("--crf", str(tmp_path / "a.png")) == 0
+  np.testing.assert_array_equal(_mask(run.out / "a_mask.png"), mask)
+
+
+def test_a_crf_on_bands_is_refused(run, tmp_path, capsys):
+  run.config.data.channels = (2, 1, 0)
+  run.config.data.channel_mean = (1.0, 1.0, 1.0)
+  run.config.data.channel_std = (1.0, 1.0, 1.0)
+  _photo(tmp_path / "a.png")
+  text = _refused(run, capsys, "--crf", str(tmp_path / "a.png"))
+  assert "--crf compares colours" in text and "(2, 1, 0)" in text
 
 
 def test_the_workdir_tells_the_miou_of_the_step(run, tmp_path, capsys):

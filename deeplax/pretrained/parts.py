@@ -17,6 +17,8 @@ from deeplax.pretrained import report
 from deeplax.pretrained import rules
 
 BACKBONE = "backbone"
+# Each reads what the one before it gives.
+ORDER = ("head", "decoder", "logits")
 # Not of the network that predicts: a file without it is whole.
 TRAINING_ONLY = "auxiliary"
 
@@ -51,6 +53,7 @@ def start(
   class_paths: Collection[rules.Path],
   source_classes: Sequence[str] | None = None,
   new: Collection[str] = (),
+  transparent: bool = False,
 ) -> Start:
   """Return what a network starts from: the file's arrays, the rest drawn.
 
@@ -64,8 +67,10 @@ def start(
     class_names: Its classes.
     class_paths: Of the arrays whose last axis is the classes.
     source_classes: The file's, in the order of its logits.
-    new: Parts that start anew whatever the file holds for them; names that no
-      other part asked for are left out.
+    new: Parts that start anew whatever the file holds for them, and with them
+      those that read them; names that no other part asked for are left out.
+    transparent: Whether a new decoder gives what the head gives, so that the
+      file's logits can read it.
 
   Raises:
     InputError: Anything else does not fit.
@@ -74,7 +79,7 @@ def start(
     path: np.asarray(value)
     for path, value in flax.traverse_util.flatten_dict(drawn).items()
   }
-  skipped, absent = _skipped(found, fresh, new)
+  skipped, absent = _skipped(found, fresh, new, transparent)
   columns = _columns(class_names, source_classes or ())
   values, missing = dict(found.values), dict(found.missing)
   misfits = {misfit.path: misfit for misfit in found.misfits}
@@ -126,6 +131,7 @@ def _skipped(
   found: rules.Loaded,
   fresh: Mapping[rules.Path, np.ndarray],
   new: Collection[str],
+  transparent: bool,
 ) -> tuple[set[str], set[str]]:
   """Return the parts that start anew, and those of which the file has none."""
   have = {path[1] for path in fresh}
@@ -133,6 +139,9 @@ def _skipped(
     raise errors.InputError(f"--new: {unknown} not in {sorted(have)}")
   absent = have - {path[1] for path in fresh if path not in found.missing}
   skipped = set(new) | (absent & {TRAINING_ONLY})
+  opaque = [part for part in ORDER if part in new]
+  if opaque and not (transparent and opaque == ["decoder"]):
+    skipped |= {*ORDER[ORDER.index(opaque[0]) :]} & have
   others = have - {BACKBONE, TRAINING_ONLY}
   return skipped | (others if others <= absent else set()), absent
 

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 
 import numpy as np
@@ -6,6 +5,7 @@ import pytest
 
 from deeplax.data import transforms
 from tests import shared
+from tests.fixtures import tf_rule
 
 SETTINGS = transforms.Augmentation(
   crop_size=(60, 70), pad_value=(127.5, 120.2, 1.0)
@@ -49,14 +49,9 @@ def test_resize_is_bilinear_with_aligned_corners(size):
 
 def golden():
   """The reference's pictures and results."""
-  folder = shared.path("golden/tf_deeplab")
-  place = importlib.util.spec_from_file_location("rule", folder / "rule.py")
-  assert place and place.loader
-  rule = importlib.util.module_from_spec(place)
-  place.loader.exec_module(rule)
-  image = rule.image(50, 75, seed="pre_image")[0]
-  label = rule.labels(50, 75, 21, seed="pre_label")[0, :, :, 0]
-  results = json.loads((folder / "ops.json").read_text())
+  image = tf_rule.image(50, 75, seed="pre_image")[0]
+  label = tf_rule.labels(50, 75, 21, seed="pre_label")[0, :, :, 0]
+  results = json.loads(shared.path("golden/tf_deeplab/ops.json").read_text())
   return image, label.astype(np.uint8), results
 
 

@@ -1,10 +1,9 @@
 """The reference's outputs and the variables that made them.
 
-The weights follow from each variable's name by the rule that lies beside the
-outputs; `pretrained` knows deeplax's paths for these names.
+The weights follow from each variable's name by a rule; `pretrained` knows
+deeplax's paths for these names.
 """
 
-import importlib.util
 import json
 from typing import Any, NamedTuple
 
@@ -18,29 +17,25 @@ from deeplax import pretrained
 from deeplax.pretrained import rules
 from deeplax.pretrained import tf_deeplab
 from tests import shared
+from tests.fixtures import tf_rule
 
 
 class Golden(NamedTuple):
-  """One fixture: its manifest, its arrays and the rule."""
+  """One fixture: its manifest and its arrays."""
 
   manifest: dict[str, Any]
   arrays: dict[str, np.ndarray]
-  rule: Any
 
 
 def load(name: str) -> Golden:
   """Return a fixture, or skip the test where there is none."""
-  folder = shared.path("golden/tf_deeplab")
-  spec = importlib.util.spec_from_file_location("rule", folder / "rule.py")
-  assert spec is not None and spec.loader is not None
-  rule = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(rule)
-  manifest = json.loads((folder / f"{name}.json").read_text())
+  path = shared.path(f"golden/tf_deeplab/{name}.json")
+  manifest = json.loads(path.read_text())
   arrays = {}
-  if (folder / f"{name}.npz").exists():
-    with np.load(folder / f"{name}.npz") as file:
+  if path.with_suffix(".npz").exists():
+    with np.load(path.with_suffix(".npz")) as file:
       arrays = dict(file)
-  return Golden(manifest, arrays, rule)
+  return Golden(manifest, arrays)
 
 
 def config(manifest: dict[str, Any]) -> ml_collections.ConfigDict:
@@ -85,7 +80,7 @@ def variables(model: nn.Module, golden: Golden) -> dict[str, Any]:
   """
   gains = golden.manifest["gains"]
   arrays = {
-    name: golden.rule.value(name, shape, **gains)
+    name: tf_rule.value(name, shape, **gains)
     for name, shape, _ in golden.manifest["variables"]
   }
   return pretrained.convert_arrays(arrays, "tf_deeplab", model=model)

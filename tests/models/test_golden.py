@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from deeplax.models import build
+from tests.fixtures import tf_rule
 from tests.models import golden
 
 TOLERANCE = 1e-4  # of the largest value of each array
@@ -52,7 +53,9 @@ def network(name):
 def check(name, size):
   fixture, model, variables = network(name)
   height, width = size
-  found = golden.outputs(model, variables, fixture.rule.image(height, width))
+  if f"{height}x{width}/logits" not in fixture.arrays:
+    pytest.skip(f"no {height}x{width} in this part of {name}")
+  found = golden.outputs(model, variables, tf_rule.image(height, width))
   full = found["upsampled"]
   prefix = f"{height}x{width}/"
   expected = {

@@ -10,6 +10,7 @@ from deeplax import optim
 from deeplax import state as state_lib
 from deeplax import train
 from deeplax.models import build
+from tests.fixtures import tf_rule
 from tests.models import golden
 
 # What the rounding of float32 does to the gradients at these random weights,
@@ -47,10 +48,10 @@ def run(case):
   )
   size, batch = manifest["size"], manifest["batch"]
   data = {
-    "image": fixture.rule.image(
+    "image": tf_rule.image(
       size, size, batch=batch, seed=manifest["image_seed"]
     ),
-    "label": fixture.rule.labels(
+    "label": tf_rule.labels(
       size,
       size,
       manifest["num_classes"],

@@ -14,6 +14,7 @@ from deeplax.models import cost
 from deeplax.models import heads
 from deeplax.models import layers
 from deeplax.models import lraspp
+from tests.fixtures import tf_rule
 from tests.models import golden
 
 # Of the largest value of each array; float noise is some 2e-5 of it.
@@ -79,7 +80,7 @@ def check(name, size):
     )
     return full, state["intermediates"]
 
-  image = fixture.rule.image(height, width)
+  image = tf_rule.image(height, width)
   full, found = jax.tree.map(np.asarray, run(variables, image))
   prefix = f"{height}x{width}/"
   for key, expected in fixture.arrays.items():

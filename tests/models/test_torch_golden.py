@@ -16,6 +16,7 @@ from deeplax import losses
 from deeplax.models import cost
 from deeplax.pretrained import rules
 from deeplax.pretrained import tables
+from tests.fixtures import torch_rule
 from tests.models import torch_golden
 
 TOLERANCE = 5e-5  # of the largest value of each array
@@ -57,7 +58,7 @@ def check(name, run):
     fixture.manifest["runs"][run][key] for key in ("input", "arrays")
   )
   _, height, width, _ = size
-  image = fixture.rule.image(height, width)
+  image = torch_rule.image(height, width)
   if torch_golden.NETWORKS[name].bgr:
     image = image[..., ::-1]
   found = torch_golden.outputs(name, model, variables, image)
@@ -121,8 +122,8 @@ def test_gradients_are_as_long_as_the_originals(name, tolerance):
   fixture, model, variables = network(name)
   facts = fixture.manifest["runs"]["grads"]
   _, height, width, _ = fixture.manifest["runs"][facts["size"]]["input"]
-  image = fixture.rule.image(height, width)
-  labels = fixture.rule.labels(height, width)
+  image = torch_rule.image(height, width)
+  labels = torch_rule.labels(height, width)
 
   # torchvision's references/segmentation: half of the second loss.
   settings = losses.Settings(

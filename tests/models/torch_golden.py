@@ -1,10 +1,9 @@
 """Outputs of the PyTorch networks and the variables that made them.
 
-The weights follow from each variable's name by the rule that lies beside the
-outputs; `deeplax.pretrained` brings them into deeplax's form.
+The weights follow from each variable's name by a rule; `deeplax.pretrained`
+brings them into deeplax's form.
 """
 
-import importlib.util
 import json
 from typing import Any, NamedTuple
 import zlib
@@ -17,6 +16,7 @@ from configs import common
 from deeplax import pretrained
 from deeplax.models import build
 from tests import shared
+from tests.fixtures import torch_rule
 
 
 class Network(NamedTuple):
@@ -212,23 +212,18 @@ UNSEEN = {"maxpool", "blocks.10", "layer1"}
 
 
 class Golden(NamedTuple):
-  """One fixture: its manifest, its arrays and the rule."""
+  """One fixture: its manifest and its arrays."""
 
   manifest: dict[str, Any]
   arrays: dict[str, np.ndarray]
-  rule: Any
 
 
 def load(name: str) -> Golden:
   """Return a fixture, or skip the test where there is none."""
-  folder = shared.path("golden/torch")
-  spec = importlib.util.spec_from_file_location("rule", folder / "rule.py")
-  assert spec is not None and spec.loader is not None
-  rule = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(rule)
-  manifest = json.loads((folder / f"{name}.json").read_text())
-  with np.load(folder / f"{name}.npz") as file:
-    return Golden(manifest, dict(file), rule)
+  path = shared.path(f"golden/torch/{name}.json")
+  manifest = json.loads(path.read_text())
+  with np.load(path.with_suffix(".npz")) as file:
+    return Golden(manifest, dict(file))
 
 
 def config(name: str) -> ml_collections.ConfigDict:
@@ -257,24 +252,23 @@ def arrays(golden: Golden) -> dict[str, np.ndarray]:
   """Return the state dict that the original ran with."""
   gain = golden.manifest["gain2"]
   return {
-    key: _large(golden.rule, key, shape, gain)
+    key: _large(key, shape, gain)
     if np.prod(shape) > 1e7
-    else golden.rule.value(key, shape, gain2=gain, kind=kind)
+    else torch_rule.value(key, shape, gain2=gain, kind=kind)
     for key, shape, kind in golden.manifest["state_dict"]
   }
 
 
-def _large(rule: Any, key: str, shape: list[int], gain: float) -> np.ndarray:
+def _large(key: str, shape: list[int], gain: float) -> np.ndarray:
   """Return a matrix by the rule, in parts: whole it would need 4 GB."""
   stream = np.random.PCG64(zlib.crc32(key.encode("utf8")))
-  words, rule._words = rule._words, lambda _, n: stream.random_raw(n)
   rows, columns = shape
   value = np.empty(shape, np.float32)
   for first in range(0, rows, 256):
     part = value[first : first + 256]
-    numbers = rule.normal(key, part.size) * np.sqrt(gain / columns)
+    numbers = torch_rule.near_normal(stream.random_raw(part.size))
+    numbers *= np.sqrt(gain / columns)
     part[:] = numbers.astype(np.float32).reshape(part.shape)
-  rule._words = words
   return value
 
 

@@ -116,7 +116,13 @@ def test_a_missing_decoder_is_no_accident_only_if_asked_for():
   with pytest.raises(errors.InputError, match="--new=decoder") as raised:
     start(loaded)
   assert "missing (1): decoder/conv0/kernel" in str(raised.value)
-  assert new_parts(start(loaded, new=["decoder"])) == {"decoder"}
+  # The logits of the file were of the head's features.
+  result = start(loaded, new=["decoder"])
+  assert new_parts(result) == {"decoder", "logits"}
+  assert result.left_out == ["global_step", "logits/kernel", "logits/bias"]
+  # Unless the decoder hands these through.
+  result = start(loaded, new=["decoder"], transparent=True)
+  assert new_parts(result) == {"decoder"}
 
 
 def test_parts_asked_anew_do_not_use_what_the_file_has():
@@ -125,6 +131,7 @@ def test_parts_asked_anew_do_not_use_what_the_file_has():
     start(loaded)
   result = start(loaded, new=["decoder", "logits"])
   assert new_parts(result) == {"decoder", "logits"}
+  assert new_parts(start(loaded, new=["decoder"])) == {"decoder", "logits"}
   assert set(result.left_out) == {
     *("global_step", "decoder/other", "decoder/conv0/kernel"),
     *("logits/kernel", "logits/bias"),

@@ -1,0 +1,348 @@
+"""Dense CRF on CPU: deeplax against pydensecrf, interleaved.
+
+  pip install pydensecrf
+  python -m benchmarks.dense_crf photo.jpg --out dense_crf.json
+
+An image of 375x500, 21 classes and 10 iterations unless told otherwise, all
+classes. Both start from the same probabilities and must give the same labels.
+A run is everything that an image needs: pydensecrf sets up both kernels;
+deeplax builds the lattice of the image, and of the smoothness kernel the first
+time it sees a size ("deeplax" has seen it, "deeplax_new_size" has not).
+Compilation, once for each length of the arrays, is outside the times and is
+told apart. Without pydensecrf only deeplax is timed.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping
+import importlib
+import json
+import os
+import pathlib
+import platform
+import resource
+import statistics
+import sys
+import time
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+# The parts of a run of deeplax, timed by themselves.
+PARTS = ("build", "mean_field")
+
+
+def main() -> None:
+  """Measure, print and write."""
+  args = parse()
+  if hasattr(os, "sched_setaffinity"):
+    # JAX has no setting for its threads; it takes the cores it may use.
+    # pydensecrf has one thread whatever it may use.
+    cores = sorted(os.sched_getaffinity(0))[: args.threads]
+    os.sched_setaffinity(0, cores)
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")
+  load = os.getloadavg()[0]
+  image = photograph(args.image, args.height, args.width)
+  probabilities = made_up(args.height, args.width, args.classes)
+  settings = {
+    "w1": args.w1,
+    "sigma_alpha": args.sigma_alpha,
+    "sigma_beta": args.sigma_beta,
+    "w2": args.w2,
+    "sigma_gamma": args.sigma_gamma,
+    "iterations": args.iterations,
+  }
+  runs, details = deeplax_runs(image, probabilities, settings)
+  if peer := pydensecrf_run(image, probabilities, settings):
+    runs["pydensecrf"] = peer
+    ours = np.asarray(runs["deeplax"]())
+    details["difference"] = difference(ours, peer())
+  else:
+    print("pydensecrf is not installed: deeplax is timed alone")
+  seconds, cpu_seconds = measure(runs, args.reps)
+  report = {
+    "benchmark": "dense CRF of one image, all classes, float32",
+    "image": str(args.image) if args.image else "made up",
+    "size": [args.height, args.width, args.classes],
+    "settings": settings,
+    "reps": args.reps,
+    "threads": args.threads,
+    "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "load": load},
+    "versions": versions(),
+    **details,
+    "peak_memory_mb": peak_memory(),
+    "seconds": {name: spread(values) for name, values in seconds.items()},
+    "cpu_seconds": {
+      name: spread(values) for name, values in cpu_seconds.items()
+    },
+    "faster_than_pydensecrf": faster(seconds),
+    "cpu_faster_than_pydensecrf": faster(cpu_seconds),
+  }
+  show(report)
+  if args.out:
+    pathlib.Path(args.out).write_text(json.dumps(report, indent=2) + "\n")
+
+
+def parse() -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument(
+    "image", nargs="?", help="a photograph, resized (default: one made up)"
+  )
+  parser.add_argument("--height", type=int, default=375, help="in pixels")
+  parser.add_argument("--width", type=int, default=500, help="in pixels")
+  parser.add_argument("--classes", type=int, default=21)
+  parser.add_argument("--iterations", type=int, default=10)
+  parser.add_argument("--w1", type=float, default=4)
+  parser.add_argument("--sigma_alpha", type=float, default=67)
+  parser.add_argument("--sigma_beta", type=float, default=3)
+  parser.add_argument("--w2", type=float, default=3)
+  parser.add_argument("--sigma_gamma", type=float, default=1)
+  parser.add_argument("--reps", type=int, default=7, help="runs of each")
+  parser.add_argument("--threads", type=int, default=2, help="cores to use")
+  parser.add_argument("--out", help="JSON file to write")
+  args = parser.parse_args()
+  for name in ("height", "width", "classes", "iterations", "reps", "threads"):
+    if getattr(args, name) < 1:
+      parser.error(f"--{name} must be 1 or more")
+  return args
+
+
+def photograph(path: str | None, height: int, width: int) -> np.ndarray:
+  """Return a photograph, or something with edges, shading and grain."""
+  if path:
+    with Image.open(path) as picture:
+      return np.asarray(picture.convert("RGB").resize((width, height)))
+  rng = np.random.default_rng(0)
+  coarse = rng.integers(0, 256, (height // 60 + 2, width // 60 + 2, 3))
+  blocks = Image.fromarray(coarse.astype(np.uint8)).resize(
+    (width, height), Image.Resampling.NEAREST
+  )
+  shade = Image.fromarray(coarse[::-1].astype(np.uint8)).resize(
+    (width, height), Image.Resampling.BICUBIC
+  )
+  grain = rng.normal(0, 3, (height, width, 3))
+  mixed = 0.6 * np.asarray(blocks) + 0.4 * np.asarray(shade) + grain
+  return np.clip(mixed, 0, 255).astype(np.uint8)
+
+
+def made_up(height: int, width: int, classes: int) -> np.ndarray:
+  """Return smooth probabilities in which every class is somewhere first."""
+  rng = np.random.default_rng(1)
+  planes = []
+  for _ in range(classes):
+    coarse = rng.normal(0, 3, (height // 20 + 2, width // 20 + 2))
+    plane = Image.fromarray(coarse.astype(np.float32))
+    planes.append(plane.resize((width, height), Image.Resampling.BICUBIC))
+  logits = np.stack([np.asarray(plane) for plane in planes], axis=-1)
+  shares = np.exp(logits - logits.max(-1, keepdims=True))
+  return np.clip(shares / shares.sum(-1, keepdims=True), 1e-5, 1)
+
+
+def deeplax_runs(
+  image: np.ndarray, probabilities: np.ndarray, settings: dict[str, Any]
+) -> tuple[dict[str, Callable[[], np.ndarray | None]], dict[str, Any]]:
+  """Return the runs to time, compiled, and what there is to say about them."""
+  import jax
+
+  from deeplax import crf
+  from deeplax.crf import dense
+  from deeplax.crf import mean_field
+
+  # What an earlier run has compiled would be read from disk in no time.
+  jax.config.update("jax_enable_compilation_cache", False)
+  sigmas = {k: settings[k] for k in ("sigma_alpha", "sigma_beta")}
+  gamma = settings["sigma_gamma"]
+
+  def whole():
+    return np.asarray(crf.dense_crf(image, probabilities, **settings))
+
+  def new_size():
+    # The cache that dense_crf keeps from image to image.
+    dense._smoothness.cache_clear()
+    return whole()
+
+  start = time.perf_counter()
+  whole()
+  first = time.perf_counter() - start
+  appearance = dense.appearance(image, **sigmas)
+  smoothness = dense.smoothness(image.shape[:2], sigma_gamma=gamma)
+  unary = dense.log_probabilities(probabilities, appearance)
+
+  def build():
+    jax.block_until_ready(dense.appearance(image, **sigmas))
+
+  def only_mean_field():
+    found = mean_field.mean_field(
+      unary,
+      (appearance, smoothness),
+      (settings["w1"], settings["w2"]),
+      iterations=settings["iterations"],
+    )
+    jax.block_until_ready(found)
+
+  lattices = {"appearance": appearance, "smoothness": smoothness}
+  details = {
+    "first_run_seconds": first,
+    "vertices": {
+      name: int((np.asarray(lattice.pixel_weights) != 0).any(0).sum())
+      for name, lattice in lattices.items()
+    },
+    "lattice_mb": {
+      name: sum(array.nbytes for array in lattice) / 1e6
+      for name, lattice in lattices.items()
+    },
+  }
+  runs = {
+    "deeplax": whole,
+    "deeplax_new_size": new_size,
+    "build": build,
+    "mean_field": only_mean_field,
+  }
+  return runs, details
+
+
+def pydensecrf_run(
+  image: np.ndarray, probabilities: np.ndarray, settings: dict[str, Any]
+) -> Callable[[], np.ndarray] | None:
+  """Return the same of pydensecrf, None if it is not installed."""
+  try:
+    densecrf = importlib.import_module("pydensecrf.densecrf")
+  except ImportError:
+    return None
+  height, width, classes = probabilities.shape
+  image = np.array(image)  # it takes no read-only array
+
+  def run():
+    unary = -np.log(probabilities).reshape(-1, classes).T
+    crf = densecrf.DenseCRF2D(width, height, classes)
+    crf.setUnaryEnergy(np.ascontiguousarray(unary, np.float32))
+    crf.addPairwiseGaussian(sxy=settings["sigma_gamma"], compat=settings["w2"])
+    crf.addPairwiseBilateral(
+      sxy=settings["sigma_alpha"],
+      srgb=settings["sigma_beta"],
+      rgbim=image,
+      compat=settings["w1"],
+    )
+    found = np.array(crf.inference(settings["iterations"]))
+    return found.T.reshape(height, width, classes)
+
+  return run
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+  """Return how far apart two marginals are; stop if they are two things."""
+  error = np.abs(ours - theirs)
+  found = {
+    "label_agreement": float((ours.argmax(-1) == theirs.argmax(-1)).mean()),
+    "mean": float(error.mean()),
+    "max": float(error.max()),
+  }
+  if found["label_agreement"] < 0.999:
+    raise SystemExit(
+      f"deeplax computes something else than pydensecrf: {found}"
+    )
+  return found
+
+
+def measure(
+  runs: Mapping[str, Callable[[], np.ndarray | None]], reps: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+  """Time the runs in turn, so that a busy moment of the machine hits all.
+
+  Returns:
+    Seconds on the clock, and seconds of all threads on the cores, which count
+    on a machine that has other work as well.
+  """
+  seconds = {name: [] for name in runs}
+  cpu_seconds = {name: [] for name in runs}
+  for run in runs.values():
+    run()
+  for _ in range(reps):
+    for name, run in runs.items():
+      start, cpu_start = time.perf_counter(), time.process_time()
+      run()
+      seconds[name].append(time.perf_counter() - start)
+      cpu_seconds[name].append(time.process_time() - cpu_start)
+  return seconds, cpu_seconds
+
+
+def faster(seconds: Mapping[str, list[float]]) -> dict[str, float]:
+  """Return how many times the speed of pydensecrf, by medians, a run has."""
+  median = {k: statistics.median(values) for k, values in seconds.items()}
+  theirs = median.pop("pydensecrf", None)
+  if theirs is None:
+    return {}
+  return {k: theirs / v for k, v in median.items() if k not in PARTS}
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+  return {
+    "median": statistics.median(values),
+    "min": min(values),
+    "max": max(values),
+    "all": values,
+  }
+
+
+def peak_memory() -> float:
+  """Return the most that this process has held, in MB: both programs' work."""
+  unit = 1e6 if sys.platform == "darwin" else 1e3
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def versions() -> dict[str, str]:
+  import jax
+
+  return {
+    "python": platform.python_version(),
+    "jax": jax.__version__,
+    "numpy": np.__version__,
+  }
+
+
+def show(report: Mapping[str, Any]) -> None:
+  """Print the report."""
+  machine, size = report["machine"], "x".join(map(str, report["size"]))
+  print(f"\n{report['benchmark']}, {size}, {report['settings']}")
+  print(
+    f"{machine['cpu']}, {machine['cores']} cores, {report['threads']} used, "
+    f"load {machine['load']:.2f}; "
+    + ", ".join(f"{k} {v}" for k, v in report["versions"].items())
+  )
+  sizes = ", ".join(
+    f"{name} {report['vertices'][name]} vertices, {mb:.0f} MB"
+    for name, mb in report["lattice_mb"].items()
+  )
+  print(f"lattices: {sizes}; at most {report['peak_memory_mb']:.0f} MB in all")
+  print(f"first run, with compilation: {report['first_run_seconds']:.1f} s")
+  if "difference" in report:
+    print("difference: " + json.dumps(report["difference"]))
+  for name, wall in report["seconds"].items():
+    cpu = report["cpu_seconds"][name]
+    line = (
+      f"{name:16s} {wall['median']:.3f} s ({wall['min']:.3f} to "
+      f"{wall['max']:.3f}), CPU {cpu['median']:.3f} s ({cpu['min']:.3f} to "
+      f"{cpu['max']:.3f})"
+    )
+    if name in report["faster_than_pydensecrf"]:
+      line += (
+        f"; {report['faster_than_pydensecrf'][name]:.2f} times pydensecrf's "
+        f"speed, CPU {report['cpu_faster_than_pydensecrf'][name]:.2f}"
+      )
+    print(line)
+  print(f"Medians of {report['reps']} runs, least and most in brackets.")
+
+
+def cpu_name() -> str:
+  info = pathlib.Path("/proc/cpuinfo")
+  if info.exists():
+    for line in info.read_text().splitlines():
+      if line.startswith("model name"):
+        return line.split(":", 1)[1].strip()
+  return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+  main()

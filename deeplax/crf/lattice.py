@@ -1,0 +1,406 @@
+"""The permutohedral lattice of some pixels, built on the host by NumPy.
+
+Adams, Baek and Davis, "Fast high-dimensional filtering using the permutohedral
+lattice" (2010). A pixel with d features lies in one simplex of the lattice and
+has d + 1 weights, one for each corner. A Gaussian filter is then: splat (each
+vertex sums its pixels), blur along the d + 1 axes of the lattice, and slice
+(each pixel sums its corners). All of that is linear in what is filtered and
+depends on the features alone, so it is worked out once for an image, as arrays
+of indices and weights that `filtering.apply` uses any number of times.
+
+The features are rounded to a simplex in float32 and in the order of Krahenbuhl
+and Koltun's program, so that a pixel on a border falls to the same side.
+"""
+
+import math
+from typing import NamedTuple
+
+from jaxtyping import Array, Bool, Float, Float32, Int, Int8, Int64
+import numpy as np
+
+Arrays = Array | np.ndarray
+
+# Half of the vertices of a photograph have one pixel and four fifths at most
+# four: these are gathered, a row for each vertex.
+DIRECT = 4
+# The rest, half of the pixels but few vertices, is gathered in rows of this
+# many, which are then added to their vertices.
+CHUNK = 8
+# Farther from the origin than this, in cells, float32 loses the weights.
+FARTHEST = 2**20
+
+
+class Lattice(NamedTuple):
+  """A filter of n pixels with d features over v vertices.
+
+  Vertex 0 stands for none and holds zeros. Unused places have weight 0.
+
+  Attributes:
+    corners: The d + 1 vertices of each pixel.
+    weights: Of the corners, with the filter's normalisation.
+    pixels: The first pixels of each vertex.
+    pixel_weights: Theirs, out of `weights`.
+    chunk_pixels: More pixels of the crowded vertices.
+    chunk_weights: Theirs, out of `weights`.
+    chunk_vertex: Of each chunk, ascending.
+    neighbours: The vertices on both sides along each axis.
+  """
+
+  corners: Int[Arrays, "*b d1 n"]
+  weights: Float[Arrays, "*b d1 n"]
+  pixels: Int[Arrays, "*b direct v"]
+  pixel_weights: Float[Arrays, "*b direct v"]
+  chunk_pixels: Int[Arrays, "*b chunk t"]
+  chunk_weights: Float[Arrays, "*b chunk t"]
+  chunk_vertex: Int[Arrays, "*b t"]
+  neighbours: Int[Arrays, "*b d1 2 v"]
+
+
+class Rows(NamedTuple):
+  """Lengths of a lattice's arrays; the filter is compiled once for each."""
+
+  pixels: int
+  vertices: int
+  chunks: int
+
+
+def bucket(count: int) -> int:
+  """Return the length for so many rows: 0, or 8 to 15 times a power of two.
+
+  At most an eighth is unused, and there are few lengths to compile for.
+  """
+  if count <= 8:
+    return 8 if count else 0
+  unit = 1 << ((count - 1).bit_length() - 4)
+  return -(-count // unit) * unit
+
+
+def build(
+  features: Float32[np.ndarray, "d n"],
+  *,
+  mask: Bool[np.ndarray, " n"] | None = None,
+  raster: bool = False,
+  rows: Rows | None = None,
+) -> Lattice:
+  """Return the lattice of some pixels.
+
+  Args:
+    features: Of the pixels, each divided by its standard deviation; 2 or more.
+    mask: Where False, a pixel is left out: it gives and receives nothing, as
+      if it were not there.
+    raster: Number the vertices as the pixels meet them. The filter is the
+      same; it is a sixth faster so where the features are positions, and
+      slower, for its blur, where they are colours too.
+    rows: Lengths of the arrays; None: the next buckets.
+
+  Raises:
+    ValueError: A feature is not finite or too far from 0 for float32, or the
+      lattice does not fit into `rows`.
+  """
+  d, n = features.shape
+  kept = np.arange(n) if mask is None else np.flatnonzero(mask)
+  chosen = features if mask is None else features[:, kept]
+  # No coordinate, in cells, is more than d + 1 times the largest feature.
+  if chosen.size and not np.abs(chosen).max() * (d + 1) < FARTHEST:
+    raise ValueError(
+      f"features reach {np.abs(chosen).max():.3g} standard deviations, and "
+      f"float32 allows {FARTHEST // (d + 1)}: use a larger sigma"
+    )
+  if not kept.size:
+    return _empty(d, rows or Rows(bucket(n), 8, 0))
+  cell, order, weights = _simplex(chosen)
+  item, start, counts = _sorted_items(cell, order)
+  met = np.argsort(item[start]) if raster else np.arange(start.size)
+  number = np.empty(start.size, np.int32)
+  number[met] = np.arange(1, start.size + 1)
+  corners = np.empty(item.size, np.int32)
+  corners[item] = np.repeat(number, counts)
+  start, counts = start[met], counts[met]
+  corners = np.ascontiguousarray(corners.reshape(-1, d + 1).T)
+  neighbours = _neighbours(*_vertex(cell, order, item[start]))
+  weights = weights * _normalisation(corners, weights, neighbours)
+
+  more = -(-np.maximum(counts - DIRECT, 0) // CHUNK)
+  needed = Rows(n, start.size + 1, int(more.sum()))
+  rows = rows or Rows(*map(bucket, needed))
+  if any(have < need for have, need in zip(rows, needed, strict=True)):
+    raise ValueError(f"the lattice needs {needed} and was given {rows}")
+  found = _empty(d, rows)
+  found.corners[:, kept] = corners
+  found.weights[:, kept] = weights
+  found.neighbours[:, :, : start.size + 1] = neighbours
+  weights = np.ascontiguousarray(weights.T).ravel()
+  _list_pixels(found, item, start, counts, weights=weights, kept=kept)
+  _list_chunks(found, item, start, counts, weights=weights, kept=kept)
+  return found
+
+
+def stack(lattices: list[Lattice]) -> Lattice:
+  """Return one lattice with a leading batch axis."""
+  columns = []
+  for name, arrays in zip(
+    Lattice._fields, zip(*lattices, strict=True), strict=True
+  ):
+    length = max(array.shape[-1] for array in arrays)
+    # Chunks stay in ascending order of their vertices.
+    first = name.startswith("chunk")
+    columns.append(np.stack([_widen(a, length, first=first) for a in arrays]))
+  return Lattice(*columns)
+
+
+def _empty(d: int, rows: Rows) -> Lattice:
+  pixels, vertices, chunks = rows
+  return Lattice(
+    corners=np.zeros((d + 1, pixels), np.int32),
+    weights=np.zeros((d + 1, pixels), np.float32),
+    pixels=np.zeros((DIRECT, vertices), np.int32),
+    pixel_weights=np.zeros((DIRECT, vertices), np.float32),
+    chunk_pixels=np.zeros((CHUNK, chunks), np.int32),
+    chunk_weights=np.zeros((CHUNK, chunks), np.float32),
+    chunk_vertex=np.zeros(chunks, np.int32),
+    neighbours=np.zeros((d + 1, 2, vertices), np.int32),
+  )
+
+
+def _simplex(
+  features: Float32[np.ndarray, "d n"],
+) -> tuple[
+  Float32[np.ndarray, "d1 n"],
+  Int8[np.ndarray, "d1 n"],
+  Float32[np.ndarray, "d1 n"],
+]:
+  """Return the simplex each pixel lies in.
+
+  Returns:
+    The nearest lattice point, in cells; the coordinates in descending order of
+    what is left, which is the path from corner to corner; the weights of the
+    corners.
+  """
+  d, n = features.shape
+  corners, one = d + 1, np.float32(1)
+  spread = np.float32(math.sqrt(2 / 3) * corners)
+  elevated = np.empty((corners, n), np.float32)
+  total = np.zeros(n, np.float32)
+  for j in range(d, 0, -1):
+    scale = np.float32(float(spread) / math.sqrt(j * (j + 1)))
+    scaled = features[j - 1] * scale
+    elevated[j] = total - np.float32(j) * scaled
+    total += scaled
+  elevated[0] = total
+  inverse = np.float32(1 / corners)
+  cell = np.rint(elevated * inverse)
+  left = elevated - cell * np.float32(corners)
+  rank = np.zeros((corners, n), np.int8)
+  for i in range(d):
+    for j in range(i + 1, corners):
+      less = left[i] < left[j]
+      rank[i] += less
+      rank[j] += ~less
+  # The nearest point need not lie on the lattice's hyperplane: step onto it.
+  rank += cell.sum(0).astype(np.int8)
+  shift = (rank < 0).astype(np.int8) - (rank > d).astype(np.int8)
+  rank += shift * np.int8(corners)
+  cell += shift
+  part = (elevated - cell * np.float32(corners)) * inverse
+  order = np.empty((corners, n), np.int8)
+  ranked = np.empty((corners, n), np.float32)
+  place = rank.astype(np.int64) * n + np.arange(n)
+  for i in range(corners):
+    order.ravel()[place[i]] = i
+    ranked.ravel()[place[i]] = part[i]
+  weights = np.empty((corners, n), np.float32)
+  weights[0] = ranked[d] + (one - ranked[0])
+  weights[1:] = ranked[d - 1 :: -1] - ranked[:0:-1]
+  return cell, order, weights
+
+
+def _sorted_items(
+  cell: Float32[np.ndarray, "d1 n"], order: Int8[np.ndarray, "d1 n"]
+) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " v"], np.ndarray]:
+  """Sort the corners of all pixels by vertex.
+
+  Returns:
+    The items, (d + 1) pixel + corner; where each vertex starts among them; how
+    many it has.
+  """
+  corners, n = cell.shape
+  d = corners - 1
+  low = cell[:d].min(1) - 1
+  extents = [int(e) for e in cell[:d].max(1) - low + 1]
+  bits = (corners * n - 1).bit_length()
+  if math.prod(extents) * corners << bits >= 2**63:
+    return _sorted_items_slowly(cell, order)
+  # The vertex at corner r of a pixel is its cell, less 1 in the r coordinates
+  # that come last in the order. The last coordinate follows from the others.
+  step = np.zeros(corners, np.int64)
+  step[:d] = [math.prod(extents[k + 1 :]) * corners for k in range(d)]
+  key = step[:d] @ (cell[:d] - low[:, None]).astype(np.int64)
+  words = np.empty((corners, n), np.int64)
+  pixel = np.arange(n, dtype=np.int64) * corners
+  for r in range(corners):
+    if r:
+      key = key + (1 - step)[order[corners - r]]
+    words[r] = (key << bits) | (pixel + r)
+  # One sort of whole numbers is three times as fast as an argsort.
+  words = np.sort(words, axis=None)
+  item = words & ((1 << bits) - 1)
+  words >>= bits
+  return item, *_runs(words)
+
+
+def _sorted_items_slowly(cell, order):
+  """As `_sorted_items`, for keys that have no room in 64 bits."""
+  corners, n = cell.shape
+  item = np.arange(corners * n)
+  coordinates, corner = _vertex(cell, order, item)
+  key = _pack([*coordinates, corner])
+  item = np.argsort(key, kind="stable")
+  return item, *_runs(key[item])
+
+
+def _runs(keys: Int64[np.ndarray, " m"]) -> tuple[np.ndarray, np.ndarray]:
+  start = np.append(0, np.flatnonzero(keys[1:] != keys[:-1]) + 1)
+  return start, np.diff(start, append=keys.size)
+
+
+def _vertex(
+  cell: Float32[np.ndarray, "d1 n"],
+  order: Int8[np.ndarray, "d1 n"],
+  item: Int64[np.ndarray, " m"],
+) -> tuple[Int64[np.ndarray, "d m"], Int64[np.ndarray, " m"]]:
+  """Return cell (without the last coordinate) and corner of some items."""
+  corners = cell.shape[0]
+  pixel, corner = np.divmod(item, corners)
+  coordinates = cell[:-1].astype(np.int64)[:, pixel]
+  for r in range(1, corners):
+    # What comes last in the order is stepped down first.
+    k = order[corners - r, pixel]
+    chosen = np.flatnonzero((corner >= r) & (k < corners - 1))
+    coordinates[k[chosen], chosen] -= 1
+  return coordinates, corner
+
+
+def _neighbours(
+  cell: Int64[np.ndarray, "d m"], corner: Int64[np.ndarray, " m"]
+) -> Int[np.ndarray, "d1 2 v"]:
+  """Return both neighbours of each vertex along each axis, counted from 1.
+
+  In lattice coordinates, (d + 1) cell + corner, a step along axis j adds d to
+  coordinate j and takes 1 from all others. So does a line have constants, and
+  sorted by them and by another coordinate, neighbours stand side by side.
+  """
+  d, m = cell.shape
+  bits = m.bit_length()
+  number = np.arange(1, m + 1)
+  found = np.zeros((d + 1, 2, m + 1), np.int32)
+  for j in range(d + 1):
+    other = 1 if j == 0 else 0
+    line = [cell[k] - cell[other] for k in range(d) if k not in (j, other)]
+    if j < d:
+      line.append(cell[j] + d * cell[other] + corner)
+    position = cell[other] * (d + 1) + corner
+    key = _pack([*line, position])
+    if int(key.max()) << bits < 2**63:
+      words = np.sort((key << bits) | number)
+      vertex = (words & ((1 << bits) - 1)).astype(np.int32)
+      words >>= bits
+    else:
+      vertex = np.argsort(key, kind="stable").astype(np.int32) + np.int32(1)
+      words = key[vertex - 1]
+    at = np.flatnonzero(words[1:] == words[:-1] + 1)
+    before, after = vertex[at], vertex[at + 1]
+    found[j, 0, before] = after
+    found[j, 1, after] = before
+  return found
+
+
+def _pack(columns: list[Int64[np.ndarray, " m"]]) -> Int64[np.ndarray, " m"]:
+  """Return one number for each row, equal and adjacent as the rows are."""
+  key, extent = np.zeros_like(columns[0]), 1
+  for column in columns:
+    low = int(column.min())
+    # One place more, so that the end of a line is not beside the next one.
+    size = int(column.max()) - low + 2
+    if extent * size >= 2**63:
+      # Count what occurs: at most as many as there are rows.
+      _, key = np.unique(key, return_inverse=True)
+      extent = int(key.max()) + 1
+    key = key * size + (column - low)
+    extent *= size
+  return key
+
+
+def _normalisation(
+  corners: Int[np.ndarray, "d1 n"],
+  weights: Float32[np.ndarray, "d1 n"],
+  neighbours: Int[np.ndarray, "d1 2 v"],
+) -> Float32[np.ndarray, " n"]:
+  """Return what makes the filter of the weights a symmetric normalised one.
+
+  That is D^-1/2 K D^-1/2 with D the filter of ones: each of splat and slice
+  has the root of D, and the root of the constant that the blur lacks.
+  """
+  d = corners.shape[0] - 1
+  value = np.bincount(
+    corners.ravel(), weights.ravel(), minlength=neighbours.shape[2]
+  )
+  for before, after in neighbours:
+    value = value + 0.5 * (value[before] + value[after])
+    value[0] = 0
+  # The corners of a blurred point sum to 1 + 2^-d of it.
+  alpha = 1 / (1 + 2.0**-d)
+  ones = alpha * (weights * value[corners]).sum(0)
+  return np.sqrt(alpha / (ones + 1e-20)).astype(np.float32)
+
+
+def _list_pixels(
+  found: Lattice,
+  item: Int64[np.ndarray, " m"],
+  start: Int64[np.ndarray, " v"],
+  counts: Int64[np.ndarray, " v"],
+  *,
+  weights: Float32[np.ndarray, " m"],
+  kept: Int64[np.ndarray, " n"],
+) -> None:
+  corners = found.corners.shape[0]
+  for place in range(DIRECT):
+    vertex = np.flatnonzero(counts > place)
+    chosen = item[start[vertex] + place]
+    found.pixels[place, vertex + 1] = kept[chosen // corners]
+    found.pixel_weights[place, vertex + 1] = weights[chosen]
+
+
+def _list_chunks(
+  found: Lattice,
+  item: Int64[np.ndarray, " m"],
+  start: Int64[np.ndarray, " v"],
+  counts: Int64[np.ndarray, " v"],
+  *,
+  weights: Float32[np.ndarray, " m"],
+  kept: Int64[np.ndarray, " n"],
+) -> None:
+  corners = found.corners.shape[0]
+  chunks = -(-np.maximum(counts - DIRECT, 0) // CHUNK)
+  total = int(chunks.sum())
+  if not total:
+    return
+  # Unused chunks come first: their vertex, 0, is the least.
+  used = slice(found.chunk_vertex.size - total, None)
+  vertex = np.repeat(np.arange(start.size), chunks)
+  found.chunk_vertex[used] = vertex + 1
+  within = np.arange(total) - np.repeat(np.cumsum(chunks) - chunks, chunks)
+  begin = start[vertex] + DIRECT + CHUNK * within
+  left = (start + counts)[vertex] - begin
+  for place in range(CHUNK):
+    chosen = item[begin + np.minimum(place, left - 1)]
+    found.chunk_pixels[place, used] = kept[chosen // corners]
+    found.chunk_weights[place, used] = np.where(
+      place < left, weights[chosen], 0
+    )
+
+
+def _widen(array: np.ndarray, length: int, *, first: bool) -> np.ndarray:
+  """Pad the last axis with zeros, at the front if `first`."""
+  more = length - array.shape[-1]
+  ends = (more, 0) if first else (0, more)
+  return np.pad(array, [(0, 0)] * (array.ndim - 1) + [ends])

@@ -1,0 +1,103 @@
+"""Mean-field inference in a fully connected CRF.
+
+Krahenbuhl and Koltun, "Efficient inference in fully connected CRFs with
+Gaussian edge potentials" (2011), algorithm 1. Kernels are symmetric normalised,
+and a pixel's message to itself is not taken out, as in their program.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+import numpy as np
+
+from deeplax.crf import filtering
+from deeplax.crf import lattice as lattice_lib
+
+Arrays = Array | np.ndarray
+Lattice = lattice_lib.Lattice
+
+
+def mean_field(
+  log_probabilities: Float[Arrays, "*b n k"],
+  lattices: Sequence[Lattice],
+  weights: Sequence[Any],
+  *,
+  iterations: int = 10,
+  compatibility: Float[Arrays, "k k"] | None = None,
+) -> Float[Array, "*b n k"]:
+  """Return the marginals of every pixel, of one image or of a batch.
+
+  Differentiable with respect to the log probabilities, the weights and the
+  compatibility, and jit-compiled for each shape.
+
+  Args:
+    log_probabilities: Of a network; the unary energies are their negative.
+    lattices: One for each kernel, for n pixels. Of a batch each is a stack, or
+      one lattice for all images.
+    weights: Of the kernels; numbers or scalar arrays.
+    iterations: Parallel updates of all pixels.
+    compatibility: What label l costs beside label m, [l, m]; None is the Potts
+      model, 1 - identity. Only differences along l matter.
+
+  Raises:
+    ValueError: Arguments do not fit together.
+  """
+  if len(weights) != len(lattices):
+    raise ValueError(f"{len(weights)} weights for {len(lattices)} kernels")
+  if iterations < 0:
+    raise ValueError(f"iterations {iterations} must be 0 or more")
+  if compatibility is not None:
+    compatibility = jnp.asarray(compatibility, jnp.float32)
+  return _mean_field(
+    jnp.asarray(log_probabilities, jnp.float32),
+    tuple(lattices),
+    [jnp.asarray(weight, jnp.float32) for weight in weights],
+    compatibility,
+    iterations,
+  )
+
+
+@partial(jax.jit, static_argnums=4)
+def _mean_field(
+  log_probabilities: Float[Array, "*b n k"],
+  lattices: tuple[Lattice, ...],
+  weights: list[Float[Array, ""]],
+  compatibility: Float[Arrays, "k k"] | None,
+  iterations: int,
+) -> Float[Array, "*b n k"]:
+  if log_probabilities.ndim == 2:
+    infer = partial(_infer, weights, compatibility, iterations)
+    return infer(log_probabilities, lattices)
+  stacked = [lattice.corners.ndim == 3 for lattice in lattices]
+
+  def one(given):
+    unary, own = given
+    chosen = [a or b for a, b in zip(own, lattices, strict=True)]
+    return _infer(weights, compatibility, iterations, unary, chosen)
+
+  # One image after the other: each has work for every core, and their arrays
+  # need not be in memory together.
+  own = [x if s else None for x, s in zip(lattices, stacked, strict=True)]
+  return jax.lax.map(one, (log_probabilities, own))
+
+
+def _infer(weights, compatibility, iterations, log_probabilities, lattices):
+  def update(logits, _):
+    marginals = jax.nn.softmax(logits, axis=-1)
+    message = jnp.zeros((), jnp.float32)
+    for lattice, weight in zip(lattices, weights, strict=True):
+      message = message + weight * filtering.apply(lattice, marginals)
+    if compatibility is None:
+      # All labels' messages sum to a constant of the pixel: 1 - identity and
+      # minus the identity have one softmax.
+      return log_probabilities + message, None
+    return log_probabilities - message @ compatibility.T, None
+
+  # Logits, not marginals, are carried: XLA would fuse the softmax with the
+  # gathers that end an update, and compute those again for each of its passes.
+  logits, _ = jax.lax.scan(update, log_probabilities, length=iterations)
+  return jax.nn.softmax(logits, axis=-1)

@@ -1,0 +1,84 @@
+"""A new decoder that at first hands the head's features through.
+
+A published network without a decoder then keeps its logits: it starts as good
+as it is, and the decoder learns what low-level features add. The idea is
+Net2DeeperNet's (arXiv:1511.05641, section 2.3): a new layer starts as the
+identity.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import numpy as np
+
+from deeplax import errors
+from deeplax.models import cost
+
+DECODER = "decoder"
+
+
+def decoder(
+  model: nn.Module, variables: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[tuple[str, ...]]]:
+  """Return `variables` with such a decoder, and the modules set in it.
+
+  The convolutions start as the identity on the running features, which have
+  passed a ReLU, and without the low-level ones; their norms do nothing. The
+  low-level projections stay as drawn.
+
+  Args:
+    model: Of `variables`.
+    variables: {"params", "batch_stats"}.
+
+  Raises:
+    InputError: The decoder is none, adds in place of concatenating, or is not
+      as wide as the head.
+  """
+  settings = getattr(model, DECODER, None)
+  if settings is None or settings.kind != "concat":
+    raise errors.InputError(
+      "--transparent_decoder: model.decoder.kind has to be concat, not "
+      f"{'none' if settings is None else settings.kind}"
+    )
+  flat: Any = {
+    path: np.asarray(value)
+    for path, value in flax.traverse_util.flatten_dict(variables).items()
+  }
+  modules = []
+  for conv in cost.trace(model, (33, 33))[1]:
+    place = conv.path
+    if place[0] != DECODER or place[1].startswith("feature_projection"):
+      continue
+    depthwise = conv.module.depthwise
+    leaf = "depthwise_kernel" if depthwise else "kernel"
+    kernel = np.zeros(conv.shape, np.float32)
+    height, width, incoming, outgoing = conv.shape
+    if depthwise:
+      kernel[height // 2, width // 2] = 1
+    else:
+      _check_width(flat, outgoing)
+      through = np.arange(min(incoming, outgoing))
+      kernel[height // 2, width // 2, through, through] = 1
+    flat["params", *place, leaf] = kernel
+    count = kernel.shape[-1]
+    eps = conv.module.norm.eps if conv.module.norm else 0.0
+    flat["params", *place, "scale"] = np.full(
+      count, np.sqrt(1 + eps), np.float32
+    )
+    flat["params", *place, "offset"] = np.zeros(count, np.float32)
+    flat["batch_stats", *place, "mean"] = np.zeros(count, np.float32)
+    flat["batch_stats", *place, "var"] = np.ones(count, np.float32)
+    modules.append(place)
+  return flax.traverse_util.unflatten_dict(flat), modules
+
+
+def _check_width(flat: Mapping[Any, np.ndarray], channels: int) -> None:
+  """Refuse a decoder that has not a channel for each of the head's."""
+  given = flat["params", "head", "projection", "kernel"].shape[-1]
+  if given != channels:
+    raise errors.InputError(
+      f"--transparent_decoder: the head gives {given} channels and "
+      f"model.decoder.channels is {channels}; make them equal"
+    )

@@ -1,0 +1,98 @@
+"""Starting from another workdir: what is carried over, what is new."""
+
+from etils import epath
+import flax.traverse_util
+import numpy as np
+import pytest
+
+from configs import lraspp_mobilenet_v3
+from deeplax import checkpoint
+from deeplax import errors
+from deeplax import launch
+from deeplax import preflight
+from deeplax import start
+from deeplax import state as state_lib
+from deeplax.data import spec as spec_lib
+from deeplax.models import build
+
+
+def config():
+  """LR-ASPP, whose class scores come from three places; made tiny."""
+  c = lraspp_mobilenet_v3.get_config("debug")
+  c.model.backbone = "mobilenet_v3_small_seg"
+  return c
+
+
+def flat(variables):
+  return {
+    "/".join(path): np.asarray(value)
+    for path, value in flax.traverse_util.flatten_dict(variables).items()
+  }
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  """Return the workdir of a network of three classes, and its variables."""
+  folder, c = tmp_path_factory.mktemp("start") / "run", config()
+  model = build.from_config(c.model, num_classes=3)
+  variables = build.initial_variables(model, seed=7)
+  _, tx = launch.optimizer(c)
+  state = state_lib.create(variables, tx, seed=0)
+  checkpoint.save_start(folder, state)
+  spec = spec_lib.Spec("three", ("a", "b", "c"), spec_lib.color_map(3))
+  preflight.write_run_files(
+    epath.Path(folder), c, spec, state.params, lambda line: None
+  )
+  return folder, flat(variables)
+
+
+def test_the_same_classes_carry_everything_over(workdir):
+  folder, old = workdir
+  c = config()
+  c.init.checkpoint = str(folder)
+  model = build.from_config(c.model, num_classes=3)
+  new = flat(start.variables(c, model, resumed=False))
+  assert new.keys() == old.keys()
+  for path, value in new.items():
+    np.testing.assert_array_equal(value, old[path])
+  # A resumed run restores its own.
+  drawn = flat(build.initial_variables(model, seed=c.seed))
+  resumed = flat(start.variables(c, model, resumed=True))
+  kernel = "params/backbone/conv/kernel"
+  np.testing.assert_array_equal(resumed[kernel], drawn[kernel])
+  assert (drawn[kernel] != old[kernel]).any()
+
+
+def test_with_other_classes_only_what_has_one_entry_for_each_is_new(
+  workdir, capsys
+):
+  folder, old = workdir
+  c = config()
+  c.init.checkpoint = str(folder)
+  model = build.from_config(c.model, num_classes=5)
+  new = flat(start.variables(c, model, resumed=False))
+  of_classes = {
+    f"params/{part}/{leaf}"
+    for part in ("decoder/conv0", "decoder/feature_projection0")
+    for leaf in ("kernel", "bias")
+  }
+  changed = {p for p in new if new[p].shape != old[p].shape}
+  assert changed == of_classes
+  for path in new.keys() - changed:
+    np.testing.assert_array_equal(new[path], old[path])
+  said = capsys.readouterr().out
+  assert "(5 classes)" in said
+  for path in changed:
+    assert path in said
+
+
+def test_another_network_is_refused_naming_its_parameters(workdir):
+  folder, _ = workdir
+  c = config()
+  c.init.checkpoint = str(folder)
+  c.model.channels = 48
+  model = build.from_config(c.model, num_classes=5)
+  with pytest.raises(errors.InputError, match="holds another network") as error:
+    start.variables(c, model, resumed=False)
+  assert "params/head" in str(error.value)
+  assert "decoder/conv0/bias" not in str(error.value)
