@@ -184,7 +184,8 @@ def max_pool(
   else:
     pads = padding_ops.same(size, kernel=kernel, stride=stride, rate=rate)
   if rate == 1:
-    return nn.max_pool(x, (kernel, kernel), (stride, stride), pads)
+    window = kernel, kernel
+    return nn.pool(x, -jnp.inf, lax.max, window, (stride, stride), pads)
   # The gradient of XLA's pooling knows no rate.
   lowest = jnp.array(-jnp.inf, x.dtype)
   x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=lowest)
