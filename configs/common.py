@@ -89,7 +89,7 @@ def base() -> Any:
   c.model.remat = False  # recompute Xception's middle flow in the backward pass
   c.model.dtype = "float32"  # compute: float32 | bfloat16; parameters: float32
   # Whose network it is where they differ: tf_deeplab | torchvision | smp | timm
-  # | caffe (v1 and v2)
+  # | caffe (v1 and v2) | kazuto (v2 in PyTorch)
   c.model.conventions = "tf_deeplab"
 
   c.optim = ml_collections.ConfigDict()

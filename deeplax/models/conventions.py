@@ -222,29 +222,32 @@ _RESNET_CAFFE = dataclasses.replace(
   },
 )
 
+_CAFFE = Conventions(
+  backbones={
+    "vgg16": _VGG16_CAFFE,
+    "resnet50": _RESNET_CAFFE,
+    "resnet101": _RESNET_CAFFE,
+  },
+  head_eps=1e-5,
+  head_decay=0.0,  # v1's and v2's heads have no norms
+  conv_init=Init("kaiming_normal", 2.0),
+  depthwise_init=Init("kaiming_normal", 2.0),
+  pointwise_init=Init("kaiming_normal", 2.0),
+  logits_init=Init("truncated_normal", 0.01),  # weight_filler: gaussian
+  # Of v3's head; v1's and v2's are in large_fov.py.
+  atrous_rates={4: (24, 48, 72), 8: (12, 24, 36), 16: (6, 12, 18)},
+  dropout=0.5,
+  pooling_first=True,
+  norm_between=True,
+  refine=False,
+  align_corners=True,  # its Interp layer
+)
+
 CONVENTIONS = {
-  # DeepLab v1 and v2 as released, and kazuto1011/deeplab-pytorch's port.
-  "caffe": Conventions(
-    backbones={
-      "vgg16": _VGG16_CAFFE,
-      "resnet50": _RESNET_CAFFE,
-      "resnet101": _RESNET_CAFFE,
-    },
-    head_eps=1e-5,
-    head_decay=0.0,  # v1's and v2's heads have no norms
-    conv_init=Init("kaiming_normal", 2.0),
-    depthwise_init=Init("kaiming_normal", 2.0),
-    pointwise_init=Init("kaiming_normal", 2.0),
-    logits_init=Init("truncated_normal", 0.01),  # weight_filler: gaussian
-    # Of v3's head; v1's and v2's are in large_fov.py.
-    atrous_rates={4: (24, 48, 72), 8: (12, 24, 36), 16: (6, 12, 18)},
-    dropout=0.5,
-    pooling_first=True,
-    norm_between=True,
-    refine=False,
-    # Its Interp layer; the port's resizes are half-pixel.
-    align_corners=True,
-  ),
+  # DeepLab v1 and v2 as released.
+  "caffe": _CAFFE,
+  # v2's port, kazuto1011/deeplab-pytorch: F.interpolate as by default.
+  "kazuto": dataclasses.replace(_CAFFE, align_corners=False),
   # tensorflow/models research/deeplab: core/feature_extractor.py
   # networks_map and extract_features, model.py extract_features.
   "tf_deeplab": Conventions(

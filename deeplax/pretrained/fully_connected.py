@@ -12,16 +12,18 @@ section 4.4 that fc6 and fc7 keep 1,024 of 4,096 filters):
   from that.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 
 from deeplax.models import large_fov
+from deeplax.models import vgg
 from deeplax.pretrained import rules
 
-# Of VGG-16.
-_CHANNELS = 512
-_WHOLE = (7, 4096)
+_WHOLE = (7, 4096)  # kernel and channels of VGG-16
+# The class scores of v1 and v2, which no ImageNet file has.
+SCORES = ("logits", r"head/logits\d+")
 
 
 def every(count: int, kept: int) -> np.ndarray:
@@ -67,9 +69,16 @@ def layers(head: Any, *, fc6: str, fc7: str, flat: bool) -> list[rules.Layer]:
 
 def _fc6(kernel: int, channels: int, *, flat: bool) -> rules.Transform:
   def load(x: np.ndarray) -> np.ndarray:
-    # A matrix, or what Caffe makes of one: [outputs, all inputs, 1, 1].
-    side = int(np.sqrt(x[0].size // _CHANNELS))
-    x = x.reshape(len(x), -1, side, side)
+    if x.ndim == 2 or x.shape[2:] == (1, 1):
+      # A matrix, or what Caffe makes of one: inputs by channel, row, column.
+      width = vgg.BLOCKS[-1][0]
+      side = math.isqrt(x[0].size // width)
+      if x[0].size != width * side**2:
+        return x  # of another network: refused for its shape, as below
+      x = x.reshape(len(x), width, side, side)
+    side = min(x.shape[2:])
+    if side < kernel or len(x) < channels:
+      return x
     x = x[every(len(x), channels)]
     x = x[:, :, taps(side, kernel)][:, :, :, taps(side, kernel)]
     return x.transpose(2, 3, 1, 0)
@@ -83,6 +92,8 @@ def _fc6(kernel: int, channels: int, *, flat: bool) -> rules.Transform:
 
 def _fc7(channels: int, *, flat: bool) -> rules.Transform:
   def load(x: np.ndarray) -> np.ndarray:
+    if min(len(x), x[0].size) < channels:
+      return x
     x = x.reshape(len(x), -1)
     x = x[every(len(x), channels)][:, every(x.shape[1], channels)]
     return x.T[None, None]
@@ -94,4 +105,7 @@ def _fc7(channels: int, *, flat: bool) -> rules.Transform:
 
 
 def _bias(channels: int) -> rules.Transform:
-  return rules.Transform(lambda x: x[every(len(x), channels)], lambda x: x)
+  def load(x: np.ndarray) -> np.ndarray:
+    return x if len(x) < channels else x[every(len(x), channels)]
+
+  return rules.Transform(load, lambda x: x)

@@ -74,7 +74,17 @@ def table(model: Any) -> rules.Table:
 
 
 def _vgg16(model: Any) -> rules.Table:
-  """Return the table of VGG-16, fc6 and fc7 as `fully_connected` says."""
+  """Return the table of VGG-16, fc6 and fc7 as `fully_connected` says.
+
+  Raises:
+    InputError: It is Caffe's: its images are in another range.
+  """
+  if model.backbone.pool != 2:
+    raise errors.InputError(
+      "torchvision's VGG-16 pools 2x2 and takes images divided by a deviation: "
+      "set model.conventions to 'torchvision', or load Caffe's own file with "
+      "--source=caffe"
+    )
   layers, place = [], 0
   for step in vgg.plan(32):
     if step.name.startswith("pool"):
@@ -91,6 +101,7 @@ def _vgg16(model: Any) -> rules.Table:
     layers=tuple(layers),
     spellings=(STATE_DICT,),
     left_out=_CLASSIFIERS,
+    scores=fully_connected.SCORES,
   )
 
 

@@ -23,7 +23,7 @@ class Network(NamedTuple):
   """What a fixture is of, in deeplax's words.
 
   Attributes:
-    source: Conventions and table of names.
+    source: Table of names, and conventions if they have its name.
     settings: Of `config.model`, apart from defaults.
     num_classes: Of its output.
     out: What its output is: "full" logits, those at the head's stride, or of
@@ -59,19 +59,20 @@ XCEPTION_TAPS = {
 }
 
 V2_RESNET = {
-  "backbone": "resnet101", "output_stride": 8, "head": "aspp_sum",
-  "channels": 0, "decoder.kind": "none",
-}  # fmt: skip
+  "conventions": "kazuto",
+  "backbone": "resnet101",
+  "output_stride": 8,
+  "head": "aspp_sum",
+  "channels": 0,
+  "decoder.kind": "none",
+}
 
 NETWORKS = {
   "kazuto_deeplabv2_resnet101": Network(
     "caffe",
     V2_RESNET,
     21,
-    {
-      "layer2": LOW,
-      "layer5": HIGH,
-    },
+    {"layer2": LOW, "layer5": HIGH},
     out="coarse",
     bgr=True,
   ),
@@ -102,7 +103,7 @@ NETWORKS = {
       "features.30": HIGH,
     },
     out="centre",
-  ),  # fmt: skip
+  ),
   "tv_deeplabv3_resnet101": Network(
     "torchvision",
     {"backbone": "resnet101", "output_stride": 8, **V3},
@@ -207,7 +208,8 @@ NETWORKS = {
     },
   ),
 }
-# Not looked at: the pooling is no module, block 10 is inside the scan.
+# Where NETWORKS has no path for it: a pooling is no module (of Caffe's ResNet
+# it ends layer1), block 10 is inside the scan.
 UNSEEN = {"maxpool", "blocks.10", "layer1"}
 
 
@@ -241,11 +243,7 @@ def model(name: str) -> Any:
     num_classes=NETWORKS[name].num_classes,
     auxiliary=NETWORKS[name].auxiliary,
   )
-  network = network.clone(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-  if NETWORKS[name].source == "caffe":
-    # The port resizes half-pixel; Caffe's Interp layer aligns corners.
-    network = network.clone(align_corners=False)
-  return network
+  return network.clone(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
 def arrays(golden: Golden) -> dict[str, np.ndarray]:
