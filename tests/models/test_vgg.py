@@ -1,5 +1,6 @@
 """VGG-16 with holes and the heads of DeepLab v1 and v2."""
 
+import functools
 from typing import Any
 
 import jax
@@ -75,12 +76,6 @@ def test_rates_of_fc6_follow_the_output_stride_and_span_the_same_pixels():
   assert aspp.head.rates == (6, 12, 18, 24)
 
 
-@pytest.fixture
-def slim(monkeypatch):
-  narrow = tuple((4, count) for _, count in vgg.BLOCKS)
-  monkeypatch.setattr(vgg, "BLOCKS", narrow)
-
-
 def features(stride, *, pool, image):
   """Every layer's output, with weights from the layer's name."""
   model = vgg.VGG16(NORM, output_stride=stride, pool=pool)
@@ -106,7 +101,7 @@ def features(stride, *, pool, image):
 @pytest.mark.parametrize("pool", vgg.POOLS)
 @pytest.mark.parametrize("stride", [8, 16])
 def test_dense_features_hold_the_strided_networks_up_to_conv5_3(
-  slim, pool, stride
+  slim_vgg, pool, stride
 ):
   image = np.random.default_rng(1).normal(size=(1, 65, 65, 3))
   image = image.astype(np.float32)
@@ -149,7 +144,7 @@ def test_a_max_pool_at_a_rate_is_that_of_every_second_pixel():
   np.testing.assert_array_equal(found[:, ::2, ::2], expected)
 
 
-def test_the_sum_of_branches_is_the_sum_of_their_scores(slim):
+def test_the_sum_of_branches_is_the_sum_of_their_scores(slim_vgg):
   model = network(head="aspp_sum", channels=8, num_classes=3)
   variables = build.initial_variables(model, 0)
   image = np.random.default_rng(0).uniform(0, 255, (1, 33, 33, 3))
@@ -170,7 +165,7 @@ def test_the_sum_of_branches_is_the_sum_of_their_scores(slim):
 
 @pytest.mark.parametrize("size", [(33, 33), (1, 1), (40, 71), (64, 33)])
 @pytest.mark.parametrize("conventions", ["caffe", "torchvision"])
-def test_branches_of_v1_join_the_head_at_any_size(slim, size, conventions):
+def test_branches_of_v1_join_the_head_at_any_size(slim_vgg, size, conventions):
   model = network(
     conventions=conventions,
     channels=8,
@@ -243,20 +238,25 @@ def test_vgg_has_no_classifier_of_means():
     network(head="classifier")
 
 
-def test_the_score_over_several_scales_is_the_largest(slim):
+def test_the_score_over_several_scales_is_the_largest(slim_vgg):
   settings = {"channels": 8, "num_classes": 3, "head": "aspp_sum"}
   one = network(conventions="caffe", **settings)
   three = network(conventions="caffe", input_scales=(0.75, 0.5), **settings)
   variables = build.initial_variables(one, 0)
   image = np.random.default_rng(0).uniform(0, 255, (1, 65, 97, 3))
   image = image.astype(np.float32)
-  fused, parts = three.apply(
-    variables, image, train=False, method="coarse_and_auxiliary"
+  coarse = jax.jit(
+    functools.partial(one.apply, variables, train=False, method="coarse")
   )
+  fused, parts = jax.jit(
+    functools.partial(
+      three.apply, variables, train=False, method="coarse_and_auxiliary"
+    )
+  )(image)
   expected = []
   for size, part in zip(((65, 97), (49, 73), (33, 49)), parts, strict=True):
     small = resize.resize_bilinear(image, size)
-    alone = one.apply(variables, small, train=False, method="coarse")
+    alone = coarse(small)
     np.testing.assert_allclose(part, alone, rtol=1e-4, atol=1e-4)
     expected.append(resize.resize_bilinear(alone, (9, 13)))
   np.testing.assert_allclose(
