@@ -48,10 +48,16 @@ def base() -> Any:
   c.model = ml_collections.ConfigDict()
   c.model.backbone = "xception_65"
   c.model.depth_multiplier = 1.0  # channel factor, MobileNet only
-  c.model.output_stride = 16  # input size / feature size: 8 | 16 | 32
+  # Input size / feature size: 4 | 8 | 16 | 32.
+  c.model.output_stride = 16
+  # Besides 1, of the image in the network, fused by the largest score, each
+  # with its own loss: v2's are (0.75, 0.5). `eval.scales` come on top.
+  c.model.input_scales = ()
   c.model.multi_grid = (1, 1, 1)  # unit rates of the last block (v3, 3.2.1)
-  c.model.head = "aspp"  # aspp | lraspp | classifier
-  # None: (3,6,9) at 32, (6,12,18) at 16, (12,24,36) at 8; (): no atrous branch
+  # aspp (v3) | large_fov (v1) | aspp_sum (v2) | lraspp | classifier
+  c.model.head = "aspp"
+  # None: (3,6,9) at 32, (6,12,18) at 16, (12,24,36) at 8, (24,48,72) at 4, and
+  # of large_fov and aspp_sum what v1 and v2 have; (): no atrous branch
   c.model.atrous_rates = placeholder(tuple)
   c.model.image_pooling = True
   # (height, width), in pixels, of the windows that image pooling averages
@@ -59,11 +65,14 @@ def base() -> Any:
   c.model.image_pooling_crop = placeholder(tuple)
   c.model.image_pooling_stride = (1, 1)  # of these windows, in features
   c.model.separable = True  # the head's 3x3 convolutions
-  c.model.channels = 256  # width of every branch of the head
+  # Width of every branch of the head; aspp_sum: 0 is no fc6 and fc7 in it.
+  c.model.channels = 256
+  c.model.fc6_kernel = 3  # of large_fov and aspp_sum: 7 | 4 | 3 (v2, table 1)
   # After the head's projection; None: the conventions' value, the papers' 0.1.
   c.model.dropout = placeholder(float)
   c.model.decoder = ml_collections.ConfigDict()
-  c.model.decoder.kind = "concat"  # none | concat | sum
+  # none | concat | sum | branches (v1's multi-scale features)
+  c.model.decoder.kind = "concat"
   c.model.decoder.low_level_channels = 48  # v3+, table 1
   c.model.decoder.convs = 2  # v3+, table 2
   c.model.decoder.channels = 256  # v3+, table 2
@@ -80,6 +89,7 @@ def base() -> Any:
   c.model.remat = False  # recompute Xception's middle flow in the backward pass
   c.model.dtype = "float32"  # compute: float32 | bfloat16; parameters: float32
   # Whose network it is where they differ: tf_deeplab | torchvision | smp | timm
+  # | caffe (v1 and v2) | kazuto (v2 in PyTorch)
   c.model.conventions = "tf_deeplab"
 
   c.optim = ml_collections.ConfigDict()
@@ -98,7 +108,12 @@ def base() -> Any:
   c.optim.nesterov = False
   c.optim.second_moment = 0.999  # adamw: decay of the second moment
   c.optim.weight_decay = 4e-5  # dense kernels only; ResNet: 1e-4
-  c.optim.head_multiplier = 1.0  # of the lr, for head, decoder and logits
+  c.optim.head_multiplier = 1.0  # of the lr, for what `multiplied` says
+  # head: head, decoder and logits | classifier: class scores and new branches
+  # only, not fc6 and fc7, which come from ImageNet (v1, v2)
+  c.optim.multiplied = "head"
+  # Parts that train: backbone, head, decoder, logits; (): all of them.
+  c.optim.trained = ()
   c.optim.bias_multiplier = 2.0  # of the lr, for convolution biases
   c.optim.clip_norm = 0.0  # largest norm of the whole gradient; 0: any
   # Evaluate and predict with a moving average of the parameters; 0: none.

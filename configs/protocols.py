@@ -22,6 +22,7 @@ def v1(c: Any) -> Any:
   c.data.flip = False
   c.optim.base_lr = 0.001
   c.optim.head_multiplier = 10.0  # the classifier: 0.01
+  c.optim.multiplied = "classifier"
   c.optim.schedule = "step"
   c.optim.step_every = 2_000
   c.optim.step_factor = 0.1
@@ -30,6 +31,12 @@ def v1(c: Any) -> Any:
   c.train.batch_size = 20
   c.train.total_steps = 6_000  # three drops; v2, table 2, "step"
   c.train.upsample_logits = False
+  c.eval.pad_to = (513, 513)
+  # w2, which is fixed too, is base's; deeplax.crf.search looks for the others.
+  c.eval.crf.sigma_gamma = 3.0
+  c.eval.sweep.output_strides = (8,)
+  c.eval.sweep.scales = (1.0,)
+  c.eval.sweep.flip = (False,)
   return c
 
 
@@ -47,10 +54,12 @@ def v2_vgg16(c: Any) -> Any:
 
 
 def v2_resnet101(c: Any) -> Any:
-  """v2 with ResNet-101: a lower rate and frozen norms (kazuto1011's port)."""
+  """v2 with ResNet-101: rate, frozen norms and CRF of kazuto1011's port."""
   c = v2_vgg16(c)
+  c.eval.crf.sigma_gamma = 1.0
   c.optim.base_lr = 2.5e-4
   c.model.batch_norm.mode = "frozen"
+  c.model.input_scales = (0.75, 0.5)  # v2, 4.1.2
   return c
 
 

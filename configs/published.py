@@ -14,9 +14,11 @@ want of the weights and of the data.
 
 From the reference's zoo (tensorflow/models research/deeplab g3doc/model_zoo.md
 and quantize.md), torchvision's weights (evaluated on COCO val2017 with VOC's
-classes), and networks that segmentation_models_pytorch builds and publishes no
-weights of. Those of ImageNet alone lend their backbone; head and decoder are
-new then, and deeplax.main trains them (--config.init.checkpoint).
+classes), v2 in PyTorch (kazuto1011/deeplab-pytorch, release v1.0, trained from
+the authors' COCO weights), and networks that segmentation_models_pytorch builds
+and publishes no weights of. Those of ImageNet alone lend their backbone; head
+and decoder are new then, and deeplax.main trains them
+(--config.init.checkpoint).
 """
 
 from typing import Any, NamedTuple
@@ -88,6 +90,16 @@ _LRASPP = {
   "decoder.kind": "sum",
   "decoder.features": (8,),
   "decoder.output_stride": 8,
+}
+_V2_RESNET101 = {
+  "conventions": "kazuto",
+  "backbone": "resnet101",
+  "output_stride": 8,
+  "input_scales": (0.75, 0.5),
+  "head": "aspp_sum",
+  "channels": 0,
+  "decoder.kind": "none",
+  "batch_norm.mode": "frozen",
 }
 _V3 = {"decoder.kind": "none", "separable": False}
 _TORCHVISION = {"conventions": "torchvision", **_V3}
@@ -245,6 +257,14 @@ NETWORKS = {
     {"backbone": "mobilenet_v3_large"},
     16,
     60.3,
+  ),
+  # With eval.crf's defaults, which are its own: 77.93.
+  "kazuto_deeplabv2_resnet101": Network(
+    "caffe",
+    "deeplabv2_resnet101_msc-vocaug-20000.pth",
+    "voc2012",
+    _V2_RESNET101,
+    (Reported("val", 8, ONE, False, 76.65),),
   ),
   "smp_deeplabv3_resnet101": _smp(
     _V3 | {"backbone": "resnet101", "output_stride": 8}

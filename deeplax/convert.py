@@ -175,10 +175,10 @@ def run(
     drawn, opened = transparent.decoder(model, drawn)
     new.append(transparent.DECODER)
   table = tables.table(args.source, model=model)
-  found = rules.load(files.read(args.checkpoint), table, model=model)
+  arrays = files.read(args.checkpoint)
   try:
     start = parts.start(
-      found,
+      rules.load(arrays, table, model=model),
       drawn,
       class_names=spec.class_names,
       class_paths=rules.differing(model, wider),
@@ -309,6 +309,7 @@ def _record(args: argparse.Namespace, start: parts.Start) -> dict[str, Any]:
     "new": [report.path(path) for path in start.new],
     "left_out": start.left_out,
     "folded": ["/".join(module) for module in start.folded],
+    "subsampled": start.subsampled,
     "classes_by_name": [name for name, known in start.by_name if known],
   }
 
@@ -317,7 +318,13 @@ def _next(
   args: argparse.Namespace, start: parts.Start, overrides: Sequence[str]
 ) -> str:
   """Say what the workdir is good for."""
-  new = {path[1] for path in start.new} - {parts.TRAINING_ONLY}
+  loaded = {path[1] for path in start.loaded}
+  new = {
+    # v2's scores are in the head, whose other layers a file may have.
+    "/".join(path[1:-1]) if path[1] in loaded else path[1]
+    for path in start.new
+  }
+  new -= {parts.TRAINING_ONLY}
   if args.transparent_decoder:
     new -= {transparent.DECODER}
   tune = " ".join(

@@ -235,6 +235,7 @@ def train_on(
     hard_pixels=config.train.hard_pixels,
     hard_pixel_steps=config.train.hard_pixel_steps,
     auxiliary_weight=config.train.auxiliary_weight,
+    per_scale=len(config.model.input_scales) > 0,
   )
   return source, settings
 
@@ -265,6 +266,8 @@ def optimizer(config: ml_collections.ConfigDict) -> tuple[Any, Any]:
     clip_norm=settings.clip_norm,
     head_multiplier=settings.head_multiplier,
     bias_multiplier=settings.bias_multiplier,
+    multiplied=settings.multiplied,
+    trained=tuple(settings.trained),
   )
   return lr, tx
 

@@ -27,6 +27,8 @@ class Settings(NamedTuple):
     hard_pixel_steps: Steps in which the share falls from 1 to `hard_pixels`.
     auxiliary_weight: Of the auxiliary head's loss (PSPNet, 1612.01105, 3.2),
       in which all pixels count alike; 0: there is no such head.
+    per_scale: Whether each scale of a network's `input_scales` has a loss of
+      its own besides the fused one, all with weight 1 (v2, 1606.00915).
     align_corners: Of the resize of logits, the network's; False: half-pixel.
   """
 
@@ -36,6 +38,7 @@ class Settings(NamedTuple):
   hard_pixels: float = 1.0
   hard_pixel_steps: int = 0
   auxiliary_weight: float = 0.0
+  per_scale: bool = False
   align_corners: bool = True
 
   def describe(self) -> str:
@@ -48,6 +51,8 @@ class Settings(NamedTuple):
       parts.append(f"hardest {self.hard_pixels:.0%} of each device's pixels")
     if self.auxiliary_weight:
       parts.append(f"{self.auxiliary_weight:g} x the auxiliary head's")
+    if self.per_scale:
+      parts.append("one more for each input scale")
     if not self.upsample_logits:
       parts.append("labels down to the logits")
     return ", ".join(parts)
@@ -175,7 +180,7 @@ def hard_share(
 
 def of_batch(
   logits: Float[Array, "b h w k"],
-  auxiliary: Float[Array, "b p q k"] | None,
+  auxiliary: Float[Array, "b p q k"] | tuple[jax.Array, ...] | None,
   labels: Int[Array, "b H W"],
   settings: Settings,
   *,
@@ -189,7 +194,8 @@ def of_batch(
 
   Args:
     logits: Of the network, at any stride.
-    auxiliary: Of the auxiliary head, at any stride; None without one.
+    auxiliary: Of the auxiliary head, at any stride, or of each input scale;
+      None without either.
     labels: Classes, at full size.
     settings: Of the loss.
     step: Updates made so far.
@@ -214,6 +220,10 @@ def of_batch(
     # The hardest are chosen on each device and averaged over all of them.
     counted = jnp.maximum(over_devices(sums.counted), 1)
     loss = loss * (over_devices(sums.valid) / counted)
+  if isinstance(auxiliary, tuple):
+    return loss + _of_scales(
+      auxiliary, labels, settings, sums, over_devices
+    ), sums
   if settings.auxiliary_weight and auxiliary is not None:
     resized = resize.resize_bilinear(
       auxiliary, _size(targets), align_corners=settings.align_corners
@@ -226,3 +236,31 @@ def of_batch(
     )
     loss = loss + settings.auxiliary_weight * beside.loss
   return loss, sums
+
+
+def _of_scales(
+  parts: tuple[jax.Array, ...],
+  labels: jax.Array,
+  settings: Settings,
+  sums: PixelSums,
+  over_devices: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+  """Return the sum of the scales' mean losses times the valid pixels."""
+  total = jnp.float32(0)
+  for logits in parts:
+    logits, targets = match(
+      logits,
+      labels,
+      upsample_logits=settings.upsample_logits,
+      align_corners=settings.align_corners,
+    )
+    own = pixel_sums(
+      logits,
+      targets,
+      ignore_label=settings.ignore_label,
+      class_weights=settings.class_weights,
+    )
+    # At its own size a scale has its own number of pixels.
+    valid = jnp.maximum(over_devices(own.valid), 1)
+    total = total + own.loss * (over_devices(sums.valid) / valid)
+  return total

@@ -14,6 +14,9 @@ import optax
 
 # Parameters that the reference's last_layer_gradient_multiplier covers.
 HEAD_MODULES = ("head", "decoder", "logits", "auxiliary")
+# What `head` multiplies: all of that, or only what no ImageNet network has of
+# v1 and v2 (their fc6 and fc7 start from one): class scores and branches.
+MULTIPLIED = ("head", "classifier")
 SCHEDULES = ("poly", "step", "cosine")
 SLOW_STARTS = ("constant", "linear")
 NAMES = ("momentum", "adamw")
@@ -99,22 +102,46 @@ def decayed(params: Any) -> Any:
   )
 
 
-def multipliers(params: Any, *, head: float, bias: float) -> Any:
-  """Factor of each parameter's gradient (get_model_gradient_multipliers)."""
+def multipliers(
+  params: Any,
+  *,
+  head: float,
+  bias: float,
+  multiplied: str = "head",
+  trained: tuple[str, ...] = (),
+) -> Any:
+  """Factor of each parameter's gradient (get_model_gradient_multipliers).
+
+  Args:
+    params: Of the network.
+    head: Of the parameters that `multiplied` names.
+    bias: Of convolution biases, besides.
+    multiplied: A key of MULTIPLIED.
+    trained: Parts of the network that train, such as ("decoder", "logits");
+      all others have a factor of 0. (): every part trains.
+  """
 
   def factor(path, _):
-    last = head if path[0].key in HEAD_MODULES else 1.0
-    return last * (bias if path[-1].key == "bias" else 1.0)
+    part = path[0].key
+    if trained and part not in trained:
+      return 0.0
+    if multiplied == "head":
+      last = part in HEAD_MODULES
+    else:
+      # v2's ASPP has its scores in the head: head/logits0, ...
+      scores = any(key.key.startswith("logits") for key in path)
+      last = scores or part in ("decoder", "auxiliary")
+    return (head if last else 1.0) * (bias if path[-1].key == "bias" else 1.0)
 
   return jax.tree_util.tree_map_with_path(factor, params)
 
 
-def scale_by_path(*, head: float, bias: float) -> optax.GradientTransformation:
-  """Multiply each gradient by the factor of its path."""
+def scale_by_path(**settings: Any) -> optax.GradientTransformation:
+  """Multiply each gradient by the factor of its path, see `multipliers`."""
 
   def update(updates, params=None):
     del params
-    factors = multipliers(updates, head=head, bias=bias)
+    factors = multipliers(updates, **settings)
     return jax.tree.map(lambda g, f: g * f, updates, factors)
 
   return optax.stateless(update)
@@ -131,6 +158,8 @@ def build(
   clip_norm: float = 0.0,
   head_multiplier: float = 1.0,
   bias_multiplier: float = 2.0,
+  multiplied: str = "head",
+  trained: tuple[str, ...] = (),
 ) -> optax.GradientTransformation:
   """Return the chain from gradients to updates.
 
@@ -147,17 +176,30 @@ def build(
       decay and multipliers; 0: any.
     head_multiplier: Of the rate of head, decoder and logits.
     bias_multiplier: Of the rate of convolution biases.
+    multiplied: See `multipliers`.
+    trained: See `multipliers`.
 
   Raises:
     ValueError: On an unknown name or a negative clip_norm.
   """
+  if multiplied not in MULTIPLIED:
+    raise ValueError(f"optim.multiplied {multiplied!r} not in {MULTIPLIED}")
+  if unknown := sorted(set(trained) - {"backbone", *HEAD_MODULES}):
+    raise ValueError(
+      f"optim.trained: {unknown} not in {['backbone', *HEAD_MODULES]}"
+    )
   if name not in NAMES:
     raise ValueError(f"optim.name {name!r} not in {sorted(NAMES)}")
   if clip_norm < 0:
     raise ValueError(f"optim.clip_norm {clip_norm}: give 0 (off) or more")
   clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
   decay = optax.add_decayed_weights(weight_decay, mask=decayed)
-  by_path = scale_by_path(head=head_multiplier, bias=bias_multiplier)
+  by_path = scale_by_path(
+    head=head_multiplier,
+    bias=bias_multiplier,
+    multiplied=multiplied,
+    trained=tuple(trained),
+  )
   if name == "momentum":
     rule = [decay, by_path, optax.trace(decay=momentum, nesterov=nesterov)]
   else:

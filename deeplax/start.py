@@ -11,6 +11,7 @@ from deeplax import errors
 from deeplax.data import build as data_build
 from deeplax.models import build as model_build
 from deeplax.models import conventions
+from deeplax.models import large_fov
 from deeplax.pretrained import parts
 from deeplax.pretrained import rules
 
@@ -25,8 +26,8 @@ def variables(
   A resumed run has its own, and does not need that workdir any more.
 
   What has one entry per class is drawn anew when their number differs, and so
-  is an auxiliary head; the first kernel of an RGB network is widened to the
-  bands.
+  are an auxiliary head and v1's branches with the logits that read them; the
+  first kernel of an RGB network is widened to the bands.
 
   Raises:
     InputError: Anything else differs; naming the parameters.
@@ -49,10 +50,13 @@ def variables(
   names = ["/".join(words) for words in wrong.values()]
   unused = len(have) - len(flat) + len([p for p in wrong if p not in have])
   classes = _of_classes(config, model) if wrong else set()
+  fresh = {parts.TRAINING_ONLY}
+  if isinstance(model.decoder, large_fov.Branches):
+    fresh |= {"decoder", "logits"}  # v1 adds them to a trained network
   misfits = [
     "/".join(words)
     for words in wrong.values()
-    if words[1] != parts.TRAINING_ONLY and words not in classes
+    if words[1] not in fresh and words not in classes
   ]
   if misfits or unused > 0:
     raise errors.InputError(

@@ -69,7 +69,8 @@ def make_train_step(
   def mean_over_devices(tree: Any) -> Any:
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
-  method = "coarse_and_auxiliary" if loss.auxiliary_weight else "coarse"
+  further = loss.auxiliary_weight > 0 or loss.per_scale
+  method = "coarse_and_auxiliary" if further else "coarse"
 
   def summed_loss(params, batch_stats, part, *, rng, step):
     outputs, updated = model.apply(
@@ -80,7 +81,7 @@ def make_train_step(
       mutable=["batch_stats"],
       rngs={"dropout": rng},
     )
-    logits, auxiliary = outputs if loss.auxiliary_weight else (outputs, None)
+    logits, auxiliary = outputs if further else (outputs, None)
     total, sums = losses.of_batch(
       logits,
       auxiliary,

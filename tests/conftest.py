@@ -20,6 +20,21 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from absl import flags  # noqa: E402  (after the environment)
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture
+def slim_vgg(monkeypatch):
+  """VGG-16 of four channels throughout, for real values in little time."""
+  # Not at the top: the hook that checks types has to be there before them.
+  from deeplax.models import cost
+  from deeplax.models import vgg
+
+  narrow = tuple((4, count) for _, count in vgg.BLOCKS)
+  monkeypatch.setattr(vgg, "BLOCKS", narrow)
+  cost.trace.cache_clear()  # by fields, which are the same
+  yield
+  cost.trace.cache_clear()

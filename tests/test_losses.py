@@ -114,6 +114,16 @@ def test_the_auxiliary_loss_sees_all_pixels_beside_hard_ones():
   np.testing.assert_allclose(both, alone + 0.4 * beside, rtol=1e-6)
 
 
+@pytest.mark.parametrize("upsample_logits", [True, False])
+def test_each_scale_has_the_mean_loss_of_its_own_pixels(upsample_logits):
+  logits, labels = random_case()
+  parts = tuple(jnp.asarray(logits[:, ::step, ::step]) for step in (1, 2))
+  settings = {"upsample_logits": upsample_logits}
+  found = mean_loss(logits, labels, auxiliary=parts, per_scale=True, **settings)
+  each = [mean_loss(part, labels, **settings) for part in (logits, *parts)]
+  np.testing.assert_allclose(found, sum(each), rtol=1e-6)
+
+
 def test_a_class_of_weight_zero_is_not_learnt_from():
   logits, labels = random_case()
   grad = jax.grad(mean_loss)(

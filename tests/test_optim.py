@@ -77,6 +77,8 @@ def test_impossible_schedules_are_refused(settings, message):
   [
     ({"name": "lamb"}, r"optim.name 'lamb' not in \['adamw', 'momentum'\]"),
     ({"clip_norm": -1.0}, "optim.clip_norm -1.0: give 0"),
+    ({"trained": ("neck",)}, r"optim.trained: \['neck'\] not in"),
+    ({"multiplied": "all"}, r"optim.multiplied 'all' not in"),
   ],
 )
 def test_impossible_optimizers_are_refused(settings, message):
@@ -99,6 +101,37 @@ def test_head_and_bias_multipliers_multiply():
   factors = optim.multipliers(PARAMS, head=10.0, bias=2.0)
   assert factors["logits"] == {"kernel": 10.0, "bias": 20.0}
   assert set(jax.tree.leaves(factors["backbone"])) == {1.0}
+
+
+def test_the_classifier_alone_is_multiplied_when_asked_for():
+  params = {
+    "backbone": {"conv": {"kernel": 0, "bias": 0}},
+    "head": {
+      "branch0": {"fc6": {"kernel": 0, "bias": 0}},
+      "logits0": {"kernel": 0, "bias": 0},
+    },
+    "decoder": {"image_conv1": {"kernel": 0}},
+    "logits": {"kernel": 0},
+  }
+  factors = optim.multipliers(
+    params, head=10.0, bias=2.0, multiplied="classifier"
+  )
+  assert factors["head"]["branch0"]["fc6"] == {"kernel": 1.0, "bias": 2.0}
+  assert factors["head"]["logits0"] == {"kernel": 10.0, "bias": 20.0}
+  assert factors["logits"] == factors["decoder"]["image_conv1"]
+  assert factors["logits"] == {"kernel": 10.0}
+  assert factors["backbone"]["conv"] == {"kernel": 1.0, "bias": 2.0}
+
+
+def test_parts_that_do_not_train_stay_as_they_are():
+  tx = optim.build(
+    lambda step: 0.1, momentum=0.9, weight_decay=0.01, trained=("logits",)
+  )
+  params = run(tx, [0.3, -0.2])
+  jax.tree.map(
+    np.testing.assert_array_equal, params["backbone"], PARAMS["backbone"]
+  )
+  assert np.all(params["logits"]["kernel"] != PARAMS["logits"]["kernel"])
 
 
 def test_updates_equal_momentum_sgd_written_out():

@@ -9,6 +9,7 @@ import pytest
 
 from configs import common
 from configs import protocols
+from deeplax.crf import search
 from deeplax.models import conventions
 
 DOC = pathlib.Path(common.__file__).parents[1] / "docs" / "protocols.md"
@@ -30,6 +31,11 @@ def setting(place, key):
     name, _, field = key.rpartition(".")
     found = getattr(row.backbone(name) if name else row, field)
     return tuple(found) if isinstance(found, tuple) else found
+  if place == "deeplax.crf.search":
+    if key.startswith("--"):
+      return search.parser().get_default(key.removeprefix("--"))
+    grid, name = key.split(".")
+    return search.GRIDS[grid][name]
   if place == "base":
     config = common.base()
   elif place in protocols.STAGES:

@@ -18,6 +18,7 @@ PARAMETERS = {
   "torchvision_deeplabv3_resnet50": 42_004_074,
   "torchvision_deeplabv3_resnet101": 60_996_202,
   "torchvision_deeplabv3_mobilenet_v3_large": 11_029_328,
+  "kazuto_deeplabv2_resnet101": 44_048_532,
   "smp_deeplabv3_resnet101": 58_630_997,
   "smp_deeplabv3plus_resnet101": 45_674_853,
   "smp_deeplabv3plus_mobilenet_v2": 4_383_653,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from configs import lraspp_mobilenet_v3
+from configs import v1_vgg16_largefov
 from deeplax import checkpoint
 from deeplax import errors
 from deeplax import launch
@@ -33,7 +34,11 @@ def flat(variables):
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
   """Return the workdir of a network of three classes, and its variables."""
-  folder, c = tmp_path_factory.mktemp("start") / "run", config()
+  return save_run(tmp_path_factory.mktemp("start") / "run", config())
+
+
+def save_run(folder, c):
+  """Save drawn variables of three classes as a run; return them too."""
   model = build.from_config(c.model, num_classes=3)
   variables = build.initial_variables(model, seed=7)
   _, tx = launch.optimizer(c)
@@ -96,3 +101,48 @@ def test_another_network_is_refused_naming_its_parameters(workdir):
     start.variables(c, model, resumed=False)
   assert "params/head" in str(error.value)
   assert "decoder/conv0/bias" not in str(error.value)
+
+
+@pytest.fixture
+def plain_run(slim_vgg, tmp_path):
+  """Return the workdir of v1 as its plain configuration trains it."""
+  c = v1_vgg16_largefov.get_config("debug")
+  return save_run(tmp_path / "run", c), c
+
+
+def test_v1s_branches_start_from_the_plain_run(plain_run, capsys):
+  (folder, old), c = plain_run
+  msc = v1_vgg16_largefov.get_config("msc")
+  assert msc.init.checkpoint == "runs/v1_vgg16_largefov"
+  c.init.checkpoint = str(folder)
+  c.model.decoder.kind = msc.model.decoder.kind
+  c.optim.trained = msc.optim.trained
+  model = build.from_config(c.model, num_classes=3)
+  new = flat(start.variables(c, model, resumed=False))
+  fresh = flat(build.initial_variables(model, seed=c.seed))
+  parts = {"params/decoder", "params/logits"}
+  for path, value in new.items():
+    part = "/".join(path.split("/")[:2])
+    source = fresh if part in parts else old
+    np.testing.assert_array_equal(value, source[path])
+  assert "decoder/pool4_conv2/kernel" in capsys.readouterr().out
+  # Only these train: the others have no step.
+  _, tx = launch.optimizer(c)
+  params = {
+    part: {"kernel": np.ones((1, 1, 2, 2), np.float32)}
+    for part in ("backbone", "head", "decoder", "logits")
+  }
+  steps, _ = tx.update(params, tx.init(params), params)
+  moved = {part for part, step in steps.items() if step["kernel"].any()}
+  assert moved == {"decoder", "logits"}
+
+
+def test_a_run_without_v1s_head_is_no_start_for_its_branches(plain_run):
+  (folder, _), c = plain_run
+  c.init.checkpoint = str(folder)
+  c.model.decoder.kind = "branches"
+  c.model.channels = 16
+  model = build.from_config(c.model, num_classes=3)
+  with pytest.raises(errors.InputError, match="params/head/fc6") as error:
+    start.variables(c, model, resumed=False)
+  assert "decoder" not in str(error.value)

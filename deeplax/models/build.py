@@ -18,11 +18,13 @@ from deeplax.models import cost
 from deeplax.models import decoder as decoder_lib
 from deeplax.models import deeplab
 from deeplax.models import heads
+from deeplax.models import large_fov
 from deeplax.models import layers
 from deeplax.models import lraspp
 from deeplax.models import mobilenet
 from deeplax.models import mobilenet_v3
 from deeplax.models import resnet
+from deeplax.models import vgg
 from deeplax.models import xception
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
@@ -41,11 +43,13 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
   "resnet_v1_50_beta": partial(resnet.ResNet, depth=50, stem="beta"),
   "resnet_v1_101": partial(resnet.ResNet, depth=101, stem="plain"),
   "resnet_v1_101_beta": partial(resnet.ResNet, depth=101, stem="beta"),
+  "vgg16": vgg.VGG16,
   "xception_41": partial(xception.Xception, depth=41),
   "xception_65": partial(xception.Xception, depth=65),
   "xception_71": partial(xception.Xception, depth=71),
 }
-HEADS = ("aspp", "classifier", "lraspp")
+HEADS = ("aspp", "aspp_sum", "classifier", "large_fov", "lraspp")
+ATROUS_HEADS = ("aspp", "aspp_sum", "large_fov")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 LOW_LEVEL_STRIDES = (2, 4, 8)
 DECODER_STRIDES = (2, 4, 8)
@@ -106,8 +110,16 @@ def from_config(
       **{**_backbone_options(config), **backbone_row.fields},
     ),
     head=_head(
-      config, stride, row=row, norm=head_norm, inits=inits, dtype=dtype
+      config,
+      stride,
+      num_classes=num_classes,
+      row=row,
+      norm=head_norm,
+      inits=inits,
+      dtype=dtype,
     ),
+    head_logits=config.head == "aspp_sum",
+    input_scales=_input_scales(config, auxiliary),
     decoder=_decoder(
       config.decoder,
       scores=num_classes if scored else None,
@@ -257,6 +269,7 @@ def _head(
   config: ml_collections.ConfigDict,
   output_stride: int,
   *,
+  num_classes: int,
   row: conventions.Conventions,
   norm: layers.Norm,
   inits: dict[str, Any],
@@ -267,10 +280,11 @@ def _head(
   if config.dropout is not None:
     dropout = _fraction("model.dropout", config.dropout)
   common: dict[str, Any] = dict(norm=norm, dropout=dropout, dtype=dtype)
-  if config.head != "aspp" and config.atrous_rates:
+  if config.head not in ATROUS_HEADS and config.atrous_rates:
     raise ValueError(
-      f"model.atrous_rates {tuple(config.atrous_rates)} are for the head "
-      f"'aspp'; {config.head!r} has no atrous branch, set them to ()"
+      f"model.atrous_rates {tuple(config.atrous_rates)} are for the heads "
+      f"{', '.join(ATROUS_HEADS)}; {config.head!r} has no atrous branch, set "
+      "them to ()"
     )
   if config.head == "classifier":
     if _decoder_kind(config.decoder) != "none":
@@ -278,7 +292,16 @@ def _head(
         "model.head 'classifier' gives one answer for the whole image: set "
         "model.decoder.kind to 'none'"
       )
+    if config.backbone == "vgg16":
+      raise ValueError(
+        "model.head 'classifier' averages the features; vgg16 classifies by "
+        "fc6 and fc7: model.head 'large_fov' with model.fc6_kernel 7"
+      )
     return heads.Classifier(**common)
+  if config.head in ("large_fov", "aspp_sum"):
+    return _fully_connected(
+      config, output_stride, num_classes=num_classes, row=row, common=common
+    )
   common |= {
     "channels": _positive("model.channels", config.channels),
     "image_pooling": config.image_pooling,
@@ -301,6 +324,64 @@ def _head(
   )
 
 
+def _fully_connected(
+  config: ml_collections.ConfigDict,
+  output_stride: int,
+  *,
+  num_classes: int,
+  row: conventions.Conventions,
+  common: dict[str, Any],
+) -> nn.Module:
+  """Return v1's or v2's head."""
+  kernel, channels = config.fc6_kernel, config.channels
+  by_stride = large_fov.fc6_rates(kernel)
+  common = common | {"kernel": kernel, "conv_init": row.conv_init}
+  if config.head == "large_fov":
+    rates = _atrous_rates(config, output_stride, by_stride)
+    if len(rates) != 1:
+      raise ValueError(
+        f"model.atrous_rates {rates}: the head 'large_fov' has one rate; "
+        "'aspp_sum' takes several"
+      )
+    channels = _positive("model.channels", channels)
+    return large_fov.LargeFOV(rate=rates[0], channels=channels, **common)
+  if _decoder_kind(config.decoder) != "none":
+    raise ValueError(
+      "model.head 'aspp_sum' gives the class scores: set model.decoder.kind to "
+      "'none'"
+    )
+  rates = _atrous_rates(config, output_stride, large_fov.aspp_rates())
+  if not rates or channels < 0:
+    raise ValueError(
+      f"model.atrous_rates {rates}, model.channels {channels}: the head "
+      "'aspp_sum' needs a rate, and channels of 0 (no fc6 and fc7) or more"
+    )
+  return large_fov.ASPPSum(
+    num_classes=num_classes,
+    rates=rates,
+    channels=channels,
+    logits_init=row.logits_init,
+    **common,
+  )
+
+
+def _input_scales(
+  config: ml_collections.ConfigDict, auxiliary: bool
+) -> tuple[float, ...]:
+  """Return the scales besides 1 that the network sees each image at."""
+  scales = tuple(float(scale) for scale in config.input_scales)
+  if any(not 0 < scale < 1 for scale in scales):
+    raise ValueError(
+      f"model.input_scales {scales} are not between 0 and 1, such as "
+      "(0.5, 0.75); the scale 1 is always there"
+    )
+  if scales and auxiliary:
+    raise ValueError(
+      "model.input_scales have a loss each: set train.auxiliary_weight to 0"
+    )
+  return scales
+
+
 def _pool_window(
   crop: Iterable[Any] | None, output_stride: int
 ) -> tuple[int, int] | None:
@@ -321,8 +402,14 @@ def _atrous_rates(
   Rates that are given, or else conventional, belong to the configured output
   stride and scale with it, so that they span the same pixels at any other.
   """
-  given = conventional[config.output_stride]
-  if config.atrous_rates is not None:
+  if config.atrous_rates is None:
+    if config.output_stride not in conventional:
+      raise ValueError(
+        f"model.atrous_rates None: no rates are published for output stride "
+        f"{config.output_stride}, only for {sorted(conventional)}; give some"
+      )
+    given = conventional[config.output_stride]
+  else:
     given = _tuple("model.atrous_rates", config.atrous_rates)
   rates = []
   for rate in given:
@@ -343,7 +430,7 @@ def _atrous_rates(
 def _decoder_kind(config: ml_collections.ConfigDict | None) -> str:
   """Return the decoder's kind; the configuration None means "none"."""
   kind = "none" if config is None else config.kind
-  kinds = ("none", *decoder_lib.KINDS)
+  kinds = ("none", "branches", *decoder_lib.KINDS)
   layers.check_one_of("model.decoder.kind", kind, kinds)
   return kind
 
@@ -353,14 +440,21 @@ def _decoder(
   *,
   scores: int | None,
   **settings: Any,
-) -> decoder_lib.Decoder | None:
+) -> nn.Module | None:
   """Return the decoder, or None for kind "none".
 
   With `scores`, a number of classes, it is LR-ASPP's: of the configuration
   only `features` and `output_stride` count.
   """
-  if config is None or _decoder_kind(config) == "none":
+  kind = _decoder_kind(config)
+  if config is None or kind == "none":
     return None
+  if kind == "branches":
+    return large_fov.Branches(
+      channels=_positive("model.decoder.channels", config.channels),
+      conv_init=settings["conv_init"],
+      dtype=settings["dtype"],
+    )
   layers.check_one_of("model.decoder.kernel", config.kernel, (1, 3))
   finest = config.output_stride
   layers.check_one_of("model.decoder.output_stride", finest, DECODER_STRIDES)

@@ -167,8 +167,13 @@ def _same(row: Backbone) -> Backbone:
   return dataclasses.replace(row, fields={**row.fields, "dilate_from": "same"})
 
 
+_VGG16_TORCH = dataclasses.replace(
+  _RESNET_TORCH, decay=0.0, weight_decay=5e-4, fields={"pool": 2}
+)
+
 _TORCHVISION = Conventions(
   backbones={
+    "vgg16": _VGG16_TORCH,
     "resnet50": _RESNET_TORCH,
     "resnet101": _RESNET_TORCH,
     "mobilenet_v2": _MOBILENET_V2_TORCH,
@@ -182,7 +187,7 @@ _TORCHVISION = Conventions(
   logits_init=_TORCH_CONV,
   # Those of output stride 8, whatever it is: DeepLabHead, and the default of
   # smp's decoder_atrous_rates.
-  atrous_rates=dict.fromkeys((32, 16, 8), (12, 24, 36)),
+  atrous_rates=dict.fromkeys((32, 16, 8, 4), (12, 24, 36)),
   dropout=0.5,
   pooling_first=False,
   norm_between=False,
@@ -190,7 +195,59 @@ _TORCHVISION = Conventions(
   align_corners=False,
 )
 
+# deeplab-public-ver2, the authors' Caffe: its mean_value, there in BGR.
+_CAFFE_MEAN: dict[str, Any] = {
+  "mean": (122.675, 116.669, 104.008),
+  "std": (1.0, 1.0, 1.0),
+}
+_VGG16_CAFFE = Backbone(
+  **_CAFFE_MEAN,
+  eps=1e-5,
+  decay=0.0,  # it has no norms
+  kernel_init=Init("kaiming_normal", 2.0),
+  weight_decay=5e-4,
+  # v1's and v2's networks pool 3x3; VGG-16's own 2x2 is torchvision's row.
+  fields={"pool": 3},
+)
+
+_RESNET_CAFFE = dataclasses.replace(
+  _VGG16_CAFFE,
+  decay=0.999,
+  fields={
+    "strided": "first",
+    "stride_in": "conv1",
+    "dilate_from": "same",
+    "pool_padding": "ceil",
+    "low_level": "output",
+  },
+)
+
+_CAFFE = Conventions(
+  backbones={
+    "vgg16": _VGG16_CAFFE,
+    "resnet50": _RESNET_CAFFE,
+    "resnet101": _RESNET_CAFFE,
+  },
+  head_eps=1e-5,
+  head_decay=0.0,  # v1's and v2's heads have no norms
+  conv_init=Init("kaiming_normal", 2.0),
+  depthwise_init=Init("kaiming_normal", 2.0),
+  pointwise_init=Init("kaiming_normal", 2.0),
+  logits_init=Init("truncated_normal", 0.01),  # weight_filler: gaussian
+  # Of v3's head; v1's and v2's are in large_fov.py.
+  atrous_rates={4: (24, 48, 72), 8: (12, 24, 36), 16: (6, 12, 18)},
+  dropout=0.5,
+  pooling_first=True,
+  norm_between=True,
+  refine=False,
+  align_corners=True,  # its Interp layer
+)
+
 CONVENTIONS = {
+  # DeepLab v1 and v2 as released.
+  "caffe": _CAFFE,
+  # v2's port, kazuto1011/deeplab-pytorch: F.interpolate as by default.
+  "kazuto": dataclasses.replace(_CAFFE, align_corners=False),
   # tensorflow/models research/deeplab: core/feature_extractor.py
   # networks_map and extract_features, model.py extract_features.
   "tf_deeplab": Conventions(
@@ -214,7 +271,12 @@ CONVENTIONS = {
     pointwise_init=Init("truncated_normal", 0.06),
     logits_init=Init("truncated_normal", 0.01),
     # g3doc/faq.md, question 5.
-    atrous_rates={32: (3, 6, 9), 16: (6, 12, 18), 8: (12, 24, 36)},
+    atrous_rates={
+      32: (3, 6, 9),
+      16: (6, 12, 18),
+      8: (12, 24, 36),
+      4: (24, 48, 72),
+    },
     dropout=0.1,
     pooling_first=True,
     norm_between=True,

@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from deeplax.models import heads
+from deeplax.models import large_fov
 from deeplax.models import layers
+from deeplax.models import vgg
 
 CONVENTIONS = ("true", "paper")
 # Every stride up to 32 has a position on this input's centre pixel.
@@ -45,7 +47,8 @@ def trace(
 
   Kept for the last few networks, since all that is asked here starts with it.
   """
-  # By path: a scanned block may be traced more than once.
+  # By path and size: a scanned block may be traced more than once, and a
+  # network over several scales runs at several sizes.
   calls = {}
 
   def record(call, args, kwargs, context):
@@ -55,7 +58,7 @@ def trace(
       isinstance(module, layers.ConvNorm) and context.method_name == "__call__"
     ):
       sizes = args[0].shape[1:3], result.shape[1:3]
-      calls[module.path] = module.clone(parent=None), sizes
+      calls[module.path, sizes] = module.clone(parent=None)
     return result
 
   def init(images):
@@ -67,7 +70,7 @@ def trace(
       init, jax.ShapeDtypeStruct((1, *size, _channels(model)), jnp.float32)
     )
   convolutions = []
-  for path, (module, sizes) in calls.items():
+  for (path, sizes), module in calls.items():
     params: Any = variables["params"]
     for name in path:
       params = params[name]
@@ -111,23 +114,46 @@ def parameters(model: nn.Module) -> int:
   return sum(math.prod(x.shape) for x in jax.tree.leaves(variables["params"]))
 
 
-def field_of_view(model: nn.Module) -> int:
+def field_of_view(model: nn.Module, *, zero_padded: bool = False) -> int:
   """Return the side, in pixels, of what one logit sees through convolutions.
 
   It is the receptive field of the logit at the image's centre on the deepest
   path: a kernel of side k at rate r over features of stride s reaches
   (k - 1) r s / 2 to each side; of a head's parallel branches the one with the
   largest rate counts; a resize to finer features reaches out to the next
-  coarse one. Image pooling sees the whole image and is left out.
+  coarse one. Image pooling sees the whole image and is left out, and so are
+  v1's multi-scale branches, which see less. Of a network over several scales
+  it is the field at scale 1.
+
+  Args:
+    model: As `build.from_config` returns it.
+    zero_padded: Only of VGG-16 with v1's or v2's head: count as v1 (section
+      3.1) and v2 (table 1) do, where a feature stands for the 32x32 pixels
+      that are its own and only fc6 reaches further.
+
+  Raises:
+    ValueError: `zero_padded` of another network.
   """
+  head = getattr(model, "head", None)
+  fully_connected = isinstance(head, large_fov.LargeFOV | large_fov.ASPPSum)
+  backbone: Any = getattr(model, "backbone", None)
+  if isinstance(backbone, vgg.VGG16) and fully_connected:
+    return _of_vgg(backbone, head, zero_padded=zero_padded)
+  if zero_padded:
+    raise ValueError(
+      "zero_padded is for VGG-16 with the head 'large_fov' or 'aspp_sum'"
+    )
+  if getattr(model, "input_scales", ()):
+    model = model.clone(input_scales=())
   convs = [
     c
     for c in trace(model, CENTRED)[1]
     if c.module.kernel > 1 and c.path[0] != "auxiliary"
   ]
-  if isinstance(getattr(model, "head", None), heads.ASPP):
+  if isinstance(head, heads.ASPP | large_fov.ASPPSum):
     in_head = [c for c in convs if c.path[0] == "head"]
-    branches = [c for c in in_head if c.path[1].startswith("aspp")]
+    names = ("aspp", "logits")
+    branches = [c for c in in_head if c.path[1].startswith(names)]
     branches.sort(key=lambda c: c.module.rate)
     convs = [c for c in convs if c not in branches[:-1]]
 
@@ -148,3 +174,14 @@ def field_of_view(model: nn.Module) -> int:
   for grid, reach in reversed(steps):
     field = math.ceil(field / grid) * grid + reach
   return 2 * field + 1
+
+
+def _of_vgg(backbone: vgg.VGG16, head: Any, *, zero_padded: bool) -> int:
+  """Return the field of view from the layers' windows: no trace sees pools."""
+  field = step = 1
+  for layer in vgg.plan(backbone.output_stride, pool=backbone.pool):
+    field += (layer.kernel - 1) * layer.rate * step
+    step *= layer.stride
+  rate = max(head.rates) if hasattr(head, "rates") else head.rate
+  fc6 = (head.kernel - 1) * rate * step
+  return (vgg.NATIVE_STRIDE if zero_padded else field) + fc6

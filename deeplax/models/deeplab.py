@@ -1,6 +1,9 @@
 """The whole network: normalisation, backbone, head, decoder, logits."""
 
+from typing import Any
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
@@ -13,6 +16,9 @@ from deeplax.ops import resize
 class DeepLab(nn.Module):
   """DeepLab v3 (no decoder) or v3+ (arXiv:1706.05587, arXiv:1802.02611).
 
+  With `input_scales` it is v2's (arXiv:1606.00915, 4.1.2) over several scales:
+  the same network sees the image at each, and a pixel's score is the largest.
+
   Attributes:
     backbone: Normalised images -> {"high", "low4", ...}.
     head: "high" -> features of the same size, or 1x1 to classify an image;
@@ -20,6 +26,8 @@ class DeepLab(nn.Module):
     decoder: Refines the head's output; None for v3.
     auxiliary: "middle" -> logits for a second loss; None without one.
     decoder_logits: Whether the decoder gives the logits itself (LR-ASPP).
+    head_logits: Whether the head does (v2's ASPP).
+    input_scales: Of the image, besides 1.
     align_corners: Of the resize to the images' size; False: half-pixel.
     num_classes: Background included.
     mean: Of each channel, subtracted; RGB is 0..255. As many as the images
@@ -36,6 +44,8 @@ class DeepLab(nn.Module):
   mean: tuple[float, ...] = (127.5, 127.5, 127.5)
   std: tuple[float, ...] = (127.5, 127.5, 127.5)
   decoder_logits: bool = False
+  head_logits: bool = False
+  input_scales: tuple[float, ...] = ()
   align_corners: bool = True
   auxiliary: nn.Module | None = None
   logits_init: layers.Init = layers.Init("truncated_normal", 0.01)
@@ -65,13 +75,53 @@ class DeepLab(nn.Module):
 
   def coarse_and_auxiliary(
     self, images: Num[Array | np.ndarray, "b h w c"], *, train: bool
-  ) -> tuple[Float[Array, "b H W k"], Float[Array, "b p q k"] | None]:
-    """Return float32 logits and the auxiliary head's, each at its stride."""
+  ) -> tuple[Float[Array, "b H W k"], Any]:
+    """Return float32 logits and those of further losses, each at its stride.
+
+    The second is the auxiliary head's logits, None without one, and with
+    `input_scales` a tuple: the logits of scale 1 and of each of the others.
+    """
+    if self.input_scales:
+      return self._of_scales(jnp.asarray(images), train=train)
     features = self._features(images, train=train)
     logits = self._logits(images, features, train=train)
     if self.auxiliary is None:
       return logits, None
     return logits, self.auxiliary(features["middle"], train=train)
+
+  def _of_scales(
+    self, images: jax.Array, *, train: bool
+  ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """Return the largest logits over the scales, and those of each."""
+    images = images.astype(jnp.float32)
+    parts = []
+    for scale in (1.0, *self.input_scales):
+      seen = self._scaled(images, scale)
+      features = self._features(seen, train=train)
+      parts.append(self._logits(seen, features, train=train))
+    size = parts[0].shape[1], parts[0].shape[2]
+    fused = parts[0]
+    for logits in parts[1:]:
+      fused = jnp.maximum(fused, self.resize(logits, size))
+    return fused, tuple(parts)
+
+  @nn.nowrap
+  def _scaled(self, images: jax.Array, scale: float) -> jax.Array:
+    """Return the images resized by `scale`.
+
+    With aligned corners 129 pixels become 65 at 1/2; else, as by PyTorch's
+    scale_factor, 64, of which pixel i lies at (i + 1/2) / scale - 1/2: what
+    does not fill a pixel at the end is left out.
+    """
+    if scale == 1.0:
+      return images
+    size = images.shape[1], images.shape[2]
+    if self.align_corners:
+      rows, columns = (resize.scale_dimension(n, scale) for n in size)
+      return self.resize(images, (rows, columns))
+    rows, columns = (max(int(n * scale), 1) for n in size)
+    images = images[:, : round(rows / scale), : round(columns / scale)]
+    return self.resize(images, (rows, columns))
 
   def _features(self, images: Array | np.ndarray, *, train: bool) -> dict:
     if images.shape[-1] != len(self.mean):
@@ -81,13 +131,16 @@ class DeepLab(nn.Module):
       )
     x = jnp.asarray(images, jnp.float32)
     x = (x - _channels(self.mean)) / _channels(self.std)
-    return self.backbone(x.astype(self.dtype), train=train)
+    x = x.astype(self.dtype)
+    return {"image": x, **self.backbone(x, train=train)}
 
   @nn.compact
   def _logits(
     self, images: Array | np.ndarray, features: dict, *, train: bool
   ) -> Array:
     x = self.head(features["high"], train=train)
+    if self.head_logits:
+      return x
     if self.decoder is not None:
       size = (images.shape[1], images.shape[2])
       x = self.decoder(x, features, size, train=train)

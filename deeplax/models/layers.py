@@ -106,7 +106,7 @@ class Init(NamedTuple):
     return np.float32(bound) * values
 
 
-OUTPUT_STRIDES = (8, 16, 32)
+OUTPUT_STRIDES = (4, 8, 16, 32)
 DILATE_FROM = ("next", "same")
 
 
@@ -148,6 +148,55 @@ def dilate(
       plan.append(Unit(name, stride, 1))
       reached *= stride
   return plan
+
+
+POOL_PADDINGS = (*PADDINGS, "ceil")
+
+
+def max_pool(
+  x: Float[Floats, "b h w c"],
+  kernel: int,
+  *,
+  stride: int,
+  rate: int = 1,
+  padding: str = "same",
+) -> Float[Array, "b H W c"]:
+  """Return the largest value of each window of `kernel` x `kernel` pixels.
+
+  Args:
+    x: The map; outside it nothing counts.
+    kernel: Side of the window.
+    stride: Between windows.
+    rate: Between the pixels of a window.
+    padding: "same" is TensorFlow's; "symmetric" pads by half the window;
+      "ceil" is Caffe's: the last window may reach beyond the map.
+
+  Raises:
+    ValueError: On an unknown padding.
+  """
+  check_one_of("pool_padding", padding, POOL_PADDINGS)
+  x = jnp.asarray(x)
+  size = x.shape[1], x.shape[2]
+  if padding == "symmetric":
+    pads = padding_ops.symmetric(kernel=kernel, rate=rate)
+  elif padding == "ceil":
+    pads = padding_ops.ceil(size, kernel=kernel, stride=stride, rate=rate)
+  else:
+    pads = padding_ops.same(size, kernel=kernel, stride=stride, rate=rate)
+  if rate == 1:
+    window = kernel, kernel
+    return nn.pool(x, -jnp.inf, lax.max, window, (stride, stride), pads)
+  # The gradient of XLA's pooling knows no rate.
+  lowest = jnp.array(-jnp.inf, x.dtype)
+  x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=lowest)
+  ends = [n - (kernel - 1) * rate for n in x.shape[1:3]]
+  y = None
+  for i, j in np.ndindex(kernel, kernel):
+    top, left = i * rate, j * rate
+    seen = x[:, top : top + ends[0] : stride, left : left + ends[1] : stride]
+    y = seen if y is None else jnp.maximum(y, seen)
+  assert y is not None
+  return y
 
 
 class Norm(NamedTuple):

@@ -3,7 +3,8 @@
 tensorflow/models research/deeplab/core/resnet_v1_beta.py and slim resnet_v1:
 the stride sits in the last unit of a block, and the beta form replaces the 7x7
 stem by three 3x3 convolutions. torchvision models/resnet.py: the stride sits in
-the first unit ("v1.5": in its 3x3 convolution, as here everywhere).
+the first unit ("v1.5": in its 3x3 convolution). The Caffe networks have it in
+that unit's first 1x1 convolution.
 """
 
 from functools import partial
@@ -15,7 +16,6 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deeplax.models import layers
-from deeplax.ops import padding as padding_ops
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 STEMS = ("plain", "beta")
@@ -31,6 +31,8 @@ LOW_LEVEL = {
 # Which of its values: before the sum (feature_extractor.py
 # networks_to_feature_maps), or after the sum and its ReLU.
 LOW_LEVELS = ("residual", "output")
+# The convolution of a unit that has its stride: the 3x3 or the first 1x1.
+STRIDE_IN = ("conv2", "conv1")
 
 
 def plan(
@@ -65,7 +67,7 @@ def plan(
 
 
 class Bottleneck(nn.Module):
-  """1x1, 3x3, 1x1 and a shortcut (section 4.1), the stride in the 3x3.
+  """1x1, 3x3, 1x1 and a shortcut (section 4.1).
 
   Returns the output and the residual branch before the sum.
   """
@@ -76,6 +78,7 @@ class Bottleneck(nn.Module):
   norm: layers.Norm
   kernel_init: layers.Init
   dtype: DTypeLike
+  stride_in: str = "conv2"
 
   @nn.compact
   def __call__(
@@ -95,11 +98,17 @@ class Bottleneck(nn.Module):
       shortcut = conv(channels, stride=self.stride, name="shortcut")(
         x, train=train
       )
-    y = conv(self.width, activation="relu", name="conv1")(x, train=train)
+    early = self.stride_in == "conv1"
+    y = conv(
+      self.width,
+      stride=self.stride if early else 1,
+      activation="relu",
+      name="conv1",
+    )(x, train=train)
     y = conv(
       self.width,
       kernel=3,
-      stride=self.stride,
+      stride=1 if early else self.stride,
       rate=self.rate,
       activation="relu",
       name="conv2",
@@ -115,11 +124,14 @@ class ResNet(nn.Module):
     norm: Of every convolution.
     depth: 50 or 101.
     stem: "plain" (7x7) or "beta" (three 3x3).
-    output_stride: 8, 16 or 32, from the same parameters.
+    output_stride: 4, 8, 16 or 32, from the same parameters.
     multi_grid: Factors of the rates of block4's units (v3, section 3.2.1).
     strided: The unit of a block that has its stride, "last" or "first".
+    stride_in: The convolution of that unit with the stride, "conv2" (3x3) or
+      "conv1" (the first 1x1).
     dilate_from: As `layers.dilate`.
-    pool_padding: Of the max-pooling, "same" (TensorFlow's) or "symmetric".
+    pool_padding: Of the max-pooling, "same" (TensorFlow's), "symmetric"
+      (PyTorch's) or "ceil" (Caffe's).
     low_level: What of a unit is a low-level feature, "residual" or "output".
     kernel_init: How kernels are drawn.
     dtype: Compute dtype; parameters stay float32.
@@ -131,6 +143,7 @@ class ResNet(nn.Module):
   output_stride: int = 16
   multi_grid: tuple[int, ...] = (1, 1, 1)
   strided: str = "last"
+  stride_in: str = "conv2"
   dilate_from: str = "next"
   pool_padding: str = "same"
   low_level: str = "residual"
@@ -143,7 +156,7 @@ class ResNet(nn.Module):
   ) -> dict[str, Array]:
     """Return `low4`, `low8`, `middle` and `high` of normalised images."""
     layers.check_one_of("stem", self.stem, STEMS)
-    layers.check_one_of("pool_padding", self.pool_padding, layers.PADDINGS)
+    layers.check_one_of("stride_in", self.stride_in, STRIDE_IN)
     layers.check_one_of("low_level", self.low_level, LOW_LEVELS)
     settings: dict[str, Any] = dict(
       norm=self.norm, kernel_init=self.kernel_init, dtype=self.dtype
@@ -166,10 +179,7 @@ class ResNet(nn.Module):
       y = conv(64, kernel=3, name="conv1_2")(y, train=train)
       y = conv(128, kernel=3, name="conv1_3")(y, train=train)
     # The reference's one strided layer with TensorFlow's SAME padding.
-    pads: Any = "SAME"
-    if self.pool_padding == "symmetric":
-      pads = padding_ops.symmetric(kernel=3, rate=1)
-    y = nn.max_pool(y, (3, 3), strides=(2, 2), padding=pads)
+    y = layers.max_pool(y, 3, stride=2, padding=self.pool_padding)
     low_level, features = LOW_LEVEL[self.strided], {}
     for unit in units:
       block = int(unit.name[len("block")]) - 1
@@ -177,6 +187,7 @@ class ResNet(nn.Module):
         width=WIDTHS[block],
         stride=unit.stride,
         rate=unit.rate,
+        stride_in=self.stride_in,
         name=unit.name,
         **settings,
       )(y, train=train)

@@ -31,6 +31,26 @@ def symmetric(*, kernel: int, rate: int) -> Padding:
   return both, both
 
 
+def ceil(
+  size: tuple[int, int], *, kernel: int, stride: int, rate: int
+) -> Padding:
+  """The padding of Caffe's pooling, which rounds its output up.
+
+  It starts half a window before the map and ends with the last window that
+  touches it: 3x3 windows with stride 2 over 8 pixels give 5 values, not 4.
+  With stride 1 the size stays.
+  """
+  span = (kernel - 1) * rate + 1
+  before = (span - 1) // 2
+
+  def axis(n: int) -> tuple[int, int]:
+    outputs = -(-(n + 2 * before - span) // stride) + 1 if stride > 1 else n
+    return before, (outputs - 1) * stride + span - n - before
+
+  height, width = size
+  return axis(height), axis(width)
+
+
 class Tap(NamedTuple):
   """Where one tap of a kernel meets the map, along one axis.
 

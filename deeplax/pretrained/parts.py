@@ -33,6 +33,7 @@ class Start:
     new: Paths of those that were drawn.
     left_out: Names in the file that are not used.
     folded: Modules whose norm was folded into the kernel.
+    subsampled: Arrays of the file of which a part was taken, and what to.
     by_name: (class, whether its logits are from the file) where the classes
       were matched by name; else empty.
   """
@@ -42,6 +43,7 @@ class Start:
   new: list[rules.Path]
   left_out: list[str]
   folded: list[rules.Path]
+  subsampled: list[str]
   by_name: list[tuple[str, bool]]
 
 
@@ -57,7 +59,8 @@ def start(
 ) -> Start:
   """Return what a network starts from: the file's arrays, the rest drawn.
 
-  A file with a backbone only leaves the other parts new. Logits of another
+  A file with a backbone only leaves the other parts new, and an ImageNet
+  network's with fully connected layers the class scores. Logits of another
   number of classes are new; with `source_classes` those of every class that
   both have by name are carried over.
 
@@ -83,6 +86,8 @@ def start(
   columns = _columns(class_names, source_classes or ())
   values, missing = dict(found.values), dict(found.missing)
   misfits = {misfit.path: misfit for misfit in found.misfits}
+  for path in found.scores:
+    del missing[path]
   for path in fresh:
     if path[1] in skipped:
       for items in (values, missing, misfits):
@@ -119,6 +124,7 @@ def start(
     new=[path for path in fresh if path not in values],
     left_out=found.left_out + dropped + (found.unused if new else []),
     folded=[m for m in found.folded if m[0] not in skipped],
+    subsampled=[] if "head" in skipped else found.subsampled,
     by_name=[
       (name, i in columns)
       for i, name in enumerate(class_names)

@@ -49,6 +49,8 @@ def table(start: Any, *, seed: int) -> str:
   }
   if start.new:
     rows["new"] += f", drawn from seed {seed}"
+  if start.subsampled:
+    rows["subsampled"] = f"{len(start.subsampled)}{_listed(start.subsampled)}"
   if start.folded:
     rows["norms"] = (
       f"{len(start.folded)} were folded into their kernels: each is set so "

@@ -21,6 +21,7 @@ from deeplax.models import cost
 
 Path = tuple[str, ...]  # collection, modules, leaf
 Shape = tuple[int, ...]
+Arrays = Mapping[str, np.ndarray]
 NORM = ("scale", "offset", "mean", "var")
 # No array depends on the image's size.
 _TRACE_SIZE = (33, 33)
@@ -60,12 +61,14 @@ class Layer(NamedTuple):
     name: Of the convolution in the source.
     norm: Of its norm, where that has a name of its own.
     kernel: Layout of its kernel, where it is not the source's usual one.
+    bias: The same of its bias.
   """
 
   path: str
   name: str
   norm: str | None = None
   kernel: Transform | None = None
+  bias: Transform | None = None
 
   def put(self, words: Mapping[str, str]) -> "Layer":
     """Return this with `words` in the source's names."""
@@ -94,12 +97,18 @@ class Table(NamedTuple):
       no mistake: counters, an optimizer's arrays, a classifier.
     forms: What further words in the layers' names stand for, one mapping for
       each form of file; the first is written.
+    prepare: Done to the file's arrays before they are looked up.
+    scores: Patterns of deeplax's modules that give class scores. A file that
+      has none of them, an ImageNet network with the rest, is whole: they are
+      new then.
   """
 
   layers: tuple[Layer, ...]
   spellings: tuple[Mapping[str, Leaf], ...]
   left_out: tuple[str, ...] = ()
   forms: tuple[Mapping[str, str], ...] = ({},)
+  prepare: Callable[[Arrays], Arrays] = dict
+  scores: tuple[str, ...] = ()
 
   def of_each_form(self) -> "list[Table]":
     """Return tables of one spelling each, without further words."""
@@ -153,6 +162,8 @@ class Loaded:
     left_out: Names in the file that the table says to leave out.
     unused: Its other names that no parameter asked for.
     folded: Modules whose norm was folded into the kernel.
+    subsampled: Arrays of which a part was taken, and what to.
+    scores: Paths of `missing` that may start anew, see `Table.scores`.
   """
 
   values: dict[Path, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -162,6 +173,8 @@ class Loaded:
   left_out: list[str] = dataclasses.field(default_factory=list)
   unused: list[str] = dataclasses.field(default_factory=list)
   folded: list[Path] = dataclasses.field(default_factory=list)
+  subsampled: list[str] = dataclasses.field(default_factory=list)
+  scores: list[Path] = dataclasses.field(default_factory=list)
 
 
 def shapes(model: nn.Module) -> dict[Path, Shape]:
@@ -180,8 +193,12 @@ def differing(model: nn.Module, other: nn.Module) -> set[Path]:
 def load(
   arrays: Mapping[str, np.ndarray], table: Table, *, model: nn.Module
 ) -> Loaded:
-  """Look up every parameter of `model`; refuses nothing."""
-  wanted = shapes(model)
+  """Look up every parameter of `model`.
+
+  Raises:
+    InputError: By `table.prepare`; nothing else is refused here.
+  """
+  wanted, arrays = shapes(model), table.prepare(arrays)
   tables = table.of_each_form()
   listings = [_entries(t, t.spellings[0], wanted) for t in tables]
   known = [
@@ -209,7 +226,11 @@ def load(
       found.values[entry.path] = np.full(entry.shape, value, np.float32)
       found.names[entry.path] = ()
   found.folded = [m for m in folded if ("params", *m, "offset") in found.values]
-  left_out = re.compile("|".join(table.left_out) or r"(?!)")
+  scores = _any_of(table.scores)
+  found.scores = [p for p in wanted if scores.fullmatch("/".join(p[1:-1]))]
+  if not found.missing.keys() >= {*found.scores}:
+    found.scores = []
+  left_out = _any_of(table.left_out)
   for name in arrays:
     if name not in used:
       out = left_out.fullmatch(name) is not None
@@ -220,17 +241,22 @@ def load(
 def save(
   variables: Mapping[str, Any], table: Table
 ) -> tuple[dict[str, np.ndarray], list[Path]]:
-  """Return arrays by the source's names, and the paths that have none."""
+  """Return arrays by the source's names, and the paths that have none.
+
+  Where two parameters have one name (branches that start alike), the second
+  has none.
+  """
   flat: Any = flax.traverse_util.flatten_dict(variables)
   wanted = {path: np.shape(value) for path, value in flat.items()}
   arrays, nameless = {}, []
   table = table.of_each_form()[0]
   for entry in _entries(table, table.spellings[0], wanted):
     value = np.asarray(flat[entry.path])
-    if not entry.names:
+    if not entry.names or not arrays.keys().isdisjoint(entry.names):
       nameless.append(entry.path)
+      continue
     parts = value if entry.stacked else value[None]
-    for name, part in zip(entry.names, parts, strict=bool(entry.names)):
+    for name, part in zip(entry.names, parts, strict=True):
       arrays[name] = np.ascontiguousarray(entry.transform.save(part))
   return arrays, nameless
 
@@ -263,6 +289,8 @@ def _entry(
     name = layer.norm if leaf in NORM and layer.norm else layer.name
     if layer.kernel and leaf.endswith("kernel"):
       transform = layer.kernel
+    if layer.bias and leaf == "bias":
+      transform = layer.bias
     stacked = re.search(r"\{i\b", name) is not None
     words = match.groupdict()
     names = tuple(
@@ -271,6 +299,10 @@ def _entry(
     )
     return Entry(path, shape, names, stacked, transform)
   return Entry(path, shape)
+
+
+def _any_of(patterns: tuple[str, ...]) -> re.Pattern:
+  return re.compile("|".join(patterns) or r"(?!)")
 
 
 @functools.cache
@@ -326,11 +358,16 @@ def _take(
   needed = entry.shape[1:] if entry.stacked else entry.shape
   parts = []
   for name in entry.names:
-    part, misfit = _fit(entry, name, np.asarray(arrays[name]), needed)
-    if misfit:
+    array = np.asarray(arrays[name])
+    part, misfit = _fit(entry, name, array, needed)
+    if misfit is not None:
       found.misfits.append(misfit)
-    else:
-      parts.append(part)
+    if part is None:
+      continue
+    parts.append(part)
+    if array.size > part.size:
+      there = entry.transform.save(part).shape
+      found.subsampled.append(f"{name} {array.shape} to {there}")
   if len(parts) == len(entry.names):
     value = np.stack(parts) if entry.stacked else parts[0]
     found.values[entry.path] = np.ascontiguousarray(value)

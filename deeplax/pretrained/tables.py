@@ -8,6 +8,7 @@ import flax.traverse_util
 import numpy as np
 
 from deeplax import errors
+from deeplax.pretrained import caffe
 from deeplax.pretrained import report
 from deeplax.pretrained import rules
 from deeplax.pretrained import smp
@@ -16,6 +17,7 @@ from deeplax.pretrained import timm
 from deeplax.pretrained import torchvision
 
 TABLES: dict[str, Callable[[Any], rules.Table]] = {
+  "caffe": caffe.table,
   "smp": smp.table,
   "tf_deeplab": tf_deeplab.table,
   "timm": timm.table,

@@ -11,6 +11,8 @@ from deeplax.models import heads
 from deeplax.models import mobilenet
 from deeplax.models import mobilenet_v3
 from deeplax.models import resnet
+from deeplax.models import vgg
+from deeplax.pretrained import fully_connected
 from deeplax.pretrained import rules
 
 STATE_DICT = {
@@ -24,7 +26,7 @@ STATE_DICT = {
 }
 COUNTERS = r".*\.num_batches_tracked"
 # Of ImageNet files: ResNet's, MobileNetV2's and V3's.
-_CLASSIFIERS = (r"fc\.\w+", r"classifier\.[013]\.(weight|bias)")
+_CLASSIFIERS = (r"fc\.\w+", r"classifier\.[0136]\.(weight|bias)")
 
 
 def table(model: Any) -> rules.Table:
@@ -33,6 +35,8 @@ def table(model: Any) -> rules.Table:
   Raises:
     InputError: torchvision has no such network.
   """
+  if isinstance(model.backbone, vgg.VGG16):
+    return _vgg16(model)
   whole, classifies = "backbone.", isinstance(model.head, heads.Classifier)
   if isinstance(model.backbone, resnet.ResNet):
     backbone, bare, classifier = resnet_layers(model.backbone), "", "fc"
@@ -66,6 +70,38 @@ def table(model: Any) -> rules.Table:
     spellings=(STATE_DICT,),
     left_out=(COUNTERS, r"aux_classifier\..*", *_CLASSIFIERS),
     forms=({"scope": whole}, {"scope": bare}),
+  )
+
+
+def _vgg16(model: Any) -> rules.Table:
+  """Return the table of VGG-16, fc6 and fc7 as `fully_connected` says.
+
+  Raises:
+    InputError: It is Caffe's: its images are in another range.
+  """
+  if model.backbone.pool != 2:
+    raise errors.InputError(
+      "torchvision's VGG-16 pools 2x2 and takes images divided by a deviation: "
+      "set model.conventions to 'torchvision', or load Caffe's own file with "
+      "--source=caffe"
+    )
+  layers, place = [], 0
+  for step in vgg.plan(32):
+    if step.name.startswith("pool"):
+      place += 1
+      continue
+    layers.append(rules.Layer(f"backbone/{step.name}", f"features.{place}"))
+    place += 2  # the ReLU has a number too
+  layers += fully_connected.layers(
+    model.head, fc6="classifier.0", fc7="classifier.3", flat=True
+  )
+  if fully_connected.whole(model.head):
+    layers.append(rules.Layer("logits", "classifier.6", kernel=rules.LINEAR))
+  return rules.Table(
+    layers=tuple(layers),
+    spellings=(STATE_DICT,),
+    left_out=_CLASSIFIERS,
+    scores=fully_connected.SCORES,
   )
 
 

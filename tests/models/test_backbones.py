@@ -106,8 +106,9 @@ def test_mobilenet_plan_drops_strides_for_rates(output_stride, expected):
 
 
 def test_an_output_stride_outside_the_table_is_refused():
-  with pytest.raises(ValueError, match=r"output_stride 4 not in \[8, 16, 32\]"):
-    mobilenet.plan(4)
+  match = r"output_stride 64 not in \[4, 8, 16, 32\]"
+  with pytest.raises(ValueError, match=match):
+    mobilenet.plan(64)
 
 
 def test_a_multi_grid_of_two_rates_is_refused():
@@ -169,7 +170,7 @@ def drawn(model, seed=0):
 # else: the two are equal but for the order of sums. (Sides that turn even at a
 # strided layer with TensorFlow's SAME padding keep the odd positions.)
 @pytest.mark.parametrize("slim", SLIM)
-def test_features_at_8_hold_those_at_16_which_hold_those_at_32(
+def test_features_at_4_hold_those_at_8_at_16_and_at_32(
   slim, monkeypatch, plain_ops
 ):
   make = slim(monkeypatch)
@@ -181,15 +182,17 @@ def test_features_at_8_hold_those_at_16_which_hold_those_at_32(
   def run(variables, image):
     return [
       make(output_stride=stride).apply(variables, image, train=False)["high"]
-      for stride in (8, 16, 32)
+      for stride in (4, 8, 16, 32)
     ]
 
-  at8, at16, at32 = map(np.asarray, run(variables, image))
-  assert (at8.shape[1], at16.shape[1], at32.shape[1]) == (9, 5, 3)
-  assert at32.std() > 1e-3
-  tolerance = 1e-5 * np.abs(at8).max()
-  np.testing.assert_allclose(at8[:, ::2, ::2], at16, rtol=0, atol=tolerance)
-  np.testing.assert_allclose(at16[:, ::2, ::2], at32, rtol=0, atol=tolerance)
+  found = list(map(np.asarray, run(variables, image)))
+  assert [x.shape[1] for x in found] == [17, 9, 5, 3]
+  assert found[-1].std() > 1e-3
+  tolerance = 1e-5 * np.abs(found[0]).max()
+  for fine, coarse in zip(found, found[1:], strict=False):
+    np.testing.assert_allclose(
+      fine[:, ::2, ::2], coarse, rtol=0, atol=tolerance
+    )
 
 
 @pytest.mark.parametrize(

@@ -240,11 +240,11 @@ def test_a_widened_kernel_repeats_red_green_and_blue(count):
 @pytest.mark.parametrize(
   ("key", "value", "message"),
   [
-    ("backbone", "vgg16", "'vgg16'.*mobilenet_v2.*resnet_v1_101_beta.*xcept"),
-    ("head", "dpc", r"'dpc' not in \['aspp', 'classifier', 'lr"),
+    ("backbone", "vgg19", "'vgg19'.*mobilenet_v2.*resnet_v1_101_beta.*xcept"),
+    ("head", "psp", r"'psp' not in \['aspp', 'aspp_sum', 'c"),
     ("conventions", "torch", "'torch' not in .*tf_deeplab"),
     ("dtype", "float16", "'float16' not in .*bfloat16.*float32"),
-    ("output_stride", 12, r"12 not in \[8, 16, 32\]"),
+    ("output_stride", 12, r"12 not in \[4, 8, 16, 32\]"),
     ("multi_grid", (1, 2), r"\(1, 2\) is not three rates"),
     ("depth_multiplier", 0.5, "0.5 is for mobilenet backbones"),
     ("depth_multiplier", -1.0, "-1.0 is not positive"),
@@ -252,7 +252,11 @@ def test_a_widened_kernel_repeats_red_green_and_blue(count):
     ("atrous_rates", (1.5,), "1.5.* not whole numbers"),
     ("channels", 0, "channels 0 is not 1 or more"),
     ("dropout", 1.0, "dropout 1.0 is not in"),
-    ("decoder__kind", "unet", r"'unet' not in \['none', 'concat', 'sum'\]"),
+    (
+      "decoder__kind",
+      "unet",
+      r"'unet' not in \['none', 'branches', 'concat', 'sum'\]",
+    ),
     ("decoder__kernel", 5, r"5 not in \[1, 3\]"),
     ("decoder__convs", 0, "convs 0 is not 1 or more"),
     ("decoder__features", (4, 8), r"\(4, 8\) are not strides from coarse"),

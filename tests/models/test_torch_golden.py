@@ -37,6 +37,10 @@ SLOW = [
   ("timm_xception65", "small"),
   ("timm_xception65", "native"),
   ("timm_xception65_os16", "small"),
+  ("kazuto_deeplabv2_resnet101", "small"),
+  ("kazuto_deeplabv2_resnet101", "large"),
+  ("kazuto_deeplabv2_resnet101_msc", "small"),
+  ("tv_vgg16", "native"),
 ]
 
 
@@ -55,6 +59,8 @@ def check(name, run):
   )
   _, height, width, _ = size
   image = torch_rule.image(height, width)
+  if torch_golden.NETWORKS[name].bgr:
+    image = image[..., ::-1]
   found = torch_golden.outputs(name, model, variables, image)
   prefix = f"{run}/"
   expected = {
@@ -64,7 +70,7 @@ def check(name, run):
   }
   errors = {}
   for key, value in expected.items():
-    if key.removeprefix("tap:") in torch_golden.UNSEEN:
+    if key.removeprefix("tap:") in torch_golden.UNSEEN and key not in found:
       continue
     if key.startswith("corner"):
       rows = slice(9) if key.endswith("tl") else slice(-9, None)
@@ -86,7 +92,7 @@ def test_small_networks_equal_the_originals(name):
   check(name, "small")
 
 
-@pytest.mark.slow  # 150 s together: compiles 13 networks
+@pytest.mark.slow  # 180 s together: compiles 16 networks
 @pytest.mark.parametrize(("name", "run"), SLOW)
 def test_every_network_and_size_equals_the_originals(name, run):
   check(name, run)

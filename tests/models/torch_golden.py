@@ -6,6 +6,7 @@ brings them into deeplax's form.
 
 import json
 from typing import Any, NamedTuple
+import zlib
 
 import jax
 import ml_collections
@@ -22,9 +23,12 @@ class Network(NamedTuple):
   """What a fixture is of, in deeplax's words.
 
   Attributes:
-    source: Conventions and table of names.
+    source: Table of names, and conventions if they have its name.
     settings: Of `config.model`, apart from defaults.
     num_classes: Of its output.
+    out: What its output is: "full" logits, those at the head's stride, or of
+      these the one that sees a whole image of 224 pixels.
+    bgr: Whether its images have the channels turned round.
     auxiliary: Whether there is a second head.
     taps: Its intermediate tensors: a path into the captured outputs.
   """
@@ -34,6 +38,8 @@ class Network(NamedTuple):
   num_classes: int
   taps: dict[str, tuple[str, ...]]
   auxiliary: bool = False
+  out: str = "full"
+  bgr: bool = False
 
 
 LOW, HIGH = ("backbone", "low4"), ("backbone", "high")
@@ -52,7 +58,52 @@ XCEPTION_TAPS = {
   "segmentation_head.0": ("coarse",),
 }
 
+V2_RESNET = {
+  "conventions": "kazuto",
+  "backbone": "resnet101",
+  "output_stride": 8,
+  "head": "aspp_sum",
+  "channels": 0,
+  "decoder.kind": "none",
+}
+
 NETWORKS = {
+  "kazuto_deeplabv2_resnet101": Network(
+    "caffe",
+    V2_RESNET,
+    21,
+    {"layer2": LOW, "layer5": HIGH},
+    out="coarse",
+    bgr=True,
+  ),
+  "kazuto_deeplabv2_resnet101_msc": Network(
+    "caffe",
+    {**V2_RESNET, "input_scales": (0.5, 0.75)},
+    21,
+    {},
+    out="coarse",
+    bgr=True,
+  ),
+  "tv_vgg16": Network(
+    "torchvision",
+    {
+      "backbone": "vgg16",
+      "output_stride": 32,
+      "head": "large_fov",
+      "fc6_kernel": 7,
+      "channels": 4096,
+      "decoder.kind": "none",
+    },
+    1000,
+    {
+      "features.4": ("backbone", "pool1"),
+      "features.9": ("backbone", "pool2"),
+      "features.16": ("backbone", "pool3"),
+      "features.23": ("backbone", "pool4"),
+      "features.30": HIGH,
+    },
+    out="centre",
+  ),
   "tv_deeplabv3_resnet101": Network(
     "torchvision",
     {"backbone": "resnet101", "output_stride": 8, **V3},
@@ -157,8 +208,9 @@ NETWORKS = {
     },
   ),
 }
-# Not looked at: the pooling is no module, block 10 is inside the scan.
-UNSEEN = {"maxpool", "blocks.10"}
+# Where NETWORKS has no path for it: a pooling is no module (of Caffe's ResNet
+# it ends layer1), block 10 is inside the scan.
+UNSEEN = {"maxpool", "blocks.10", "layer1"}
 
 
 class Golden(NamedTuple):
@@ -198,9 +250,24 @@ def arrays(golden: Golden) -> dict[str, np.ndarray]:
   """Return the state dict that the original ran with."""
   gain = golden.manifest["gain2"]
   return {
-    key: torch_rule.value(key, shape, gain2=gain, kind=kind)
+    key: _large(key, shape, gain)
+    if np.prod(shape) > 1e7
+    else torch_rule.value(key, shape, gain2=gain, kind=kind)
     for key, shape, kind in golden.manifest["state_dict"]
   }
+
+
+def _large(key: str, shape: list[int], gain: float) -> np.ndarray:
+  """Return a matrix by the rule, in parts: whole it would need 4 GB."""
+  stream = np.random.PCG64(zlib.crc32(key.encode("utf8")))
+  rows, columns = shape
+  value = np.empty(shape, np.float32)
+  for first in range(0, rows, 256):
+    part = value[first : first + 256]
+    numbers = torch_rule.near_normal(stream.random_raw(part.size))
+    numbers *= np.sqrt(gain / columns)
+    part[:] = numbers.astype(np.float32).reshape(part.shape)
+  return value
 
 
 def variables(name: str, network: Any, golden: Golden) -> dict[str, Any]:
@@ -242,6 +309,11 @@ def outputs(
   found = {"out": full}
   if network.auxiliary is not None:
     found["out"], found["aux"] = full
+  if NETWORKS[name].out != "full":
+    found["out"] = captured["coarse"][0]
+  if NETWORKS[name].out == "centre":
+    # fc6 is a convolution here, and pads: only there it meets no zeros.
+    found["out"] = found["out"][:, 3:4, 3:4]
   for tap, path in taps.items():
     value = captured
     for key in path:

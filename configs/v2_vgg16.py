@@ -1,0 +1,37 @@
+"""DeepLab v2 with VGG-16 (arXiv:1606.00915, section 4.1).
+
+COMMAND: python -m deeplax.main --config=configs/v2_vgg16.py \\
+           --config.init.checkpoint=IMAGENET
+         (IMAGENET: a workdir that deeplax.convert made, see README;
+         :debug needs no data set)
+
+The head is ASPP-L, four branches at rates (6, 12, 18, 24); :aspp_s has (2, 4,
+8, 12) and :large_fov v1's single branch. Expected mIoU on VOC 2012 val, one
+scale, from ImageNet weights, without and with the dense CRF (table 3): 68.96
+and 71.57; :aspp_s 66.98 and 69.73; :large_fov 65.76 and 69.84. Time and
+memory: not measured.
+"""
+
+from configs import common
+from configs import protocols
+
+ARGS = ("", "aspp_s", "large_fov", "debug")
+
+
+def get_config(arg: str = ""):
+  """Return the configuration; `arg` is one of `ARGS`."""
+  if arg not in ARGS:
+    raise ValueError(f"v2_vgg16:{arg} not in {list(ARGS)}")
+  c = protocols.v2_vgg16(common.base())
+  c.model.conventions = "caffe"
+  c.model.backbone = "vgg16"
+  c.model.output_stride = 8
+  c.model.head = "large_fov" if arg == "large_fov" else "aspp_sum"
+  c.model.channels = 1024
+  c.model.decoder.kind = "none"
+  if arg == "aspp_s":
+    c.model.atrous_rates = (2, 4, 8, 12)
+  if arg == "debug":
+    c.model.channels = 32  # small checkpoints
+    return common.debug(c)
+  return c

@@ -1,0 +1,203 @@
+"""Heads of DeepLab v1 (arXiv:1412.7062) and v2 (arXiv:1606.00915).
+
+VGG-16's fully connected layers as convolutions: `fc6` reads a window of the
+last features, `fc7` follows it 1x1, and the class scores (fc8) are the
+network's `logits`. v2's ASPP adds up several such branches (section 3.2).
+"""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from deeplax.models import layers
+from deeplax.ops import resize
+
+# Of fc6 (v2, table 1).
+KERNELS = (7, 4, 3)
+# ASPP-L (v2, section 4.1.2); ASPP-S is (2, 4, 8, 12).
+ASPP_L = (6, 12, 18, 24)
+# What fc6's taps span at output stride 8: 7x7 at rate 4, 4x4 at 8, 3x3 at 12.
+# On the image that is what VGG-16's own 7x7 at stride 32 spans.
+SPAN = 24
+
+
+def fc6_rates(kernel: int) -> dict[int, tuple[int, ...]]:
+  """Return the rate of fc6 by output stride, for a field of view of 224.
+
+  Raises:
+    ValueError: On a kernel the papers do not have.
+  """
+  layers.check_one_of("model.fc6_kernel", kernel, KERNELS)
+  return {
+    stride: (SPAN * 8 // stride // (kernel - 1),) for stride in (8, 16, 32)
+  }
+
+
+def aspp_rates() -> dict[int, tuple[int, ...]]:
+  """Return ASPP-L's rates by output stride; at 32 they are not whole."""
+  return {
+    stride: tuple(rate * 8 // stride for rate in ASPP_L)
+    for stride in (4, 8, 16)
+  }
+
+
+class LargeFOV(nn.Module):
+  """fc6 and fc7, each with ReLU and dropout.
+
+  Attributes:
+    norm: For the name of the mapped axis.
+    kernel: Side of fc6's window.
+    rate: Of fc6.
+    channels: Of both.
+    dropout: After each, in training.
+    conv_init: How kernels are drawn.
+    dtype: Compute dtype.
+  """
+
+  norm: layers.Norm
+  kernel: int = 3
+  rate: int = 12
+  channels: int = 1024
+  dropout: float = 0.5
+  conv_init: layers.Init = layers.Init("kaiming_normal", 2.0)
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, high: Float[Array, "b h w c"], *, train: bool
+  ) -> Float[Array, "b h w k"]:
+    x = high
+    for name, kernel, rate in (("fc6", self.kernel, self.rate), ("fc7", 1, 1)):
+      x = layers.ConvNorm(
+        self.channels,
+        kernel=kernel,
+        rate=rate,
+        use_bias=True,
+        activation="relu",
+        kernel_init=self.conv_init,
+        dtype=self.dtype,
+        name=name,
+      )(x, train=train)
+      dropout = layers.Dropout(
+        self.dropout, self.norm.axis_name, name=f"{name}_dropout"
+      )
+      x = dropout(x, train=train)
+    return x
+
+
+class ASPPSum(nn.Module):
+  """v2's ASPP: the class scores of several branches, added up.
+
+  A branch is fc6, fc7 and scores on VGG-16 (`branch0/fc6`, ..., `logits0`), and
+  one 3x3 convolution from features to scores on ResNet (`logits0`, ...).
+
+  Attributes:
+    norm: For the name of the mapped axis.
+    num_classes: Background included.
+    rates: One branch for each.
+    kernel: Side of the dilated window.
+    channels: Of fc6 and fc7; 0: neither is there.
+    dropout: After each of them, in training.
+    conv_init: How their kernels are drawn.
+    logits_init: How the scores' kernels are drawn.
+    dtype: Compute dtype; scores are float32.
+  """
+
+  norm: layers.Norm
+  num_classes: int
+  rates: tuple[int, ...] = ASPP_L
+  kernel: int = 3
+  channels: int = 1024
+  dropout: float = 0.5
+  conv_init: layers.Init = layers.Init("kaiming_normal", 2.0)
+  logits_init: layers.Init = layers.Init("truncated_normal", 0.01)
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, high: Float[Array, "b h w c"], *, train: bool
+  ) -> Float[Array, "b h w k"]:
+    scores = []
+    for place, rate in enumerate(self.rates):
+      x, kernel = high, self.kernel
+      if self.channels:
+        x = LargeFOV(
+          norm=self.norm,
+          kernel=self.kernel,
+          rate=rate,
+          channels=self.channels,
+          dropout=self.dropout,
+          conv_init=self.conv_init,
+          dtype=self.dtype,
+          name=f"branch{place}",
+        )(x, train=train)
+        kernel, rate = 1, 1
+      logits = layers.ConvNorm(
+        self.num_classes,
+        kernel=kernel,
+        rate=rate,
+        use_bias=True,
+        kernel_init=self.logits_init,
+        name=f"logits{place}",
+      )
+      scores.append(logits(x, train=train))
+    return sum(scores[1:], start=scores[0])
+
+
+class Branches(nn.Module):
+  """v1's multi-scale branches (MSc, section 4.3): finer features to the head's.
+
+  The image and the output of each of the first four poolings go through a 3x3
+  and a 1x1 convolution; all five are put beside the head's features. The paper
+  does not say how they come to one size: here the 3x3 convolution has the
+  stride between the two, and a map that is still a pixel off is resized.
+
+  Attributes:
+    channels: Of each convolution (128).
+    conv_init: How kernels are drawn.
+    dtype: Compute dtype.
+  """
+
+  channels: int = 128
+  conv_init: layers.Init = layers.Init("kaiming_normal", 2.0)
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    high: Float[Array, "b h w c"],
+    features: Mapping[str, jax.Array],
+    image_size: tuple[int, int],
+    *,
+    train: bool,
+  ) -> Float[Array, "b h w k"]:
+    del image_size
+    size = high.shape[1], high.shape[2]
+    axis = 1 if size[0] > size[1] else 2
+    parts = [high]
+    for name in ("image", "pool1", "pool2", "pool3", "pool4"):
+      if name not in features:
+        raise ValueError(
+          f"model.decoder.kind 'branches' reads {name}, which this backbone "
+          f"does not give; its features are {sorted(features)}"
+        )
+      x = features[name]
+      stride = max(round((x.shape[axis] - 1) / max(size[axis - 1] - 1, 1)), 1)
+      for layer, kernel, step in (("conv1", 3, stride), ("conv2", 1, 1)):
+        x = layers.ConvNorm(
+          self.channels,
+          kernel=kernel,
+          stride=step,
+          padding="symmetric",
+          use_bias=True,
+          activation="relu",
+          kernel_init=self.conv_init,
+          dtype=self.dtype,
+          name=f"{name}_{layer}",
+        )(x, train=train)
+      parts.append(resize.resize_bilinear(x, size))
+    return jnp.concatenate(parts, axis=-1)

@@ -1,0 +1,104 @@
+"""VGG-16 (arXiv:1409.1556) with holes (DeepLab v1, arXiv:1412.7062, 3.1).
+
+Its fully connected layers are the head's (`large_fov.py`).
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from deeplax.models import layers
+
+# Width and number of the 3x3 convolutions before each pooling.
+BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+NATIVE_STRIDE = 2 ** len(BLOCKS)
+# v1's. At 4 a second pooling would be another function than the strided one.
+OUTPUT_STRIDES = (8, 16, 32)
+# Side of the pooling windows: the network's own, and that of the released
+# DeepLab models, which puts the centres of all layers' features on one grid.
+POOLS = (2, 3)
+# The last feature of a stride: what the pooling that leaves it reads.
+LOW_LEVEL = {"conv2_2": "low2", "conv3_3": "low4", "conv4_3": "low8"}
+
+
+class Step(NamedTuple):
+  """One layer: a 3x3 convolution or a pooling, with the window it reads."""
+
+  name: str
+  kernel: int
+  stride: int
+  rate: int
+
+
+def plan(output_stride: int, *, pool: int = 2) -> list[Step]:
+  """Return every layer, in order.
+
+  A pooling past the output stride keeps its window and loses its stride; the
+  convolutions after it read at twice the rate. So all features up to the last
+  convolution are those of the strided network and more between them. At output
+  stride 8 the last pooling is another function: its window is of neighbours on
+  the finer map, the strided network's of neighbours on the coarse one.
+
+  Raises:
+    ValueError: On an output stride that is not offered.
+  """
+  layers.check_one_of("output_stride of vgg16", output_stride, OUTPUT_STRIDES)
+  units = []
+  for block, (_, count) in enumerate(BLOCKS, 1):
+    units += [(f"conv{block}_{i}", 1) for i in range(1, count + 1)]
+    units.append((f"pool{block}", 2))
+  return [
+    Step(unit.name, pool, unit.stride, 1)
+    if unit.name.startswith("pool")
+    else Step(unit.name, 3, 1, unit.rate)
+    for unit in layers.dilate(units, output_stride)
+  ]
+
+
+class VGG16(nn.Module):
+  """The 13 convolutions and five poolings; there are no norms.
+
+  Attributes:
+    norm: Of no use here; every backbone has one.
+    output_stride: 8, 16 or 32, from the same parameters.
+    pool: Side of the pooling windows, 2 or 3.
+    kernel_init: How kernels are drawn.
+    dtype: Compute dtype; parameters stay float32.
+  """
+
+  norm: layers.Norm
+  output_stride: int = 8
+  pool: int = 3
+  kernel_init: layers.Init = layers.Init("kaiming_normal", 2.0)
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[layers.Floats, "b h w c"], *, train: bool
+  ) -> dict[str, Array]:
+    """Return `high`, `middle`, `low2` to `low8`, and `pool1` to `pool4`."""
+    layers.check_one_of("pool", self.pool, POOLS)
+    y, features = jnp.asarray(x, self.dtype), {}
+    for step in plan(self.output_stride, pool=self.pool):
+      block = int(step.name[4])
+      if step.name.startswith("pool"):
+        y = layers.max_pool(y, step.kernel, stride=step.stride, padding="ceil")
+        features[step.name] = y
+        continue
+      y = layers.ConvNorm(
+        BLOCKS[block - 1][0],
+        kernel=step.kernel,
+        rate=step.rate,
+        use_bias=True,
+        activation="relu",
+        kernel_init=self.kernel_init,
+        dtype=self.dtype,
+        name=step.name,
+      )(y, train=train)
+      if step.name in LOW_LEVEL:
+        features[LOW_LEVEL[step.name]] = y
+    high = features.pop("pool5")
+    return features | {"middle": features["pool4"], "high": high}
