@@ -13,6 +13,7 @@ import ml_collections
 
 from deeplax import errors
 from deeplax import logs
+from deeplax.metrics import measures
 
 # In a workdir that deeplax.convert has written: what came from where.
 CONVERTED = "converted.json"
@@ -79,6 +80,37 @@ def add_crf_arguments(parser: argparse.ArgumentParser) -> None:
     "--crf_file",
     metavar="JSON",
     help="refine by the dense CRF as python -m deeplax.crf.search found best",
+  )
+
+
+def add_measure_arguments(parser: argparse.ArgumentParser) -> None:
+  """Add the flags of every command that scores predictions."""
+  parser.add_argument(
+    "--trimap",
+    type=numbers(int),
+    default=(),
+    metavar="PX,PX",
+    help="mIoU and pixel accuracy so many pixels around the boundaries of the "
+    "truth, e.g. 1,2,5,10,20,40",
+  )
+  parser.add_argument(
+    "--boundary",
+    action="store_true",
+    help="boundary F1 (SegNet's) and boundary IoU",
+  )
+  parser.add_argument(
+    "--objects",
+    action="store_true",
+    help="IoU and recall by the size of objects",
+  )
+
+
+def chosen_measures(args: argparse.Namespace) -> measures.Chosen:
+  """Return what the flags of `add_measure_arguments` ask for."""
+  return measures.Chosen(
+    trimap=tuple(sorted(set(args.trimap))),
+    boundary=args.boundary,
+    objects=args.objects,
   )
 
 

@@ -6,8 +6,8 @@ Labels are compared at their own size, and mIoU is counted over the data set.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any
 
 from etils import epath
 import jax
@@ -24,49 +24,15 @@ from deeplax import sweep as sweep_lib
 from deeplax.data import build as data_build
 from deeplax.data import files
 from deeplax.data import loader
+from deeplax.data import spec as spec_lib
 from deeplax.data import subset
 from deeplax.metrics import confusion
+from deeplax.metrics import measures
 from deeplax.models import build as model_build
 
 # A class with more of the predicted pixels, but not of the true ones, means
 # that the network has learned nothing else.
 COLLAPSED = 0.99
-
-
-@runtime_checkable
-class Counter(Protocol):
-  """Counts something beside the confusion matrix, for one row of the table.
-
-  Attributes:
-    counts: int64 arrays by name, summed over processes before `result`.
-  """
-
-  counts: dict[str, np.ndarray]
-
-  def add(self, example: dict[str, Any], labels: np.ndarray) -> None:
-    """Count an image: its "image", "label", "name", and the prediction."""
-    ...
-
-  def result(self) -> dict[str, Any]:
-    """Return what is added to the row's result."""
-    ...
-
-
-class Matrix:
-  """The counter that is always there."""
-
-  def __init__(self, names: Sequence[str]):
-    self._names = names
-    self.counts = {"matrix": np.zeros((len(names), len(names)), np.int64)}
-
-  def add(self, example: dict[str, Any], labels: np.ndarray) -> None:
-    """See `Counter`."""
-    found = _count(example, labels, len(self._names))
-    self.counts["matrix"] = confusion.add(self.counts["matrix"], found)
-
-  def result(self) -> dict[str, Any]:
-    """See `confusion.scores`."""
-    return confusion.scores(self.counts["matrix"], self._names)
 
 
 def evaluate(
@@ -77,7 +43,7 @@ def evaluate(
   progress: Callable[[str], None] = print,
   threads: int = 4,
   keep: Callable[[int, np.ndarray], None] | None = None,
-  counters: Callable[[], Sequence[Counter]] = tuple,
+  measured: measures.Chosen = measures.NOTHING,
   **fields: Any,
 ) -> dict[str, Any]:
   """Return the scores of a predictor on a source; see `evaluate_rows`.
@@ -89,7 +55,7 @@ def evaluate(
     progress: See `evaluate_rows`.
     threads: See `evaluate_rows`.
     keep: Receives (index in `source`, prediction) of each image.
-    counters: See `evaluate_rows`.
+    measured: See `evaluate_rows`.
     **fields: Added to the result: step, output_stride, scales, flip, ...
   """
 
@@ -106,7 +72,7 @@ def evaluate(
     progress=progress,
     threads=threads,
     keep=keep_one,
-    counters=counters,
+    measured=measured,
     **fields,
   )
   return result
@@ -120,7 +86,7 @@ def evaluate_rows(
   progress: Callable[[str], None] = print,
   threads: int = 4,
   keep: Callable[[int, int, dict[str, Any], np.ndarray], None] | None = None,
-  counters: Callable[[], Sequence[Counter]] = tuple,
+  measured: measures.Chosen = measures.NOTHING,
   **fields: Any,
 ) -> list[dict[str, Any]]:
   """Return the scores of each mode of a sweep, all from one pass.
@@ -134,15 +100,15 @@ def evaluate_rows(
     threads: Reading ahead while the device computes.
     keep: Receives (place of the mode, index in `source`, example, prediction)
       of each image and mode.
-    counters: Makes what counts beside the confusion matrix, for each mode.
+    measured: What to measure besides the confusion matrix.
     **fields: Added to each result: step, output_stride, ...
 
   With several processes each takes its share of the images, and all return the
   same results.
 
   Returns:
-    For each mode the fields of `confusion.scores` and of the counters, "images"
-    (counted), "split_images" (in the source) and `fields`.
+    For each mode the fields of `confusion.scores` and `measures.scores`,
+    "images" (counted), "split_images" (in the source) and `fields`.
 
   Raises:
     InputError: No image, no labelled pixel, or a label that is no class.
@@ -151,7 +117,7 @@ def evaluate_rows(
   chosen = subset.Subset(source, max_images)
   if not len(chosen):
     raise errors.InputError(f"no image to evaluate in {source.spec.name}")
-  rows = [[Matrix(names), *counters()] for _ in sweep.modes]
+  rows = [_no_counts(len(names), measured) for _ in sweep.modes]
   rank, ranks = jax.process_index(), jax.process_count()
   mine = len(range(rank, len(chosen), ranks))
   report = commands.Progress(
@@ -162,50 +128,62 @@ def evaluate_rows(
   )
   for place, (example, found) in enumerate(inference.stream(sweep, examples)):
     for row, labels in enumerate(found):
-      for counter in rows[row]:
-        counter.add(example, labels)
+      counts = _count(example, labels, len(names), measured)
+      rows[row] = measures.add(rows[row], counts)
       if keep:
         keep(row, chosen.index(rank + place * ranks), example, labels)
     report.step()
   fields = {"images": len(chosen), "split_images": len(source), **fields}
-  return [_result(row, source.spec.name, fields, progress) for row in rows]
+  return [
+    _result(counts, source.spec, measured, fields, progress) for counts in rows
+  ]
+
+
+def _no_counts(k: int, measured: measures.Chosen) -> measures.Counts:
+  matrix = np.zeros((k, k), np.int64)
+  return {"matrix": matrix, **measures.empty(k, measured)}
+
+
+def _count(
+  example: dict[str, Any],
+  labels: np.ndarray,
+  k: int,
+  measured: measures.Chosen,
+) -> measures.Counts:
+  """Count an image: its confusion matrix as "matrix", and what is measured."""
+  truth = example["label"]
+  if truth.shape != labels.shape:
+    raise errors.InputError(
+      f"{example['name']}: the label is {truth.shape} and the image "
+      f"{labels.shape}; both must have the same height and width"
+    )
+  try:
+    matrix = confusion.count(truth, labels, k)
+    return {"matrix": matrix, **measures.count(truth, labels, k, measured)}
+  except ValueError as error:
+    raise errors.InputError(f"{example['name']}: {error}") from error
 
 
 def _result(
-  counters: Sequence[Counter],
-  name: str,
+  counts: measures.Counts,
+  spec: spec_lib.Spec,
+  measured: measures.Chosen,
   fields: dict[str, Any],
   progress: Callable[[str], None],
 ) -> dict[str, Any]:
   """Sum a row's counts over the processes and return its scores."""
-  result: dict[str, Any] = {}
-  for counter in counters:
-    if jax.process_count() > 1:
-      # Sorted: each process must take part in the same order.
-      counter.counts = {
-        key: sum_over_processes(counter.counts[key])
-        for key in sorted(counter.counts)
-      }
-    try:
-      result |= counter.result()
-    except ValueError as error:
-      raise errors.InputError(f"evaluating {name}: {error}") from error
+  if jax.process_count() > 1:
+    # Sorted: each process must take part in the same order.
+    counts = {key: sum_over_processes(counts[key]) for key in sorted(counts)}
+  try:
+    result = confusion.scores(counts["matrix"], spec.class_names)
+  except ValueError as error:
+    raise errors.InputError(f"evaluating {spec.name}: {error}") from error
+  result |= measures.scores(counts, spec.class_names, measured)
   result |= fields
   if warning := collapse_warning(result):
     progress(f"deeplax: {warning}")
   return result
-
-
-def _count(example: dict[str, Any], labels: np.ndarray, k: int) -> np.ndarray:
-  if example["label"].shape != labels.shape:
-    raise errors.InputError(
-      f"{example['name']}: the label is {example['label'].shape} and the image "
-      f"{labels.shape}; both must have the same height and width"
-    )
-  try:
-    return confusion.count(example["label"], labels, k)
-  except ValueError as error:
-    raise errors.InputError(f"{example['name']}: {error}") from error
 
 
 def sum_over_processes(
@@ -279,6 +257,7 @@ def parser() -> argparse.ArgumentParser:
   )
   commands.add_arguments(parser)
   commands.add_crf_arguments(parser)
+  commands.add_measure_arguments(parser)
   parser.add_argument(
     "--output_strides",
     type=commands.numbers(int),
@@ -378,6 +357,7 @@ def run(config: Any, args: argparse.Namespace) -> None:
       keep=lambda row, *found, kept=kept: kept[row].keep(*found),
       step=step,
       output_stride=stride,
+      measured=commands.chosen_measures(args),
       crf=crf,
       init=commands.init_text(config, args.workdir),
     )
@@ -391,7 +371,7 @@ def run(config: Any, args: argparse.Namespace) -> None:
         )
       evaluated.append((path, result, keep))
   if len(evaluated) == 1:
-    print(confusion.table(evaluated[0][1], source.spec.class_names))
+    print(measures.table(evaluated[0][1], source.spec.class_names))
   else:
     path = result_path(args.workdir, split, "table", evaluated[0][1])
     _write_table(path, rows, evaluated[0][1], title=what, split=split)

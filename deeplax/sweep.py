@@ -29,6 +29,8 @@ MEASURES = {
   "boundary_f": "boundary F1",
   "boundary_iou": "boundary IoU",
 }
+# Other fields of a result that a row has where they were measured.
+MEASURED = ("trimap_kind", "trimap", "trimap_accuracy", "objects")
 
 
 def chosen(
@@ -173,7 +175,7 @@ def row(
   return {
     **{key: result[key] for key in ("output_stride", "scales", "flip")},
     **{key: result[key] for key in ("miou", "pixel_accuracy", "mean_accuracy")},
-    **{key: result[key] for key in (*MEASURES, "trimap") if key in result},
+    **{key: result[key] for key in (*MEASURES, *MEASURED) if key in result},
     "multiply_adds": operations["true"],
     "multiply_adds_paper": operations["paper"],
     "multiply_adds_size": list(sweep.size),

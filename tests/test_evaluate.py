@@ -26,6 +26,7 @@ from deeplax import visualize
 from deeplax.data import build as data_build
 from deeplax.data import spec as spec_lib
 from deeplax.metrics import confusion
+from deeplax.metrics import measures
 from deeplax.models import build as model_build
 
 SPEC = spec_lib.Spec(
@@ -427,30 +428,46 @@ def test_flags_choose_one_evaluation_or_another_table(
   assert table.exists() == (len(names) > 1)
 
 
-def test_a_counter_counts_each_row_of_a_pass_on_its_own():
-  class Reds:
-    def __init__(self):
-      self.counts = {"reds": np.zeros(1, np.int64)}
+ALL = measures.Chosen(trimap=(1, 3), boundary=True, objects=True)
 
-    def add(self, example, labels):
-      assert example["label"].shape == labels.shape
-      self.counts["reds"] += int((labels == 0).sum())
 
-    def result(self):
-      return {"reds": int(self.counts["reds"][0])}
-
+def test_each_row_of_a_pass_is_measured_on_its_own():
   modes = (averaging.Mode(), averaging.Mode((0.5,)))
   swept = sweep.Sweep(_predictor(), modes)
   rows = evaluate.evaluate_rows(
-    swept, Toy(), progress=_silent, counters=lambda: [Reds()], step=3
+    swept, Toy(), progress=_silent, measured=ALL, step=3
   )
-  # The shares of predicted pixels leave the ignored ones out.
   for scale, row in zip((1.0, 0.5), rows, strict=True):
-    predictor = _predictor(scales=(scale,))
-    labels = [predictor.labels(Toy()[i]["image"]) for i in range(7)]
-    assert row["reds"] == sum(int((found == 0).sum()) for found in labels)
+    predictor, total = _predictor(scales=(scale,)), measures.empty(3, ALL)
+    for i in range(7):
+      example = Toy()[i]
+      pair = example["label"], predictor.labels(example["image"])
+      total = measures.add(total, measures.count(*pair, 3, ALL))
+    expected = measures.scores(total, SPEC.class_names, ALL)
+    assert {key: row[key] for key in expected} == expected
     assert row["step"] == 3
-  assert rows[0]["reds"] != rows[1]["reds"]
+  assert rows[0]["boundary_f"] != rows[1]["boundary_f"]
+
+
+def test_the_table_has_a_column_for_each_measure(run, tmp_path):
+  flags = ("--trimap=1,2", "--boundary", "--objects")
+  assert run("--sweep", "--output_strides=8", "--scales=0.5", *flags) == 0
+  table = json.loads((tmp_path / "eval/val-00000400-table.json").read_text())
+  lines = (tmp_path / "eval/val-00000400-table.md").read_text().splitlines()
+  lines = [line for line in lines if line.startswith(("| OS", "| 8"))]
+  head, *cells = [
+    [cell.strip() for cell in line.strip("| ").split("|")] for line in lines
+  ]
+  assert len(cells) == len(table["rows"]) == 3
+  for row, line in zip(table["rows"], cells, strict=True):
+    alone = json.loads((tmp_path / "eval" / row["file"]).read_text())
+    shown_as = dict(zip(head, line, strict=True))
+    assert shown_as["boundary F1"] == f"{alone['boundary_f']:.2%}"
+    assert shown_as["boundary IoU"] == f"{alone['boundary_iou']:.2%}"
+    for width in ("1", "2"):
+      assert shown_as[f"trimap {width} px"] == f"{alone['trimap'][width]:.2%}"
+    for key in ("trimap_kind", "trimap_accuracy", "objects"):
+      assert row[key] == alone[key]
 
 
 def test_the_page_of_each_row_leads_to_the_others(run, tmp_path):

@@ -248,6 +248,12 @@ def _places(
   return [*places, (str(home), home.expanduser())]
 
 
+def tree(data: Config) -> pathlib.Path | None:
+  """Return the published tree of the data set, None if it is not there."""
+  found = (sources.TREES[data.name].find(p) for _, p in _places(data) if p)
+  return next((path for path in found if path), None)
+
+
 def _folder_root(data: Config) -> pathlib.Path:
   """Return the root of own data: classes.json or images/, or prepared."""
   for _, root in _places(data):

@@ -98,8 +98,15 @@ def splits(root: pathlib.Path, kind: str = "images") -> list[str]:
 
 
 def _classes(root: pathlib.Path) -> tuple[spec_lib.Spec, np.ndarray]:
-  """Read classes.json: the spec, and the table of the masks' numbers."""
-  path = root / CLASSES
+  return read_classes(root / CLASSES)
+
+
+def read_classes(path: pathlib.Path) -> tuple[spec_lib.Spec, np.ndarray]:
+  """Read a classes.json: the spec, and the label of each number in the masks.
+
+  Raises:
+    InputError: It is not there, or not as it must be.
+  """
   try:
     obj = json.loads(path.read_text())
   except OSError as error:
@@ -112,7 +119,7 @@ def _classes(root: pathlib.Path) -> tuple[spec_lib.Spec, np.ndarray]:
       f"{path} is not JSON ({error}); for example {_EXAMPLE}"
     ) from error
   try:
-    return _parse(obj, root.resolve().name)
+    return _parse(obj, path.resolve().parent.name)
   except (TypeError, ValueError) as error:
     raise errors.InputError(f"{path}: {error}") from error
 

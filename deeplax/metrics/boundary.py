@@ -1,0 +1,385 @@
+"""How good a segmentation is near boundaries: trimap, boundary F1 and IoU.
+
+Each measure has a `count_...` of one image and a `..._scores`. Counts are
+int64: those of a split, in whatever order and by however many processes, are
+the sum of those of its images.
+
+Void (ignored) pixels belong to no class on both sides: where the truth is void
+the prediction is taken as void, too. So a true class ends where void begins,
+which is where the objects of PASCAL VOC end, and what is predicted in void
+changes nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+from jaxtyping import Bool, Int64, Integer
+import numpy as np
+
+from deeplax.metrics import canvas
+from deeplax.metrics import confusion
+
+Labels = canvas.Labels
+Counts = dict[str, np.ndarray]
+
+# Where the bands of a trimap may lie, as `count_trimap` counts them.
+KINDS = ("void", "class")
+# Class borders per void border, below which void is what parts the classes. It
+# is 0.03 in a mask of PASCAL VOC 2012, and 3 in CamVid.
+VOID_PARTS = 0.25
+
+# SegNet (1511.00561), sec. 4.1: of the image's diagonal.
+F_TOLERANCE = 0.0075
+# F1 are summed as multiples of 1 / F_UNIT: integers have the same sum in any
+# order, and 2 to the 31 images have room.
+F_UNIT = 1 << 32
+
+# Cheng et al. 2021 (2103.16562), sec. 5: d by the image's diagonal.
+IOU_DISTANCE = 0.02
+
+
+def count_trimap(
+  labels: Labels,
+  predictions: Labels,
+  num_classes: int,
+  *,
+  widths: Sequence[int],
+  ignore_label: int | None = 255,
+) -> Counts:
+  """Count confusions in bands around the true boundaries, a trimap.
+
+  The bands of "void" hold the pixels at most `width` pixels (Euclidean) from
+  void, which itself has no class and does not count. So v2 (1606.00915, fig.
+  10) and v3+ (1802.02611, sec. 4.4 and fig. 5) dilate the void label of PASCAL
+  VOC; the form of their kernel is not stated. The bands of "class" are as wide,
+  on data without such a border: a pixel beside (4 neighbours) one of another
+  class is at 1, the next at 2, and so on, on either side.
+
+  Args:
+    labels: True classes, and `ignore_label`.
+    predictions: Predicted classes.
+    num_classes: Background included.
+    widths: Pixels, ascending.
+    ignore_label: Of void; None: there is none.
+
+  Returns:
+    trimap: [kind, width, true class, predicted class], by KINDS.
+    borders: How many sides of pixels part two classes, and a class from void.
+
+  Raises:
+    ValueError: The widths do not ascend from 1, or a value is no class.
+  """
+  if not widths or list(widths) != sorted({w for w in widths if w >= 1}):
+    raise ValueError(f"widths {list(widths)} must ascend and be 1 or more")
+  truth, found = canvas.pair(labels, predictions, num_classes, ignore_label)
+  valid = truth != canvas.void(num_classes)
+  beside, borders = _borders(truth, valid)
+  bands = [
+    # A pixel on the boundary is in the band of width 1: at distance 0 of it.
+    _bands(~valid, valid, truth, found, num_classes, np.array(widths)),
+    _bands(beside, valid, truth, found, num_classes, np.array(widths) - 1),
+  ]
+  return {"trimap": np.stack(bands), "borders": borders}
+
+
+def _borders(
+  truth: Labels, valid: Bool[np.ndarray, "h w"]
+) -> tuple[Bool[np.ndarray, "h w"], Int64[np.ndarray, " 2"]]:
+  """Return the pixels beside one of another class, and what parts pixels."""
+  beside = np.zeros(truth.shape, bool)
+  borders = np.zeros(2, np.int64)
+  for a, b in (
+    (np.s_[1:], np.s_[:-1]),
+    (np.s_[:, 1:], np.s_[:, :-1]),
+  ):
+    differ = (truth[a] != truth[b]) & valid[a] & valid[b]
+    beside[a] |= differ
+    beside[b] |= differ
+    borders += np.count_nonzero(differ), np.count_nonzero(valid[a] ^ valid[b])
+  return beside, borders
+
+
+def _bands(
+  start: Bool[np.ndarray, "h w"],
+  valid: Bool[np.ndarray, "h w"],
+  truth: Labels,
+  found: Labels,
+  k: int,
+  limits: Integer[np.ndarray, " n"],
+) -> Int64[np.ndarray, "n k k"]:
+  """Count confusions within each distance of `start`."""
+  if not start.any():
+    return np.zeros((len(limits), k, k), np.int64)
+  away = cv2.distanceTransform(
+    (~start).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+  )
+  inside = valid & (away < limits[-1] + 0.5)
+  # Squares of distances between pixels are whole numbers: no rounding left.
+  square = np.rint(np.square(away[inside])).astype(np.int64)
+  ring = np.searchsorted(limits * limits, square)
+  pairs = truth[inside].astype(np.int64) * k + found[inside]
+  size = k * k
+  rings = np.bincount(ring * size + pairs, minlength=(len(limits) + 1) * size)
+  # The last ring is what rounding up above let in.
+  return rings.reshape(-1, k, k)[: len(limits)].cumsum(axis=0, dtype=np.int64)
+
+
+def trimap_kind(borders: Int64[np.ndarray, " 2"]) -> str:
+  """Return which of KINDS suits data with these borders, added over a split.
+
+  "void" where void parts the classes, as the border of the objects in PASCAL
+  VOC does; else "class".
+  """
+  between, void = borders.tolist()
+  return "void" if between < VOID_PARTS * void else "class"
+
+
+def trimap_scores(
+  counts: Counts, class_names: Sequence[str], *, widths: Sequence[int]
+) -> dict[str, Any]:
+  """Turn counts into the curves of the papers, as fractions.
+
+  Args:
+    counts: Of `count_trimap`, added over the data set.
+    class_names: One for each class.
+    widths: As they were counted.
+
+  Returns:
+    trimap_kind: "void" or "class", of `trimap_kind`.
+    trimap: By width, as text: mIoU in the band; None: it has no pixel.
+    trimap_accuracy: By width: share of the pixels that are right.
+    trimap_iou: By width: IoU by class name.
+  """
+  kind = trimap_kind(counts["borders"])
+  result: dict[str, Any] = {
+    "trimap_kind": kind,
+    "trimap": {},
+    "trimap_accuracy": {},
+    "trimap_iou": {},
+  }
+  bands = counts["trimap"][KINDS.index(kind)]
+  for width, matrix in zip(widths, bands, strict=True):
+    scores: dict[str, Any] = {
+      "miou": None,
+      "pixel_accuracy": None,
+      "iou": dict.fromkeys(class_names),
+    }
+    if matrix.any():
+      scores = confusion.scores(matrix, class_names)
+    result["trimap"][str(width)] = scores["miou"]
+    result["trimap_accuracy"][str(width)] = scores["pixel_accuracy"]
+    result["trimap_iou"][str(width)] = scores["iou"]
+  return result
+
+
+def count_f(
+  labels: Labels,
+  predictions: Labels,
+  num_classes: int,
+  *,
+  ignore_label: int | None = 255,
+  tolerance: float = F_TOLERANCE,
+) -> Counts:
+  """Count the boundary F1 of an image (SegNet, 1511.00561, sec. 4.1).
+
+  The boundary of a class are its pixels beside (4 neighbours) one that is not
+  of it; the image's frame is no boundary. Matching is that of Csurka et al.
+  (BMVC 2013): a predicted boundary pixel is right if one of the true boundary
+  of its class is closer than `tolerance` of the image's diagonal, a true one is
+  found if a predicted one is; several may have the same partner. F1 is the
+  harmonic mean of both shares. The image's is the mean over the classes in its
+  truth, as the paper says; the authors' script takes those that are only
+  predicted, too. A class without a boundary on either side has no F1.
+
+  Args:
+    labels: True classes, and `ignore_label`.
+    predictions: Predicted classes.
+    num_classes: Background included.
+    ignore_label: Of void; None: there is none.
+    tolerance: Share of the diagonal.
+
+  Returns:
+    boundary_f: [class, or at last the image][sum of F1 in 1 / F_UNIT, number].
+
+  Raises:
+    ValueError: A value is no class.
+  """
+  truth, found = canvas.pair(labels, predictions, num_classes, ignore_label)
+  empty = canvas.void(num_classes)
+  present = np.zeros(empty + 1, bool)
+  present[truth.ravel()] = True
+  edges = [_edges(side, empty) for side in (truth, found)]
+  steps = _disc(tolerance * float(np.hypot(*truth.shape)))
+  points = [_per_class(edge[edge != empty], num_classes) for edge in edges]
+  true, predicted = points
+  caught = _per_class(_near(edges[0], edges[1], steps, empty), num_classes)
+  right = _per_class(_near(edges[1], edges[0], steps, empty), num_classes)
+  precision = right / np.maximum(predicted, 1)
+  recall = caught / np.maximum(true, 1)
+  both = precision + recall
+  f = 2 * precision * recall / np.where(both > 0, both, 1)
+  counted = present[:num_classes] & (true + predicted > 0)
+  result = np.zeros((num_classes + 1, 2), np.int64)
+  if counted.any():
+    result[:-1, 0] = np.where(counted, np.rint(f * F_UNIT), 0)
+    result[:-1, 1] = counted
+    result[-1] = np.rint(f[counted].mean() * F_UNIT), 1
+  return {"boundary_f": result}
+
+
+def _per_class(
+  classes: Integer[np.ndarray, " n"], k: int
+) -> Int64[np.ndarray, " k"]:
+  return np.bincount(classes, minlength=k).astype(np.int64)
+
+
+def _edges(classes: Labels, empty: int) -> Labels:
+  """Return the classes on their boundary pixels, `empty` elsewhere."""
+  cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+  low, high = (
+    function(classes, cross, borderType=cv2.BORDER_REPLICATE)
+    for function in (cv2.erode, cv2.dilate)
+  )
+  return np.where(low != high, classes, classes.dtype.type(empty))
+
+
+def _disc(radius: float) -> Int64[np.ndarray, "n 2"]:
+  """Return (rows, columns) of the steps shorter than a radius, short first."""
+  reach = int(np.ceil(radius))
+  side = np.arange(-reach, reach + 1)
+  rows, columns = (x.ravel() for x in np.meshgrid(side, side, indexing="ij"))
+  square = rows * rows + columns * columns
+  order = np.argsort(square, kind="stable")
+  order = order[square[order] < radius * radius]
+  return np.stack([rows[order], columns[order]], axis=1)
+
+
+def _near(
+  edges: Labels,
+  others: Labels,
+  steps: Int64[np.ndarray, "n 2"],
+  empty: int,
+) -> Integer[np.ndarray, " m"]:
+  """Return the classes of the points that have one of their class near.
+
+  Most have one within a step or two, and only the rest is looked up further:
+  less work than a distance transform of the image for each class.
+  """
+  reach = int(np.abs(steps).max(initial=0))
+  padded = np.pad(others, reach, constant_values=empty)
+  rows, columns = np.nonzero(edges != empty)
+  stride = padded.shape[1]
+  places = (rows + reach) * stride + columns + reach
+  classes, flat = edges[rows, columns], padded.ravel()
+  near = [classes[:0]]
+  for step in (steps[:, 0] * stride + steps[:, 1]).tolist():
+    same = flat[places + step] == classes
+    near.append(classes[same])
+    places, classes = places[~same], classes[~same]
+    if not len(places):
+      break
+  return np.concatenate(near)
+
+
+def f_scores(counts: Counts, class_names: Sequence[str]) -> dict[str, Any]:
+  """Turn counts of `count_f` into means over images, as fractions.
+
+  Args:
+    counts: Added over the data set.
+    class_names: One for each class.
+
+  Returns:
+    boundary_f: Mean of the images' means; None: no image has a boundary.
+    boundary_f_class: By class name, the mean over the images with it in their
+      truth; None: there are none.
+  """
+  values = [
+    float(total / F_UNIT / number) if number else None
+    for total, number in counts["boundary_f"].tolist()
+  ]
+  return {
+    "boundary_f": values[-1],
+    "boundary_f_class": dict(zip(class_names, values[:-1], strict=True)),
+  }
+
+
+def count_iou(
+  labels: Labels,
+  predictions: Labels,
+  num_classes: int,
+  *,
+  ignore_label: int | None = 255,
+  distance: float = IOU_DISTANCE,
+) -> Counts:
+  """Count boundary IoU (Cheng et al., CVPR 2021, 2103.16562, sec. 5).
+
+  It is the IoU of the rims of truth and prediction: the pixels of a class at
+  most d pixels inside its boundary, d being `distance` of the image's diagonal,
+  rounded, and at least 1. As in the authors' code distance is counted along
+  rows, columns and diagonals alike, and the image's frame is a boundary. They
+  compare single objects; here the rim of a class is that of all its pixels.
+  Their d is 2% on COCO and LVIS; on Cityscapes it is 0.5%, which this is not.
+
+  Args:
+    labels: True classes, and `ignore_label`.
+    predictions: Predicted classes.
+    num_classes: Background included.
+    ignore_label: Of void; None: there is none.
+    distance: Share of the diagonal.
+
+  Returns:
+    boundary_iou: [class][pixels of both rims, of the true, of the predicted].
+
+  Raises:
+    ValueError: A value is no class.
+  """
+  truth, found = canvas.pair(labels, predictions, num_classes, ignore_label)
+  empty = canvas.void(num_classes)
+  d = max(1, round(distance * float(np.hypot(*truth.shape))))
+  true, predicted = (_rims(side, d, empty) for side in (truth, found))
+  both = true[(true == predicted)]
+  result = [
+    _per_class(side[side != empty], num_classes)
+    for side in (both, true, predicted)
+  ]
+  return {"boundary_iou": np.stack(result, axis=1)}
+
+
+def _rims(classes: Labels, d: int, empty: int) -> Labels:
+  """Return the classes at most `d` inside their boundary, else `empty`."""
+  window = np.ones((2 * d + 1, 2 * d + 1), np.uint8)
+  # Inside, a window holds one number only. Beyond the frame all is void.
+  low, high = (
+    function(
+      classes, window, borderType=cv2.BORDER_CONSTANT, borderValue=(empty,)
+    )
+    for function in (cv2.erode, cv2.dilate)
+  )
+  return np.where(low != high, classes, classes.dtype.type(empty))
+
+
+def iou_scores(counts: Counts, class_names: Sequence[str]) -> dict[str, Any]:
+  """Turn counts of `count_iou` into scores, as fractions.
+
+  Args:
+    counts: Added over the data set: as for mIoU, rims are added over the images
+      before they are divided.
+    class_names: One for each class.
+
+  Returns:
+    boundary_iou: Mean over the classes that are there or predicted; None: no
+      class is.
+    boundary_iou_class: By class name; None where the class is neither.
+  """
+  both, true, predicted = counts["boundary_iou"].T
+  union = true + predicted - both
+  values = both / np.maximum(union, 1)
+  there = union > 0
+  return {
+    "boundary_iou": float(values[there].mean()) if there.any() else None,
+    "boundary_iou_class": {
+      name: float(values[i]) if there[i] else None
+      for i, name in enumerate(class_names)
+    },
+  }

@@ -1,0 +1,55 @@
+"""Two label maps made comparable: void lies where the truth is ignored."""
+
+from jaxtyping import Integer
+import numpy as np
+
+# Any two sizes: that those of a pair are the same is checked in `pair`.
+Labels = Integer[np.ndarray, "_ _"]
+
+
+def void(num_classes: int) -> int:
+  """Return the number that stands for "no class", above every class."""
+  return 255 if num_classes <= 255 else 65535
+
+
+def pair(
+  labels: Labels,
+  predictions: Labels,
+  num_classes: int,
+  ignore_label: int | None = 255,
+) -> tuple[Labels, Labels]:
+  """Return truth and prediction as uint8 (or 16), `void` in ignored pixels.
+
+  What is predicted where the truth is ignored is gone after this, so that it
+  can change no measure.
+
+  Args:
+    labels: True classes, and `ignore_label`.
+    predictions: Predicted classes.
+    num_classes: Background included.
+    ignore_label: None: no pixel is ignored.
+
+  Raises:
+    ValueError: The sizes differ, or a pixel that counts has no class.
+  """
+  if labels.shape != predictions.shape:
+    raise ValueError(
+      f"labels are {labels.shape} and predictions {predictions.shape}: both "
+      "must have the same height and width"
+    )
+  empty = void(num_classes)
+  kind = np.uint8 if empty == 255 else np.uint16
+  ignored = np.zeros(labels.shape, bool)
+  if ignore_label is not None:
+    ignored = labels == ignore_label
+  result = []
+  for name, values in (("labels", labels), ("predictions", predictions)):
+    wrong = ((values < 0) | (values >= num_classes)) & ~ignored
+    if wrong.any():
+      raise ValueError(
+        f"{name} have values {np.unique(values[wrong])[:8].tolist()} but "
+        f"num_classes={num_classes} allows 0..{num_classes - 1} "
+        f"(and {ignore_label} = ignore in labels)"
+      )
+    result.append(np.where(ignored, empty, values).astype(kind))
+  return result[0], result[1]

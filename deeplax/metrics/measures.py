@@ -1,0 +1,136 @@
+"""All measures of a prediction under one roof, for every command that scores.
+
+Commands that count and score by this module give the same numbers for the same
+predictions: there is no second place that could differ.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from deeplax.metrics import boundary
+from deeplax.metrics import confusion
+from deeplax.metrics import objects
+
+Counts = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+  """What to measure besides the confusion matrix.
+
+  Attributes:
+    trimap: Widths of the bands, pixels, ascending; (): no trimap.
+    boundary: Boundary F1 and boundary IoU.
+    objects: IoU and recall by object size.
+  """
+
+  trimap: tuple[int, ...] = ()
+  boundary: bool = False
+  objects: bool = False
+
+
+# The confusion matrix is enough.
+NOTHING = Chosen()
+
+
+def count(
+  labels: np.ndarray,
+  predictions: np.ndarray,
+  num_classes: int,
+  chosen: Chosen,
+) -> Counts:
+  """Count what `chosen` needs in one image; 255 is ignored.
+
+  Raises:
+    ValueError: The sizes differ, or a value is no class.
+  """
+  pair = labels, predictions, num_classes
+  counts: Counts = {}
+  if chosen.trimap:
+    counts |= boundary.count_trimap(*pair, widths=chosen.trimap)
+  if chosen.boundary:
+    counts |= boundary.count_f(*pair) | boundary.count_iou(*pair)
+  if chosen.objects:
+    counts |= objects.count(*pair)
+  return counts
+
+
+def empty(num_classes: int, chosen: Chosen) -> Counts:
+  """Return the counts of no image, to add to."""
+  pixel = np.full((1, 1), 255)  # ignored, so that it counts nowhere
+  return count(pixel, pixel, num_classes, chosen)
+
+
+def add(counts: Counts, other: Counts) -> Counts:
+  """Add the counts of two sets of images."""
+  return {name: counts[name] + other[name] for name in counts}
+
+
+def scores(
+  counts: Counts, class_names: Sequence[str], chosen: Chosen
+) -> dict[str, Any]:
+  """Turn counts, added over the data set, into the fields of a result."""
+  result: dict[str, Any] = {}
+  if chosen.trimap:
+    result |= boundary.trimap_scores(counts, class_names, widths=chosen.trimap)
+  if chosen.boundary:
+    result |= boundary.f_scores(counts, class_names)
+    result |= boundary.iou_scores(counts, class_names)
+  if chosen.objects:
+    result |= objects.scores(counts, class_names)
+  return result
+
+
+def table(result: dict[str, Any], class_names: Sequence[str]) -> str:
+  """Lay a whole result out for reading, whatever was measured of it."""
+  parts = [confusion.table(result, class_names)]
+  if "trimap" in result:
+    parts.append(_trimap_table(result))
+  if "boundary_f" in result:
+    parts.append(_boundary_table(result, class_names))
+  if "objects" in result:
+    parts.append(_objects_table(result))
+  return "\n\n".join(parts)
+
+
+def _trimap_table(result: dict[str, Any]) -> str:
+  around = {"void": "the void border", "class": "class boundaries"}
+  head = f"pixels from {around[result['trimap_kind']]}"
+  lines = [f"{head}    mIoU   pixel accuracy"]
+  for band, miou in result["trimap"].items():
+    accuracy = _percent(result["trimap_accuracy"][band])
+    lines.append(f"{band:>{len(head)}}  {_percent(miou):>6}   {accuracy:>14}")
+  return "\n".join(lines)
+
+
+def _boundary_table(result: dict[str, Any], class_names: Sequence[str]) -> str:
+  f, iou = result["boundary_f_class"], result["boundary_iou_class"]
+  width = max(len("class"), *(len(name) for name in class_names))
+  lines = [f"{'class':<{width}}  boundary F1   boundary IoU"]
+  for name in class_names:
+    lines.append(
+      f"{name:<{width}}  {_percent(f[name]):>11}   {_percent(iou[name]):>12}"
+    )
+  lines.append(
+    f"{'mean':<{width}}  {_percent(result['boundary_f']):>11}"
+    f"   {_percent(result['boundary_iou']):>12}"
+  )
+  return "\n".join(lines)
+
+
+def _objects_table(result: dict[str, Any]) -> str:
+  lines = ["object, of the image   objects    mIoU   mean recall"]
+  for row in result["objects"]:
+    size = f"{row['from']:.2%} to {row['to']:.2%}"
+    lines.append(
+      f"{size:>20}  {row['objects']:>8}  {_percent(row['miou']):>6}"
+      f"  {_percent(row['mean_recall']):>12}"
+    )
+  return "\n".join(lines)
+
+
+def _percent(value: float | None) -> str:
+  return "none" if value is None else f"{value:.1%}"
