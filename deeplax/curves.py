@@ -22,6 +22,7 @@ from deeplax import errors
 from deeplax import logs
 from deeplax import plot
 from deeplax import sweep as sweep_lib
+from deeplax.metrics import measures
 
 # What is drawn, by the field of a result, and the same of the whole image.
 MEASURES = {"trimap": "mIoU", "trimap_accuracy": "pixel accuracy"}
@@ -30,10 +31,6 @@ WHOLE = {"trimap": "miou", "trimap_accuracy": "pixel_accuracy"}
 SHARED = ("split", "images", "split_images", "trimap_kind")
 # ... and in those of a group.
 MODE = ("output_stride", "scales", "flip", "crf")
-BANDS = {
-  "void": "pixels from the void border",
-  "class": "pixels from a class boundary",
-}
 LISTED = 5  # files in a message
 
 
@@ -199,7 +196,7 @@ def markdown(
   curves: Sequence[Curve], widths: Sequence[int], fields: dict[str, Any]
 ) -> str:
   """Return a table for each measure."""
-  band = BANDS[fields["trimap_kind"]]
+  band = f"pixels from {measures.AROUND[fields['trimap_kind']]}"
   parts = [
     "# Trimap curves",
     f"{fields['split'] or 'Masks'}: {fields['images']} of "
@@ -239,7 +236,7 @@ def picture(
   curves: Sequence[Curve], widths: Sequence[int], fields: dict[str, Any]
 ) -> str:
   """Return the curves, and with two groups the gain, as SVG."""
-  band = BANDS[fields["trimap_kind"]]
+  band = f"pixels from {measures.AROUND[fields['trimap_kind']]}"
   panels = []
   for measure, title in MEASURES.items():
     lines = [
@@ -255,7 +252,7 @@ def picture(
         plot.Line(title, 100 * gained["mean"][:-1], 100 * gained["std"][:-1])
       )
     name = f"gain of {curves[1].name} over {curves[0].name}, points"
-    panels.append(plot.Panel(name, lines))
+    panels.append(plot.Panel(name, lines, difference=True))
   return plot.svg(panels, widths, f"width of the band: {band}")
 
 

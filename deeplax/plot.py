@@ -31,10 +31,18 @@ class Line(NamedTuple):
 
 
 class Panel(NamedTuple):
-  """Curves that share a y axis, and its title."""
+  """Curves that share a y axis.
+
+  Attributes:
+    title: Above them.
+    lines: The curves.
+    difference: Its axis holds 0, and its colours are not those of two curves
+      beside it.
+  """
 
   title: str
   lines: Sequence[Line]
+  difference: bool = False
 
 
 def ticks(low: float | int, high: float | int, most: int = 7) -> list[float]:
@@ -75,7 +83,7 @@ def svg(panels: Sequence[Panel], x: Sequence[float | int], label: str) -> str:
 
 
 def _panel(panel: Panel, x: Sequence[float | int], label: str) -> list[str]:
-  ends = []
+  ends = [np.zeros(int(panel.difference))]
   for line in panel.lines:
     spread = np.nan_to_num(line.spread)
     ends += [line.values - spread, line.values + spread]
@@ -115,8 +123,9 @@ def _panel(panel: Panel, x: Sequence[float | int], label: str) -> list[str]:
     f"{html.escape(label)}</text>",
   ]
   for i, line in enumerate(panel.lines):
-    colour = COLOURS[i % len(COLOURS)]
-    dash = DASHES[i // len(COLOURS) % len(DASHES)]
+    kind = i + 2 * panel.difference
+    colour = COLOURS[kind % len(COLOURS)]
+    dash = DASHES[kind // len(COLOURS) % len(DASHES)]
     parts.append(
       f'<g stroke="{colour}" fill="none" stroke-width="2">'
       f"{_line(line, x, place, dash)}</g>"

@@ -85,6 +85,7 @@ def write(
     _rows(rows, path),
     "<h2>Classes</h2>",
     _classes(result, spec),
+    *_measured(result),
     "<h2>Confusion matrix</h2>",
     "<p>Rows are true classes, columns predicted ones; the darker, the larger "
     "the share of the true class. A cell with an error leads to that one of "
@@ -126,17 +127,30 @@ def _rows(rows: Sequence[dict[str, Any]], path: epath.Path) -> str:
 
 
 def _classes(result: dict[str, Any], spec: spec_lib.Spec) -> str:
-  titles = ("class", "IoU", "precision", "recall", "of pixels", "predicted")
+  titles = ["class", "IoU", "precision", "recall", "of pixels", "predicted"]
+  beside = [key for key in sweep_lib.MEASURES if key in result]
+  titles += [sweep_lib.MEASURES[key] for key in beside]
   lines = [_line(titles, "th")]
   for name in confusion.by_iou(result, spec.class_names):
     values = [result[key][name] for key in ("iou", "precision", "recall")]
     values += result["pixel_share"][name]
+    values += [result[f"{key}_class"][name] for key in beside]
     texts = ("none" if v is None else f"{v:.2%}" for v in values)
     red, green, blue = spec.palette[spec.class_names.index(name)]
     colour = f"background: rgb({red},{green},{blue})"
     swatch = f'<span class="colour" style="{colour}"></span>'
     lines.append(_line((f"{swatch} {html.escape(name)}", *texts)))
   return _table(lines)
+
+
+def _measured(result: dict[str, Any]) -> list[str]:
+  """Return the tables by size of objects and by distance from boundaries."""
+  parts = []
+  for title, lines in sweep_lib.measured(result):
+    head, *rest = ([html.escape(cell) for cell in line] for line in lines)
+    parts.append(f"<h2>{html.escape(title)}</h2>")
+    parts.append(_table([_line(head, "th"), *map(_line, rest)]))
+  return parts
 
 
 def _most(
@@ -255,7 +269,8 @@ def _picture(pixels: np.ndarray, *, smooth: bool = False) -> str:
   """Return a picture as the address of itself: photographs as JPEG."""
   picture = Image.fromarray(pixels)
   factor = min(SIDE / max(picture.size), 1)
-  size = tuple(max(round(side * factor), 1) for side in picture.size)
+  width, height = (max(round(side * factor), 1) for side in picture.size)
+  size = (width, height)
   data = io.BytesIO()
   if smooth:
     picture = picture.resize(size, Image.Resampling.BILINEAR)

@@ -18,6 +18,7 @@ from deeplax import averaging
 from deeplax import inference
 from deeplax import logs
 from deeplax.metrics import confusion
+from deeplax.metrics import measures
 from deeplax.models import cost
 
 # One image in so many is waited for at every step, to say how long a row takes;
@@ -199,17 +200,50 @@ def cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
   lines = [head]
   for row in rows:
     speed = row["images_per_second"]
-    measures = [row["miou"], row["pixel_accuracy"], *map(row.get, extra)]
-    measures += [row["trimap"][width] for width in widths]
+    values = [row["miou"], row["pixel_accuracy"], *map(row.get, extra)]
+    values += [row["trimap"][width] for width in widths]
     lines.append([
       str(row["output_stride"]),
       ", ".join(str(scale) for scale in row["scales"]),
       "yes" if row["flip"] else "",
-      *("" if m is None else f"{m:.2%}" for m in measures),
+      *("" if v is None else f"{v:.2%}" for v in values),
       *(f"{row[key] / 1e9:.2f}B" for key in OPERATIONS),
       "" if speed is None else f"{speed:.{0 if speed >= 100 else 2}f}",
     ])  # fmt: skip
   return lines
+
+
+def measured(
+  result: dict[str, Any],
+) -> list[tuple[str, list[list[str]]]]:
+  """Return (title, lines of cells) of what a result has by size and distance.
+
+  Args:
+    result: Of `evaluate`, or its row.
+  """
+  tables = []
+  if "objects" in result:
+    lines = [["of the image", "objects", "mIoU", "mean recall"]]
+    for size in result["objects"]:
+      lines.append([
+        f"{size['from']:.2%} to {size['to']:.2%}",
+        f"{size['objects']:,}",
+        _percent(size["miou"]),
+        _percent(size["mean_recall"]),
+      ])  # fmt: skip
+    tables.append(("By the size of objects", lines))
+  if "trimap" in result:
+    lines = [["at most pixels away", "mIoU", "pixel accuracy"]]
+    for width, miou in result["trimap"].items():
+      accuracy = result["trimap_accuracy"][width]
+      lines.append([width, _percent(miou), _percent(accuracy)])
+    around = measures.AROUND[result["trimap_kind"]]
+    tables.append((f"Around {around}", lines))
+  return tables
+
+
+def _percent(value: float | None) -> str:
+  return "none" if value is None else f"{value:.2%}"
 
 
 def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -231,9 +265,7 @@ def markdown(rows: Sequence[dict[str, Any]], title: str) -> str:
   for label in confusion.by_iou(top, list(top["iou"])):
     values = [top[key][label] for key in ("iou", "precision", "recall")]
     values += top["pixel_share"][label]
-    lines.append([
-      label, *("none" if v is None else f"{v:.2%}" for v in values)
-    ])  # fmt: skip
+    lines.append([label, *map(_percent, values)])
   height, width = top["multiply_adds_size"]
   parts = [
     f"# {title}",
@@ -247,6 +279,8 @@ def markdown(rows: Sequence[dict[str, Any]], title: str) -> str:
   if top["confusions"]:
     words = confusion.in_words(top, limit=confusion.MAX_CONFUSIONS)
     parts.append("Most confused: " + "; ".join(words) + ".")
+  for heading, table in measured(top):
+    parts += [f"## {heading}, at {name(top)}", aligned(table)]
   return "\n\n".join(parts) + "\n"
 
 

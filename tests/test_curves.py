@@ -248,6 +248,15 @@ def test_ticks_are_round_and_enclose_the_values(ends, expected):
   assert plot.ticks(*ends) == expected
 
 
+def test_a_difference_shows_its_zero():
+  line = plot.Line("gain", np.array([3.0, 4.0]), np.array([0.1, 0.2]))
+  for difference in (False, True):
+    panel = plot.Panel("points", [line], difference)
+    root = xml.etree.ElementTree.fromstring(plot.svg([panel], (1, 9), "px"))
+    ends = [e.text for e in root.iter() if e.get("text-anchor") == "end"]
+    assert ("0" in ends) == difference
+
+
 def test_names_are_text_in_the_plot():
   line = plot.Line("<b>&", np.array([1.0, 2.0]), np.array([np.nan, 0.5]))
   text = plot.svg([plot.Panel("a<b", [line])], (1, 2), "x & y")

@@ -5,6 +5,8 @@ import collections
 import html.parser
 import io
 import re
+import shutil
+import subprocess
 
 from etils import epath
 import numpy as np
@@ -15,10 +17,12 @@ from deeplax import report_page
 from deeplax import worst
 from deeplax.data import spec as spec_lib
 from deeplax.metrics import confusion
+from deeplax.metrics import measures
 
 SPEC = spec_lib.Spec(
   "toy", ("sky", "<b>&sheep", "cow"), ((9, 9, 90), (0, 200, 0), (90, 0, 0))
 )
+MEASURED = measures.Chosen(trimap=(1, 7), boundary=True, objects=True)
 VOID = ("br", "img", "link", "meta")
 
 
@@ -29,7 +33,7 @@ class Reader(html.parser.HTMLParser):
     super().__init__()
     self.open, self.ids, self.links, self.images = [], [], [], []
     self.tags, self.inside = collections.Counter(), ""
-    self.cells = {}
+    self.cells, self.text = {}, ""
 
   def handle_starttag(self, tag, attrs):
     found = dict(attrs)
@@ -87,10 +91,14 @@ def made(tmp_path):
   source = Source()
   keeper = worst.Worst(2, 3)
   matrix = np.zeros((3, 3), np.int64)
+  counts = measures.empty(3, MEASURED)
   for i in (2, 0, 3, 1):
     keeper.keep(i, source[i], _predicted(i))
-    matrix += confusion.count(source[i]["label"], _predicted(i), 3)
+    pair = source[i]["label"], _predicted(i), 3
+    matrix += confusion.count(*pair)
+    counts = measures.add(counts, measures.count(*pair, MEASURED))
   result = confusion.scores(matrix, SPEC.class_names)
+  result |= measures.scores(counts, SPEC.class_names, MEASURED)
   rows = [
     {
       **{key: result[key] for key in ("miou", "pixel_accuracy")},
@@ -187,6 +195,14 @@ def test_the_page_shows_the_numbers(made):
   )
   for key in ("precision", "recall", "iou"):
     assert f"{result[key]['cow']:.2%}" in reader.inside
+  for key in ("boundary_f_class", "boundary_iou_class"):
+    assert f"{result[key]['cow']:.2%}" in reader.inside
+  for key in ("trimap", "trimap_accuracy"):
+    assert f"{result[key]['7']:.2%}" in reader.inside
+  small = result["objects"][0]
+  assert small["objects"] > 100
+  for key in ("miou", "mean_recall"):
+    assert f"{small[key]:.2%}" in reader.inside
   assert "run <1> & more" in reader.inside
   assert f"a<2>.png: mIoU {seen[0].miou:.1%}" in reader.inside
   assert "<b>&sheep" not in reader.text
@@ -222,3 +238,59 @@ def test_a_page_without_errors_or_images_is_whole(tmp_path):
   reader = Reader()
   reader.feed(path.read_text())
   assert not reader.open and not reader.links
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture
+def browser(tmp_path):
+  """A function that opens a page and returns (console lines, pixels)."""
+  found = next(filter(None, map(shutil.which, BROWSERS)), None)
+  if found is None:
+    pytest.skip(f"no {' or '.join(BROWSERS)} on the PATH")
+
+  def opened(path, place=""):
+    done = subprocess.run(
+      [
+        *(found, "--headless", "--no-sandbox", "--disable-gpu"),
+        *("--enable-logging=stderr", "--hide-scrollbars"),
+        *("--window-size=1500,2400", f"--user-data-dir={tmp_path / 'profile'}"),
+        f"--screenshot={tmp_path / 'shot.png'}",
+        f"file://{path}{place}",
+      ],
+      capture_output=True,
+      text=True,
+      timeout=300,
+      check=True,
+    )
+    with Image.open(tmp_path / "shot.png") as picture:
+      pixels = np.asarray(picture.convert("RGB"))
+    return re.findall(r".*CONSOLE.*", done.stderr), pixels
+
+  return opened
+
+
+def _pixels_of(pixels, colour):
+  return (pixels == colour).all(-1).sum()
+
+
+@pytest.mark.slow  # 30 s: a browser starts three times
+def test_a_browser_shows_the_page_and_its_console_is_clean(
+  made, browser, tmp_path
+):
+  page = tmp_path / "val-8.html"
+  said, pixels = browser(page)
+  assert not said
+  # The diagonal of the matrix, and the labels of the images below.
+  for colour in (report_page.DARK, *SPEC.palette):
+    assert _pixels_of(pixels, colour) > 50
+  # An error leads to an image, which is then framed in red.
+  said, led = browser(page, "#image-1")
+  assert not said
+  red = (214, 20, 20)
+  assert _pixels_of(led, red) > _pixels_of(pixels, red) + 1000
+  # What the page forbids is told: the console is read.
+  broken = tmp_path / "broken.html"
+  broken.write_text(made[0].text + '<img src="https://none.example/a.png">')
+  assert browser(broken)[0]
