@@ -1,5 +1,7 @@
 """Evaluate a run: python -m deeplax.evaluate --workdir=runs/v3plus_xception
 
+It makes the papers' table: every output stride, one scale and several, with and
+without flips. What rows share of an image is computed once; see `averaging`.
 Labels are compared at their own size, and mIoU is counted over the data set.
 """
 
@@ -11,18 +13,19 @@ from etils import epath
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
-from PIL import Image
 
 from deeplax import checkpoint
 from deeplax import commands
 from deeplax import errors
 from deeplax import inference
 from deeplax import logs
-from deeplax import visualize
-from deeplax.data import bands
+from deeplax import shown
+from deeplax import sweep as sweep_lib
 from deeplax.data import build as data_build
 from deeplax.data import files
 from deeplax.data import loader
+from deeplax.data import spec as spec_lib
+from deeplax.data import subset
 from deeplax.metrics import confusion
 from deeplax.metrics import measures
 from deeplax.models import build as model_build
@@ -30,28 +33,6 @@ from deeplax.models import build as model_build
 # A class with more of the predicted pixels, but not of the true ones, means
 # that the network has learned nothing else.
 COLLAPSED = 0.99
-
-
-class Subset:
-  """Some examples of a source, spread evenly over it.
-
-  The first ones would be one street or one class of a sorted data set.
-  """
-
-  def __init__(self, source: files.Source, images: int):
-    self.spec, self.split, self._source = source.spec, source.split, source
-    count = min(images, len(source)) if images > 0 else len(source)
-    self._indices = np.arange(count) * len(source) // max(count, 1)
-
-  def __len__(self) -> int:
-    return len(self._indices)
-
-  def __getitem__(self, index: int) -> files.Example:
-    return self._source[self.index(index)]
-
-  def index(self, index: int) -> int:
-    """Return where an example stands in the source."""
-    return int(self._indices[index])
 
 
 def evaluate(
@@ -65,78 +46,144 @@ def evaluate(
   measured: measures.Chosen = measures.NOTHING,
   **fields: Any,
 ) -> dict[str, Any]:
-  """Return the scores of a predictor on a source.
+  """Return the scores of a predictor on a source; see `evaluate_rows`.
 
   Args:
-    predictor: Predicts at each image's size.
+    predictor: Predicts, in its own mode.
+    source: See `evaluate_rows`.
+    max_images: See `evaluate_rows`.
+    progress: See `evaluate_rows`.
+    threads: See `evaluate_rows`.
+    keep: Receives (index in `source`, prediction) of each image.
+    measured: See `evaluate_rows`.
+    **fields: Added to the result: step, output_stride, scales, flip, ...
+  """
+
+  def keep_one(
+    row: int, index: int, example: dict[str, Any], labels: np.ndarray
+  ) -> None:
+    if keep:
+      keep(index, labels)
+
+  (result,) = evaluate_rows(
+    sweep_lib.Sweep(predictor, timed=False),
+    source,
+    max_images=max_images,
+    progress=progress,
+    threads=threads,
+    keep=keep_one,
+    measured=measured,
+    **fields,
+  )
+  return result
+
+
+def evaluate_rows(
+  sweep: sweep_lib.Sweep,
+  source: files.Source,
+  *,
+  max_images: int = 0,
+  progress: Callable[[str], None] = print,
+  threads: int = 4,
+  keep: Callable[[int, int, dict[str, Any], np.ndarray], None] | None = None,
+  measured: measures.Chosen = measures.NOTHING,
+  **fields: Any,
+) -> list[dict[str, Any]]:
+  """Return the scores of each mode of a sweep, all from one pass.
+
+  Args:
+    sweep: Predicts at each image's size.
     source: Examples with "image", "label" (255 is ignored) and "name", and the
       spec that names the classes.
     max_images: Only so many, spread evenly; 0: all.
     progress: Receives progress lines and the warning about a collapsed output.
     threads: Reading ahead while the device computes.
-    keep: Receives (index in `source`, prediction) of each image.
+    keep: Receives (place of the mode, index in `source`, example, prediction)
+      of each image and mode.
     measured: What to measure besides the confusion matrix.
-    **fields: Added to the result: step, output_stride, scales, flip, ...
+    **fields: Added to each result: step, output_stride, ...
 
   With several processes each takes its share of the images, and all return the
-  same result.
+  same results.
 
   Returns:
-    The fields of `confusion.scores` and `measures.scores`, "images" (counted),
-    "split_images" (in the source) and `fields`.
+    For each mode the fields of `confusion.scores` and `measures.scores`,
+    "images" (counted), "split_images" (in the source) and `fields`.
 
   Raises:
     InputError: No image, no labelled pixel, or a label that is no class.
   """
   names = source.spec.class_names
-  chosen = Subset(source, max_images)
+  chosen = subset.Subset(source, max_images)
   if not len(chosen):
     raise errors.InputError(f"no image to evaluate in {source.spec.name}")
-  matrix = np.zeros((len(names), len(names)), np.int64)
-  counts = measures.empty(len(names), measured)
+  rows = [_no_counts(len(names), measured) for _ in sweep.modes]
   rank, ranks = jax.process_index(), jax.process_count()
   mine = len(range(rank, len(chosen), ranks))
   report = commands.Progress(
-    mine, progress, name="evaluated", now=predictor.clock
+    mine, progress, name="evaluated", now=sweep.predictor.clock
   )
   examples = loader.examples(
     chosen, threads=threads, process_index=rank, process_count=ranks
   )
-  found = inference.stream(predictor, examples)
-  for place, (example, labels) in enumerate(found):
-    matrix = confusion.add(matrix, _count(example, labels, len(names)))
-    counts = measures.add(
-      counts, measures.count(example["label"], labels, len(names), measured)
-    )
-    if keep:
-      keep(chosen.index(rank + place * ranks), labels)
+  for place, (example, found) in enumerate(inference.stream(sweep, examples)):
+    for row, labels in enumerate(found):
+      counts = _count(example, labels, len(names), measured)
+      rows[row] = measures.add(rows[row], counts)
+      if keep:
+        keep(row, chosen.index(rank + place * ranks), example, labels)
     report.step()
-  if ranks > 1:
-    matrix = sum_over_processes(matrix)
-    counts = {k: sum_over_processes(counts[k]) for k in sorted(counts)}
-  try:
-    result = confusion.scores(matrix, names)
-  except ValueError as error:
-    raise errors.InputError(
-      f"evaluating {source.spec.name}: {error}"
-    ) from error
-  result |= measures.scores(counts, names, measured)
-  result |= {"images": len(chosen), "split_images": len(source), **fields}
-  if warning := collapse_warning(result):
-    progress(f"deeplax: {warning}")
-  return result
+  fields = {"images": len(chosen), "split_images": len(source), **fields}
+  return [
+    _result(counts, source.spec, measured, fields, progress) for counts in rows
+  ]
 
 
-def _count(example: dict[str, Any], labels: np.ndarray, k: int) -> np.ndarray:
-  if example["label"].shape != labels.shape:
+def _no_counts(k: int, measured: measures.Chosen) -> measures.Counts:
+  matrix = np.zeros((k, k), np.int64)
+  return {"matrix": matrix, **measures.empty(k, measured)}
+
+
+def _count(
+  example: dict[str, Any],
+  labels: np.ndarray,
+  k: int,
+  measured: measures.Chosen,
+) -> measures.Counts:
+  """Count an image: its confusion matrix as "matrix", and what is measured."""
+  truth = example["label"]
+  if truth.shape != labels.shape:
     raise errors.InputError(
-      f"{example['name']}: the label is {example['label'].shape} and the image "
+      f"{example['name']}: the label is {truth.shape} and the image "
       f"{labels.shape}; both must have the same height and width"
     )
   try:
-    return confusion.count(example["label"], labels, k)
+    matrix = confusion.count(truth, labels, k)
+    return {"matrix": matrix, **measures.count(truth, labels, k, measured)}
   except ValueError as error:
     raise errors.InputError(f"{example['name']}: {error}") from error
+
+
+def _result(
+  counts: measures.Counts,
+  spec: spec_lib.Spec,
+  measured: measures.Chosen,
+  fields: dict[str, Any],
+  progress: Callable[[str], None],
+) -> dict[str, Any]:
+  """Sum a row's counts over the processes and return its scores."""
+  if jax.process_count() > 1:
+    # Sorted: each process must take part in the same order.
+    counts = {key: sum_over_processes(counts[key]) for key in sorted(counts)}
+  try:
+    result = confusion.scores(counts["matrix"], spec.class_names)
+  except ValueError as error:
+    raise errors.InputError(f"evaluating {spec.name}: {error}") from error
+  result |= measures.scores(counts, spec.class_names, measured)
+  result |= fields
+  if warning := collapse_warning(result):
+    progress(f"deeplax: {warning}")
+  return result
 
 
 def sum_over_processes(
@@ -176,24 +223,34 @@ def write(
       was a CRF, its parameters as "crf".
   """
   scales = "_".join(str(float(s)) for s in result["scales"])
-  name = f"{split}-{result['step']:08d}-os{result['output_stride']}-s{scales}"
+  what = f"os{result['output_stride']}-s{scales}"
   if result["flip"]:
-    name += "-flip"
+    what += "-flip"
+  path = result_path(workdir, split, what, result)
+  logs.write_json(path, {"split": split, **result})
+  return path
+
+
+def result_path(
+  workdir: epath.PathLike, split: str, what: str, result: dict[str, Any]
+) -> epath.Path:
+  """Return the path in eval/ of what has step, crf, images, split_images."""
+  name = f"{split}-{result['step']:08d}-{what}"
   if result.get("crf"):
     name += "-crf"
   # Part of a split must not stand for, or overwrite, the whole.
   if result["images"] < result["split_images"]:
     name += f"-n{result['images']}"
-  path = epath.Path(workdir) / "eval" / f"{name}.json"
-  logs.write_json(path, {"split": split, **result})
-  return path
+  return epath.Path(workdir) / "eval" / f"{name}.json"
 
 
 def parser() -> argparse.ArgumentParser:
   """The command line; the config's eval values hold where it is silent."""
   parser = argparse.ArgumentParser(
     prog="python -m deeplax.evaluate",
-    description="mIoU of a trained network on a split, per class.",
+    description="mIoU of a trained network on a split, per class: the papers' "
+    "table of output strides, scales and flips, config.eval.sweep. With one of "
+    "--output_strides, --scales and --flip only that evaluation.",
     epilog="example: python -m deeplax.evaluate "
     "--workdir=runs/v3plus_xception --output_strides=16,8 --flip",
     allow_abbrev=False,
@@ -206,6 +263,13 @@ def parser() -> argparse.ArgumentParser:
     type=commands.numbers(int),
     metavar="OS,OS",
     help="e.g. 16,8: one evaluation each (default: the config's)",
+  )
+  parser.add_argument(
+    "--sweep",
+    action=argparse.BooleanOptionalAction,
+    help="the whole table, with the strides, scales and flip that are given; "
+    "--no-sweep: only the evaluation of training, config.eval (default: the "
+    "table if none of them is given)",
   )
   parser.add_argument("--split", help="default: the config's data.eval_split")
   parser.add_argument(
@@ -222,45 +286,20 @@ def parser() -> argparse.ArgumentParser:
     metavar="N",
     help="also write a sheet of N images, truths and predictions (default: 0)",
   )
+  parser.add_argument(
+    "--html",
+    action="store_true",
+    help="also write a page with the table, the confusion matrix and the worst "
+    "images, for each evaluation; it needs no network",
+  )
+  parser.add_argument(
+    "--worst",
+    type=int,
+    default=20,
+    metavar="N",
+    help="images on that page (default: 20)",
+  )
   return parser
-
-
-class Sheet:
-  """The same few images of a source, each time with what is predicted now."""
-
-  def __init__(self, source: files.Source, images: int):
-    """Choose so many images, spread evenly over the source."""
-    self._chosen = Subset(source, images)
-    self._wanted = [self._chosen.index(i) for i in range(len(self._chosen))]
-    self._predicted: dict[int, np.ndarray] = {}
-
-  def keep(self, index: int, labels: np.ndarray) -> None:
-    """Keep a prediction that is shown; for `evaluate`."""
-    if index in self._wanted:
-      self._predicted[index] = labels
-
-  def draw(self, predictor: inference.Predictor) -> Image.Image:
-    """Return image, truth and prediction of each, and forget the predictions.
-
-    What `evaluate` did not come across, because of its max_images or because
-    it was another process's, is predicted here.
-    """
-    predicted, self._predicted = self._predicted, {}
-    examples = [self._chosen[i] for i in range(len(self._chosen))]
-    labels = [
-      predicted[index]
-      if index in predicted
-      else predictor.labels(example["image"])
-      for index, example in zip(self._wanted, examples, strict=True)
-    ]
-    spec = self._chosen.spec
-    return visualize.strip(
-      [bands.to_show(example["image"]) for example in examples],
-      [example["label"] for example in examples],
-      labels,
-      spec.palette,
-      spec.class_names,
-    )
 
 
 @errors.command
@@ -270,16 +309,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run(config: Any, args: argparse.Namespace) -> None:
-  """Evaluate the run in `args.workdir` once for each output stride."""
+  """Evaluate the run in `args.workdir`, each row of the table."""
   commands.compilation_cache(args.workdir)
+  if args.worst < 1:
+    raise errors.InputError(f"--worst={args.worst}: give 1 or more")
   split = args.split or config.data.eval_split
-  strides = args.output_strides or (
-    config.eval.output_stride or config.model.output_stride,
-  )
-  scales = args.scales or config.eval.scales
-  flip = config.eval.flip if args.flip is None else args.flip
   crf = commands.crf_parameters(config, args)
   try:
+    strides, modes = sweep_lib.chosen(config, args)
     source = data_build.source(config.data, split)
     checkpoint.refuse_other_classes(args.workdir, source.spec)
     channels = data_build.channels(config.data)
@@ -295,46 +332,71 @@ def run(config: Any, args: argparse.Namespace) -> None:
   except ValueError as error:
     raise errors.InputError(str(error)) from error
   variables, step = checkpoint.restore_variables(args.workdir, args.step)
+  what = f"{args.workdir} step {step} on {config.data.name} {split}"
+  tabulated = args.html or len(models) * len(modes) > 1
+  rows, evaluated = [], []
   for stride, model in models.items():
     print(
-      f"{args.workdir} step {step} on {config.data.name} {split}: "
-      f"output stride {stride}, scales {', '.join(map(str, scales))}"
-      + (", flip" if flip else "")
+      f"{what}: output stride {stride}, {'; '.join(map(str, modes))}"
       + (f", CRF {crf}" if crf else "")
     )
     predictor = inference.Predictor(
       model,
       variables,
       pad_value=model_build.mean_pixel(config.model, channels),
-      scales=scales,
-      flip=flip,
       pad_to=config.eval.pad_to,
       crf=crf,
     )
-    count = min(args.pictures, len(source))
-    sheet = Sheet(source, count) if count > 0 else None
-    result = evaluate(
-      predictor,
+    sweep = sweep_lib.Sweep(predictor, modes)
+    kept = [shown.Kept(source, args) for _ in modes]
+    results = evaluate_rows(
+      sweep,
       source,
       max_images=args.max_images,
       threads=config.data.threads,
-      keep=sheet.keep if sheet else None,
+      keep=lambda row, *found, kept=kept: kept[row].keep(*found),
       step=step,
       output_stride=stride,
-      scales=list(scales),
-      flip=flip,
       measured=commands.chosen_measures(args),
       crf=crf,
       init=commands.init_text(config, args.workdir),
     )
-    path = write(args.workdir, split, result)
-    print(measures.table(result, source.spec.class_names))
+    for mode, result, keep in zip(modes, results, kept, strict=True):
+      result |= {"scales": list(mode.scales), "flip": mode.flip}
+      path = write(args.workdir, split, result)
+      keep.draw(path.with_suffix(".png"), predictor.in_mode(mode))
+      if tabulated:
+        rows.append(
+          sweep_lib.row(result, sweep, mode, model=model, file=path.name)
+        )
+      evaluated.append((path, result, keep))
+  if len(evaluated) == 1:
+    print(measures.table(evaluated[0][1], source.spec.class_names))
+  else:
+    path = result_path(args.workdir, split, "table", evaluated[0][1])
+    _write_table(path, rows, evaluated[0][1], title=what, split=split)
+  for path, result, keep in evaluated:
     print(f"{result['images']} images; {path}")
-    if sheet:
-      picture = path.with_suffix(".png")
-      with picture.open("wb") as file:
-        sheet.draw(predictor).save(file, format="PNG")
-      print(f"{count} of them as pictures: {picture}")
+    if args.html:
+      page = path.with_suffix(".html")
+      name = sweep_lib.name(result)
+      keep.page(page, result, rows, title=f"{what}, {name}")
+      print(f"the worst of them on a page: {page}")
+
+
+def _write_table(
+  path: epath.Path,
+  rows: list[dict[str, Any]],
+  result: dict[str, Any],
+  *,
+  title: str,
+  split: str,
+) -> None:
+  """Write the table with what all rows share, and print it."""
+  shared = ("step", "images", "split_images", "crf", "init")
+  fields = {key: result[key] for key in shared}
+  sweep_lib.write(path, rows, title=title, split=split, **fields)
+  print(f"\n{path.with_suffix('.md').read_text()}\n{path}")
 
 
 if __name__ == "__main__":

@@ -81,7 +81,9 @@ def _write_page(workdir: epath.Path) -> None:
 
 def _score(workdir: epath.Path, split: str, step: int) -> str:
   """Return ", mIoU 54.5%" where that step was evaluated."""
-  for path in sorted((workdir / "eval").glob(f"{split}-{step:08d}-*.json")):
+  paths = (workdir / "eval").glob(f"{split}-{step:08d}-os*.json")
+  # The shortest is the plain one: a sweep may have left others.
+  for path in sorted(paths, key=lambda p: (len(p.name), p.name)):
     return f", mIoU {json.loads(path.read_text())['miou']:.1%}"
   return ""
 

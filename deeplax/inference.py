@@ -6,16 +6,18 @@ Multi-scale prediction follows the reference's predict_labels_multi_scale
 
 import collections
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import copy
 import functools
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Integer, Num, Shaped, UInt, UInt8
+from jaxtyping import Array, Bool, Float, Integer, Num, Shaped, UInt, UInt8
 import numpy as np
 
+from deeplax import averaging
 from deeplax import commands
 from deeplax import crf as crf_lib
 from deeplax.ops import resize
@@ -45,14 +47,20 @@ def predict_probabilities(
       reference leaves it out.
     flip: Average with the left-right mirrored images.
   """
-  if not scales or min(scales) <= 0:
-    raise ValueError(f"scales must be positive numbers, got {tuple(scales)}")
-  parts = []
-  for scale in scales:
-    logits = _logits(model, variables, images, scale=float(scale), flip=flip)
-    found = jax.nn.softmax(logits, axis=-1)
-    parts.extend(jnp.split(found, 1 + flip))
-  return sum(parts[1:], start=parts[0]) / len(parts)
+  mode = averaging.Mode(tuple(scales), flip)
+  # One batch, so that the network stands in the program once a scale.
+  images = jnp.concatenate([jnp.asarray(images)] * (1 + flip))
+  mirrored = jnp.repeat(
+    jnp.arange(1 + flip) == 1, images.shape[0] // (1 + flip)
+  )
+  parts = [
+    jax.nn.softmax(_logits(model, variables, images, mirrored, scale=scale))
+    for scale in sorted(mode.scales)
+  ]
+  # Plain views first, in the order of `averaging`.
+  halves = [jnp.split(part, 1 + flip) for part in parts]
+  views = [half[m] for m in range(1 + flip) for half in halves]
+  return sum(views[1:], start=views[0]) / len(views)
 
 
 def predict_labels(
@@ -65,25 +73,25 @@ def predict_labels(
   """Return the most probable classes: uint8, or uint16 past 256 classes.
 
   See `predict_probabilities`. At one scale without flip the classes are taken
-  from the logits, as in the reference: the softmax changes no order, and would
-  be a sixth of MobileNetV2's time on a CPU.
+  from the logits; see `averaging.predict`.
   """
-  if tuple(scales) == (1.0,) and not flip:
-    found = _logits(model, variables, images, scale=1.0, flip=False)
+  if len(averaging.Mode(tuple(scales), flip).views) == 1:
+    mirrored = jnp.zeros(images.shape[0], bool)
+    found = _logits(model, variables, images, mirrored, scale=float(scales[0]))
   else:
     found = predict_probabilities(model, variables, images, scales, flip)
-  return _classes(found)
-
-
-def _classes(scores: Float[Array, "*b h w k"]) -> UInt[Array, "*b h w"]:
-  dtype = jnp.uint8 if scores.shape[-1] <= 256 else jnp.uint16
-  return jnp.argmax(scores, axis=-1).astype(dtype)
+  return averaging.classes(found)
 
 
 def _logits(
-  model: nn.Module, variables: Any, images: Images, *, scale: float, flip: bool
-) -> Float[Array, "n h w k"]:
-  """Logits at the images' size; with `flip` the mirrored batch follows."""
+  model: nn.Module,
+  variables: Any,
+  images: Images,
+  mirrored: Bool[Array, " b"],
+  *,
+  scale: float,
+) -> Float[Array, "b h w k"]:
+  """Logits at the images' size; those of mirrored images are mirrored back."""
   size = images.shape[1:3]
   # A network brings its own; one without an opinion is the reference's.
   resized = functools.partial(
@@ -93,28 +101,25 @@ def _logits(
   def coarse(images: jax.Array) -> Any:
     return model.apply(variables, images, train=False, method="coarse")
 
+  def turned(x: jax.Array) -> jax.Array:
+    return jnp.where(mirrored[:, None, None, None], x[:, :, ::-1], x)
+
   images = jnp.asarray(images, jnp.float32)
   scaled = images
   if scale != 1.0:
-    scaled = resized(
-      images,
-      (
-        resize.scale_dimension(size[0], scale),
-        resize.scale_dimension(size[1], scale),
-      ),
-    )
-  if flip:
-    # One batch, so that the network stands in the program once.
-    scaled = jnp.concatenate([scaled, scaled[:, :, ::-1]])
-  logits = coarse(scaled).astype(jnp.float32)
-  if flip:
-    plain, mirrored = jnp.split(logits, 2)
-    logits = jnp.concatenate([plain, mirrored[:, :, ::-1]])
+    scaled = resized(images, scaled_size(size, scale))
+  logits = turned(coarse(turned(scaled)).astype(jnp.float32))
   if scale < 1.0:
     # The reference's double resize: first to the logits' size at scale 1.
     at_one = jax.eval_shape(coarse, images).shape
     logits = resized(logits, (at_one[1], at_one[2]))
   return resized(logits, (size[0], size[1]))
+
+
+def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
+  """Return the (height, width) that the network sees of an image."""
+  height, width = (resize.scale_dimension(side, scale) for side in size)
+  return height, width
 
 
 def bucket(
@@ -158,7 +163,7 @@ class Refining(NamedTuple):
       self.image, self.pending.result(), **self.parameters
     )
     if self.kind == "labels":
-      found = _classes(found)
+      found = averaging.classes(jnp.asarray(found))
     return np.asarray(found)
 
 
@@ -195,25 +200,24 @@ class Predictor:
       log: Told of each compiled size.
     """
     self.crf = crf
-    self.scales, self.flip = tuple(float(s) for s in scales), flip
+    self.mode = averaging.Mode(tuple(scales), flip)
     self._pad_value = np.asarray(pad_value, np.float32)
     self._pad_to = pad_to
     self._log = log
     self._programs = {}
     self._expected = 0
+    self._running: Any = ()
     self.compile_seconds = 0.0
     self.variables = variables
+    self._logits = jax.jit(
+      functools.partial(_logits, model), static_argnames="scale"
+    )
 
-    functions = {
-      "probabilities": predict_probabilities,
-      "labels": predict_labels,
-    }
-    self._functions = {
-      kind: jax.jit(
-        functools.partial(function, model, scales=self.scales, flip=flip)
-      )
-      for kind, function in functions.items()
-    }
+  def in_mode(self, mode: averaging.Mode) -> "Predictor":
+    """Return the same predictor with another mode; programs are shared."""
+    other = copy.copy(self)
+    other.mode = mode
+    return other
 
   @property
   def variables(self) -> Any:
@@ -252,10 +256,30 @@ class Predictor:
   ) -> Pending | Refining:
     """Start a prediction and return without waiting for it.
 
+    Over several views only the last is not waited for.
+
     Args:
       image: Raw; as many channels as `pad_value`.
       kind: "labels" (taken on the device: k times less to move) or
         "probabilities".
+    """
+    return self.submit_modes(image, (self.mode,), kind=kind)[0]
+
+  def submit_modes(
+    self,
+    image: Num[np.ndarray, "h w c"],
+    modes: Sequence[averaging.Mode],
+    *,
+    kind: str = "labels",
+    seconds: dict[averaging.Mode, float] | None = None,
+  ) -> list[Pending | Refining]:
+    """Start predictions in several modes; what they share is computed once.
+
+    Args:
+      image: See `submit`.
+      modes: All different.
+      kind: See `submit`.
+      seconds: See `averaging.predict`.
     """
     height, width = image.shape[:2]
     if not height or not width:
@@ -264,50 +288,86 @@ class Predictor:
       raise ValueError(
         f"image has {image.shape[2]} channels, not {self._pad_value.size}"
       )
-    if self.crf is not None:
-      pending = self._start(image, "probabilities")
-      return Refining(pending, image, self.crf, kind)
-    return self._start(image, kind)
-
-  def _start(self, image: Num[np.ndarray, "h w c"], kind: str) -> Pending:
-    height, width = image.shape[:2]
-    target = bucket((height, width), self._pad_to)
+    target = self.bucket((height, width))
     # float32: a mean pixel of 127.5 has no uint8.
     padded = np.empty((1, *target, self._pad_value.size), np.float32)
     padded[:] = self._pad_value.reshape(1, 1, 1, -1)
     padded[0, :height, :width] = image
-    if (kind, target) not in self._programs:
-      self._programs[kind, target] = self._compile(kind, padded)
-    array = self._programs[kind, target](self._variables, padded)
-    return Pending(array, (height, width))
+    self._compile(padded, {s for mode in modes for s in mode.scales})
+    mirrored = (np.zeros(1, bool), np.ones(1, bool))
+    if seconds is not None:
+      jax.block_until_ready(self._running)
+
+    def logits(view: averaging.View) -> jax.Array:
+      mirror, scale = view
+      program = self._programs[scale, target]
+      return program(self._variables, padded, mirrored[mirror])
+
+    self._running = averaging.predict(
+      modes,
+      logits,
+      labels=self.crf is None and kind == "labels",
+      seconds=seconds,
+    )
+    found = [Pending(array, (height, width)) for array in self._running]
+    if self.crf is None:
+      return list(found)
+    return [Refining(pending, image, self.crf, kind) for pending in found]
+
+  def bucket(self, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the (height, width) that an image of this size is padded to."""
+    return bucket(size, self._pad_to)
+
+  def compiled(self, size: tuple[int, int]) -> bool:
+    """Return whether an image of this size has been predicted before."""
+    return any(target == self.bucket(size) for _, target in self._programs)
 
   def clock(self) -> float:
     """Return the seconds of a clock that stands still while compiling."""
     return time.perf_counter() - self.compile_seconds
 
-  def _compile(self, kind: str, padded: np.ndarray) -> Callable[..., jax.Array]:
+  def _compile(self, padded: np.ndarray, scales: set[float]) -> None:
+    """Compile the network for a bucket, at the scales that are missing."""
+    height, width = padded.shape[1:3]
+    target = (height, width)
+    missing = sorted(s for s in scales if (s, target) not in self._programs)
+    if not missing:
+      return
     start = time.perf_counter()
-    function = self._functions[kind]
-    program = function.lower(self._variables, padded).compile()
+    for scale in missing:
+      lowered = self._logits.lower(
+        self._variables, padded, np.zeros(1, bool), scale=scale
+      )
+      self._programs[scale, target] = lowered.compile()
     seconds = time.perf_counter() - start
     self.compile_seconds += seconds
-    number = sum(key[0] == kind for key in self._programs) + 1
+    number = len({target for _, target in self._programs})
     total = f"of at most {self._expected}" if self._expected else "so far"
-    height, width = padded.shape[1:3]
+    at = f" at {len(missing)} scales" if len(missing) > 1 else ""
     self._log(
-      f"compiled {height}x{width} in {seconds:.1f} s ({number} {total})"
+      f"compiled {height}x{width}{at} in {seconds:.1f} s ({number} {total})"
     )
-    return program
+
+
+@runtime_checkable
+class Submits(Protocol):
+  """What predicts for `stream`."""
+
+  def submit(
+    self, image: Num[np.ndarray, "h w c"], *, kind: str = "labels"
+  ) -> Any:
+    """Start a prediction; its `result()` waits for it."""
+    ...
 
 
 def stream(
-  predictor: Predictor,
+  predictor: Submits,
   items: Iterable[dict[str, Any]],
   *,
   kind: str = "labels",
   ahead: int = 1,
   clock: dict[str, float] | None = None,
-) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+) -> Iterator[tuple[dict[str, Any], Any]]:
   """Yield (item, prediction) in order while the device works on the next.
 
   Args:

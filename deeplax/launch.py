@@ -30,6 +30,7 @@ from deeplax import losses
 from deeplax import optim
 from deeplax import parallel
 from deeplax import preflight
+from deeplax import shown
 from deeplax import start
 from deeplax import state as state_lib
 from deeplax import train
@@ -351,7 +352,7 @@ def evaluator(
   count = min(config.eval.pictures, len(source))
   sheet = None
   if count and jax.process_index() == 0:
-    sheet = evaluate.Sheet(source, count)
+    sheet = shown.Sheet(source, count)
 
   def measure(state: state_lib.State, step: int, *, log: Any) -> float:
     predictor.variables = parallel.local(state.variables)

@@ -16,9 +16,14 @@ from deeplax import gallery
 
 def write_json(path: epath.PathLike, value: Any) -> None:
   """Write JSON so that a reader sees the old file or the new, never a half."""
+  write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+  """Write a file so that a reader sees the old one or the new, never a half."""
   path = epath.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  _replace(path, json.dumps(value, indent=2) + "\n")
+  _replace(path, text)
 
 
 def _replace(path: epath.Path, text: str) -> None:

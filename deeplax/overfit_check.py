@@ -27,7 +27,6 @@ import numpy as np
 from deeplax import commands
 from deeplax import diagnosis
 from deeplax import errors
-from deeplax import evaluate
 from deeplax import launch
 from deeplax import logs
 from deeplax import losses
@@ -38,6 +37,7 @@ from deeplax import start
 from deeplax import state as state_lib
 from deeplax.data import build as data_build
 from deeplax.data import check
+from deeplax.data import subset
 from deeplax.data import transforms
 from deeplax.metrics import confusion
 from deeplax.models import build as model_build
@@ -57,7 +57,7 @@ def crops(
   config: ml_collections.ConfigDict, source: Any, images: int
 ) -> tuple[Batch, list[str]]:
   """Return the middles of images spread over a source, and their names."""
-  chosen = evaluate.Subset(source, images)
+  chosen = subset.Subset(source, images)
   channels = data_build.channels(config.data)
   mean = model_build.mean_pixel(config.model, channels)
   height, width = config.data.crop_size

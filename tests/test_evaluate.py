@@ -11,6 +11,7 @@ from PIL import Image
 import pytest
 
 from configs import common
+from deeplax import averaging
 from deeplax import checkpoint
 from deeplax import crf
 from deeplax import errors
@@ -18,11 +19,14 @@ from deeplax import evaluate
 from deeplax import inference
 from deeplax import launch
 from deeplax import logs
+from deeplax import shown
 from deeplax import state as state_lib
+from deeplax import sweep
 from deeplax import visualize
 from deeplax.data import build as data_build
 from deeplax.data import spec as spec_lib
 from deeplax.metrics import confusion
+from deeplax.metrics import measures
 from deeplax.models import build as model_build
 
 SPEC = spec_lib.Spec(
@@ -156,20 +160,20 @@ def _as_drawn(source, indices, spoil=None):
 
 def _counting(predictor):
   """Let a predictor count the images that it is given."""
-  submit, given = predictor.submit, []
+  submit, given = predictor.submit_modes, []
 
-  def counted(image, **settings):
+  def counted(image, modes, **settings):
     given.append(image.shape)
-    return submit(image, **settings)
+    return submit(image, modes, **settings)
 
-  predictor.submit = counted
+  predictor.submit_modes = counted
   return given
 
 
 def test_a_sheet_shows_what_evaluation_predicted_without_predicting_again():
   source, predictor = Toy(9), _predictor()
   given = _counting(predictor)
-  sheet = evaluate.Sheet(source, 3)
+  sheet = shown.Sheet(source, 3)
   for _ in range(2):
     given.clear()
     evaluate.evaluate(predictor, source, progress=_silent, keep=sheet.keep)
@@ -182,7 +186,7 @@ def test_a_sheet_shows_what_evaluation_predicted_without_predicting_again():
 
 def test_a_sheet_shows_the_same_images_however_many_are_evaluated():
   source, predictor = Toy(9), _predictor()
-  sheet = evaluate.Sheet(source, 3)
+  sheet = shown.Sheet(source, 3)
   given = _counting(predictor)
   evaluate.evaluate(
     predictor, source, max_images=2, progress=_silent, keep=sheet.keep
@@ -334,9 +338,18 @@ def run(tmp_path, monkeypatch):
   return command
 
 
+def _written(tmp_path, ending=".json"):
+  """The names of the results, without the table."""
+  paths = sorted((tmp_path / "eval").iterdir())
+  return [p.name for p in paths if "-os" in p.name and p.suffix == ending]
+
+
+SCALES = "0.5_0.75_1.0_1.25_1.5_1.75"
+
+
 def test_the_command_evaluates_each_output_stride(run, tmp_path, capsys):
   assert run("--output_strides=16,8", "--scales=0.5,1", "--flip") == 0
-  names = sorted(p.name for p in (tmp_path / "eval").iterdir())
+  names = _written(tmp_path)
   assert names == [
     f"val-00000400-os{stride}-s0.5_1.0-flip.json" for stride in (16, 8)
   ]
@@ -348,8 +361,127 @@ def test_the_command_evaluates_each_output_stride(run, tmp_path, capsys):
   assert "mIoU" in text and "green" in text and names[1] in text
 
 
+def test_without_flags_the_command_makes_the_papers_table(run, tmp_path):
+  assert run() == 0
+  rows = [
+    f"val-00000400-os{stride}-s{row}.json"
+    for stride in (16, 8)
+    for row in ("1.0", SCALES, f"{SCALES}-flip")
+  ]
+  assert _written(tmp_path) == sorted(rows)
+  table = json.loads((tmp_path / "eval/val-00000400-table.json").read_text())
+  assert [row["file"] for row in table["rows"]] == rows
+  for row in table["rows"]:
+    alone = json.loads((tmp_path / "eval" / row["file"]).read_text())
+    for key in ("miou", "scales", "flip", "recall", "output_stride"):
+      assert row[key] == alone[key]
+    assert row["images_per_second"] > 0
+  assert table["step"] == 400 and table["images"] == 7
+  lines = (tmp_path / "eval/val-00000400-table.md").read_text().splitlines()
+  cells = [line.split("|")[1:6] for line in lines if line.startswith("| 16")]
+  assert [[c.strip() for c in row[1:3]] for row in cells] == [
+    ["1.0", ""],
+    ["0.5, 0.75, 1.0, 1.25, 1.5, 1.75", ""],
+    ["0.5, 0.75, 1.0, 1.25, 1.5, 1.75", "yes"],
+  ]
+  assert cells[0][3].strip() == f"{table['rows'][0]['miou']:.2%}"
+
+
+def test_a_row_of_the_table_is_the_row_alone_bit_by_bit(run, tmp_path):
+  assert run("--sweep", "--output_strides=8") == 0
+  for name, flags in (
+    ("s1.0", ["--no-flip"]),
+    (f"s{SCALES}", ["--no-flip"]),
+    (f"s{SCALES}-flip", ["--flip"]),
+  ):
+    path = tmp_path / "eval" / f"val-00000400-os8-{name}.json"
+    together = path.read_text()
+    path.unlink()
+    scales = name.removesuffix("-flip")[1:].replace("_", ",")
+    assert run("--output_strides=8", f"--scales={scales}", *flags) == 0
+    assert path.read_text() == together
+
+
+@pytest.mark.parametrize(
+  ("flags", "names"),
+  [
+    (["--no-sweep"], ["os16-s1.0"]),
+    (["--output_strides=8"], ["os8-s1.0"]),
+    (["--scales=0.5"], ["os16-s0.5"]),
+    (["--flip"], ["os16-s1.0-flip"]),
+    (
+      ["--sweep", "--output_strides=8", "--scales=0.5,2"],
+      ["os8-s0.5_2.0-flip", "os8-s0.5_2.0", "os8-s1.0"],
+    ),
+    (
+      ["--sweep", "--output_strides=8", "--scales=1", "--no-flip"],
+      ["os8-s1.0"],
+    ),
+  ],
+)
+def test_flags_choose_one_evaluation_or_another_table(
+  run, tmp_path, flags, names
+):
+  assert run("--max_images=2", *flags) == 0
+  assert _written(tmp_path) == [f"val-00000400-{n}-n2.json" for n in names]
+  table = tmp_path / "eval" / "val-00000400-table-n2.json"
+  assert table.exists() == (len(names) > 1)
+
+
+ALL = measures.Chosen(trimap=(1, 3), boundary=True, objects=True)
+
+
+def test_each_row_of_a_pass_is_measured_on_its_own():
+  modes = (averaging.Mode(), averaging.Mode((0.5,)))
+  swept = sweep.Sweep(_predictor(), modes)
+  rows = evaluate.evaluate_rows(
+    swept, Toy(), progress=_silent, measured=ALL, step=3
+  )
+  for scale, row in zip((1.0, 0.5), rows, strict=True):
+    predictor, total = _predictor(scales=(scale,)), measures.empty(3, ALL)
+    for i in range(7):
+      example = Toy()[i]
+      pair = example["label"], predictor.labels(example["image"])
+      total = measures.add(total, measures.count(*pair, 3, ALL))
+    expected = measures.scores(total, SPEC.class_names, ALL)
+    assert {key: row[key] for key in expected} == expected
+    assert row["step"] == 3
+  assert rows[0]["boundary_f"] != rows[1]["boundary_f"]
+
+
+def test_the_table_has_a_column_for_each_measure(run, tmp_path):
+  flags = ("--trimap=1,2", "--boundary", "--objects")
+  assert run("--sweep", "--output_strides=8", "--scales=0.5", *flags) == 0
+  table = json.loads((tmp_path / "eval/val-00000400-table.json").read_text())
+  lines = (tmp_path / "eval/val-00000400-table.md").read_text().splitlines()
+  lines = [line for line in lines if line.startswith(("| OS", "| 8"))]
+  head, *cells = [
+    [cell.strip() for cell in line.strip("| ").split("|")] for line in lines
+  ]
+  assert len(cells) == len(table["rows"]) == 3
+  for row, line in zip(table["rows"], cells, strict=True):
+    alone = json.loads((tmp_path / "eval" / row["file"]).read_text())
+    shown_as = dict(zip(head, line, strict=True))
+    assert shown_as["boundary F1"] == f"{alone['boundary_f']:.2%}"
+    assert shown_as["boundary IoU"] == f"{alone['boundary_iou']:.2%}"
+    for width in ("1", "2"):
+      assert shown_as[f"trimap {width} px"] == f"{alone['trimap'][width]:.2%}"
+    for key in ("trimap_kind", "trimap_accuracy", "objects"):
+      assert row[key] == alone[key]
+
+
+def test_the_page_of_each_row_leads_to_the_others(run, tmp_path):
+  assert run("--scales=1,0.5", "--output_strides=16,8", "--html") == 0
+  names = _written(tmp_path, ".html")
+  assert names == [f"val-00000400-os{s}-s1.0_0.5.html" for s in (16, 8)]
+  for here, there in (names, names[::-1]):
+    page = (tmp_path / "eval" / here).read_text()
+    assert f'href="{there}"' in page and f'href="{here}"' not in page
+    assert page.count("<figure") == 7
+
+
 def test_the_command_writes_a_sheet_beside_the_scores(run, tmp_path):
-  assert run("--pictures=3") == 0
+  assert run("--pictures=3", "--no-sweep") == 0
   written = tmp_path / "eval" / "val-00000400-os16-s1.0.png"
   with Image.open(written) as picture:
     np.testing.assert_array_equal(
@@ -377,7 +509,8 @@ def test_the_command_refines_by_the_dense_crf(run, tmp_path, flag):
     parameters |= {"w1": 90.0, "iterations": 2, "sigma_beta": 40.0}
     (tmp_path / "found.json").write_text(json.dumps({"best": parameters}))
     flag += f"={tmp_path / 'found.json'}"
-  assert run() == 0 and run(flag, "--pictures=1") == 0
+  assert run("--no-sweep") == 0
+  assert run(flag, "--pictures=1", "--no-sweep") == 0
   stem = tmp_path / "eval" / "val-00000400-os16-s1.0"
   assert pathlib.Path(f"{stem}-crf.png").exists()
   results = [
@@ -426,7 +559,7 @@ def test_a_negligible_marginal_is_a_small_one(run, tmp_path, capsys, value):
 
 
 def test_the_config_holds_where_the_command_line_is_silent(run, tmp_path):
-  assert run("--step=best", "--max_images=2") == 0
+  assert run("--step=best", "--max_images=2", "--no-sweep") == 0
   (path,) = (tmp_path / "eval").iterdir()
   assert path.name == "val-00000300-os16-s1.0-n2.json"
 
@@ -438,6 +571,8 @@ def test_the_config_holds_where_the_command_line_is_silent(run, tmp_path):
     ("--output_strides=8,x", "8,x"),
     ("--scales=-1", "-1"),
     ("--scales=inf", "inf"),
+    ("--scales=0.5,1,0.5", "each once"),
+    ("--worst=0", "--worst=0"),
     ("--step=latest", "latest"),
     ("--split=test", "no split 'test'"),
     ("--max_image=3", "--max_image"),

@@ -84,15 +84,18 @@ def workdir(data, tmp_path, monkeypatch):
   return path
 
 
-def test_all_fields_are_those_of_evaluate(workdir, data, tmp_path, capsys):
+@pytest.mark.parametrize("mode", [(), ("--scales=0.5,1", "--flip")])
+def test_all_fields_are_those_of_evaluate(
+  mode, workdir, data, tmp_path, capsys
+):
   with pytest.raises(SystemExit) as ended:
-    evaluate.main([f"--workdir={workdir}", *MEASURES])
+    evaluate.main([f"--workdir={workdir}", "--no-sweep", *mode, *MEASURES])
   assert ended.value.code == 0
   table = capsys.readouterr().out
   out, masks = tmp_path / "scores.json", tmp_path / "masks"
   with pytest.raises(SystemExit) as ended:
     predict.main([
-      *(f"--workdir={workdir}", f"--out={masks}"),
+      *(f"--workdir={workdir}", f"--out={masks}", *mode),
       str(data / "images" / "val"),
     ])  # fmt: skip
   assert ended.value.code == 0

@@ -19,12 +19,12 @@ import numpy as np
 from deeplax import checkpoint
 from deeplax import commands
 from deeplax import errors
-from deeplax import evaluate
 from deeplax import inference
 from deeplax import logs
 from deeplax.crf import dense
 from deeplax.crf import mean_field
 from deeplax.data import build as data_build
+from deeplax.data import subset
 from deeplax.metrics import confusion
 from deeplax.models import build as model_build
 
@@ -342,7 +342,7 @@ def run(config: Any, args: argparse.Namespace) -> None:
   except ValueError as error:
     raise errors.InputError(str(error)) from error
   variables, step = checkpoint.restore_variables(args.workdir, args.step)
-  chosen = evaluate.Subset(source, args.images)
+  chosen = subset.Subset(source, args.images)
   if not len(chosen):
     raise errors.InputError(f"no image in {source.spec.name} {split}")
   predictor = inference.Predictor(

@@ -70,9 +70,15 @@ def scores(matrix: Matrix, class_names: Sequence[str]) -> dict[str, Any]:
     iou: By class name; None where the class is neither there nor predicted.
     pixel_accuracy: Share of pixels that are right.
     mean_accuracy: Mean recall over the classes in the ground truth.
+    precision: By class name, share of the pixels predicted so that are right;
+      None where there are none.
+    recall: By class name, share of the true pixels that are right; None where
+      there are none.
     pixel_share: By class name, (share of true pixels, of predicted pixels).
     confusions: [(share, true name, predicted name), ...], largest first: this
       share of the true class was predicted as the other.
+    confusion_matrix: Pixels by true class (rows) and predicted class, in the
+      order of `class_names`.
   """
   names = list(class_names)
   if len(names) != len(matrix) or len(set(names)) != len(names):
@@ -87,18 +93,30 @@ def scores(matrix: Matrix, class_names: Sequence[str]) -> dict[str, Any]:
   union = true + predicted - right
   iou = right / np.maximum(union, 1)
   recall = right / np.maximum(true, 1)
+  precision = right / np.maximum(predicted, 1)
   return {
     "miou": float(iou[union > 0].mean()),
-    "iou": {
-      name: float(iou[i]) if union[i] else None for i, name in enumerate(names)
-    },
+    "iou": _by_name(names, iou, union),
     "pixel_accuracy": float(right.sum() / total),
     "mean_accuracy": float(recall[true > 0].mean()),
+    "precision": _by_name(names, precision, predicted),
+    "recall": _by_name(names, recall, true),
     "pixel_share": {
       name: (float(true[i] / total), float(predicted[i] / total))
       for i, name in enumerate(names)
     },
     "confusions": _confusions(matrix, names),
+    "confusion_matrix": matrix.tolist(),
+  }
+
+
+def _by_name(
+  names: list[str], values: np.ndarray, pixels: np.ndarray
+) -> dict[str, float | None]:
+  """Name the values; those of no pixel are None."""
+  return {
+    name: float(value) if count else None
+    for name, value, count in zip(names, values, pixels, strict=True)
   }
 
 
@@ -123,18 +141,22 @@ def table(scores: dict[str, Any], class_names: Sequence[str]) -> str:
     scores: Of `scores`.
     class_names: The rows to show.
   """
-  iou, share = scores["iou"], scores["pixel_share"]
-  # Classes that are neither there nor predicted stand at the end.
-  rows = sorted(
-    class_names, key=lambda n: -1.0 if iou[n] is None else iou[n], reverse=True
-  )
+  rows = by_iou(scores, class_names)
   width = max(len("class"), *(len(name) for name in rows))
-  lines = [f"{'class':<{width}}     IoU   of pixels   predicted"]
+  lines = [
+    f"{'class':<{width}}     IoU  precision  recall   of pixels   predicted"
+  ]
   for name in rows:
-    value = "absent" if iou[name] is None else f"{iou[name]:.1%}"
-    true, predicted = share[name]
+    iou = scores["iou"][name]
+    value = "absent" if iou is None else f"{iou:.1%}"
+    precision, recall = (
+      "none" if scores[key][name] is None else f"{scores[key][name]:.1%}"
+      for key in ("precision", "recall")
+    )
+    true, predicted = scores["pixel_share"][name]
     lines.append(
-      f"{name:<{width}}  {value:>6}  {true:>10.2%}  {predicted:>10.2%}"
+      f"{name:<{width}}  {value:>6}  {precision:>9}  {recall:>6}"
+      f"  {true:>10.2%}  {predicted:>10.2%}"
     )
   lines.append(
     f"mIoU {scores['miou']:.2%}   pixel accuracy {scores['pixel_accuracy']:.2%}"
@@ -143,6 +165,16 @@ def table(scores: dict[str, Any], class_names: Sequence[str]) -> str:
   if scores["confusions"]:
     lines.append("most confused: " + "; ".join(in_words(scores, limit=5)))
   return "\n".join(lines)
+
+
+def by_iou(scores: dict[str, Any], class_names: Sequence[str]) -> list[str]:
+  """Sort classes by IoU, the worst last and behind it those without any."""
+
+  def key(name: str) -> float:
+    iou = scores["iou"][name]
+    return -1.0 if iou is None else iou
+
+  return sorted(class_names, key=key, reverse=True)
 
 
 def in_words(scores: dict[str, Any], *, limit: int = 5) -> list[str]:

@@ -32,6 +32,9 @@ class Chosen:
   objects: bool = False
 
 
+# What the bands of a trimap lie around, by its kind.
+AROUND = {"void": "the void border", "class": "class boundaries"}
+
 # The confusion matrix is enough.
 NOTHING = Chosen()
 
@@ -97,8 +100,7 @@ def table(result: dict[str, Any], class_names: Sequence[str]) -> str:
 
 
 def _trimap_table(result: dict[str, Any]) -> str:
-  around = {"void": "the void border", "class": "class boundaries"}
-  head = f"pixels from {around[result['trimap_kind']]}"
+  head = f"pixels from {AROUND[result['trimap_kind']]}"
   lines = [f"{head}    mIoU   pixel accuracy"]
   for band, miou in result["trimap"].items():
     accuracy = _percent(result["trimap_accuracy"][band])

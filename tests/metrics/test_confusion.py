@@ -61,7 +61,10 @@ def test_scores_equal_set_arithmetic():
     truth, predicted = valid & (labels == k), valid & (predictions == k)
     ious.append((truth & predicted).sum() / (truth | predicted).sum())
     recalls.append((truth & predicted).sum() / truth.sum())
+    precision = (truth & predicted).sum() / predicted.sum()
     assert result["iou"][name] == pytest.approx(ious[-1])
+    assert result["recall"][name] == pytest.approx(recalls[-1])
+    assert result["precision"][name] == pytest.approx(precision)
   assert result["miou"] == pytest.approx(np.mean(ious))
   assert result["mean_accuracy"] == pytest.approx(np.mean(recalls))
   accuracy = (labels == predictions)[valid].mean()
@@ -82,6 +85,10 @@ def test_classes_without_a_union_are_left_out_of_the_mean():
   }
   assert result["miou"] == pytest.approx(0.5)
   assert result["mean_accuracy"] == pytest.approx(0.75)
+  # Nothing was called cat; no cow and no cat is there to be recalled.
+  assert list(result["precision"].values()) == [1.0, 1.0, 0.0, None]
+  assert list(result["recall"].values()) == [1.0, 0.5, None, None]
+  assert result["confusion_matrix"][1] == [0, 1, 1, 0]
 
 
 def test_images_of_any_size_add_up_to_the_data_set():
@@ -129,7 +136,9 @@ def test_the_table_is_sorted_and_tells_confusions_in_words():
     "cat",
   ]
   assert "100.0%" in lines[1] and "89.11%" in lines[1]
-  assert "absent" in lines[4]
+  # 77 of 100 sheep were found, and all that was called sheep was one.
+  assert lines[2].split()[1:4] == ["77.0%", "100.0%", "77.0%"]
+  assert lines[4].split()[1:4] == ["absent", "none", "none"]
   assert lines[-1] == "most confused: 23% of sheep called cow"
 
 

@@ -1,0 +1,166 @@
+"""Line plots as SVG text: panels side by side over the same x."""
+
+from collections.abc import Callable, Sequence
+import html
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+# Okabe and Ito's colours, which the colour-blind tell apart, without yellow.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+DASHES = ("", "6 3", "2 3", "8 3 2 3")  # after all colours, again dashed
+# Pixels.
+WIDTH, HEIGHT = 400, 300  # of a panel's field
+LEFT, TOP, BELOW = 60, 34, 48
+ROW = 18  # of the legend
+
+
+class Line(NamedTuple):
+  """A curve.
+
+  Attributes:
+    name: In the legend.
+    values: At each x; NaN: none.
+    spread: Half the length of the bar at each; NaN: none.
+  """
+
+  name: str
+  values: np.ndarray
+  spread: np.ndarray
+
+
+class Panel(NamedTuple):
+  """Curves that share a y axis.
+
+  Attributes:
+    title: Above them.
+    lines: The curves.
+    difference: Its axis holds 0, and its colours are not those of two curves
+      beside it.
+  """
+
+  title: str
+  lines: Sequence[Line]
+  difference: bool = False
+
+
+def ticks(low: float | int, high: float | int, most: int = 7) -> list[float]:
+  """Return round numbers that enclose a range, at most about so many."""
+  if not high > low:
+    low, high = low - 0.5, high + 0.5
+  raw = (high - low) / (most - 1)
+  unit = 10.0 ** math.floor(math.log10(raw))
+  step = next(f * unit for f in (1, 2, 5, 10) if f * unit >= raw * (1 - 1e-9))
+  first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+  # Rounded: 3 * 0.1 is not 0.3.
+  digits = max(0, -math.floor(math.log10(step)))
+  return [round(i * step, digits) for i in range(first, last + 1)]
+
+
+def svg(panels: Sequence[Panel], x: Sequence[float | int], label: str) -> str:
+  """Return a picture.
+
+  Args:
+    panels: From left to right.
+    x: Ascending, the same for all lines.
+    label: Of the x axis.
+  """
+  legend = max(len(panel.lines) for panel in panels) * ROW
+  step = LEFT + WIDTH + 20
+  whole = (step * len(panels), TOP + HEIGHT + BELOW + legend)
+  parts = [
+    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole[0]} '
+    f'{whole[1]}" width="{whole[0]}" height="{whole[1]}" '
+    'font-family="sans-serif" font-size="12">',
+    f'<rect width="{whole[0]}" height="{whole[1]}" fill="white"/>',
+  ]
+  for i, panel in enumerate(panels):
+    parts.append(f'<g transform="translate({i * step + LEFT},{TOP})">')
+    parts += _panel(panel, x, label)
+    parts.append("</g>")
+  return "\n".join([*parts, "</svg>\n"])
+
+
+def _panel(panel: Panel, x: Sequence[float | int], label: str) -> list[str]:
+  ends = [np.zeros(int(panel.difference))]
+  for line in panel.lines:
+    spread = np.nan_to_num(line.spread)
+    ends += [line.values - spread, line.values + spread]
+  known = np.concatenate(ends)
+  known = known[~np.isnan(known)]
+  if not known.size:
+    known = np.zeros(1)
+  marks = ticks(known.min().item(), known.max().item())
+  right = ticks(0, max(x))
+
+  def place(at: float | int, value: float) -> tuple[float, float]:
+    share = (value - marks[0]) / (marks[-1] - marks[0])
+    return at / right[-1] * WIDTH, HEIGHT * (1 - share)
+
+  parts = [
+    f'<text x="{WIDTH / 2:g}" y="-14" text-anchor="middle" font-size="14">'
+    f"{html.escape(panel.title)}</text>"
+  ]
+  for mark in marks:
+    y = place(0, mark)[1]
+    # The zero of a gain stands out.
+    stroke = "#888" if mark == 0 else "#ddd"
+    parts.append(
+      f'<path d="M0 {y:.1f}H{WIDTH}" stroke="{stroke}"/>'
+      f'<text x="-8" y="{y + 4:.1f}" text-anchor="end">{mark:g}</text>'
+    )
+  for mark in right:
+    left = place(mark, marks[0])[0]
+    parts.append(
+      f'<path d="M{left:.1f} {HEIGHT}v5" stroke="#444"/>'
+      f'<text x="{left:.1f}" y="{HEIGHT + 19}" text-anchor="middle">{mark:g}'
+      "</text>"
+    )
+  parts += [
+    f'<path d="M0 0V{HEIGHT}H{WIDTH}" fill="none" stroke="#444"/>',
+    f'<text x="{WIDTH / 2:g}" y="{HEIGHT + 38}" text-anchor="middle">'
+    f"{html.escape(label)}</text>",
+  ]
+  for i, line in enumerate(panel.lines):
+    kind = i + 2 * panel.difference
+    colour = COLOURS[kind % len(COLOURS)]
+    dash = DASHES[kind // len(COLOURS) % len(DASHES)]
+    parts.append(
+      f'<g stroke="{colour}" fill="none" stroke-width="2">'
+      f"{_line(line, x, place, dash)}</g>"
+    )
+    y = HEIGHT + BELOW + 6 + i * ROW
+    parts.append(
+      f'<path d="M0 {y}h28" stroke="{colour}" stroke-width="2" '
+      f'stroke-dasharray="{dash}"/>'
+      f'<text x="36" y="{y + 4}">{html.escape(line.name)}</text>'
+    )
+  return parts
+
+
+def _line(
+  line: Line,
+  x: Sequence[float | int],
+  place: Callable[[float | int, float], tuple[float, float]],
+  dash: str,
+) -> str:
+  """Return the path, which has gaps, its points and their bars."""
+  path, rest, down = [], [], False
+  for at, value, spread in zip(x, line.values, line.spread, strict=True):
+    if math.isnan(value):
+      down = False
+      continue
+    left, y = place(at, value)
+    path.append(f"{'L' if down else 'M'}{left:.1f} {y:.1f}")
+    down = True
+    rest.append(f'<circle cx="{left:.1f}" cy="{y:.1f}" r="2"/>')
+    if not math.isnan(spread):
+      low, high = (place(at, value + s)[1] for s in (-spread, spread))
+      rest.append(
+        f'<path d="M{left:.1f} {low:.1f}V{high:.1f}M{left - 3:.1f} {low:.1f}h6'
+        f'M{left - 3:.1f} {high:.1f}h6" stroke-width="1"/>'
+      )
+  return f'<path d="{"".join(path)}" stroke-dasharray="{dash}"/>' + "".join(
+    rest
+  )

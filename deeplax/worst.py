@@ -1,0 +1,106 @@
+"""The images that a network does worst on, and what it took for what there."""
+
+import heapq
+from typing import Any, NamedTuple
+import zlib
+
+import numpy as np
+
+from deeplax.data import files
+from deeplax.data import spec as spec_lib
+from deeplax.metrics import confusion
+
+
+class Seen(NamedTuple):
+  """A bad prediction.
+
+  Attributes:
+    name: Of the example.
+    miou: Of this image alone, over the classes there or predicted.
+    image: As the source reads it.
+    truth: Labels.
+    labels: Prediction.
+    matrix: Pixels by true class (rows) and predicted class.
+  """
+
+  name: str
+  miou: float
+  image: np.ndarray
+  truth: np.ndarray
+  labels: np.ndarray
+  matrix: np.ndarray
+
+  @property
+  def pixel_accuracy(self) -> float:
+    return float(np.trace(self.matrix) / self.matrix.sum())
+
+  def confusions(self, limit: int) -> list[tuple[int, int, int]]:
+    """Return (pixels, true, predicted) of the largest errors."""
+    wrong = self.matrix.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:limit]
+    pairs = [divmod(int(i), len(wrong)) for i in order]
+    return [(int(wrong[i, j]), i, j) for i, j in pairs if wrong[i, j]]
+
+
+class Worst:
+  """Keeps the worst predictions of a pass, packed: labels shrink a lot."""
+
+  def __init__(self, images: int, num_classes: int):
+    """Prepare to keep so many."""
+    self._images, self._num_classes = images, num_classes
+    # The best of them first, of equal ones the later: that is thrown out.
+    self._heap: list[tuple[float, int, np.dtype, bytes]] = []
+
+  def keep(
+    self, index: int, example: dict[str, Any], labels: np.ndarray
+  ) -> None:
+    """Look at a prediction; `index` is the example's in the source."""
+    matrix = confusion.count(example["label"], labels, self._num_classes)
+    if not matrix.sum():
+      return
+    key = (-_miou(matrix), -index)
+    if len(self._heap) >= self._images and key < self._heap[0][:2]:
+      return
+    # Level 1: half the time of the usual one, and labels are easy.
+    packed = zlib.compress(np.ascontiguousarray(labels), 1)
+    heapq.heappush(self._heap, (*key, labels.dtype, packed))
+    if len(self._heap) > self._images:
+      heapq.heappop(self._heap)
+
+  def unpack(self, source: files.Source) -> list[Seen]:
+    """Return them with their images, the worst first."""
+    found = []
+    for miou, index, dtype, packed in sorted(self._heap, reverse=True):
+      example = source[-index]
+      truth = example["label"]
+      labels = np.frombuffer(zlib.decompress(packed), dtype)
+      labels = labels.reshape(truth.shape)
+      matrix = confusion.count(truth, labels, self._num_classes)
+      found.append(
+        Seen(example["name"], -miou, example["image"], truth, labels, matrix)
+      )
+    return found
+
+
+def _miou(matrix: np.ndarray) -> float:
+  right = np.diagonal(matrix)
+  union = matrix.sum(axis=0) + matrix.sum(axis=1) - right
+  return float((right[union > 0] / union[union > 0]).mean())
+
+
+def error_picture(
+  image: np.ndarray, truth: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
+  """Return uint8 [h, w, 3]: wrong pixels red, the others pale, void as in VOC.
+
+  Args:
+    image: RGB, uint8.
+    truth: Labels.
+    labels: Prediction.
+  """
+  grey = image.mean(axis=-1, keepdims=True)
+  shown = np.repeat(160 + grey * 0.35, 3, axis=-1)
+  shown[truth != labels] = (214, 20, 20)
+  shown[truth == spec_lib.IGNORE_LABEL] = (224, 224, 192)
+  return shown.astype(np.uint8)
