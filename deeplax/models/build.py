@@ -390,12 +390,15 @@ def _cell(config: Iterable[Any]) -> dpc.Cell:
   """Return the dense prediction cell; a list would not hash."""
   cell = []
   for branch in config:
-    if len(branch) != 2 or not isinstance(branch[0], int):
+    try:
+      source, (rows, columns) = branch
+      _tuple("model.cell", (source, rows, columns))
+    except (TypeError, ValueError):
       raise ValueError(
-        f"model.cell: {branch} is not (branch that it reads, (rate of rows, "
-        "rate of columns)), such as (-1, (1, 6))"
-      )
-    cell.append((branch[0], _pair("model.cell", branch[1])))
+        f"model.cell: {branch} is not (what it reads, (rate of rows, rate of "
+        "columns)), such as (-1, (1, 6))"
+      ) from None
+    cell.append((source, (rows, columns)))
   dpc.check(tuple(cell))
   return tuple(cell)
 
