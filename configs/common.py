@@ -54,7 +54,17 @@ def base() -> Any:
   # with its own loss: v2's are (0.75, 0.5). `eval.scales` come on top.
   c.model.input_scales = ()
   c.model.multi_grid = (1, 1, 1)  # unit rates of the last block (v3, 3.2.1)
+  # v3+'s changes to Xception (3.2). Of Xception only.
+  c.model.xception = ml_collections.ConfigDict()
+  # Behind each depthwise convolution: none | norm (the released code, whose
+  # last block has norm_relu) | norm_relu (the paper's text).
+  c.model.xception.after_depthwise = "norm"
+  c.model.xception.middle_units = placeholder(int)  # None: 16; 8 at depth 41
+  # Strided: the third convolution of a block, separable, or in place of it
+  # max_pool, as before the paper.
+  c.model.xception.downsample = "separable"
   # aspp (v3) | large_fov (v1) | aspp_sum (v2) | lraspp | classifier
+  # | cascade (v3, 3.2) | dpc (1809.04184)
   c.model.head = "aspp"
   # None: (3,6,9) at 32, (6,12,18) at 16, (12,24,36) at 8, (24,48,72) at 4, and
   # of large_fov and aspp_sum what v1 and v2 have; (): no atrous branch
@@ -68,6 +78,12 @@ def base() -> Any:
   # Width of every branch of the head; aspp_sum: 0 is no fc6 and fc7 in it.
   c.model.channels = 256
   c.model.fc6_kernel = 3  # of large_fov and aspp_sum: 7 | 4 | 3 (v2, table 1)
+  c.model.cascade_blocks = 3  # of cascade: copies of ResNet's block4, 0 to 3
+  # Of dpc: each branch's input, -1 the features or the branches before it from
+  # 0, and its rates of rows and columns at output stride 16: the model zoo's.
+  c.model.cell = (
+    *((-1, (1, 6)), (0, (18, 15)), (1, (6, 3)), (0, (1, 1)), (0, (6, 21))),
+  )
   # After the head's projection; None: the conventions' value, the papers' 0.1.
   c.model.dropout = placeholder(float)
   c.model.decoder = ml_collections.ConfigDict()

@@ -63,6 +63,15 @@ def v2_resnet101(c: Any) -> Any:
   return c
 
 
+def v3_cascade(c: Any) -> Any:
+  """v3's network without ASPP (table 4): blocks 5 to 7 after block4."""
+  c.model.head = "cascade"
+  c.model.cascade_blocks = 3
+  c.model.multi_grid = (1, 2, 1)
+  c.model.decoder.kind = "none"
+  return c
+
+
 def stage2(c: Any, name: str) -> Any:
   """The second stage of v3 and v3+ (v3, 4.1): frozen norms, output stride 8.
 
@@ -116,6 +125,7 @@ def cityscapes_test(c: Any, name: str) -> Any:
   """
   c = cityscapes(c, name)
   c.data.train_split = "train+val+train_extra"  # 3,475 fine, 19,998 coarse
+  c.eval.sweep.output_strides = (4,)
   c.eval.sweep.scales = (0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
   return c
 

@@ -80,6 +80,7 @@ _MOBILENET = {
   "decoder.kind": "none",
 }
 _XCEPTION = {"backbone": "xception_65"}
+_DPC = {"backbone": "xception_71", "head": "dpc"}
 _LRASPP = {
   "output_stride": 32,
   "head": "lraspp",
@@ -208,6 +209,18 @@ NETWORKS = {
     _XCEPTION,
     Reported("val", 16, ONE, False, 78.79),
     Reported("val", 8, THREE, True, 80.42),
+  ),
+  "xception71_dpc_cityscapes_trainfine": _zoo(
+    "deeplab_cityscapes_xception71_trainfine_2018_09_08",
+    "cityscapes",
+    _DPC,
+    Reported("val", 16, ONE, False, 80.31),
+  ),
+  "xception71_dpc_cityscapes_trainval": _zoo(
+    "deeplab_cityscapes_xception71_trainvalfine_2018_09_08",
+    "cityscapes",
+    _DPC,
+    Reported("test", 8, TO_TWO, True, 82.66),
   ),
   "mobilenetv2_ade20k_train": _zoo(
     "deeplabv3_mnv2_ade20k_train_2018_12_03",

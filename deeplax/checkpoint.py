@@ -72,8 +72,15 @@ def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
       for inner, leaf in flatten(value).items():
         flat[f"{key}.{inner}"] = leaf
     else:
-      flat[key] = tuple(value) if isinstance(value, list) else value
+      flat[key] = _tuples(value)
   return flat
+
+
+def _tuples(value: Any) -> Any:
+  """Return a sequence, and those in it, as tuples: JSON knows only lists."""
+  if isinstance(value, list | tuple):
+    return tuple(_tuples(item) for item in value)
+  return value
 
 
 def _nearest(workdir: epath.Path) -> str:

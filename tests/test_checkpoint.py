@@ -146,6 +146,8 @@ def test_no_checkpoint_is_an_error_that_lists_the_nearest(run, tmp_path):
 def test_the_config_comes_back_with_its_types(run):
   config = checkpoint.load_config(run[0])
   assert config.data.crop_size == (513, 513)
+  # JSON holds lists in lists.
+  assert config.model.cell == common.base().model.cell
   assert config.model.atrous_rates is None
   assert config.is_locked
 

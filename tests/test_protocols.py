@@ -70,7 +70,9 @@ def test_every_stage_sets_keys_that_exist(stage):
   assert protocols.STAGES[stage](config, "name") is config
 
 
-@pytest.mark.parametrize("paper", ["v1", "v2_vgg16", "v2_resnet101"])
+@pytest.mark.parametrize(
+  "paper", ["v1", "v2_vgg16", "v2_resnet101", "v3_cascade"]
+)
 def test_every_paper_sets_keys_that_exist(paper):
   config = common.base().lock()
   assert getattr(protocols, paper)(config) is config

@@ -34,6 +34,7 @@ MULTIPLY_ADDS = {
   "xception65_coco_voc_trainaug": 54.17,
   "mobilenetv2_coco_cityscapes_trainfine": 21.27,
   "xception65_cityscapes_trainfine": 418.64,
+  "xception71_dpc_cityscapes_trainfine": 502.07,
 }
 SMALL = ("mobilenetv2", "mobilenetv3", "edgetpu", "smp_deeplabv3plus_mobile")
 

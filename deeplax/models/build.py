@@ -13,10 +13,12 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from deeplax.models import cascade
 from deeplax.models import conventions
 from deeplax.models import cost
 from deeplax.models import decoder as decoder_lib
 from deeplax.models import deeplab
+from deeplax.models import dpc
 from deeplax.models import heads
 from deeplax.models import large_fov
 from deeplax.models import layers
@@ -48,7 +50,10 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
   "xception_65": partial(xception.Xception, depth=65),
   "xception_71": partial(xception.Xception, depth=71),
 }
-HEADS = ("aspp", "aspp_sum", "classifier", "large_fov", "lraspp")
+HEADS = (
+  *("aspp", "aspp_sum", "cascade", "classifier", "dpc"),
+  *("large_fov", "lraspp"),
+)
 ATROUS_HEADS = ("aspp", "aspp_sum", "large_fov")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 LOW_LEVEL_STRIDES = (2, 4, 8)
@@ -101,17 +106,19 @@ def from_config(
   mean, std = channels or (backbone_row.mean, backbone_row.std)
   # LR-ASPP's sum is one of class scores.
   scored = config.head == "lraspp" and _decoder_kind(config.decoder) == "sum"
+  backbone = BACKBONES[config.backbone](
+    output_stride=stride,
+    norm=norm(backbone_row.decay, backbone_row.eps),
+    kernel_init=backbone_row.kernel_init,
+    dtype=dtype,
+    **{**_backbone_options(config), **backbone_row.fields},
+  )
   return deeplab.DeepLab(
-    backbone=BACKBONES[config.backbone](
-      output_stride=stride,
-      norm=norm(backbone_row.decay, backbone_row.eps),
-      kernel_init=backbone_row.kernel_init,
-      dtype=dtype,
-      **{**_backbone_options(config), **backbone_row.fields},
-    ),
+    backbone=backbone,
     head=_head(
       config,
       stride,
+      backbone=backbone,
       num_classes=num_classes,
       row=row,
       norm=head_norm,
@@ -248,10 +255,25 @@ def _backbone_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
   factor = config.depth_multiplier
   if factor <= 0:
     raise ValueError(f"model.depth_multiplier {factor} is not positive")
+  modified = config.xception
+  if modified.middle_units is not None:
+    _positive("model.xception.middle_units", modified.middle_units)
+  for key, allowed in (
+    ("after_depthwise", xception.AFTER_DEPTHWISE),
+    ("downsample", xception.DOWNSAMPLE),
+  ):
+    layers.check_one_of(f"model.xception.{key}", modified[key], allowed)
   options = {
     "depth_multiplier": (factor, 1.0, ("mobilenet",)),
     "multi_grid": (multi_grid, (1, 1, 1), ("resnet", "xception")),
     "remat": (config.remat, False, ("xception",)),
+    "xception.after_depthwise": (
+      modified.after_depthwise,
+      "norm",
+      ("xception",),
+    ),
+    "xception.middle_units": (modified.middle_units, None, ("xception",)),
+    "xception.downsample": (modified.downsample, "separable", ("xception",)),
   }
   for key, (value, neutral, families) in options.items():
     if value != neutral and family not in families:
@@ -259,7 +281,11 @@ def _backbone_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
         f"model.{key} {value} is for {' and '.join(families)} backbones; "
         f"{config.backbone} needs {neutral}"
       )
-  taken = {k: v for k, (v, _, names) in options.items() if family in names}
+  taken = {
+    key.rpartition(".")[2]: value
+    for key, (value, _, families) in options.items()
+    if family in families
+  }
   if config.backbone == "mobilenet_v2":
     taken["last_conv"] = config.head == "classifier"
   return taken
@@ -269,6 +295,7 @@ def _head(
   config: ml_collections.ConfigDict,
   output_stride: int,
   *,
+  backbone: nn.Module,
   num_classes: int,
   row: conventions.Conventions,
   norm: layers.Norm,
@@ -298,12 +325,23 @@ def _head(
         "fc6 and fc7: model.head 'large_fov' with model.fc6_kernel 7"
       )
     return heads.Classifier(**common)
+  if config.head == "cascade":
+    return _cascade(config, output_stride, backbone=backbone, common=common)
   if config.head in ("large_fov", "aspp_sum"):
     return _fully_connected(
       config, output_stride, num_classes=num_classes, row=row, common=common
     )
+  common["channels"] = _positive("model.channels", config.channels)
+  if config.head == "dpc":
+    cell = _cell(config.cell)
+    return dpc.DPC(
+      cell=dpc.at_stride(cell, output_stride),
+      separable=config.separable,
+      norm_between=row.norm_between,
+      **common,
+      **inits,
+    )
   common |= {
-    "channels": _positive("model.channels", config.channels),
     "image_pooling": config.image_pooling,
     "pool_window": _pool_window(config.image_pooling_crop, output_stride),
     "pool_stride": _pair(
@@ -322,6 +360,47 @@ def _head(
     **common,
     **inits,
   )
+
+
+def _cascade(
+  config: ml_collections.ConfigDict,
+  output_stride: int,
+  *,
+  backbone: nn.Module,
+  common: dict[str, Any],
+) -> nn.Module:
+  """Return v3's blocks after block4, which they are copies of."""
+  if not isinstance(backbone, resnet.ResNet):
+    raise ValueError(
+      "model.head 'cascade' repeats a ResNet's last block; "
+      f"{config.backbone} is none"
+    )
+  allowed = range(cascade.MOST_BLOCKS + 1)
+  layers.check_one_of("model.cascade_blocks", config.cascade_blocks, allowed)
+  return cascade.Cascade(
+    blocks=config.cascade_blocks,
+    output_stride=output_stride,
+    multi_grid=backbone.multi_grid,
+    kernel_init=backbone.kernel_init,
+    **common | {"norm": backbone.norm},
+  )
+
+
+def _cell(config: Iterable[Any]) -> dpc.Cell:
+  """Return the dense prediction cell; a list would not hash."""
+  cell = []
+  for branch in config:
+    try:
+      source, (rows, columns) = branch
+      _tuple("model.cell", (source, rows, columns))
+    except (TypeError, ValueError):
+      raise ValueError(
+        f"model.cell: {branch} is not (what it reads, (rate of rows, rate of "
+        "columns)), such as (-1, (1, 6))"
+      ) from None
+    cell.append((source, (rows, columns)))
+  dpc.check(tuple(cell))
+  return tuple(cell)
 
 
 def _fully_connected(

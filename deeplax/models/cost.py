@@ -11,10 +11,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from deeplax.models import dpc
 from deeplax.models import heads
 from deeplax.models import large_fov
 from deeplax.models import layers
 from deeplax.models import vgg
+from deeplax.models import xception
+from deeplax.ops import padding
 
 CONVENTIONS = ("true", "paper")
 # Every stride up to 32 has a position on this input's centre pixel.
@@ -102,8 +105,9 @@ def multiply_adds(
   layers.check_one_of("convention", convention, CONVENTIONS)
   total = 0
   for conv in trace(model, size)[1]:
-    step = conv.module.rate if convention == "paper" else 1
-    positions = math.prod(math.ceil(s / step) * step for s in conv.size_out)
+    steps = padding.pair(conv.module.rate if convention == "paper" else 1)
+    sides = zip(conv.size_out, steps, strict=True)
+    positions = math.prod(math.ceil(s / step) * step for s, step in sides)
     total += positions * math.prod(conv.shape)
   return total
 
@@ -145,6 +149,9 @@ def field_of_view(model: nn.Module, *, zero_padded: bool = False) -> int:
     )
   if getattr(model, "input_scales", ()):
     model = model.clone(input_scales=())
+  if isinstance(backbone, xception.Xception):
+    # No trace sees its pools, and they see what 3x3 convolutions do.
+    model = model.clone(backbone=backbone.clone(downsample="separable"))
   convs = [
     c
     for c in trace(model, CENTRED)[1]
@@ -156,6 +163,11 @@ def field_of_view(model: nn.Module, *, zero_padded: bool = False) -> int:
     branches = [c for c in in_head if c.path[1].startswith(names)]
     branches.sort(key=lambda c: c.module.rate)
     convs = [c for c in convs if c not in branches[:-1]]
+  in_cell = None
+  if isinstance(head, dpc.DPC):
+    # The way that reaches furthest, in place of all branches.
+    in_cell, *others = [c for c in convs if c.path[0] == "head"]
+    convs = [c for c in convs if c not in others]
 
   def stride(size: tuple[int, int]) -> int:
     return (CENTRED[0] - 1) // (size[0] - 1)
@@ -167,7 +179,10 @@ def field_of_view(model: nn.Module, *, zero_padded: bool = False) -> int:
     if coarse > fine:
       # ResNet's pool1, 3x3 with stride 2: no module, so not in the trace.
       steps.append((coarse, fine))
-    reach = (conv.module.kernel - 1) * conv.module.rate * coarse // 2
+    rate = max(padding.pair(conv.module.rate))
+    if conv is in_cell:
+      rate = dpc.furthest(head.cell)  # pyright: ignore
+    reach = (conv.module.kernel - 1) * rate * coarse // 2
     fine = stride(conv.size_out)
     steps += [(fine, reach)] * math.prod(conv.shape[:-4])
   field = 0

@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deeplax.models import layers
+from deeplax.ops import padding
 from deeplax.ops import resize
 
 
@@ -18,7 +19,7 @@ def convolution(
   features: int,
   *,
   kernel: int,
-  rate: int = 1,
+  rate: padding.Rate = 1,
   separable: bool,
   norm_between: bool = True,
   norm: layers.Norm,

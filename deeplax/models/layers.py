@@ -270,7 +270,7 @@ class ConvNorm(nn.Module):
     features: Output channels; unused when depthwise.
     kernel: Side of the square kernel.
     stride: Of the output.
-    rate: Atrous rate.
+    rate: Atrous rate, or that of the rows and that of the columns.
     padding: "same" is TensorFlow's; "symmetric" pads a strided convolution
       as much before as after (slim conv2d_same), others as "same".
     depthwise: One filter per channel.
@@ -284,7 +284,7 @@ class ConvNorm(nn.Module):
   features: int | None = None
   kernel: int = 1
   stride: int = 1
-  rate: int = 1
+  rate: padding_ops.Rate = 1
   padding: str = "same"
   depthwise: bool = False
   norm: Norm | None = None
@@ -420,7 +420,7 @@ class SeparableConv(nn.Module):
   features: int
   kernel: int = 3
   stride: int = 1
-  rate: int = 1
+  rate: padding_ops.Rate = 1
   padding: str = "same"
   norm: Norm | None = None
   norm_between: bool = True

@@ -111,7 +111,7 @@ class MobileNetV2(nn.Module):
 
   Attributes:
     depth_multiplier: Factor of every width.
-    output_stride: 8, 16 or 32, from the same parameters.
+    output_stride: 4, 8, 16 or 32, from the same parameters.
     last_conv: Whether the 1x1 convolution to 1280 channels follows, which
       ImageNet networks have and DeepLab leaves out.
     padding: As ConvNorm.

@@ -1,6 +1,9 @@
-"""Aligned Xception (v3+, arXiv:1802.02611, section 3.3 and figure 4).
+"""Aligned Xception (v3+, arXiv:1802.02611, section 3.2 and figure 4).
 
-tensorflow/models research/deeplab/core/xception.py: 41, 65 and 71 layers.
+tensorflow/models research/deeplab/core/xception.py: 41, 65 and 71 layers. The
+three changes that the paper makes to the network it starts from can be taken
+back, each by its own field; the first also is not in the released code as the
+paper has it.
 """
 
 from functools import partial
@@ -69,6 +72,14 @@ DEPTHS = {
 LOW_LEVELS = ("norm", "relu")
 
 
+# What follows each depthwise convolution. The paper: "norm_relu"; the released
+# code, but for the last block: "norm"; the network before the paper: "none".
+AFTER_DEPTHWISE = ("none", "norm", "norm_relu")
+# What of a block has its stride: the third separable convolution, or in its
+# place a 3x3 max-pooling, as before the paper.
+DOWNSAMPLE = ("separable", "max_pool")
+
+
 def plan(depth: int, output_stride: int) -> list[layers.Unit]:
   """Return the name, stride and rate of the stem and of each block.
 
@@ -94,17 +105,22 @@ class XceptionModule(nn.Module):
   norm: layers.Norm
   kernel_init: layers.Init
   dtype: DTypeLike
+  after_depthwise: str = "norm"
+  downsample: str = "separable"
 
   @nn.compact
   def __call__(
     self, x: Float[Array, "b h w c"], *, train: bool
   ) -> tuple[Float[Array, "b H W k"], Float[Array, "b h w d"]]:
+    normed = self.after_depthwise != "none"
+    between = self.after_depthwise == "norm_relu" or self.block.inner
     pair = partial(
       layers.SeparableConv,
       padding="symmetric",
       norm=self.norm,
+      norm_between=normed,
       pre_activation=None if self.block.inner else "relu",
-      activation_between="relu" if self.block.inner else None,
+      activation_between="relu" if normed and between else None,
       activation="relu" if self.block.inner else None,
       depthwise_init=self.kernel_init,
       pointwise_init=self.kernel_init,
@@ -114,9 +130,12 @@ class XceptionModule(nn.Module):
     a, b, c = self.rates
     y = pair(first, rate=a, name="separable_conv1")(x, train=train)
     y = low = pair(second, rate=b, name="separable_conv2")(y, train=train)
-    y = pair(third, rate=c, stride=self.stride, name="separable_conv3")(
-      y, train=train
-    )
+    if self.downsample == "max_pool" and self.block.stride > 1:
+      y = layers.max_pool(y, 3, stride=self.stride, rate=c, padding="symmetric")
+    else:
+      y = pair(third, rate=c, stride=self.stride, name="separable_conv3")(
+        y, train=train
+      )
     if self.block.skip == "sum":
       y = y + x
     elif self.block.skip == "conv":
@@ -142,8 +161,12 @@ class Xception(nn.Module):
   Attributes:
     norm: Of every convolution.
     depth: 41, 65 or 71.
-    output_stride: 8, 16 or 32, from the same parameters.
+    output_stride: 4, 8, 16 or 32, from the same parameters.
     multi_grid: Factors of the rates of the last block's three convolutions.
+    after_depthwise: What follows each depthwise convolution, "none", "norm" or
+      "norm_relu".
+    middle_units: Of the middle flow; None: 8 at depth 41, else 16.
+    downsample: What has a block's stride, "separable" or "max_pool".
     remat: Recompute the middle flow in the backward pass.
     low_level: Which value of a low-level feature, "norm" or "relu".
     kernel_init: How kernels are drawn.
@@ -154,6 +177,9 @@ class Xception(nn.Module):
   depth: int = 65
   output_stride: int = 16
   multi_grid: tuple[int, ...] = (1, 1, 1)
+  after_depthwise: str = "norm"
+  middle_units: int | None = None
+  downsample: str = "separable"
   remat: bool = False
   low_level: str = "norm"
   kernel_init: layers.Init = layers.Init("truncated_normal", 0.09)
@@ -166,6 +192,10 @@ class Xception(nn.Module):
     """Return `low4`, `low8`, `middle` and `high` of normalised images."""
     layers.check_multi_grid(self.multi_grid)
     layers.check_one_of("low_level", self.low_level, LOW_LEVELS)
+    layers.check_one_of(
+      "after_depthwise", self.after_depthwise, AFTER_DEPTHWISE
+    )
+    layers.check_one_of("downsample", self.downsample, DOWNSAMPLE)
     settings: dict[str, Any] = dict(
       norm=self.norm, kernel_init=self.kernel_init, dtype=self.dtype
     )
@@ -190,13 +220,14 @@ class Xception(nn.Module):
         block=block,
         stride=unit.stride,
         rates=tuple(unit.rate * factor for factor in grid),  # pyright: ignore
+        after_depthwise=self.after_depthwise,
+        downsample=self.downsample,
         name=unit.name,
         **settings,
       )
       if unit.name == "middle_flow":
-        y = features["middle"] = self._repeat(
-          module, y, variant.middle, train=train
-        )
+        times = self.middle_units or variant.middle
+        y = features["middle"] = self._repeat(module, y, times, train=train)
         continue
       y, low = module(y, train=train)
       if unit.name in low_level:

@@ -20,7 +20,7 @@ def conv(
   kernel: Float[Floats, "kh kw c k"],
   *,
   stride: int = 1,
-  rate: int = 1,
+  rate: paddings.Rate = 1,
   padding: paddings.Padding,
 ) -> Float[Array, "b H W k"]:
   """Convolves in the backend's best form.
@@ -32,7 +32,7 @@ def conv(
   if backend.prefers_shifted():
     if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
       return _pointwise(x, kernel, stride)
-    if rate >= CROPPED_FROM_RATE:
+    if max(paddings.pair(rate)) >= CROPPED_FROM_RATE:
       return _cropped(x, kernel, stride, rate, padding)
   return conv_plain(x, kernel, stride=stride, rate=rate, padding=padding)
 
@@ -42,7 +42,7 @@ def conv_plain(
   kernel: Float[Floats, "kh kw c k"],
   *,
   stride: int = 1,
-  rate: int = 1,
+  rate: paddings.Rate = 1,
   padding: paddings.Padding,
 ) -> Float[Array, "b H W k"]:
   """The same as XLA's own convolution."""
@@ -51,7 +51,7 @@ def conv_plain(
     jnp.asarray(kernel),
     (stride, stride),
     padding,
-    rhs_dilation=(rate, rate),
+    rhs_dilation=paddings.pair(rate),
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
   )
 
@@ -73,7 +73,7 @@ def _cropped(x, kernel, stride, rate, padding):
       x.shape[1 + axis],
       kernel=kernel.shape[axis],
       stride=stride,
-      rate=rate,
+      rate=paddings.pair(rate)[axis],
       padding=padding[axis],
     )
     for axis in (0, 1)

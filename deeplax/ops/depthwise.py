@@ -23,7 +23,7 @@ def depthwise_conv(
   kernel: Float[Floats, "kh kw 1 c"],
   *,
   stride: int = 1,
-  rate: int = 1,
+  rate: paddings.Rate = 1,
   padding: paddings.Padding,
 ) -> Float[Array, "b H W c"]:
   """Convolves every channel with its own kernel in the backend's best form."""
@@ -36,7 +36,7 @@ def depthwise_conv_plain(
   kernel: Float[Floats, "kh kw 1 c"],
   *,
   stride: int = 1,
-  rate: int = 1,
+  rate: paddings.Rate = 1,
   padding: paddings.Padding,
 ) -> Float[Array, "b H W c"]:
   """The same as XLA's grouped convolution."""
@@ -49,7 +49,7 @@ def _grouped(x, kernel, stride, rate, padding):
     kernel,
     (stride, stride),
     padding,
-    rhs_dilation=(rate, rate),
+    rhs_dilation=paddings.pair(rate),
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
     feature_group_count=x.shape[3],
   )
@@ -168,7 +168,7 @@ def _taps(x, kernel, stride, rate, padding):
       x.shape[1 + axis],
       kernel=kernel.shape[axis],
       stride=stride,
-      rate=rate,
+      rate=paddings.pair(rate)[axis],
       padding=padding[axis],
     )
     for axis in (0, 1)

@@ -4,10 +4,17 @@ from typing import NamedTuple
 
 # ((top, bottom), (left, right))
 Padding = tuple[tuple[int, int], tuple[int, int]]
+# One for both axes, or (of the rows, of the columns).
+Rate = int | tuple[int, int]
+
+
+def pair(rate: Rate) -> tuple[int, int]:
+  """Return (of the rows, of the columns)."""
+  return (rate, rate) if isinstance(rate, int) else rate
 
 
 def same(
-  size: tuple[int, int], *, kernel: int, stride: int, rate: int
+  size: tuple[int, int], *, kernel: int, stride: int, rate: Rate
 ) -> Padding:
   """TensorFlow's SAME: as little as gives ceil(size / stride) outputs.
 
@@ -15,20 +22,24 @@ def same(
   taps of even and of odd sizes lie differently.
   """
 
-  def axis(n: int) -> tuple[int, int]:
+  def axis(n: int, rate: int) -> tuple[int, int]:
     outputs = -(-n // stride)
     total = max((outputs - 1) * stride + (kernel - 1) * rate + 1 - n, 0)
     return total // 2, total - total // 2
 
-  height, width = size
-  return axis(height), axis(width)
+  (height, width), (down, across) = size, pair(rate)
+  return axis(height, down), axis(width, across)
 
 
-def symmetric(*, kernel: int, rate: int) -> Padding:
+def symmetric(*, kernel: int, rate: Rate) -> Padding:
   """The padding of slim's conv2d_same: set by the kernel, whatever the size."""
-  total = (kernel - 1) * rate
-  both = (total // 2, total - total // 2)
-  return both, both
+
+  def axis(rate: int) -> tuple[int, int]:
+    total = (kernel - 1) * rate
+    return total // 2, total - total // 2
+
+  down, across = pair(rate)
+  return axis(down), axis(across)
 
 
 def ceil(

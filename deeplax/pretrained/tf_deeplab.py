@@ -7,6 +7,8 @@ into `<layer>/kernel` and `<layer>/bias`, depthwise kernels [h, w, 1, c].
 from typing import Any
 
 from deeplax import errors
+from deeplax.models import cascade
+from deeplax.models import dpc
 from deeplax.models import heads
 from deeplax.models import mobilenet
 from deeplax.models import mobilenet_v3
@@ -48,7 +50,12 @@ def table(model: Any) -> rules.Table:
     "logits", classifier if classifies else "logits/semantic"
   )
   return rules.Table(
-    layers=(*backbone, *_HEAD, *_decoder(model.decoder), logits),
+    layers=(
+      *backbone,
+      *_head(model.head, scope),
+      *_decoder(model.decoder),
+      logits,
+    ),
     spellings=(CHECKPOINT, FROZEN),
     # What follows the features in an ImageNet network, and the mean pixel
     # that slim's ResNets carry.
@@ -110,11 +117,19 @@ def _mobile_scope(backbone: Any) -> str:
   )
 
 
-_HEAD = (
-  rules.Layer("head/projection", "concat_projection"),
-  rules.Layer("head/{branch}/{half}", "{branch}_{half}"),
-  rules.Layer("head/{branch}", "{branch}"),
-)
+def _head(head: Any, scope: str) -> list[rules.Layer]:
+  """Return the rules of a head; `scope` is the backbone's."""
+  if isinstance(head, cascade.Cascade):
+    # The program has none: as slim would name the blocks after block4.
+    unit = scope + "/{block}/unit_{unit}/bottleneck_v1/{conv}"
+    return [rules.Layer("head/{block}_unit{unit}/{conv}", unit)]
+  within = "meta_architecture/" if isinstance(head, dpc.DPC) else ""
+  rows = [
+    ("head/projection", "concat_projection"),
+    ("head/{branch}/{half}", "{branch}_{half}"),
+    ("head/{branch}", "{branch}"),
+  ]
+  return [rules.Layer(path, within + name) for path, name in rows]
 
 
 def _decoder(decoder: Any) -> list[rules.Layer]:

@@ -35,6 +35,15 @@ def test_conv_equals_a_convolution_with_zeros_in_its_holes(rate, dtype):
   check(dense.conv, problems)
 
 
+@pytest.mark.parametrize("rate", [(1, 3), (12, 2)])
+def test_conv_takes_a_rate_of_rows_and_one_of_columns(rate):
+  problems = [
+    problem(size, rule, "float32", stride=stride, rate=rate)
+    for size, stride, rule in test_depthwise.CASES["float32"]
+  ]
+  check(dense.conv, problems)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_1x1_conv_equals_a_convolution_at_either_stride(dtype):
   problems = [

@@ -43,8 +43,8 @@ def problem(size, rule, dtype, *, kernel=3, stride, rate):
   rng = np.random.default_rng(rate)
   padding_ = pads(size, rule, kernel=kernel, stride=stride, rate=rate)
   out = [
-    (n + sum(p) - (kernel - 1) * rate - 1) // stride + 1
-    for n, p in zip(size, padding_, strict=True)
+    (n + sum(p) - (kernel - 1) * r - 1) // stride + 1
+    for n, p, r in zip(size, padding_, padding.pair(rate), strict=True)
   ]
   shapes = (
     (2, *size, CHANNELS),
@@ -97,6 +97,16 @@ def test_depthwise_equals_a_convolution_with_zeros_in_its_holes(rate, dtype):
     for size, stride, rule in CASES[dtype]
   ]
   check(depthwise.depthwise_conv, problems)
+
+
+@pytest.mark.parametrize("conv", ["depthwise_conv", "depthwise_conv_plain"])
+def test_depthwise_takes_a_rate_of_rows_and_one_of_columns(conv):
+  problems = [
+    problem(size, rule, "float32", stride=stride, rate=rate)
+    for size, stride, rule in CASES["float32"]
+    for rate in ((1, 3), (5, 2))
+  ]
+  check(getattr(depthwise, conv), problems)
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 5])

@@ -17,6 +17,17 @@ def test_same_gives_one_output_per_stride_and_puts_the_odd_row_behind():
   assert padding.same((7, 4), kernel=1, stride=2, rate=1) == ((0, 0), (0, 0))
 
 
+def test_each_axis_is_padded_for_its_own_rate():
+  size, rate = (9, 16), (2, 5)
+  rows, columns = (
+    padding.same(size, kernel=3, stride=1, rate=r)[axis]
+    for axis, r in enumerate(rate)
+  )
+  found = padding.same(size, kernel=3, stride=1, rate=rate)
+  assert found == (rows, columns) == ((2, 2), (5, 5))
+  assert padding.symmetric(kernel=3, rate=rate) == found
+
+
 def test_symmetric_padding_does_not_depend_on_the_size():
   assert padding.symmetric(kernel=3, rate=12) == ((12, 12), (12, 12))
   assert padding.symmetric(kernel=2, rate=1) == ((0, 1), (0, 1))

@@ -11,16 +11,17 @@ def convolution(x, kernel, dy, *, stride, rate, padding):
   """
   x, kernel, dy = (np.asarray(a, np.float64) for a in (x, kernel, dy))
   kh, kw, inputs, features = kernel.shape
-  reach_h, reach_w = (kh - 1) * rate + 1, (kw - 1) * rate + 1
+  down, across = np.broadcast_to(rate, 2)
+  reach_h, reach_w = (kh - 1) * down + 1, (kw - 1) * across + 1
   holed = np.zeros((reach_h, reach_w, inputs, features))
-  holed[::rate, ::rate] = kernel
+  holed[::down, ::across] = kernel
   padded = np.pad(x, ((0, 0), *padding, (0, 0)))
   windows = np.lib.stride_tricks.sliding_window_view(
     padded, (reach_h, reach_w), axis=(1, 2)
   )[:, ::stride, ::stride]
   y = np.tensordot(windows, holed, ((4, 5, 3), (0, 1, 2)))
   dholed = np.tensordot(windows, dy, ((0, 1, 2), (0, 1, 2)))
-  dkernel = dholed.transpose(1, 2, 0, 3)[::rate, ::rate]
+  dkernel = dholed.transpose(1, 2, 0, 3)[::down, ::across]
   dpadded = np.zeros_like(padded)
   for i, j in np.ndindex(y.shape[1:3]):
     seen = (slice(None), *(slice(o, o + r) for o, r in (
