@@ -32,5 +32,7 @@ def get_config(arg: str = ""):
   c.model.decoder.kind = "none"
   if arg == "debug":
     c.model.backbone = "resnet50"
+    # Frozen at random weights, a norm passes on what 16 sums have added up.
+    c.model.batch_norm.mode = "train"
     return common.debug(c)
   return c

@@ -7,9 +7,15 @@ import pathlib
 import re
 from typing import Any
 
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from configs import common
+from deeplax import launch
+from deeplax import losses
 from deeplax.data import spec
 from deeplax.models import build
 from deeplax.models import cost
@@ -172,3 +178,65 @@ def test_networks_are_those_of_the_papers_tables():
   # Table 3's Multiply-Adds are of dense convolutions.
   assert not resnet.separable and not resnet.decoder.separable
   assert mobilenet.backbone == "mobilenet_v2" and mobilenet.separable
+
+
+V1V2 = ("v1_vgg16_largefov", "v2_resnet101", "v2_vgg16")
+
+
+def test_v1_drops_its_rate_every_2000_steps():
+  c = get("v1_vgg16_largefov")
+  rate, _ = launch.optimizer(c)
+  # 1412.7062, 4.1.
+  for step, expected in ((0, 1e-3), (1999, 1e-3), (2000, 1e-4), (4000, 1e-5)):
+    assert float(rate(step)) == pytest.approx(expected)
+  assert c.train.total_steps == 6000
+
+
+@pytest.mark.parametrize("name", V1V2)
+def test_class_scores_of_v1_and_v2_learn_ten_times_as_fast(name):
+  c = get(name)
+  params = shapes(network(name, ""))["params"]
+  ones = jax.tree.map(lambda x: np.float32(1), params)
+  c.optim.weight_decay = 0.0
+  _, tx = launch.optimizer(c)
+  steps, _ = tx.update(ones, tx.init(ones), ones)
+  for path, step in flax.traverse_util.flatten_dict(steps).items():
+    scores = any(part.startswith("logits") for part in path)
+    bias = 2.0 if path[-1] == "bias" else 1.0
+    expected = -c.optim.base_lr * (10.0 if scores else 1.0) * bias
+    assert float(step) == pytest.approx(expected), path
+
+
+@pytest.mark.parametrize("name", V1V2)
+def test_labels_of_v1_and_v2_are_brought_down_to_an_eighth(name):
+  c = get(name)
+  height, width = c.data.crop_size
+  assert (height, width) == (321, 321) and not c.train.upsample_logits
+  model = network(name, "").clone(input_scales=())
+  coarse = jax.eval_shape(
+    lambda images: model.init_with_output(
+      jax.random.key(0), images, train=False, method="coarse"
+    )[0],
+    jax.ShapeDtypeStruct((1, height, width, 3), np.float32),
+  )
+  labels = np.random.default_rng(0).integers(0, 21, (1, height, width))
+  logits = np.zeros((1, *coarse.shape[1:3], 1), np.float32)
+  _, found = losses.match(
+    jnp.asarray(logits), jnp.asarray(labels), upsample_logits=False
+  )
+  np.testing.assert_array_equal(found, labels[:, ::8, ::8])
+
+
+def test_networks_of_v1_and_v2_are_those_of_the_papers_tables():
+  # v2, table 1.
+  for arg, kernel, channels in (
+    ("7x7", 7, 4096),
+    ("4x4", 4, 4096),
+    ("", 3, 1024),
+  ):
+    head = network("v1_vgg16_largefov", arg).head
+    assert (head.kernel, head.channels) == (kernel, channels)
+  assert network("v2_vgg16", "aspp_s").head.rates == (2, 4, 8, 12)
+  for name in ("v2_vgg16", "v2_resnet101"):
+    assert network(name, "").head.rates == (6, 12, 18, 24)
+  assert network("v2_resnet101", "").input_scales == (0.75, 0.5)

@@ -13,11 +13,14 @@ from PIL import Image
 import pytest
 
 from configs import quickstart
+from configs import v1_vgg16_largefov
+from configs import v2_vgg16
 from deeplax import checkpoint
 from deeplax import convert
 from deeplax import errors
 from deeplax.data import spec as spec_lib
 from deeplax.models import build
+from deeplax.models import vgg
 from deeplax.pretrained import files
 from deeplax.pretrained import rules
 from deeplax.pretrained import tf_deeplab
@@ -66,14 +69,14 @@ def folded():
   return found
 
 
-def convert_into(folder, arrays, *flags, config=config):
+def convert_into(folder, arrays, *flags, config=config, source="tf_deeplab"):
   """Convert arrays by way of a file; return the workdir."""
   folder.mkdir(parents=True, exist_ok=True)
   files.write(str(folder / "w.npz"), arrays)
   workdir = folder / "out"
   args = convert.parser().parse_args(
     [
-      "--source=tf_deeplab",
+      f"--source={source}",
       f"--checkpoint={folder / 'w.npz'}",
       f"--workdir={workdir}",
       "--config=configs/quickstart.py:debug",
@@ -290,6 +293,87 @@ def test_a_list_of_classes_that_cannot_be_read_is_refused(
     convert_into(tmp_path, arrays(), f"--source_classes={value}")
 
 
+def imagenet_vgg(width, wide):
+  """VGG-16 as Caffe's file of ImageNet has it: numbers that count up."""
+  shapes, inputs = {}, 3
+  for name in vgg_names():
+    outputs = width(name)
+    shapes |= {f"{name}.weight": (outputs, inputs, 3, 3)}
+    shapes |= {f"{name}.bias": (outputs,)}
+    inputs = outputs
+  for name, size in (
+    ("fc6", (wide, inputs * 49)), ("fc7", (wide, wide)), ("fc8", (1000, wide))
+  ):  # fmt: skip
+    shapes |= {f"{name}.weight": size, f"{name}.bias": size[:1]}
+  return {
+    name: np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    for name, shape in shapes.items()
+  }
+
+
+def vgg_names():
+  return [s.name for s in vgg.plan(32) if s.name.startswith("conv")]
+
+
+def check_v1(workdir, arrays, *, channels):
+  """What v1 starts from is the file, thinned out by the stated rule."""
+  params = checkpoint.restore_variables(workdir)[0]["params"]
+  for name in vgg_names()[1:]:
+    np.testing.assert_array_equal(
+      params["backbone"][name]["kernel"],
+      arrays[f"{name}.weight"].transpose(2, 3, 1, 0),
+    )
+  fc6 = arrays["fc6.weight"]
+  every = len(fc6) // channels
+  window = fc6[::every].reshape(channels, -1, 7, 7)[:, :, ::3, ::3]
+  np.testing.assert_array_equal(
+    params["head"]["fc6"]["kernel"], window.transpose(2, 3, 1, 0)
+  )
+  np.testing.assert_array_equal(
+    params["head"]["fc7"]["kernel"][0, 0],
+    arrays["fc7.weight"][::every, ::every].T,
+  )
+  assert not params["logits"]["bias"].any()
+
+
+def test_v1_starts_from_an_imagenet_file_but_for_its_scores(
+  slim_vgg, tmp_path, capsys
+):
+  arrays = imagenet_vgg(lambda name: 4, 64)
+
+  def v1():
+    return v1_vgg16_largefov.get_config("debug").lock()
+
+  workdir = convert_into(tmp_path, arrays, config=v1, source="caffe")
+  check_v1(workdir, arrays, channels=32)
+  said = capsys.readouterr().out
+  assert "left out    2 arrays: fc8.weight, fc8.bias" in said
+  assert "new         2 arrays: logits 2" in said
+  assert "fc6.weight (64, 196, 1, 1) to (32, 4, 3, 3)" in said
+  assert "Drawn at random: logits. It predicts noise" in said
+  assert f"--config.init.checkpoint={workdir}" in said
+  record = json.loads((workdir / "converted.json").read_text())
+  assert len(record["subsampled"]) == 4
+
+  def v2():
+    return v2_vgg16.get_config("debug").lock()
+
+  convert_into(tmp_path / "v2", arrays, config=v2, source="caffe")
+  said = capsys.readouterr().out
+  assert "Drawn at random: head/logits0, head/logits1" in said
+
+
+def test_torchvisions_names_are_not_taken_for_caffes(slim_vgg, tmp_path):
+  def v1():
+    return v1_vgg16_largefov.get_config("debug").lock()
+
+  arrays = {"features.0.weight": np.ones((4, 3, 3, 3), np.float32)}
+  with pytest.raises(errors.InputError, match="--source=torchvision") as raised:
+    convert_into(tmp_path, arrays, config=v1, source="caffe")
+  assert "w.npz (caffe names)" in str(raised.value)
+  assert not (tmp_path / "out").exists()
+
+
 def command(module, *arguments):
   """Run python -m deeplax.<module>."""
   done = subprocess.run(
@@ -335,6 +419,23 @@ def test_other_commands_go_on_from_the_workdir(tmp_path):
     "main", run_config, "--config.optim.base_lr=0.003", f"--workdir={out}"
   )
   assert "resuming from step 0" in said
+
+
+@pytest.mark.slow  # 60 s: 0.5 GB in, two commands
+def test_v1_starts_from_an_imagenet_file_of_real_size(tmp_path):
+  width = {"1": 64, "2": 128, "3": 256, "4": 512, "5": 512}
+  arrays = imagenet_vgg(lambda name: width[name[4]], 4096)
+  files.write(str(tmp_path / "w.npz"), arrays)
+  workdir = tmp_path / "out"
+  said = command(
+    "convert",
+    "--source=caffe",
+    f"--checkpoint={tmp_path / 'w.npz'}",
+    "--config=configs/v1_vgg16_largefov.py",
+    f"--workdir={workdir}",
+  )
+  assert "fc6.weight (4096, 25088, 1, 1) to (1024, 512, 3, 3)" in said
+  check_v1(workdir, arrays, channels=1024)
 
 
 # What the configuration must be told of mobilenet_v2_os16.

@@ -124,6 +124,14 @@ def test_each_scale_has_the_mean_loss_of_its_own_pixels(upsample_logits):
   np.testing.assert_allclose(found, sum(each), rtol=1e-6)
 
 
+def test_the_loss_in_words_says_what_is_added_to_it():
+  assert losses.Settings().describe() == "cross entropy"
+  words = losses.Settings(per_scale=True, upsample_logits=False).describe()
+  assert words == (
+    "cross entropy, one more for each input scale, labels down to the logits"
+  )
+
+
 def test_a_class_of_weight_zero_is_not_learnt_from():
   logits, labels = random_case()
   grad = jax.grad(mean_loss)(
