@@ -6,8 +6,10 @@ Labels are compared at their own size, and mIoU is counted over the data set.
 """
 
 import argparse
-from collections.abc import Callable
-from typing import Any
+import collections
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any, NamedTuple
 
 from etils import epath
 import jax
@@ -34,6 +36,23 @@ from deeplax.models import build as model_build
 # that the network has learned nothing else.
 COLLAPSED = 0.99
 
+# Images that may wait to be counted while the device works on the next ones.
+COUNTING = 2
+
+
+class Counted(NamedTuple):
+  """A prediction of an image, and what was counted in it.
+
+  Attributes:
+    example: Of the source.
+    labels: Prediction.
+    counts: The confusion matrix as "matrix", and those of `measures.count`.
+  """
+
+  example: dict[str, Any]
+  labels: np.ndarray
+  counts: measures.Counts
+
 
 def evaluate(
   predictor: inference.Predictor,
@@ -59,11 +78,9 @@ def evaluate(
     **fields: Added to the result: step, output_stride, scales, flip, ...
   """
 
-  def keep_one(
-    row: int, index: int, example: dict[str, Any], labels: np.ndarray
-  ) -> None:
+  def keep_one(row: int, index: int, counted: Counted) -> None:
     if keep:
-      keep(index, labels)
+      keep(index, counted.labels)
 
   (result,) = evaluate_rows(
     sweep_lib.Sweep(predictor, timed=False),
@@ -85,8 +102,9 @@ def evaluate_rows(
   max_images: int = 0,
   progress: Callable[[str], None] = print,
   threads: int = 4,
-  keep: Callable[[int, int, dict[str, Any], np.ndarray], None] | None = None,
+  keep: Callable[[int, int, Counted], None] | None = None,
   measured: measures.Chosen = measures.NOTHING,
+  clock: dict[str, float] | None = None,
   **fields: Any,
 ) -> list[dict[str, Any]]:
   """Return the scores of each mode of a sweep, all from one pass.
@@ -97,10 +115,11 @@ def evaluate_rows(
       spec that names the classes.
     max_images: Only so many, spread evenly; 0: all.
     progress: Receives progress lines and the warning about a collapsed output.
-    threads: Reading ahead while the device computes.
-    keep: Receives (place of the mode, index in `source`, example, prediction)
-      of each image and mode.
+    threads: Reading ahead, and as many counting, while the device computes.
+    keep: Receives (place of the mode, index in `source`, `Counted`) of each
+      image and mode, in order.
     measured: What to measure besides the confusion matrix.
+    clock: See `inference.stream`; also the seconds waited under "count".
     **fields: Added to each result: step, output_stride, ...
 
   With several processes each takes its share of the images, and all return the
@@ -126,17 +145,52 @@ def evaluate_rows(
   examples = loader.examples(
     chosen, threads=threads, process_index=rank, process_count=ranks
   )
-  for place, (example, found) in enumerate(inference.stream(sweep, examples)):
-    for row, labels in enumerate(found):
-      counts = _count(example, labels, len(names), measured)
-      rows[row] = measures.add(rows[row], counts)
+  clock = {} if clock is None else clock
+  predicted = inference.stream(sweep, examples, clock=clock)
+  for place, found in enumerate(
+    _counted(predicted, len(names), measured, threads=threads, clock=clock)
+  ):
+    for row, counted in enumerate(found):
+      rows[row] = measures.add(rows[row], counted.counts)
       if keep:
-        keep(row, chosen.index(rank + place * ranks), example, labels)
+        keep(row, chosen.index(rank + place * ranks), counted)
     report.step()
   fields = {"images": len(chosen), "split_images": len(source), **fields}
   return [
     _result(counts, source.spec, measured, fields, progress) for counts in rows
   ]
+
+
+def _counted(
+  predicted: Iterator[tuple[dict[str, Any], list[np.ndarray]]],
+  k: int,
+  measured: measures.Chosen,
+  *,
+  threads: int,
+  clock: dict[str, float],
+) -> Iterator[list[Counted]]:
+  """Yield each image's predictions, counted by threads, in order."""
+  waiting = collections.deque()
+  pool = futures.ThreadPoolExecutor(max(threads, 1))
+
+  def first() -> list[Counted]:
+    example, found, counts = waiting.popleft()
+    with commands.timed(clock, "count"):
+      return [
+        Counted(example, labels, job.result())
+        for labels, job in zip(found, counts, strict=True)
+      ]
+
+  try:
+    for example, found in predicted:
+      counts = [pool.submit(_count, example, x, k, measured) for x in found]
+      waiting.append((example, found, counts))
+      if len(waiting) > COUNTING:
+        yield first()
+    while waiting:
+      yield first()
+  finally:
+    pool.shutdown(cancel_futures=True)
 
 
 def _no_counts(k: int, measured: measures.Chosen) -> measures.Counts:
@@ -354,7 +408,9 @@ def run(config: Any, args: argparse.Namespace) -> None:
       source,
       max_images=args.max_images,
       threads=config.data.threads,
-      keep=lambda row, *found, kept=kept: kept[row].keep(*found),
+      keep=lambda row, index, counted, kept=kept: kept[row].keep(
+        index, counted.labels, counted.counts["matrix"]
+      ),
       step=step,
       output_stride=stride,
       measured=commands.chosen_measures(args),

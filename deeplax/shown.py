@@ -64,16 +64,14 @@ class Kept:
     self._sheet = Sheet(source, self._pictures) if self._pictures > 0 else None
     self._worst = None
     if args.html:
-      self._worst = worst_lib.Worst(args.worst, source.spec.num_classes)
+      self._worst = worst_lib.Worst(args.worst)
 
-  def keep(
-    self, index: int, example: dict[str, Any], labels: np.ndarray
-  ) -> None:
-    """Look at an image; see `evaluate_rows`."""
+  def keep(self, index: int, labels: np.ndarray, matrix: np.ndarray) -> None:
+    """Look at a prediction and its confusion matrix."""
     if self._sheet:
       self._sheet.keep(index, labels)
     if self._worst:
-      self._worst.keep(index, example, labels)
+      self._worst.keep(index, labels, matrix)
 
   def draw(self, path: epath.Path, predictor: inference.Predictor) -> None:
     """Write the sheet, if there is one."""

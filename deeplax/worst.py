@@ -1,7 +1,7 @@
 """The images that a network does worst on, and what it took for what there."""
 
 import heapq
-from typing import Any, NamedTuple
+from typing import NamedTuple
 import zlib
 
 import numpy as np
@@ -46,24 +46,27 @@ class Seen(NamedTuple):
 class Worst:
   """Keeps the worst predictions of a pass, packed: labels shrink a lot."""
 
-  def __init__(self, images: int, num_classes: int):
+  def __init__(self, images: int):
     """Prepare to keep so many."""
-    self._images, self._num_classes = images, num_classes
+    self._images = images
     # The best of them first, of equal ones the later: that is thrown out.
     self._heap: list[tuple[float, int, np.dtype, bytes]] = []
 
-  def keep(
-    self, index: int, example: dict[str, Any], labels: np.ndarray
-  ) -> None:
-    """Look at a prediction; `index` is the example's in the source."""
-    matrix = confusion.count(example["label"], labels, self._num_classes)
+  def keep(self, index: int, labels: np.ndarray, matrix: np.ndarray) -> None:
+    """Look at a prediction.
+
+    Args:
+      index: Of the example, in the source.
+      labels: Prediction.
+      matrix: Its `confusion.count`.
+    """
     if not matrix.sum():
       return
     key = (-_miou(matrix), -index)
     if len(self._heap) >= self._images and key < self._heap[0][:2]:
       return
     # Level 1: half the time of the usual one, and labels are easy.
-    packed = zlib.compress(np.ascontiguousarray(labels), 1)
+    packed = zlib.compress(labels.tobytes(), 1)
     heapq.heappush(self._heap, (*key, labels.dtype, packed))
     if len(self._heap) > self._images:
       heapq.heappop(self._heap)
@@ -76,7 +79,7 @@ class Worst:
       truth = example["label"]
       labels = np.frombuffer(zlib.decompress(packed), dtype)
       labels = labels.reshape(truth.shape)
-      matrix = confusion.count(truth, labels, self._num_classes)
+      matrix = confusion.count(truth, labels, source.spec.num_classes)
       found.append(
         Seen(example["name"], -miou, example["image"], truth, labels, matrix)
       )

@@ -86,15 +86,21 @@ def _predicted(index):
   return labels
 
 
+def _keep(keeper, index):
+  labels = _predicted(index)
+  matrix = confusion.count(Source()[index]["label"], labels, 3)
+  keeper.keep(index, labels, matrix)
+
+
 @pytest.fixture
 def made(tmp_path):
   source = Source()
-  keeper = worst.Worst(2, 3)
+  keeper = worst.Worst(2)
   matrix = np.zeros((3, 3), np.int64)
   counts = measures.empty(3, MEASURED)
   for i in (2, 0, 3, 1):
-    keeper.keep(i, source[i], _predicted(i))
     pair = source[i]["label"], _predicted(i), 3
+    _keep(keeper, i)
     matrix += confusion.count(*pair)
     counts = measures.add(counts, measures.count(*pair, MEASURED))
   result = confusion.scores(matrix, SPEC.class_names)
@@ -122,9 +128,9 @@ def made(tmp_path):
 
 
 def test_the_worst_images_are_kept_worst_first():
-  source, keeper = Source(), worst.Worst(3, 3)
+  source, keeper = Source(), worst.Worst(3)
   for i in (1, 3, 0, 2):
-    keeper.keep(i, source[i], _predicted(i))
+    _keep(keeper, i)
   seen = keeper.unpack(source)
   # The fourth has no labelled pixel.
   assert [s.name for s in seen] == ["a<2>.png", "a<1>.png", "a<0>.png"]
@@ -144,10 +150,10 @@ def test_the_worst_images_are_kept_worst_first():
 
 
 def test_of_equally_bad_images_the_first_are_kept():
-  source, keeper = Source(), worst.Worst(2, 3)
+  source, keeper = Source(), worst.Worst(2)
   labels = np.zeros((30, 40), np.uint8)
   for i in (5, 1, 7, 3, 0):
-    keeper.keep(i, source[0], labels)
+    keeper.keep(i, labels, confusion.count(source[0]["label"], labels, 3))
   assert sorted(-entry[1] for entry in keeper._heap) == [0, 1]
 
 
