@@ -14,12 +14,13 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Integer, Num, Shaped, UInt, UInt8
+from jaxtyping import Array, Bool, Float, Int32, Integer, Num, Shaped, UInt, UInt8
 import numpy as np
 
 from deeplax import averaging
 from deeplax import commands
 from deeplax import crf as crf_lib
+from deeplax.ops import extent
 from deeplax.ops import resize
 
 Numbers = Sequence[float | int]
@@ -27,6 +28,7 @@ Images = Shaped[Array | np.ndarray, "b h w c"]
 
 # Sides of a bucket are 64 n + 1: aligned at every output stride up to 64.
 BUCKET = 64
+SIZES = ("reference", "exact")
 
 
 def predict_probabilities(
@@ -88,32 +90,56 @@ def _logits(
   variables: Any,
   images: Images,
   mirrored: Bool[Array, " b"],
+  true: Integer[Array, "2 2"] | None = None,
   *,
   scale: float,
 ) -> Float[Array, "b h w k"]:
-  """Logits at the images' size; those of mirrored images are mirrored back."""
-  size = images.shape[1:3]
+  """Logits at the images' size; those of mirrored images are mirrored back.
+
+  Args:
+    model: See `predict_probabilities`.
+    variables: See `predict_probabilities`.
+    images: See `predict_probabilities`.
+    mirrored: Which of them the network is to see mirrored.
+    true: (height, width) of the images without padding, then of the scaled
+      ones; None: there is no padding, or the network is to see it.
+    scale: The images are resized by.
+  """
+  size = images.shape[1], images.shape[2]
+  at_scale = size if scale == 1.0 else scaled_size(size, scale)
+  whole = None if true is None else extent.Extent(size, true[0])
+  part = None if true is None else extent.Extent(at_scale, true[1])
   # A network brings its own; one without an opinion is the reference's.
-  resized = functools.partial(
-    resize.resize_bilinear, align_corners=getattr(model, "align_corners", True)
-  )
+  align_corners = getattr(model, "align_corners", True)
+
+  def resized(x: jax.Array, size: tuple[int, int], *ends: Any) -> jax.Array:
+    if true is None:
+      return resize.resize_bilinear(x, size, align_corners=align_corners)
+    old, new = (
+      e.sides(s) for e, s in zip(ends, (x.shape[1:3], size), strict=True)
+    )
+    return resize.resize_within(
+      x, size, old, new, align_corners=align_corners
+    )
 
   def coarse(images: jax.Array) -> Any:
     return model.apply(variables, images, train=False, method="coarse")
 
   def turned(x: jax.Array) -> jax.Array:
-    return jnp.where(mirrored[:, None, None, None], x[:, :, ::-1], x)
+    return jnp.where(mirrored[:, None, None, None], extent.mirrored(x), x)
 
   images = jnp.asarray(images, jnp.float32)
   scaled = images
   if scale != 1.0:
-    scaled = resized(images, scaled_size(size, scale))
-  logits = turned(coarse(turned(scaled)).astype(jnp.float32))
+    scaled = resized(images, at_scale, whole, part)
+  with extent.within(part):
+    logits = turned(coarse(turned(scaled)).astype(jnp.float32))
   if scale < 1.0:
     # The reference's double resize: first to the logits' size at scale 1.
-    at_one = jax.eval_shape(coarse, images).shape
-    logits = resized(logits, (at_one[1], at_one[2]))
-  return resized(logits, (size[0], size[1]))
+    at_one = jax.eval_shape(coarse, images).shape[1:3]
+    logits = resized(logits, at_one, part, whole)
+    part = whole
+  return resized(logits, size, part, whole)
 
 
 def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
@@ -171,7 +197,8 @@ class Predictor:
   """Predicts images of any size with one compiled program per bucket size.
 
   An image is padded at the bottom and right with the mean pixel, as the
-  papers' numbers were made, and the prediction is cut back to its size.
+  papers' numbers were made, and the prediction is cut back to its size. With
+  exact sizes the network computes what it would without the padding.
   """
 
   def __init__(
@@ -183,6 +210,7 @@ class Predictor:
     scales: Numbers = (1.0,),
     flip: bool = False,
     pad_to: tuple[int, int] | None = None,
+    sizes: str = "reference",
     crf: Mapping[str, Any] | None = None,
     log: Callable[[str], None] = print,
   ):
@@ -195,6 +223,8 @@ class Predictor:
       scales: See `predict_probabilities`.
       flip: See `predict_probabilities`.
       pad_to: See `bucket`.
+      sizes: "reference": the network sees the padding; "exact": it does not,
+        see `ops.extent`.
       crf: Parameters of `deeplax.crf.dense_crf`, which then refines each
         prediction; its compilation is not told of. None: no CRF.
       log: Told of each compiled size.
@@ -203,6 +233,9 @@ class Predictor:
     self.mode = averaging.Mode(tuple(scales), flip)
     self._pad_value = np.asarray(pad_value, np.float32)
     self._pad_to = pad_to
+    if sizes not in SIZES:
+      raise ValueError(f"sizes {sizes!r} not in {list(SIZES)}")
+    self._exact = sizes == "exact"
     self._log = log
     self._programs = {}
     self._expected = 0
@@ -301,7 +334,8 @@ class Predictor:
     def logits(view: averaging.View) -> jax.Array:
       mirror, scale = view
       program = self._programs[scale, target]
-      return program(self._variables, padded, mirrored[mirror])
+      true = self._true((height, width), scale)
+      return program(self._variables, padded, mirrored[mirror], true)
 
     self._running = averaging.predict(
       modes,
@@ -313,6 +347,15 @@ class Predictor:
     if self.crf is None:
       return list(found)
     return [Refining(pending, image, self.crf, kind) for pending in found]
+
+  def _true(
+    self, size: tuple[int, int], scale: float
+  ) -> Int32[np.ndarray, "2 2"] | None:
+    """Return what `_logits` is told of an image's size, and of its scaled."""
+    if not self._exact:
+      return None
+    scaled = size if scale == 1.0 else scaled_size(size, scale)
+    return np.array([size, scaled], np.int32)
 
   def bucket(self, size: tuple[int, int]) -> tuple[int, int]:
     """Return the (height, width) that an image of this size is padded to."""
@@ -336,7 +379,11 @@ class Predictor:
     start = time.perf_counter()
     for scale in missing:
       lowered = self._logits.lower(
-        self._variables, padded, np.zeros(1, bool), scale=scale
+        self._variables,
+        padded,
+        np.zeros(1, bool),
+        self._true(target, scale),
+        scale=scale,
       )
       self._programs[scale, target] = lowered.compile()
     seconds = time.perf_counter() - start
@@ -344,8 +391,9 @@ class Predictor:
     number = len({target for _, target in self._programs})
     total = f"of at most {self._expected}" if self._expected else "so far"
     at = f" at {len(missing)} scales" if len(missing) > 1 else ""
+    what = " for exact sizes" if self._exact else ""
     self._log(
-      f"compiled {height}x{width}{at} in {seconds:.1f} s ({number} {total})"
+      f"compiled {height}x{width}{what}{at} in {seconds:.1f} s ({number} {total})"
     )
 
 

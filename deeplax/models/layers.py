@@ -17,8 +17,8 @@ import numpy as np
 
 from deeplax.ops import dense
 from deeplax.ops import depthwise as depthwise_ops
+from deeplax.ops import extent
 from deeplax.ops import norm as norm_ops
-from deeplax.ops import padding as padding_ops
 
 Floats = Array | np.ndarray
 
@@ -296,15 +296,13 @@ class ConvNorm(nn.Module):
 
   def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
     check_one_of("padding", self.padding, PADDINGS)
-    if self.padding == "symmetric" and self.stride > 1:
-      pads = padding_ops.symmetric(kernel=self.kernel, rate=self.rate)
-    else:
-      pads = padding_ops.same(
-        (x.shape[1], x.shape[2]),
-        kernel=self.kernel,
-        stride=self.stride,
-        rate=self.rate,
-      )
+    x, pads = extent.windows(
+      x,
+      kernel=self.kernel,
+      stride=self.stride,
+      rate=self.rate,
+      padding=self.padding,
+    )
     conv = depthwise_ops.depthwise_conv if self.depthwise else dense.conv
     return conv(
       x,

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deeplax.models import layers
-from deeplax.ops import padding as padding_ops
+from deeplax.ops import extent
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 STEMS = ("plain", "beta")
@@ -165,10 +165,11 @@ class ResNet(nn.Module):
       y = conv(64, kernel=3, stride=2, name="conv1_1")(y, train=train)
       y = conv(64, kernel=3, name="conv1_2")(y, train=train)
       y = conv(128, kernel=3, name="conv1_3")(y, train=train)
-    # The reference's one strided layer with TensorFlow's SAME padding.
-    pads: Any = "SAME"
-    if self.pool_padding == "symmetric":
-      pads = padding_ops.symmetric(kernel=3, rate=1)
+    # The reference's one strided layer with TensorFlow's SAME padding. What it
+    # reads is no less than 0, so that zeros in front of it change nothing.
+    y, pads = extent.windows(
+      y, kernel=3, stride=2, rate=1, padding=self.pool_padding
+    )
     y = nn.max_pool(y, (3, 3), strides=(2, 2), padding=pads)
     low_level, features = LOW_LEVEL[self.strided], {}
     for unit in units:
