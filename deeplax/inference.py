@@ -8,18 +8,31 @@ import collections
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import copy
 import functools
+import math
 import time
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32, Integer, Num, Shaped, UInt, UInt8
+from jaxtyping import (
+  Array,
+  Bool,
+  Float,
+  Int32,
+  Integer,
+  Num,
+  Shaped,
+  UInt,
+  UInt8,
+)
 import numpy as np
 
 from deeplax import averaging
 from deeplax import commands
 from deeplax import crf as crf_lib
+from deeplax import errors
+from deeplax import windows as windows_lib
 from deeplax.ops import extent
 from deeplax.ops import resize
 
@@ -28,7 +41,6 @@ Images = Shaped[Array | np.ndarray, "b h w c"]
 
 # Sides of a bucket are 64 n + 1: aligned at every output stride up to 64.
 BUCKET = 64
-SIZES = ("reference", "exact")
 
 
 def predict_probabilities(
@@ -118,9 +130,7 @@ def _logits(
     old, new = (
       e.sides(s) for e, s in zip(ends, (x.shape[1:3], size), strict=True)
     )
-    return resize.resize_within(
-      x, size, old, new, align_corners=align_corners
-    )
+    return resize.resize_within(x, size, old, new, align_corners=align_corners)
 
   def coarse(images: jax.Array) -> Any:
     return model.apply(variables, images, train=False, method="coarse")
@@ -175,10 +185,20 @@ class Pending(NamedTuple):
     return np.asarray(self.array)[0, : self.size[0], : self.size[1]]
 
 
+class Done(NamedTuple):
+  """A prediction that is there: of windows, which were blended on the host."""
+
+  found: np.ndarray
+
+  def result(self) -> np.ndarray:
+    """Return it."""
+    return self.found
+
+
 class Refining(NamedTuple):
   """A prediction that the dense CRF has yet to refine, on the host's image."""
 
-  pending: Pending
+  pending: Pending | Done
   image: UInt8[np.ndarray, "h w 3"]
   parameters: Mapping[str, Any]
   kind: str
@@ -211,6 +231,7 @@ class Predictor:
     flip: bool = False,
     pad_to: tuple[int, int] | None = None,
     sizes: str = "reference",
+    windows: windows_lib.Windows | None = None,
     crf: Mapping[str, Any] | None = None,
     log: Callable[[str], None] = print,
   ):
@@ -225,6 +246,8 @@ class Predictor:
       pad_to: See `bucket`.
       sizes: "reference": the network sees the padding; "exact": it does not,
         see `ops.extent`.
+      windows: Larger images are predicted in windows of this one size, which
+        are blended; None: every image as a whole.
       crf: Parameters of `deeplax.crf.dense_crf`, which then refines each
         prediction; its compilation is not told of. None: no CRF.
       log: Told of each compiled size.
@@ -233,9 +256,10 @@ class Predictor:
     self.mode = averaging.Mode(tuple(scales), flip)
     self._pad_value = np.asarray(pad_value, np.float32)
     self._pad_to = pad_to
-    if sizes not in SIZES:
-      raise ValueError(f"sizes {sizes!r} not in {list(SIZES)}")
+    if sizes not in commands.SIZES:
+      raise ValueError(f"sizes {sizes!r} not in {list(commands.SIZES)}")
     self._exact = sizes == "exact"
+    self.windows = windows
     self._log = log
     self._programs = {}
     self._expected = 0
@@ -251,6 +275,15 @@ class Predictor:
     other = copy.copy(self)
     other.mode = mode
     return other
+
+  @property
+  def sizing(self) -> dict[str, Any]:
+    """How sizes are treated, for a result: "sizes" and "window"."""
+    cut = self.windows
+    return {
+      "sizes": "exact" if self._exact else "reference",
+      "window": [cut.size, cut.overlap] if cut else None,
+    }
 
   @property
   def variables(self) -> Any:
@@ -269,7 +302,7 @@ class Predictor:
 
   def expect(self, sizes: Iterable[tuple[int, int]]) -> int:
     """Say which image sizes will come; returns the number of programs."""
-    self._expected = len({bucket(size, self._pad_to) for size in sizes})
+    self._expected = len({self.bucket(size) for size in sizes})
     return self._expected
 
   def __call__(
@@ -286,7 +319,7 @@ class Predictor:
 
   def submit(
     self, image: Num[np.ndarray, "h w c"], *, kind: str = "labels"
-  ) -> Pending | Refining:
+  ) -> Pending | Done | Refining:
     """Start a prediction and return without waiting for it.
 
     Over several views only the last is not waited for.
@@ -305,7 +338,7 @@ class Predictor:
     *,
     kind: str = "labels",
     seconds: dict[averaging.Mode, float] | None = None,
-  ) -> list[Pending | Refining]:
+  ) -> list[Pending | Done | Refining]:
     """Start predictions in several modes; what they share is computed once.
 
     Args:
@@ -321,7 +354,56 @@ class Predictor:
       raise ValueError(
         f"image has {image.shape[2]} channels, not {self._pad_value.size}"
       )
+    labels = self.crf is None and kind == "labels"
+    if self.windows is not None and self.windows.cut((height, width)):
+      found = self._blended(image, modes, labels=labels, seconds=seconds)
+    else:
+      found = self._whole(image, modes, labels=labels, seconds=seconds)
+    if self.crf is None:
+      return list(found)
+    return [Refining(pending, image, self.crf, kind) for pending in found]
+
+  def _blended(
+    self,
+    image: np.ndarray,
+    modes: Sequence[averaging.Mode],
+    *,
+    labels: bool,
+    seconds: dict[averaging.Mode, float] | None,
+  ) -> list[Done]:
+    """Predict windows of an image, and wait for them."""
+    assert self.windows is not None
+    total = math.prod(len(self.windows.starts(n)) for n in image.shape[:2])
+    report = commands.Progress(
+      total, self._log, name="predicted", unit="windows", now=self.clock
+    )
+
+    def submit(window: np.ndarray) -> list[Pending]:
+      return self._whole(window, modes, labels=False, seconds=seconds, cut=True)
+
+    def add(mode: int, taken: float) -> None:
+      if seconds is not None:
+        seconds[modes[mode]] = seconds.get(modes[mode], 0.0) + taken
+
+    found = windows_lib.predict(
+      image, self.windows, submit, labels=labels, seconds=add, step=report.step
+    )
+    return [Done(array) for array in found]
+
+  def _whole(
+    self,
+    image: np.ndarray,
+    modes: Sequence[averaging.Mode],
+    *,
+    labels: bool,
+    seconds: dict[averaging.Mode, float] | None,
+    cut: bool = False,
+  ) -> list[Pending]:
+    """Start predictions of an image, or of a window that was cut from one."""
+    height, width = image.shape[:2]
     target = self.bucket((height, width))
+    if cut and self.windows is not None:
+      target = (self.windows.size, self.windows.size)
     # float32: a mean pixel of 127.5 has no uint8.
     padded = np.empty((1, *target, self._pad_value.size), np.float32)
     padded[:] = self._pad_value.reshape(1, 1, 1, -1)
@@ -340,13 +422,10 @@ class Predictor:
     self._running = averaging.predict(
       modes,
       logits,
-      labels=self.crf is None and kind == "labels",
+      labels=labels,
       seconds=seconds,
     )
-    found = [Pending(array, (height, width)) for array in self._running]
-    if self.crf is None:
-      return list(found)
-    return [Refining(pending, image, self.crf, kind) for pending in found]
+    return [Pending(array, (height, width)) for array in self._running]
 
   def _true(
     self, size: tuple[int, int], scale: float
@@ -358,7 +437,12 @@ class Predictor:
     return np.array([size, scaled], np.int32)
 
   def bucket(self, size: tuple[int, int]) -> tuple[int, int]:
-    """Return the (height, width) that an image of this size is padded to."""
+    """Return the (height, width) that the network sees of such an image.
+
+    It is padded to that, or cut into windows of it.
+    """
+    if self.windows is not None and self.windows.cut(size):
+      return (self.windows.size, self.windows.size)
     return bucket(size, self._pad_to)
 
   def compiled(self, size: tuple[int, int]) -> bool:
@@ -378,14 +462,7 @@ class Predictor:
       return
     start = time.perf_counter()
     for scale in missing:
-      lowered = self._logits.lower(
-        self._variables,
-        padded,
-        np.zeros(1, bool),
-        self._true(target, scale),
-        scale=scale,
-      )
-      self._programs[scale, target] = lowered.compile()
+      self._programs[scale, target] = self._lowered(padded, scale).compile()
     seconds = time.perf_counter() - start
     self.compile_seconds += seconds
     number = len({target for _, target in self._programs})
@@ -393,8 +470,21 @@ class Predictor:
     at = f" at {len(missing)} scales" if len(missing) > 1 else ""
     what = " for exact sizes" if self._exact else ""
     self._log(
-      f"compiled {height}x{width}{what}{at} in {seconds:.1f} s ({number} {total})"
+      f"compiled {height}x{width}{what}{at} in {seconds:.1f} s "
+      f"({number} {total})"
     )
+
+  def _lowered(self, padded: np.ndarray, scale: float) -> Any:
+    target = padded.shape[1], padded.shape[2]
+    true = self._true(target, scale)
+    try:
+      return self._logits.lower(
+        self._variables, padded, np.zeros(1, bool), true, scale=scale
+      )
+    except ValueError as error:
+      if self._exact:
+        raise errors.InputError(f"exact sizes: {error}") from error
+      raise
 
 
 @runtime_checkable

@@ -69,7 +69,7 @@ def average_pool(
   if extent.sides(size) is not None:
     raise ValueError(
       f"image pooling over windows of {window[0]}x{window[1]} has no exact "
-      f"form on a map of {size[0]}x{size[1]}: use --sizes=reference"
+      f"form on a map of {size[0]}x{size[1]}: use reference sizes"
     )
   # In float32: thousands of bfloat16 summands lose the mean.
   return nn.avg_pool(x.astype(jnp.float32), window, stride, "VALID")

@@ -167,6 +167,7 @@ class ResNet(nn.Module):
       y = conv(128, kernel=3, name="conv1_3")(y, train=train)
     # The reference's one strided layer with TensorFlow's SAME padding. What it
     # reads is no less than 0, so that zeros in front of it change nothing.
+    pads: Any
     y, pads = extent.windows(
       y, kernel=3, stride=2, rate=1, padding=self.pool_padding
     )

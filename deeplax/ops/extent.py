@@ -87,8 +87,8 @@ def masked(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
   true = sides((x.shape[1], x.shape[2]))
   if true is None:
     return x
-  inside = [jnp.arange(n) < side for n, side in zip(x.shape[1:3], true)]
-  keep = inside[0][:, None] & inside[1]
+  rows, columns = jnp.arange(x.shape[1]), jnp.arange(x.shape[2])
+  keep = (rows < true[0])[:, None] & (columns < true[1])[None]
   return jnp.where(keep[None, :, :, None], x, jnp.zeros_like(x))
 
 

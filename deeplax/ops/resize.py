@@ -145,13 +145,12 @@ _interpolate.defvjp(_forward, _backward)
 
 def _gather(x, axis, indices, weights):
   """Sum over pairs of `weights * x[indices]` along `axis`."""
-  y = None
+  terms = []
   for index, weight in zip(indices, weights, strict=True):
     weight = weight.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
     seen = jnp.take(x, index, axis=axis, mode="clip")
-    term = seen * jnp.asarray(weight, x.dtype)
-    y = term if y is None else y + term
-  return y
+    terms.append(seen * jnp.asarray(weight, x.dtype))
+  return sum(terms[1:], start=terms[0])
 
 
 def _positions(old, new, align_corners, index=None):
