@@ -163,6 +163,12 @@ def base() -> Any:
   # Images are padded with the mean pixel to this (height, width), larger ones
   # to the next multiple of 64, plus 1. None: always the latter.
   c.eval.pad_to = placeholder(tuple)
+  # reference: as above, and the network sees the padding; exact: it does not.
+  c.eval.sizes = "reference"
+  # Side of the windows that larger images are predicted in, blended where they
+  # overlap; 0: whole images.
+  c.eval.window = 0
+  c.eval.overlap = 0  # pixels that windows share; 0: a quarter window
   # The fully connected CRF of `--crf`, as a v2 ResNet-101 was evaluated on VOC
   # by kazuto1011/deeplab-pytorch (configs/voc12.yaml); for another network,
   # python -m deeplax.crf.search.

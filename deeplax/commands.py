@@ -13,8 +13,11 @@ import ml_collections
 
 from deeplax import errors
 from deeplax import logs
+from deeplax import windows as windows_lib
 from deeplax.metrics import measures
 
+# How images of many sizes share a program; see `inference.Predictor`.
+SIZES = ("reference", "exact")
 # In a workdir that deeplax.convert has written: what came from where.
 CONVERTED = "converted.json"
 RANDOM_INIT = "random (the papers start from ImageNet; expect far less)"
@@ -168,6 +171,75 @@ def crf_parameters(
   return found
 
 
+def add_size_arguments(parser: argparse.ArgumentParser) -> None:
+  """Add the flags of how images of many sizes are given to the network."""
+  parser.add_argument(
+    "--sizes",
+    choices=SIZES,
+    help="reference: images are padded with the mean pixel, as the papers' "
+    "numbers were made; exact: as if they were not (default: the config's)",
+  )
+  parser.add_argument(
+    "--window",
+    type=int,
+    metavar="N",
+    help="predict larger images in windows of NxN pixels, blended where they "
+    "overlap; best a multiple of the output stride, plus 1, as 1025; 0: whole "
+    "images (default: the config's)",
+  )
+  parser.add_argument(
+    "--overlap",
+    type=int,
+    metavar="N",
+    help="pixels that windows share (default: the config's, a quarter window)",
+  )
+
+
+def sizing(
+  config: Any, args: argparse.Namespace | None = None
+) -> dict[str, Any]:
+  """Return the keywords of `inference.Predictor` about sizes.
+
+  Args:
+    config: Of the run.
+    args: Of `add_size_arguments`; None: the config's values alone.
+
+  Raises:
+    InputError: A value is wrong.
+  """
+  known = config.eval
+  sizes = (args and args.sizes) or known.sizes
+  if sizes not in SIZES:
+    raise errors.InputError(
+      f"eval.sizes={sizes!r} in the config must be one of {', '.join(SIZES)}"
+    )
+  given = {"window": known.window, "overlap": known.overlap}
+  for name in given:
+    if args is not None and getattr(args, name) is not None:
+      given[name] = getattr(args, name)
+  window, overlap = given["window"], given["overlap"]
+  found = None
+  if window or (args is not None and args.overlap):
+    if not overlap and (args is None or args.overlap is None):
+      overlap = window // 4
+    try:
+      found = windows_lib.Windows(window, overlap)
+    except ValueError as error:
+      raise errors.InputError(
+        f"{error}: see --window and --overlap, or the config's eval.window and "
+        "eval.overlap"
+      ) from error
+  return {"pad_to": known.pad_to, "sizes": sizes, "windows": found}
+
+
+def sizing_text(sizing: dict[str, Any]) -> str:
+  """Return what of `sizing` is not as the papers did it, for a line."""
+  text = ", exact sizes" if sizing["sizes"] == "exact" else ""
+  if found := sizing["windows"]:
+    text += f", windows of {found.size} pixels that share {found.overlap}"
+  return text
+
+
 def compilation_cache(workdir: epath.PathLike) -> None:
   """Keep compiled programs in the workdir, unless JAX has another place."""
   if jax.config.values["jax_compilation_cache_dir"] is None:
@@ -204,6 +276,7 @@ class Progress:
     log: Callable[[str], None],
     *,
     name: str,
+    unit: str = "images",
     every: float = 10.0,
     now: Callable[[], float] = time.perf_counter,
   ):
@@ -213,11 +286,12 @@ class Progress:
       total: Images to come.
       log: Receives the lines.
       name: What is done, the first word of a line.
+      unit: What is counted.
       every: Seconds between lines; a short pass is silent.
       now: Seconds of a clock, for example `Predictor.clock`.
     """
     self._total, self._log, self._name = total, log, name
-    self._every, self._now = every, now
+    self._unit, self._every, self._now = unit, every, now
     self._start = self._said = now()
     self._done = 0
 
@@ -230,8 +304,8 @@ class Progress:
       self._said = now
       left = (self._total - self._done) / self.rate
       self._log(
-        f"{self._name} {self._done}/{self._total} images  "
-        f"{self.rate:.1f} images/s  ETA {logs.duration(left)}"
+        f"{self._name} {self._done}/{self._total} {self._unit}  "
+        f"{self.rate:.1f} {self._unit}/s  ETA {logs.duration(left)}"
       )
 
   @property

@@ -156,6 +156,7 @@ def evaluate_rows(
         keep(row, chosen.index(rank + place * ranks), counted)
     report.step()
   fields = {"images": len(chosen), "split_images": len(source), **fields}
+  fields |= sweep.predictor.sizing
   return [
     _result(counts, source.spec, measured, fields, progress) for counts in rows
   ]
@@ -288,10 +289,17 @@ def write(
 def result_path(
   workdir: epath.PathLike, split: str, what: str, result: dict[str, Any]
 ) -> epath.Path:
-  """Return the path in eval/ of what has step, crf, images, split_images."""
+  """Return the path in eval/ of what has step, crf, images, split_images.
+
+  Those with exact sizes or windows stand beside the papers' way.
+  """
   name = f"{split}-{result['step']:08d}-{what}"
   if result.get("crf"):
     name += "-crf"
+  if result.get("sizes") == "exact":
+    name += "-exact"
+  if result.get("window"):
+    name += "-w{}_{}".format(*result["window"])
   # Part of a split must not stand for, or overwrite, the whole.
   if result["images"] < result["split_images"]:
     name += f"-n{result['images']}"
@@ -312,6 +320,7 @@ def parser() -> argparse.ArgumentParser:
   commands.add_arguments(parser)
   commands.add_crf_arguments(parser)
   commands.add_measure_arguments(parser)
+  commands.add_size_arguments(parser)
   parser.add_argument(
     "--output_strides",
     type=commands.numbers(int),
@@ -369,6 +378,7 @@ def run(config: Any, args: argparse.Namespace) -> None:
     raise errors.InputError(f"--worst={args.worst}: give 1 or more")
   split = args.split or config.data.eval_split
   crf = commands.crf_parameters(config, args)
+  sizing = commands.sizing(config, args)
   try:
     strides, modes = sweep_lib.chosen(config, args)
     source = data_build.source(config.data, split)
@@ -393,12 +403,13 @@ def run(config: Any, args: argparse.Namespace) -> None:
     print(
       f"{what}: output stride {stride}, {'; '.join(map(str, modes))}"
       + (f", CRF {crf}" if crf else "")
+      + commands.sizing_text(sizing)
     )
     predictor = inference.Predictor(
       model,
       variables,
       pad_value=model_build.mean_pixel(config.model, channels),
-      pad_to=config.eval.pad_to,
+      **sizing,
       crf=crf,
     )
     sweep = sweep_lib.Sweep(predictor, modes)
@@ -450,6 +461,7 @@ def _write_table(
 ) -> None:
   """Write the table with what all rows share, and print it."""
   shared = ("step", "images", "split_images", "crf", "init")
+  shared += ("sizes", "window")
   fields = {key: result[key] for key in shared}
   sweep_lib.write(path, rows, title=title, split=split, **fields)
   print(f"\n{path.with_suffix('.md').read_text()}\n{path}")

@@ -8,18 +8,32 @@ import collections
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import copy
 import functools
+import math
 import time
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Integer, Num, Shaped, UInt, UInt8
+from jaxtyping import (
+  Array,
+  Bool,
+  Float,
+  Int32,
+  Integer,
+  Num,
+  Shaped,
+  UInt,
+  UInt8,
+)
 import numpy as np
 
 from deeplax import averaging
 from deeplax import commands
 from deeplax import crf as crf_lib
+from deeplax import errors
+from deeplax import windows as windows_lib
+from deeplax.ops import extent
 from deeplax.ops import resize
 
 Numbers = Sequence[float | int]
@@ -88,32 +102,54 @@ def _logits(
   variables: Any,
   images: Images,
   mirrored: Bool[Array, " b"],
+  true: Integer[Array, "2 2"] | None = None,
   *,
   scale: float,
 ) -> Float[Array, "b h w k"]:
-  """Logits at the images' size; those of mirrored images are mirrored back."""
-  size = images.shape[1:3]
+  """Logits at the images' size; those of mirrored images are mirrored back.
+
+  Args:
+    model: See `predict_probabilities`.
+    variables: See `predict_probabilities`.
+    images: See `predict_probabilities`.
+    mirrored: Which of them the network is to see mirrored.
+    true: (height, width) of the images without padding, then of the scaled
+      ones; None: there is no padding, or the network is to see it.
+    scale: The images are resized by.
+  """
+  size = images.shape[1], images.shape[2]
+  at_scale = size if scale == 1.0 else scaled_size(size, scale)
+  whole = None if true is None else extent.Extent(size, true[0])
+  part = None if true is None else extent.Extent(at_scale, true[1])
   # A network brings its own; one without an opinion is the reference's.
-  resized = functools.partial(
-    resize.resize_bilinear, align_corners=getattr(model, "align_corners", True)
-  )
+  align_corners = getattr(model, "align_corners", True)
+
+  def resized(x: jax.Array, size: tuple[int, int], *ends: Any) -> jax.Array:
+    if true is None:
+      return resize.resize_bilinear(x, size, align_corners=align_corners)
+    old, new = (
+      e.sides(s) for e, s in zip(ends, (x.shape[1:3], size), strict=True)
+    )
+    return resize.resize_within(x, size, old, new, align_corners=align_corners)
 
   def coarse(images: jax.Array) -> Any:
     return model.apply(variables, images, train=False, method="coarse")
 
   def turned(x: jax.Array) -> jax.Array:
-    return jnp.where(mirrored[:, None, None, None], x[:, :, ::-1], x)
+    return jnp.where(mirrored[:, None, None, None], extent.mirrored(x), x)
 
   images = jnp.asarray(images, jnp.float32)
   scaled = images
   if scale != 1.0:
-    scaled = resized(images, scaled_size(size, scale))
-  logits = turned(coarse(turned(scaled)).astype(jnp.float32))
+    scaled = resized(images, at_scale, whole, part)
+  with extent.within(part):
+    logits = turned(coarse(turned(scaled)).astype(jnp.float32))
   if scale < 1.0:
     # The reference's double resize: first to the logits' size at scale 1.
-    at_one = jax.eval_shape(coarse, images).shape
-    logits = resized(logits, (at_one[1], at_one[2]))
-  return resized(logits, (size[0], size[1]))
+    at_one = jax.eval_shape(coarse, images).shape[1:3]
+    logits = resized(logits, at_one, part, whole)
+    part = whole
+  return resized(logits, size, part, whole)
 
 
 def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
@@ -149,10 +185,20 @@ class Pending(NamedTuple):
     return np.asarray(self.array)[0, : self.size[0], : self.size[1]]
 
 
+class Done(NamedTuple):
+  """A prediction that is there: of windows, which were blended on the host."""
+
+  found: np.ndarray
+
+  def result(self) -> np.ndarray:
+    """Return it."""
+    return self.found
+
+
 class Refining(NamedTuple):
   """A prediction that the dense CRF has yet to refine, on the host's image."""
 
-  pending: Pending
+  pending: Pending | Done
   image: UInt8[np.ndarray, "h w 3"]
   parameters: Mapping[str, Any]
   kind: str
@@ -171,7 +217,8 @@ class Predictor:
   """Predicts images of any size with one compiled program per bucket size.
 
   An image is padded at the bottom and right with the mean pixel, as the
-  papers' numbers were made, and the prediction is cut back to its size.
+  papers' numbers were made, and the prediction is cut back to its size. With
+  exact sizes the network computes what it would without the padding.
   """
 
   def __init__(
@@ -183,6 +230,8 @@ class Predictor:
     scales: Numbers = (1.0,),
     flip: bool = False,
     pad_to: tuple[int, int] | None = None,
+    sizes: str = "reference",
+    windows: windows_lib.Windows | None = None,
     crf: Mapping[str, Any] | None = None,
     log: Callable[[str], None] = print,
   ):
@@ -195,6 +244,10 @@ class Predictor:
       scales: See `predict_probabilities`.
       flip: See `predict_probabilities`.
       pad_to: See `bucket`.
+      sizes: "reference": the network sees the padding; "exact": it does not,
+        see `ops.extent`.
+      windows: Larger images are predicted in windows of this one size, which
+        are blended; None: every image as a whole.
       crf: Parameters of `deeplax.crf.dense_crf`, which then refines each
         prediction; its compilation is not told of. None: no CRF.
       log: Told of each compiled size.
@@ -203,6 +256,10 @@ class Predictor:
     self.mode = averaging.Mode(tuple(scales), flip)
     self._pad_value = np.asarray(pad_value, np.float32)
     self._pad_to = pad_to
+    if sizes not in commands.SIZES:
+      raise ValueError(f"sizes {sizes!r} not in {list(commands.SIZES)}")
+    self._exact = sizes == "exact"
+    self.windows = windows
     self._log = log
     self._programs = {}
     self._expected = 0
@@ -218,6 +275,15 @@ class Predictor:
     other = copy.copy(self)
     other.mode = mode
     return other
+
+  @property
+  def sizing(self) -> dict[str, Any]:
+    """How sizes are treated, for a result: "sizes" and "window"."""
+    cut = self.windows
+    return {
+      "sizes": "exact" if self._exact else "reference",
+      "window": [cut.size, cut.overlap] if cut else None,
+    }
 
   @property
   def variables(self) -> Any:
@@ -236,7 +302,7 @@ class Predictor:
 
   def expect(self, sizes: Iterable[tuple[int, int]]) -> int:
     """Say which image sizes will come; returns the number of programs."""
-    self._expected = len({bucket(size, self._pad_to) for size in sizes})
+    self._expected = len({self.bucket(size) for size in sizes})
     return self._expected
 
   def __call__(
@@ -253,7 +319,7 @@ class Predictor:
 
   def submit(
     self, image: Num[np.ndarray, "h w c"], *, kind: str = "labels"
-  ) -> Pending | Refining:
+  ) -> Pending | Done | Refining:
     """Start a prediction and return without waiting for it.
 
     Over several views only the last is not waited for.
@@ -272,7 +338,7 @@ class Predictor:
     *,
     kind: str = "labels",
     seconds: dict[averaging.Mode, float] | None = None,
-  ) -> list[Pending | Refining]:
+  ) -> list[Pending | Done | Refining]:
     """Start predictions in several modes; what they share is computed once.
 
     Args:
@@ -288,7 +354,56 @@ class Predictor:
       raise ValueError(
         f"image has {image.shape[2]} channels, not {self._pad_value.size}"
       )
+    labels = self.crf is None and kind == "labels"
+    if self.windows is not None and self.windows.cut((height, width)):
+      found = self._blended(image, modes, labels=labels, seconds=seconds)
+    else:
+      found = self._whole(image, modes, labels=labels, seconds=seconds)
+    if self.crf is None:
+      return list(found)
+    return [Refining(pending, image, self.crf, kind) for pending in found]
+
+  def _blended(
+    self,
+    image: np.ndarray,
+    modes: Sequence[averaging.Mode],
+    *,
+    labels: bool,
+    seconds: dict[averaging.Mode, float] | None,
+  ) -> list[Done]:
+    """Predict windows of an image, and wait for them."""
+    assert self.windows is not None
+    total = math.prod(len(self.windows.starts(n)) for n in image.shape[:2])
+    report = commands.Progress(
+      total, self._log, name="predicted", unit="windows", now=self.clock
+    )
+
+    def submit(window: np.ndarray) -> list[Pending]:
+      return self._whole(window, modes, labels=False, seconds=seconds, cut=True)
+
+    def add(mode: int, taken: float) -> None:
+      if seconds is not None:
+        seconds[modes[mode]] = seconds.get(modes[mode], 0.0) + taken
+
+    found = windows_lib.predict(
+      image, self.windows, submit, labels=labels, seconds=add, step=report.step
+    )
+    return [Done(array) for array in found]
+
+  def _whole(
+    self,
+    image: np.ndarray,
+    modes: Sequence[averaging.Mode],
+    *,
+    labels: bool,
+    seconds: dict[averaging.Mode, float] | None,
+    cut: bool = False,
+  ) -> list[Pending]:
+    """Start predictions of an image, or of a window that was cut from one."""
+    height, width = image.shape[:2]
     target = self.bucket((height, width))
+    if cut and self.windows is not None:
+      target = (self.windows.size, self.windows.size)
     # float32: a mean pixel of 127.5 has no uint8.
     padded = np.empty((1, *target, self._pad_value.size), np.float32)
     padded[:] = self._pad_value.reshape(1, 1, 1, -1)
@@ -301,21 +416,33 @@ class Predictor:
     def logits(view: averaging.View) -> jax.Array:
       mirror, scale = view
       program = self._programs[scale, target]
-      return program(self._variables, padded, mirrored[mirror])
+      true = self._true((height, width), scale)
+      return program(self._variables, padded, mirrored[mirror], true)
 
     self._running = averaging.predict(
       modes,
       logits,
-      labels=self.crf is None and kind == "labels",
+      labels=labels,
       seconds=seconds,
     )
-    found = [Pending(array, (height, width)) for array in self._running]
-    if self.crf is None:
-      return list(found)
-    return [Refining(pending, image, self.crf, kind) for pending in found]
+    return [Pending(array, (height, width)) for array in self._running]
+
+  def _true(
+    self, size: tuple[int, int], scale: float
+  ) -> Int32[np.ndarray, "2 2"] | None:
+    """Return what `_logits` is told of an image's size, and of its scaled."""
+    if not self._exact:
+      return None
+    scaled = size if scale == 1.0 else scaled_size(size, scale)
+    return np.array([size, scaled], np.int32)
 
   def bucket(self, size: tuple[int, int]) -> tuple[int, int]:
-    """Return the (height, width) that an image of this size is padded to."""
+    """Return the (height, width) that the network sees of such an image.
+
+    It is padded to that, or cut into windows of it.
+    """
+    if self.windows is not None and self.windows.cut(size):
+      return (self.windows.size, self.windows.size)
     return bucket(size, self._pad_to)
 
   def compiled(self, size: tuple[int, int]) -> bool:
@@ -335,18 +462,29 @@ class Predictor:
       return
     start = time.perf_counter()
     for scale in missing:
-      lowered = self._logits.lower(
-        self._variables, padded, np.zeros(1, bool), scale=scale
-      )
-      self._programs[scale, target] = lowered.compile()
+      self._programs[scale, target] = self._lowered(padded, scale).compile()
     seconds = time.perf_counter() - start
     self.compile_seconds += seconds
     number = len({target for _, target in self._programs})
     total = f"of at most {self._expected}" if self._expected else "so far"
     at = f" at {len(missing)} scales" if len(missing) > 1 else ""
+    what = " for exact sizes" if self._exact else ""
     self._log(
-      f"compiled {height}x{width}{at} in {seconds:.1f} s ({number} {total})"
+      f"compiled {height}x{width}{what}{at} in {seconds:.1f} s "
+      f"({number} {total})"
     )
+
+  def _lowered(self, padded: np.ndarray, scale: float) -> Any:
+    target = padded.shape[1], padded.shape[2]
+    true = self._true(target, scale)
+    try:
+      return self._logits.lower(
+        self._variables, padded, np.zeros(1, bool), true, scale=scale
+      )
+    except ValueError as error:
+      if self._exact:
+        raise errors.InputError(f"exact sizes: {error}") from error
+      raise
 
 
 @runtime_checkable

@@ -346,7 +346,7 @@ def evaluator(
     pad_value=model_build.mean_pixel(config.model, channels),
     scales=config.eval.scales,
     flip=config.eval.flip,
-    pad_to=config.eval.pad_to,
+    **commands.sizing(config),
   )
 
   count = min(config.eval.pictures, len(source))

@@ -141,8 +141,9 @@ def load(
   *,
   reader: files.Reader,
   threads: int,
+  ahead: int,
 ) -> Iterator[dict[str, Any]]:
-  """Yield pictures in order, read ahead; unreadable ones go to `failed`."""
+  """Yield pictures in order, some read ahead; `failed` gets the unreadable."""
 
   def read(path: pathlib.Path) -> np.ndarray:
     return reader(path.read_bytes(), str(path))
@@ -153,7 +154,7 @@ def load(
     while True:
       for picture in rest:
         waiting.append((picture, pool.submit(read, picture.path)))
-        if len(waiting) > 2 * threads:
+        if len(waiting) > ahead:
           break
       if not waiting:
         return
@@ -241,6 +242,7 @@ def parser() -> argparse.ArgumentParser:
   )
   commands.add_arguments(parser)
   commands.add_crf_arguments(parser)
+  commands.add_size_arguments(parser)
   parser.add_argument(
     "--out", required=True, metavar="DIR", help="where masks and overlays go"
   )
@@ -311,7 +313,7 @@ def run(
     pad_value=model_build.mean_pixel(config.model, channels),
     scales=args.scales or config.eval.scales,
     flip=config.eval.flip if args.flip is None else args.flip,
-    pad_to=config.eval.pad_to,
+    **commands.sizing(config, args),
     crf=commands.crf_parameters(config, args),
   )
   failed = predict(
@@ -360,7 +362,13 @@ def predict(
   Returns:
     A line about each file that could not be read.
   """
-  predictor.expect(s for p in pictures if (s := size(p.path)))
+  sizes = [s for p in pictures if (s := size(p.path))]
+  predictor.expect(sizes)
+  # Pictures that need windows are too large to wait in memory for each other.
+  huge = predictor.windows is not None and any(
+    predictor.windows.cut(s) for s in sizes
+  )
+  ahead, backlog = (0, 0) if huge else (2 * threads, SAVE_BACKLOG)
   failed: list[str] = []
   clock: dict[str, float] = {"load": 0.0, "compute": 0.0, "save": 0.0}
   report = commands.Progress(
@@ -369,8 +377,9 @@ def predict(
   saving = collections.deque()
   labelled = inference.stream(
     predictor,
-    load(pictures, failed, reader=reader, threads=threads),
+    load(pictures, failed, reader=reader, threads=threads, ahead=ahead),
     kind="probabilities" if probabilities else "labels",
+    ahead=0 if huge else 1,
     clock=clock,
   )
   with futures.ThreadPoolExecutor(max(threads, 1)) as pool:
@@ -386,7 +395,7 @@ def predict(
             palette=palette,
           )
         )
-        while len(saving) > SAVE_BACKLOG:
+        while len(saving) > backlog:
           saving.popleft().result()
       report.step()
     with commands.timed(clock, "save"):

@@ -17,6 +17,7 @@ IGNORE = 255
 # The colour of void in VOC's own masks.
 IGNORE_COLOUR = (224, 224, 192)
 GAP = 6  # pixels between the pictures of a strip
+BAND = 256  # rows that are computed at a time
 LINE = 18  # pixels of a text line
 # Percentiles of a band that are shown black and white: a few odd pixels would
 # else darken the rest.
@@ -77,10 +78,15 @@ def overlay(
   A class that is black in the palette (VOC's background) leaves the image as
   it is.
   """
-  colour = colours(labels, palette)
-  mixed = image * (1 - opacity) + colour * opacity
-  shown = colour.any(axis=-1, keepdims=True)
-  return np.where(shown, np.rint(mixed), image).astype(np.uint8)
+  found = np.empty_like(image)
+  # In bands: the float64 of a whole image of 10000x10000 are 2.4 GB.
+  for top in range(0, image.shape[0], BAND):
+    rows = slice(top, top + BAND)
+    colour = colours(labels[rows], palette)
+    mixed = image[rows] * (1 - opacity) + colour * opacity
+    shown = colour.any(axis=-1, keepdims=True)
+    found[rows] = np.where(shown, np.rint(mixed), image[rows])
+  return found
 
 
 def index_png(
@@ -94,7 +100,7 @@ def index_png(
   if int(labels.max(initial=0)) > 255:
     picture = Image.fromarray(labels.astype(np.uint16))
   else:
-    picture = Image.fromarray(labels.astype(np.uint8))
+    picture = Image.fromarray(labels.astype(np.uint8, copy=False))
     picture.putpalette(colour_table(palette)[:256].tobytes())
   picture.save(path, format="PNG")
 

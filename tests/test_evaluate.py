@@ -480,6 +480,33 @@ def test_the_page_of_each_row_leads_to_the_others(run, tmp_path):
     assert page.count("<figure") == 7
 
 
+def test_exact_sizes_and_windows_stand_beside_the_papers_way(run, tmp_path):
+  for flags in (
+    ["--no-sweep"],
+    ["--no-sweep", "--sizes=exact"],
+    ["--flip", "--window=33"],
+  ):
+    assert run(*flags) == 0
+  names = _written(tmp_path)
+  assert names == [
+    "val-00000400-os16-s1.0-exact.json",
+    "val-00000400-os16-s1.0-flip-w33_8.json",
+    "val-00000400-os16-s1.0.json",
+  ]
+  exact, cut, plain = (
+    json.loads((tmp_path / "eval" / name).read_text()) for name in names
+  )
+  assert (exact["sizes"], plain["sizes"]) == ("exact", "reference")
+  assert (cut["window"], plain["window"]) == ([33, 8], None)
+  # A network that looks at one pixel sees neither.
+  assert exact["miou"] == cut["miou"] == plain["miou"]
+
+
+def test_windows_that_overlap_by_all_are_refused(run, capsys):
+  assert run("--window=65", "--overlap=65") == 2
+  assert "overlap 65 of windows of 65 pixels" in capsys.readouterr().err
+
+
 def test_the_command_writes_a_sheet_beside_the_scores(run, tmp_path):
   assert run("--pictures=3", "--no-sweep") == 0
   written = tmp_path / "eval" / "val-00000400-os16-s1.0.png"

@@ -101,6 +101,20 @@ def test_folders_files_and_globs_keep_sub_folders_and_sizes(
   assert "load" in text and "compute" in text and "save" in text
 
 
+def test_large_pictures_are_labelled_in_windows(run, tmp_path, capsys):
+  names = {"large": (70, 101), "larger": (140, 40), "small": (20, 31)}
+  images = {
+    name: _photo(tmp_path / "photos" / f"{name}.png", size)
+    for name, size in names.items()
+  }
+  flags = ("--window=65", "--overlap=16", "--sizes=exact")
+  assert run.command(*flags, str(tmp_path / "photos")) == 0
+  for name, image in images.items():
+    mask = _mask(run.out / f"{name}_mask.png")
+    np.testing.assert_array_equal(mask, image.argmax(-1), err_msg=name)
+  assert capsys.readouterr().out.count("compiled 65x65 for exact sizes") == 1
+
+
 def test_masks_and_probabilities_are_refined_by_the_dense_crf(run, tmp_path):
   image = _photo(tmp_path / "a.png", (20, 30))
   assert run.command("--crf", "--probs", str(tmp_path / "a.png")) == 0

@@ -351,7 +351,7 @@ def run(config: Any, args: argparse.Namespace) -> None:
     pad_value=model_build.mean_pixel(config.model),
     scales=scales,
     flip=flip,
-    pad_to=config.eval.pad_to,
+    **commands.sizing(config),
   )
   grid = {name: getattr(args, name) or GRIDS[args.grid][name] for name in NAMES}
   fields = {

@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deeplax.models import layers
+from deeplax.ops import extent
 from deeplax.ops import padding
 from deeplax.ops import resize
 
@@ -64,9 +65,14 @@ def average_pool(
   if window is None:
     window = size
   window = min(window[0], size[0]), min(window[1], size[1])
-  # In float32: thousands of bfloat16 summands lose the mean.
   if window == size:
-    return x.mean((1, 2), dtype=jnp.float32, keepdims=True)
+    return extent.mean(x)
+  if extent.sides(size) is not None:
+    raise ValueError(
+      f"image pooling over windows of {window[0]}x{window[1]} has no exact "
+      f"form on a map of {size[0]}x{size[1]}: use reference sizes"
+    )
+  # In float32: thousands of bfloat16 summands lose the mean.
   return nn.avg_pool(x.astype(jnp.float32), window, stride, "VALID")
 
 

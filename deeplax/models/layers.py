@@ -17,6 +17,7 @@ import numpy as np
 
 from deeplax.ops import dense
 from deeplax.ops import depthwise as depthwise_ops
+from deeplax.ops import extent
 from deeplax.ops import norm as norm_ops
 from deeplax.ops import padding as padding_ops
 
@@ -172,17 +173,27 @@ def max_pool(
       "ceil" is Caffe's: the last window may reach beyond the map.
 
   Raises:
-    ValueError: On an unknown padding.
+    ValueError: On an unknown padding, or "ceil" inside `extent.within`.
   """
   check_one_of("pool_padding", padding, POOL_PADDINGS)
   x = jnp.asarray(x)
   size = x.shape[1], x.shape[2]
-  if padding == "symmetric":
-    pads = padding_ops.symmetric(kernel=kernel, rate=rate)
-  elif padding == "ceil":
+  if padding != "ceil":
+    x, pads = extent.windows(
+      x,
+      kernel=kernel,
+      stride=stride,
+      rate=rate,
+      padding=padding,
+      outside=-jnp.inf,
+    )
+  elif extent.sides(size) is None:
     pads = padding_ops.ceil(size, kernel=kernel, stride=stride, rate=rate)
   else:
-    pads = padding_ops.same(size, kernel=kernel, stride=stride, rate=rate)
+    raise ValueError(
+      "pooling that rounds its size up has no exact form on padded images: "
+      "use --sizes=reference"
+    )
   if rate == 1:
     window = kernel, kernel
     return nn.pool(x, -jnp.inf, lax.max, window, (stride, stride), pads)
@@ -345,15 +356,13 @@ class ConvNorm(nn.Module):
 
   def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
     check_one_of("padding", self.padding, PADDINGS)
-    if self.padding == "symmetric" and self.stride > 1:
-      pads = padding_ops.symmetric(kernel=self.kernel, rate=self.rate)
-    else:
-      pads = padding_ops.same(
-        (x.shape[1], x.shape[2]),
-        kernel=self.kernel,
-        stride=self.stride,
-        rate=self.rate,
-      )
+    x, pads = extent.windows(
+      x,
+      kernel=self.kernel,
+      stride=self.stride,
+      rate=self.rate,
+      padding=self.padding,
+    )
     conv = depthwise_ops.depthwise_conv if self.depthwise else dense.conv
     return conv(
       x,

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from deeplax.models import layers
 from deeplax.models import mobilenet
+from deeplax.ops import extent
 
 
 class Block(NamedTuple):
@@ -184,8 +185,7 @@ class SqueezeExcite(nn.Module):
       dtype=self.dtype,
     )
     channels = x.shape[-1]
-    # In float32: thousands of bfloat16 summands lose the mean.
-    mean = x.mean((1, 2), dtype=jnp.float32, keepdims=True)
+    mean = extent.mean(x)
     width = mobilenet.divisible(channels / 4, 8)
     y = conv(width, activation="relu", name="squeeze")(mean, train=train)
     gate = conv(channels, activation=self.gate, name="excite")

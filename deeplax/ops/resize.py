@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 import numpy as np
 
+from deeplax.ops import extent
+
 Arrays = Array | np.ndarray
 
 # A pixel scaled up 32 times spreads over 63 outputs. Beyond that the map is so
@@ -32,7 +34,12 @@ def resize_bilinear(
 
   The gradient is gathered as the values are. That of a gather would be a
   scatter, on CPU 10 to 20 times slower.
+
+  Inside `extent.within` the true map is resized to the true size.
   """
+  old, new = extent.sides((x.shape[1], x.shape[2])), extent.sides(size)
+  if old is not None and new is not None and x.shape[1:3] != tuple(size):
+    return resize_within(x, size, old, new, align_corners=align_corners)
   y = jnp.asarray(x).astype(jnp.promote_types(x.dtype, jnp.float32))
   # Columns first, so that the gradient meets the large map along its rows,
   # which lie together in memory.
@@ -45,6 +52,36 @@ def resize_bilinear(
       y = jnp.broadcast_to(y, shape)
     else:
       y = _interpolate(y, axis, old, new, align_corners)
+  return y.astype(x.dtype)
+
+
+def resize_within(
+  x: Float[Arrays, "b h w c"],
+  size: tuple[int, int],
+  old: extent.Sides,
+  new: extent.Sides,
+  *,
+  align_corners: bool = True,
+) -> Float[Array, "b H W c"]:
+  """Resizes the true part of a padded map to the true part of another.
+
+  Args:
+    x: The map.
+    size: Of the result, with what lies beyond its true part.
+    old: True (height, width) of `x`.
+    new: True (height, width) of the result.
+    align_corners: See `resize_bilinear`.
+  """
+  y = jnp.asarray(x).astype(jnp.promote_types(x.dtype, jnp.float32))
+  for axis in (2, 1):
+    index = jnp.arange(size[axis - 1])
+    low, high, weight = _positions(
+      jnp.asarray(old)[axis - 1],
+      jnp.asarray(new)[axis - 1],
+      align_corners,
+      index=index,
+    )
+    y = _gather(y, axis, (low, high), (1 - weight, weight))
   return y.astype(x.dtype)
 
 
@@ -108,28 +145,34 @@ _interpolate.defvjp(_forward, _backward)
 
 def _gather(x, axis, indices, weights):
   """Sum over pairs of `weights * x[indices]` along `axis`."""
-  y = None
+  terms = []
   for index, weight in zip(indices, weights, strict=True):
     weight = weight.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
     seen = jnp.take(x, index, axis=axis, mode="clip")
-    term = seen * jnp.asarray(weight, x.dtype)
-    y = term if y is None else y + term
-  return y
+    terms.append(seen * jnp.asarray(weight, x.dtype))
+  return sum(terms[1:], start=terms[0])
 
 
-def _positions(old, new, align_corners):
-  """Lower and upper neighbour of each output, and the upper one's weight."""
+def _positions(old, new, align_corners, index=None):
+  """Lower and upper neighbour of each output, and the upper one's weight.
+
+  Sides that are known only when the program runs need the outputs' `index`,
+  which may go past the new side.
+  """
+  fixed = index is None
+  xp = np if fixed else jnp
+  index = np.arange(new) if fixed else xp.minimum(index, new - 1)
   # In whole numbers, so that no position falls short of its pixel.
   if align_corners:
-    # A single output is the first pixel.
-    step, steps = (old - 1, new - 1) if new > 1 else (0, 1)
-    scaled = np.arange(new) * step
+    # A single output is the first pixel: its index is 0.
+    steps = xp.maximum(new - 1, 1)
+    scaled = index * (old - 1)
   else:
     # (i + 1/2) old / new - 1/2, where it is no less than 0.
     steps = 2 * new
-    scaled = np.maximum((2 * np.arange(new) + 1) * old - new, 0)
+    scaled = xp.maximum((2 * index + 1) * old - new, 0)
   low = scaled // steps
-  return low, np.minimum(low + 1, old - 1), (scaled % steps) / steps
+  return low, xp.minimum(low + 1, old - 1), (scaled % steps) / steps
 
 
 def _matrix(old, new, align_corners):

@@ -1,0 +1,201 @@
+"""Windows that slide over a large image, and the blending of what they find.
+
+Where windows overlap their probabilities are averaged by weights that fade
+towards the windows' edges and sum to 1, so that no seam shows. Windows come row
+by row, and a pixel is finished with the last window that sees it: what waits
+for a later window is the overlap alone, so that memory does not grow with the
+number of rows.
+"""
+
+import collections
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import time
+from typing import Any, NamedTuple
+
+from jaxtyping import Float, Shaped
+import numpy as np
+
+LEAST = 33  # pixels: two of the features at output stride 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+  """How an image is cut.
+
+  Attributes:
+    size: Side of the square windows, pixels; best a multiple of the output
+      stride, plus 1.
+    overlap: Pixels that neighbours share at least.
+
+  Raises:
+    ValueError: They are too small, or overlap by nothing or over half.
+  """
+
+  size: int
+  overlap: int
+
+  def __post_init__(self):
+    if self.size < LEAST:
+      raise ValueError(f"window {self.size} must be {LEAST} pixels or more")
+    if not 0 < self.overlap <= self.size // 2:
+      raise ValueError(
+        f"overlap {self.overlap} of windows of {self.size} pixels must be from "
+        f"1 to half a window, {self.size // 2}"
+      )
+
+  def cut(self, size: tuple[int, int]) -> bool:
+    """Return whether an image of this (height, width) needs windows."""
+    return max(size) > self.size
+
+  def starts(self, side: int) -> list[int]:
+    """Return where the windows along a side begin, evenly spread."""
+    free = max(side - self.size, 0)
+    count = -(-free // (self.size - self.overlap)) + 1
+    return [free * i // max(count - 1, 1) for i in range(count)]
+
+  def weights(self, side: int) -> list[Float[np.ndarray, " n"]]:
+    """Return each window's weights along a side; those of a pixel sum to 1.
+
+    They rise over `overlap` pixels as a squared sine, except at the image's own
+    edges.
+    """
+    starts, length = self.starts(side), min(self.size, side)
+    ramp = np.sin(np.pi / 2 * (np.arange(self.overlap) + 0.5) / self.overlap)
+    found, total = [], np.zeros(side)
+    for start in starts:
+      weight = np.ones(length)
+      if start > 0:
+        weight[: self.overlap] *= ramp**2
+      if start + length < side:
+        weight[-self.overlap :] *= ramp[::-1] ** 2
+      found.append(weight)
+      total[start : start + length] += weight
+    return [
+      (weight / total[start : start + length]).astype(np.float32)
+      for start, weight in zip(starts, found, strict=True)
+    ]
+
+
+class Place(NamedTuple):
+  """One window: its place in the grid, and the pixels it sees."""
+
+  row: int
+  column: int
+  rows: slice
+  columns: slice
+
+
+class Blender:
+  """Sums the weighted predictions of windows that come row by row."""
+
+  def __init__(self, size: tuple[int, int], windows: Windows):
+    self._size = size
+    self._window = tuple(min(windows.size, side) for side in size)
+    self._starts = tuple(windows.starts(side) for side in size)
+    self._weights = tuple(windows.weights(side) for side in size)
+    # Sums that wait for more: of the row above for the whole width, of this row
+    # for the one below, and of the window to the left.
+    self._above: np.ndarray | None = None
+    self._below: np.ndarray | None = None
+    self._left: np.ndarray | None = None
+
+  def places(self) -> Iterator[Place]:
+    """Yield the windows in the order in which `add` wants them."""
+    height, width = self._window
+    for row, top in enumerate(self._starts[0]):
+      for column, left in enumerate(self._starts[1]):
+        yield Place(
+          row, column, slice(top, top + height), slice(left, left + width)
+        )
+
+  def add(
+    self, place: Place, found: Float[np.ndarray, "h w k"]
+  ) -> tuple[slice, slice, Float[np.ndarray, "y x k"]]:
+    """Add a window's prediction; returns rows, columns and what is finished."""
+    rows = self._weights[0][place.row][:, None, None]
+    columns = self._weights[1][place.column][:, None]
+    found = found * (rows * columns)
+    if place.column == 0:
+      self._above, self._below, self._left = self._below, None, None
+    if self._left is not None:
+      found[:, : self._left.shape[1]] += self._left
+    high = self._finished(0, place.row)
+    wide = self._finished(1, place.column)
+    # A copy: a view would keep the whole window.
+    self._left = found[:, wide:].copy()
+    found = found[:, :wide]
+    across = slice(place.columns.start, place.columns.start + wide)
+    if self._above is not None:
+      found[: self._above.shape[0]] += self._above[:, across]
+    waiting = found[high:]
+    if waiting.size:
+      if self._below is None:
+        shape = (waiting.shape[0], self._size[1], waiting.shape[2])
+        self._below = np.empty(shape, np.float32)
+      self._below[:, across] = waiting
+    down = slice(place.rows.start, place.rows.start + high)
+    return down, across, found[:high]
+
+  def _finished(self, axis: int, index: int) -> int:
+    """Return how many pixels of a window no later one along the axis sees."""
+    starts = self._starts[axis]
+    if index + 1 == len(starts):
+      return self._window[axis]
+    return starts[index + 1] - starts[index]
+
+
+def predict(
+  image: Shaped[np.ndarray, "h w c"],
+  windows: Windows,
+  submit: Callable[[np.ndarray], Sequence[Any]],
+  *,
+  labels: bool,
+  seconds: Callable[[int, float], None] = lambda place, seconds: None,
+  step: Callable[[], None] = lambda: None,
+) -> list[np.ndarray]:
+  """Return blended predictions at the image's size, one for each mode.
+
+  Args:
+    image: Of any size.
+    windows: See `Windows`.
+    submit: Starts the predictions of a window, one for each mode; their
+      `result()` are probabilities [h, w, k].
+    labels: Return classes [h, w], uint8 or past 256 classes uint16; else
+      probabilities [h, w, k], which take k times 4 bytes a pixel.
+    seconds: Told (place of the mode, seconds) that the blending took.
+    step: Called after each window.
+  """
+  size = image.shape[0], image.shape[1]
+  blenders: list[Blender] = []
+  outputs: list[np.ndarray] = []
+  for place, pending in _one_ahead(image, Blender(size, windows), submit):
+    if not blenders:
+      blenders = [Blender(size, windows) for _ in pending]
+    for mode, blender in enumerate(blenders):
+      found = pending[mode].result()
+      start = time.perf_counter()
+      rows, columns, block = blender.add(place, found)
+      if labels:
+        dtype = np.uint8 if block.shape[2] <= 256 else np.uint16
+        block = block.argmax(-1).astype(dtype)
+      if len(outputs) == mode:
+        outputs.append(np.empty((*size, *block.shape[2:]), block.dtype))
+      outputs[mode][rows, columns] = block
+      seconds(mode, time.perf_counter() - start)
+    step()
+  return outputs
+
+
+def _one_ahead(
+  image: np.ndarray,
+  blender: Blender,
+  submit: Callable[[np.ndarray], Sequence[Any]],
+) -> Iterator[tuple[Place, Sequence[Any]]]:
+  """Yield windows and predictions while the device works on the next one."""
+  waiting = collections.deque()
+  for place in blender.places():
+    waiting.append((place, submit(image[place.rows, place.columns])))
+    if len(waiting) > 1:
+      yield waiting.popleft()
+  yield from waiting
