@@ -258,7 +258,7 @@ print("GiB", before, peak())
 """
 
 
-@pytest.mark.slow  # 150 s: 676 windows of an image of 10000x10000
+@pytest.mark.slow  # minutes: 676 windows, 100 million pixels
 def test_an_image_of_10000x10000_is_labelled_in_less_than_2_gib(tmp_path):
   cv2 = pytest.importorskip("cv2")
   tile = _smooth_image(1000, 1000)
