@@ -200,7 +200,8 @@ def test_class_scores_of_v1_and_v2_learn_ten_times_as_fast(name):
   c.optim.weight_decay = 0.0
   _, tx = launch.optimizer(c)
   steps, _ = tx.update(ones, tx.init(ones), ones)
-  for path, step in flax.traverse_util.flatten_dict(steps).items():
+  flat: Any = flax.traverse_util.flatten_dict(steps)
+  for path, step in flat.items():
     scores = any(part.startswith("logits") for part in path)
     bias = 2.0 if path[-1] == "bias" else 1.0
     expected = -c.optim.base_lr * (10.0 if scores else 1.0) * bias

@@ -421,7 +421,7 @@ def test_other_commands_go_on_from_the_workdir(tmp_path):
   assert "resuming from step 0" in said
 
 
-@pytest.mark.slow  # 60 s: 0.5 GB in, two commands
+@pytest.mark.slow  # about 60 s: a file of 0.5 GB
 def test_v1_starts_from_an_imagenet_file_of_real_size(tmp_path):
   width = {"1": 64, "2": 128, "3": 256, "4": 512, "5": 512}
   arrays = imagenet_vgg(lambda name: width[name[4]], 4096)

@@ -25,7 +25,7 @@ def command(module, *arguments):
   return done.stdout
 
 
-@pytest.mark.slow  # 60 s each: three commands, each compiles
+@pytest.mark.slow  # a minute or more each: three commands, each compiles
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_debug_run_trains_evaluates_and_predicts(tmp_path, name):
   workdir, image = tmp_path / "run", tmp_path / "a.png"

@@ -287,7 +287,8 @@ def test_a_resnet_of_caffe_is_the_ports_by_other_names():
 
 
 def test_units_of_a_long_block_are_numbered_in_caffe():
-  model = network(**(RESNET | {"backbone": "resnet101"}))
+  settings: dict[str, Any] = RESNET | {"backbone": "resnet101"}
+  model = network(**settings)
   *_, caffe = tables.table("caffe", model=model).of_each_form()
   names = {layer.path: layer.name for layer in caffe.layers}
   assert names["backbone/block3_unit1/conv1"] == "res4a_branch2a"
