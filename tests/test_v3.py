@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from deeplax.models import cost
 from tests import conftest
 
 
-def network(config):
+def network(config) -> Any:
   return build.from_config(config.model, num_classes=21)
 
 
@@ -65,8 +66,8 @@ def test_v3_networks_have_the_sizes_of_table_7(
   model = network(config)
   assert f"{cost.parameters(model) / 1e6:.2f}" == parameters
   found = cost.multiply_adds(model, (513, 513), convention="paper")
-  # The profiler counted additions and poolings as well.
-  assert 0.985 * multiply_adds < found / 1e9 < multiply_adds
+  # One or two decimals, and the profiler counted additions as well.
+  assert found / 1e9 == pytest.approx(multiply_adds, rel=0.01)
 
 
 @pytest.mark.slow  # 60 s: each compiles a whole network

@@ -377,12 +377,12 @@ def _cascade(
     )
   allowed = range(cascade.MOST_BLOCKS + 1)
   layers.check_one_of("model.cascade_blocks", config.cascade_blocks, allowed)
+  own = common | {"norm": backbone.norm, "kernel_init": backbone.kernel_init}
   return cascade.Cascade(
     blocks=config.cascade_blocks,
     output_stride=output_stride,
     multi_grid=backbone.multi_grid,
-    kernel_init=backbone.kernel_init,
-    **common | {"norm": backbone.norm},
+    **own,
   )
 
 

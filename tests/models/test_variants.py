@@ -22,14 +22,16 @@ from tests.models import test_backbones
 
 NORM = layers.Norm(decay=0.9, eps=1e-3)
 CLASSES = 3
+# Values are tested here, not speed: unoptimised code compiles twice as fast.
+COMPILER = {"xla_backend_optimization_level": 0}
 NO_DECODER = {"decoder.kind": "none"}
-CASCADE = {
+CASCADE: dict[str, Any] = {
   "backbone": "resnet_v1_50_beta",
   "head": "cascade",
   "multi_grid": (1, 2, 1),
   **NO_DECODER,
 }
-DPC = {"backbone": "xception_41", "head": "dpc", **NO_DECODER}
+DPC: dict[str, Any] = {"backbone": "xception_41", "head": "dpc", **NO_DECODER}
 # The means over the map would differ between output strides.
 ASPP = {"backbone": "resnet_v1_50_beta", "image_pooling": False, **NO_DECODER}
 PLAIN = {"backbone": "xception_41", "atrous_rates": ()}
@@ -92,7 +94,7 @@ def test_logits_at_output_stride_4_hold_those_at_8_and_at_16(name, slim):
   variables = test_backbones.drawn(models[0])
   pixels = image(97, 97)
 
-  @jax.jit
+  @partial(jax.jit, compiler_options=COMPILER)
   def run(variables, pixels):
     return [coarse(model, variables, pixels) for model in models]
 
@@ -117,7 +119,7 @@ def test_mirrored_kernels_mirror_the_logits(name, slim):
 
   mirrored = jax.tree_util.tree_map_with_path(mirror, variables)
   pixels = image(33, 65)
-  run = jax.jit(partial(coarse, model))
+  run = jax.jit(partial(coarse, model), compiler_options=COMPILER)
   logits = np.asarray(run(variables, pixels))
   flipped = np.asarray(run(mirrored, pixels[:, :, ::-1]))
   scale = np.abs(logits).max()
@@ -325,8 +327,8 @@ def test_max_pooling_takes_the_place_of_the_third_convolution(stride, rate):
     downsample="max_pool",
   )
   rng = np.random.default_rng(0)
-  x = rng.standard_normal((1, 9, 7, 3)).astype(np.float32)
-  variables = module.init(jax.random.key(0), x, train=False)
+  x = jnp.asarray(rng.standard_normal((1, 9, 7, 3)), jnp.float32)
+  variables: Any = module.init(jax.random.key(0), x, train=False)
   names = {"separable_conv1", "separable_conv2", "shortcut"}
   assert set(variables["params"]) == names
   shortcut = variables["params"]["shortcut"]
@@ -399,7 +401,7 @@ def test_merged_features_cost_their_own_convolutions(backbone, conv3, conv2):
   assert count(**SUM) - none == added
 
 
-@pytest.mark.slow  # 30 s: six networks compile
+@pytest.mark.slow  # 60 s: six networks compile
 @pytest.mark.parametrize("kind", [TWO_FEATURES, {**SUM, **TWO_FEATURES}])
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_parameter_under_a_merging_decoder_trains(backbone, kind, slim):
@@ -408,6 +410,7 @@ def test_every_parameter_under_a_merging_decoder_trains(backbone, kind, slim):
   check_trains(slim(**settings))
 
 
+@pytest.mark.slow  # 40 s: four networks compile
 @pytest.mark.parametrize("name", ["cascade", "dpc", *list(VARIANTS)[3:]])
 def test_every_parameter_of_a_variant_trains(name, slim):
   check_trains(slim(**VARIANTS[name]))
@@ -416,7 +419,7 @@ def test_every_parameter_of_a_variant_trains(name, slim):
 def check_trains(model):
   variables = test_backbones.drawn(model)
 
-  @jax.jit
+  @partial(jax.jit, compiler_options=COMPILER)
   def gradients(params, pixels):
     def loss(params):
       logits, _ = model.apply(
