@@ -24,6 +24,7 @@ MEASURES = ("--trimap=1,2,5,10,20,40", "--boundary", "--objects")
 # What evaluate knows of the run, and masks do not tell.
 OF_THE_RUN = {
   *("split", "step", "output_stride", "scales", "flip", "crf", "init"),
+  *("sizes", "window"),
 }
 
 

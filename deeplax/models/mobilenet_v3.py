@@ -219,16 +219,17 @@ class InvertedResidual(nn.Module):
     conv = partial(layers.ConvNorm, norm=self.norm, **settings)
     inner = partial(conv, activation=self.block.activation)
     spatial: dict[str, Any] = dict(
-      kernel=self.block.kernel, stride=self.stride, padding=self.padding
+      kernel=self.block.kernel,
+      stride=self.stride,
+      rate=self.rate,
+      padding=self.padding,
     )
     y = x
     if self.expanded > x.shape[-1]:
       size = spatial if self.block.fused else {}
       y = inner(self.expanded, name="expand", **size)(y, train=train)
     if not self.block.fused:
-      depthwise = inner(
-        depthwise=True, rate=self.rate, name="depthwise", **spatial
-      )
+      depthwise = inner(depthwise=True, name="depthwise", **spatial)
       y = depthwise(y, train=train)
     filtered = y
     if self.block.squeeze:

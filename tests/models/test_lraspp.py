@@ -287,7 +287,7 @@ def test_aspp_pools_over_windows_too():
 @pytest.mark.parametrize(
   ("settings", "message"),
   [
-    ({"atrous_rates": (6, 12)}, r"\(6, 12\) are for the head 'aspp'.*to \(\)"),
+    ({"atrous_rates": (6, 12)}, r"\(6, 12\) are for the heads aspp,.*to \(\)"),
     ({"image_pooling_crop": (769,)}, r"crop \(769,\) is not two numbers"),
     ({"image_pooling_crop": (0, 9)}, r"crop \(0, 9\) is not two numbers"),
     ({"image_pooling_stride": (4, 0)}, r"stride \(4, 0\) is not two"),
