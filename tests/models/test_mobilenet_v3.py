@@ -214,9 +214,7 @@ def test_input_is_added_where_shapes_allow_and_the_block_does(
 
 # As in test_backbones.py; squeeze-and-excite takes its means over more
 # positions at a finer stride, so that only networks without it can be equal.
-def test_features_at_4_hold_those_at_8_and_so_on_to_32(
-  monkeypatch, plain_ops
-):
+def test_features_at_4_hold_those_at_8_and_so_on_to_32(monkeypatch, plain_ops):
   whole = mobilenet_v3.VARIANTS["edgetpu"]
   # Two full convolutions at stride 8: at 4 the second has a rate.
   kept = tuple(whole.blocks[i] for i in (0, 1, 5, 6, 9, 10, 17, 18))
