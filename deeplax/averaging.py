@@ -63,12 +63,26 @@ def classes(scores: Float[Array, "*b h w k"]) -> UInt[Array, "*b h w"]:
   return jnp.argmax(scores, axis=-1).astype(dtype)
 
 
-# Programs of their own, not parts of larger ones: the compiler would round a
-# fused product and sum once, and so the same row otherwise beside other rows.
-_softmax = jax.jit(jax.nn.softmax)
-_add = jax.jit(jnp.add)
+def _add_softmax(
+  total: Float[Array, "*b h w k"], logits: Float[Array, "*b h w k"]
+) -> Float[Array, "*b h w k"]:
+  return total + jax.nn.softmax(logits)
+
+
+def _classes_of_mean(
+  total: Float[Array, "*b h w k"], views: Float[Array, ""]
+) -> UInt[Array, "*b h w"]:
+  return classes(total / views)
+
+
+# Programs of their own, not parts of the network's: the compiler would round
+# otherwise where the next step is another one, and a row's numbers would depend
+# on the rows beside it. A sum and its softmax are always together.
+_first = jax.jit(jax.nn.softmax)
+_add = jax.jit(_add_softmax)
 _divide = jax.jit(jnp.divide)
-_classes = jax.jit(classes)
+_best = jax.jit(classes)
+_best_of_mean = jax.jit(_classes_of_mean)
 
 
 class Laps:
@@ -116,32 +130,33 @@ def predict(
   for view in sorted({view for mode in modes for view in mode.views}):
     going = [mode for mode in modes if mode.views[-1] >= view]
     taking = [mode for mode in going if view in mode.views]
-    summing = [m for m in taking if not (labels and len(m.views) == 1)]
+    summing = [m for m in going if not (labels and len(m.views) == 1)]
     found = logits(view)
     laps.add(taking, found)
-    shares = None
-    if summing:
-      shares = _softmax(found)
-      laps.add(summing, shares)
     current = {}
-    for seen in {mode.until(view) for mode in going}:
-      if seen and seen[-1] != view:
-        if seen in sums:
-          current[seen] = sums[seen]
-      elif len(seen) > 1:
-        current[seen] = _add(sums[seen[:-1]], shares)
-        laps.add([m for m in going if m.until(view) == seen], current[seen])
-      elif seen and shares is not None:
-        current[seen] = shares
+    for seen in {mode.until(view) for mode in summing} - {()}:
+      if seen[-1] != view:
+        current[seen] = sums[seen]
+        continue
+      current[seen] = (
+        _add(sums[seen[:-1]], found) if len(seen) > 1 else _first(found)
+      )
+      laps.add([m for m in summing if m.until(view) == seen], current[seen])
     sums = current
     for mode in taking:
       if mode.views[-1] == view:
-        result = sums[mode.views] if mode in summing else found
-        if len(mode.views) > 1:
-          result = _divide(result, jnp.float32(len(mode.views)))
-        done[mode] = _classes(result) if labels else result
+        total = sums[mode.views] if mode in summing else found
+        done[mode] = _finished(total, mode, labels)
         laps.add([mode], done[mode])
     if before is not None:
       jax.block_until_ready(before)
     before = [found, *sums.values()]
   return [done[mode] for mode in modes]
+
+
+def _finished(total: jax.Array, mode: Mode, labels: bool) -> jax.Array:
+  """Return a mode's prediction from its sum, at one view from its logits."""
+  if len(mode.views) == 1:
+    return _best(total) if labels else total
+  views = jnp.float32(len(mode.views))
+  return _best_of_mean(total, views) if labels else _divide(total, views)

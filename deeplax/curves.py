@@ -30,7 +30,7 @@ WHOLE = {"trimap": "miou", "trimap_accuracy": "pixel_accuracy"}
 # Must be the same in all results, else their numbers do not compare, ...
 SHARED = ("split", "images", "split_images", "trimap_kind")
 # ... and in those of a group.
-MODE = ("output_stride", "scales", "flip", "crf")
+MODE = ("output_stride", "scales", "flip", "crf", "sizes", "window")
 LISTED = 5  # files in a message
 
 

@@ -147,8 +147,8 @@ def test_the_time_of_a_row_leaves_out_what_only_others_need(
   monkeypatch.setattr(averaging.time, "perf_counter", lambda: next(ticks))
   seconds = {}
   predictor.submit_modes(_image(), PAPERS, seconds=seconds)
-  # In ticks. Logits and classes; 4 logits, softmaxes, 3 sums, classes; twice.
-  assert [seconds[mode] for mode in PAPERS] == [2, 12, 24]
+  # In ticks: one or more logits, as many sums (no sum for one), and classes.
+  assert [seconds[mode] for mode in PAPERS] == [2, 4 + 4 + 1, 8 + 8 + 1]
 
 
 def test_one_image_in_some_is_timed_but_none_with_its_compilation(predictor):

@@ -1,7 +1,11 @@
 """Evaluation: the same numbers as a count by hand, and the files it leaves."""
 
 import json
+import os
 import pathlib
+import socket
+import subprocess
+import sys
 
 from etils import epath
 import flax.linen as nn
@@ -28,6 +32,7 @@ from deeplax.data import spec as spec_lib
 from deeplax.metrics import confusion
 from deeplax.metrics import measures
 from deeplax.models import build as model_build
+from tests import conftest
 
 SPEC = spec_lib.Spec(
   "toy", ("red", "green", "blue"), ((9, 0, 0), (0, 9, 0), (0, 0, 9))
@@ -256,6 +261,53 @@ def test_counts_of_processes_add_up_beyond_32_bits():
 
   total = evaluate.sum_over_processes(matrix, gather)
   np.testing.assert_array_equal(total, 3 * matrix)
+
+
+def _in_processes(processes, devices):
+  """Evaluate in so many processes of so many devices; return what each says."""
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{free.getsockname()[1]}"
+  environment = os.environ | {
+    "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    "JAX_PLATFORMS": "cpu",
+  }
+  started = [
+    subprocess.Popen(
+      [
+        *(sys.executable, "-m", "tests.several_processes"),
+        *(str(process), str(processes), address),
+      ],
+      cwd=conftest.ROOT,
+      env=environment,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for process in range(processes)
+  ]
+  try:
+    said = [process.communicate(timeout=900) for process in started]
+  finally:
+    for process in started:
+      process.kill()
+  for process, (_, error) in zip(started, said, strict=True):
+    assert process.returncode == 0, error[-3000:]
+  return [json.loads(out.splitlines()[-1]) for out, _ in said]
+
+
+@pytest.mark.slow  # 20 s: four processes start JAX
+def test_several_devices_and_processes_give_the_results_of_one():
+  (one,) = _in_processes(1, 1)
+  assert one["devices"] == 1 and one["seen"] == list(range(7))
+  matrix = np.array(one["results"][0]["confusion_matrix"])
+  assert matrix.sum() > 10_000
+  (eight,) = _in_processes(1, 8)
+  assert eight["devices"] == 8 and eight["results"] == one["results"]
+  # The seventh image finds the second process without one.
+  for rank, found in enumerate(_in_processes(2, 2)):
+    assert found["devices"] == 4 and found["seen"] == list(range(rank, 7, 2))
+    assert found["results"] == one["results"]
 
 
 def _result(**fields):

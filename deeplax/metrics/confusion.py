@@ -36,6 +36,15 @@ def count(
     ValueError: A label or a prediction is no class: a silent wrong count would
       be a wrong mIoU.
   """
+  if labels.dtype == predictions.dtype == np.uint8 and num_classes <= 256:
+    # Six times as fast as what follows, which says what is wrong.
+    pairs = (labels.astype(np.uint16) << 8) | predictions
+    table = np.bincount(pairs.ravel(), minlength=1 << 16).reshape(256, 256)
+    if ignore_label in range(256):
+      table[ignore_label] = 0
+    known = table[:num_classes, :num_classes]
+    if known.sum() == table.sum():
+      return known.astype(np.int64)
   valid = np.ones(labels.shape, bool)
   if ignore_label is not None:
     valid = labels != ignore_label

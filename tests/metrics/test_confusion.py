@@ -32,6 +32,25 @@ def test_count_equals_a_count_pixel_by_pixel():
   np.testing.assert_array_equal(matrix, _count(labels, predictions, 4))
 
 
+@pytest.mark.parametrize("ignore_label", [255, 0, 3, None, -1, 999])
+@pytest.mark.parametrize("k", [3, 4, 256, 300])
+def test_bytes_are_counted_as_other_integers_are(k, ignore_label):
+  labels, predictions = _pair()
+  if ignore_label != 255:
+    labels = np.minimum(labels, 3)
+
+  def counted(kind):
+    arrays = labels.astype(kind), predictions.astype(kind)
+    try:
+      return confusion.count(*arrays, k, ignore_label).tolist()
+    except ValueError as error:
+      return str(error)
+
+  found = counted(np.uint8)
+  assert found == counted(np.int64)
+  assert isinstance(found, str) == (k == 3)
+
+
 def test_count_does_not_overflow_narrow_integers():
   labels = np.full((3, 3), 20, np.uint8)
   assert confusion.count(labels, labels, 21)[20, 20] == 9

@@ -1,0 +1,290 @@
+"""What the papers' table costs beside its forward passes, interleaved.
+
+  python -m benchmarks.sweep_cost --out sweep_cost.json
+
+The table of one output stride (one scale; six scales; six scales and flips) of
+configs/camvid.py's network with random weights, on files of CamVid's size that
+are made for it. The network is a small one, at which the rest weighs most.
+Three ways take turns over the same images:
+
+  forward     the network at each scale and flip, to logits at the image's size,
+              on images that are in memory; nothing is made of the logits
+  sweep       deeplax.evaluate_rows: reads and decodes the files, averages,
+              takes the classes, counts the confusion matrix of each row
+  everything  the same with trimap, boundary and object measures
+
+Compilation stays outside. On a machine with other work the CPU seconds say more
+than the wall clock; on a CPU they hold the network's own threads, too.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+import json
+import os
+import pathlib
+import platform
+import re
+import statistics
+import sys
+import tempfile
+import time
+from typing import Any
+from unittest import mock
+
+import jax
+import numpy as np
+from PIL import Image
+
+from benchmarks import input_speed
+from benchmarks import xception_forward
+from configs import camvid
+from deeplax import averaging
+from deeplax import errors
+from deeplax import evaluate
+from deeplax import inference
+from deeplax import sweep as sweep_lib
+from deeplax.data import folder
+from deeplax.data import loader
+from deeplax.metrics import measures
+from deeplax.models import build as model_build
+
+SIZE = (360, 480)  # CamVid's, as SegNet has it
+CLASSES = 11
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+MODES = (
+  averaging.Mode(),
+  averaging.Mode(SCALES),
+  averaging.Mode(SCALES, flip=True),
+)
+EVERYTHING = measures.Chosen(
+  trimap=(1, 2, 5, 10, 20, 40), boundary=True, objects=True
+)
+WAYS = ("forward", "sweep", "everything")
+
+
+@errors.command
+def main() -> None:
+  """Measure, print and write."""
+  args = parse()
+  load = os.getloadavg()[0]
+  with tempfile.TemporaryDirectory() as name:
+    write_files(pathlib.Path(name), args.images)
+    results = measure(folder.source(pathlib.Path(name), "val"), args)
+  device = jax.devices()[0]
+  report = {
+    "benchmark": f"the papers' table on {args.images} images of "
+    f"{SIZE[0]}x{SIZE[1]}, {CLASSES} classes, half-width MobileNetV2, output "
+    f"stride {args.output_stride}",
+    "command": " ".join(["python -m benchmarks.sweep_cost", *sys.argv[1:]]),
+    "commit": input_speed.commit(),
+    "machine": {
+      "cpu": xception_forward.cpu_name(),
+      "cores": os.cpu_count(),
+      "device": device.device_kind,
+      "load_before": load,
+      "load_after": os.getloadavg()[0],
+    },
+    "versions": {"python": platform.python_version(), "jax": jax.__version__},
+    "settings": {"rounds": args.rounds, "threads": args.threads},
+    **results,
+  }
+  show(report)
+  if args.out:
+    pathlib.Path(args.out).write_text(json.dumps(report, indent=2) + "\n")
+
+
+def parse() -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--images", type=int, default=8, help="of a turn")
+  parser.add_argument("--rounds", type=int, default=5, help="turns of each")
+  parser.add_argument("--output_stride", type=int, default=16, help="16 or 8")
+  parser.add_argument("--threads", type=int, default=4, help="data.threads")
+  parser.add_argument("--out", help="JSON file to write")
+  args = parser.parse_args()
+  if min(args.images, args.rounds) < 1 or args.threads < 0:
+    parser.error("--images and --rounds must be 1 or more, --threads 0 or more")
+  return args
+
+
+def write_files(root: pathlib.Path, images: int) -> None:
+  """Make own data: JPEGs of noise over patches, and masks of the patches."""
+  rng = np.random.default_rng(0)
+  for kind in ("images", "labels"):
+    (root / kind / "val").mkdir(parents=True)
+  for i in range(images):
+    coarse = rng.integers(0, CLASSES, (12, 16)).astype(np.uint8)
+    size = (SIZE[1], SIZE[0])
+    label = Image.fromarray(coarse).resize(size, Image.Resampling.NEAREST)
+    label.save(root / "labels" / "val" / f"{i:04d}.png")
+    noise = rng.integers(0, 40, (*SIZE, 3))
+    image = np.asarray(label, np.int64)[..., None] * 19 + noise
+    picture = Image.fromarray(image.astype(np.uint8))
+    picture.save(root / "images" / "val" / f"{i:04d}.jpg", quality=90)
+  names = [f"class {k}" for k in range(CLASSES)]
+  text = json.dumps({"names": names, "ignore_label": 255})
+  (root / "classes.json").write_text(text)
+
+
+def measure(source: Any, args: argparse.Namespace) -> dict[str, Any]:
+  """Let the ways take turns, and sum up."""
+  config = camvid.get_config()
+  model = model_build.from_config(
+    config.model, num_classes=CLASSES, output_stride=args.output_stride
+  )
+  predictor = inference.Predictor(
+    model,
+    model_build.initial_variables(model, 0),
+    pad_value=model_build.mean_pixel(config.model),
+    pad_to=config.eval.pad_to,
+  )
+  images = [e["image"] for e in loader.examples(source, threads=args.threads)]
+  clocks = {way: [] for way in WAYS}
+  memory: list[float] = []
+
+  def sweep(way: str, measured: measures.Chosen) -> None:
+    clock: dict[str, float] = {}
+    evaluate.evaluate_rows(
+      sweep_lib.Sweep(predictor, MODES),
+      source,
+      threads=args.threads,
+      measured=measured,
+      clock=clock,
+      progress=lambda _: None,
+      keep=lambda row, *_: None if row else memory.append(resident()),
+    )
+    clocks[way].append(clock)
+
+  predictor.submit_modes(images[0], MODES)  # compiles
+  runs: dict[str, Callable[[], None]] = {
+    "forward": lambda: forward(predictor, images),
+    "sweep": lambda: sweep("sweep", measures.NOTHING),
+    "everything": lambda: sweep("everything", EVERYTHING),
+  }
+  for run in runs.values():
+    run()  # warms up
+  for values in clocks.values():
+    values.clear()
+  memory.clear()
+  wall, cpu = ({way: [] for way in WAYS} for _ in range(2))
+  for done in range(1, args.rounds + 1):
+    for way, run in runs.items():
+      start, cpu_start = time.perf_counter(), time.process_time()
+      run()
+      wall[way].append((time.perf_counter() - start) / len(images))
+      cpu[way].append((time.process_time() - cpu_start) / len(images))
+    rates = ", ".join(f"{way} {wall[way][-1]:.2f}" for way in WAYS)
+    left = (
+      (args.rounds - done)
+      * len(images)
+      * sum(statistics.mean(values) for values in wall.values())
+    )
+    print(f"round {done}/{args.rounds}: {rates} s an image  ETA {left:.0f} s")
+  spread = xception_forward.spread
+  quarter = memory[: max(len(memory) // 4, 1)]
+  return {
+    "seconds_an_image": {way: spread(wall[way]) for way in WAYS},
+    "cpu_seconds_an_image": {way: spread(cpu[way]) for way in WAYS},
+    "over_forward": turn_by_turn(wall),
+    "cpu_over_forward": turn_by_turn(cpu),
+    # Shares of the turn's wall clock, in which nothing else was done.
+    "waiting": {
+      way: {
+        key: spread([
+          clock[key] / (len(images) * seconds)
+          for clock, seconds in zip(clocks[way], wall[way], strict=True)
+        ])
+        for key in ("load", "count")
+      }
+      for way in WAYS[1:]
+    },
+    "memory_mb": {
+      "images": len(memory),
+      "first_quarter": max(quarter),
+      "all": max(memory),
+      "growth": max(memory) - max(quarter),
+    },
+  }  # fmt: skip
+
+
+def forward(predictor: inference.Predictor, images: list[np.ndarray]) -> None:
+  """Predict images, but for all that is made of the logits."""
+
+  def only_logits(
+    modes: Sequence[averaging.Mode],
+    logits: Callable[[averaging.View], jax.Array],
+    **_: Any,
+  ) -> list[jax.Array]:
+    before: Any = ()
+    found: Any = None
+    for view in sorted({view for mode in modes for view in mode.views}):
+      found = logits(view)
+      jax.block_until_ready(before)
+      before = found
+    return [found] * len(modes)
+
+  pending: Any = ()
+  with mock.patch.object(averaging, "predict", only_logits):
+    for image in images:
+      pending = predictor.submit_modes(image, MODES)
+  jax.block_until_ready(pending)
+
+
+def turn_by_turn(values: dict[str, list[float]]) -> dict[str, Any]:
+  """Compare each way with the forward passes of its round."""
+  return {
+    way: xception_forward.spread([
+      a / b for a, b in zip(values[way], values["forward"], strict=True)
+    ])
+    for way in WAYS[1:]
+  }  # fmt: skip
+
+
+def resident() -> float:
+  """Return the memory that this process holds now, in MB."""
+  status = pathlib.Path("/proc/self/status")
+  if not status.exists():
+    return input_speed.peak()
+  found = re.search(r"VmRSS:\s*(\d+) kB", status.read_text())
+  assert found
+  return int(found[1]) / 1e3
+
+
+def show(report: dict[str, Any]) -> None:
+  """Print the report."""
+  machine = report["machine"]
+  print(f"\n{report['benchmark']}")
+  print(
+    f"{machine['device']}, {machine['cpu']}, {machine['cores']} cores, load "
+    f"{machine['load_before']:.2f} before, {machine['load_after']:.2f} after"
+  )
+  for way in WAYS:
+    wall = report["seconds_an_image"][way]
+    cpu = report["cpu_seconds_an_image"][way]
+    line = (
+      f"{way:10s} {wall['median']:6.3f} s an image ({wall['min']:.3f} to "
+      f"{wall['max']:.3f}), CPU {cpu['median']:.3f} s"
+    )
+    if way in report["waiting"]:
+      ratio, cpu_ratio = (
+        report[key][way] for key in ("over_forward", "cpu_over_forward")
+      )
+      waited = report["waiting"][way]
+      line += (
+        f"; {ratio['median']:.3f} ({ratio['min']:.3f} to {ratio['max']:.3f}) "
+        f"of forward, CPU {cpu_ratio['median']:.3f}; waited for data "
+        f"{waited['load']['median']:.2%}, for counts "
+        f"{waited['count']['median']:.2%}"
+      )
+    print(line)
+  memory = report["memory_mb"]
+  print(
+    f"Memory: {memory['first_quarter']:.0f} MB at most in the first quarter of "
+    f"{memory['images']} images, {memory['all']:.0f} MB in all of them."
+  )
+  print(f"Medians of {report['settings']['rounds']} rounds.")
+
+
+if __name__ == "__main__":
+  main()
