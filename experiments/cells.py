@@ -248,6 +248,7 @@ class _Maker:
     self._steps, self._given = steps, given
     self._flags = _parsed(flags)
     self._cells: dict[str, Cell] = {}
+    self._known: dict[str, tuple[Cell | None, str]] = {}
     trained = [self._trained(settings) for settings in given]
     self._varied = varying(trained) if len(trained) > 1 else []
 
@@ -267,7 +268,10 @@ class _Maker:
     why = settings.get("not_here", "")
     cell = None
     if not why:
-      cell, why = self._cell(base, trained)
+      key = repr((base, trained))
+      if key not in self._known:
+        self._known[key] = self._cell(base, trained)
+      cell, why = self._known[key]
     plain = cell.config if cell else apply(configuration(base), trained, base)
     # A row that is not run for want of weights or data has its costs too.
     known = plain if cell or (settings.get("not_here") and not self._data) else None
@@ -295,7 +299,7 @@ class _Maker:
       recipe = recipes.settings(config, data, full_size=bool(full))
       if self._steps and "train.total_steps" in recipe:
         recipe["train.total_steps"] = self._steps
-      if why := self._not_with(recipe, base, config, trained):
+      if why := self._not_with(recipe, config, trained):
         return None, why
       settings = recipes.scaled(config, recipe, trained)
       settings = {
@@ -351,18 +355,17 @@ class _Maker:
     return found
 
   def _not_with(
-    self, recipe: dict[str, Any], base: str, config: Any, trained: Any
+    self, recipe: dict[str, Any], config: Any, trained: dict[str, Any]
   ) -> str:
     """Return why a row does not apply to the reduced network, or ""."""
     where = f"not with --data={self._data}"
     start = trained.get("init.checkpoint", config.init.checkpoint)
     if start and "init.checkpoint" in recipe:
       return f"{where}: it starts from {start}, another network"
-    own = configuration(base)
     for key in sorted(recipes.fixed(recipe) & set(trained) & set(self._varied)):
       # One value of those that rows have may stand for the recipe's.
-      values = [s.get(key, look_up(own, key)) for s in self._given]
-      stands = look_up(own, key)
+      values = [s.get(key, look_up(config, key)) for s in self._given]
+      stands = look_up(config, key)
       if stands not in values:
         stands = recipe[key]
       if trained[key] != stands:
