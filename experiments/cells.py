@@ -3,7 +3,7 @@
 An experiment is a module here with
 
   BASE     a configuration's name, with or without `:<argument>`
-  sweep()  yields the settings of each row of the table, flat: {"model.head": ...}
+  sweep()  yields the flat settings of each row: {"model.head": ...}
   PAPER    (optional) `papers.numbers(...)`, the published numbers of the rows
   SEEDS    (optional) default (0, 1, 2)
   MEASURE  (optional) flags of deeplax.evaluate, such as "--boundary"
@@ -155,8 +155,8 @@ def load(
   """Return the experiment `<module>[:<argument>]`, all rows checked.
 
   Args:
-    name: Of a module here, or the path of a file; an argument replaces that of every configuration,
-      and `:debug` is the quick test of it.
+    name: Of a module here, or the path of a file; an argument replaces that
+      of every configuration, and `:debug` is the quick test of it.
     data: A recipe of `recipes`, in place of the table's own data.
     full_size: The recipe keeps the network.
     steps: Of each training; a table that varies them has its own scaled.
@@ -220,8 +220,8 @@ def _module(name: str) -> Any:
     module = importlib.import_module(f"experiments.{name}")
   else:
     raise errors.InputError(
-      f"no experiment {name!r} in experiments/; have {names()}. Your own may be "
-      "anywhere: name its file, my_ablation.py"
+      f"no experiment {name!r} in experiments/; have {names()}. Your own may "
+      "be anywhere: name its file, my_ablation.py"
     )
   if missing := [key for key in ("BASE", "sweep") if not hasattr(module, key)]:
     raise errors.InputError(f"{module.__file__} has no {', '.join(missing)}")
@@ -274,7 +274,8 @@ class _Maker:
       cell, why = self._known[key]
     plain = cell.config if cell else apply(configuration(base), trained, base)
     # A row that is not run for want of weights or data has its costs too.
-    known = plain if cell or (settings.get("not_here") and not self._data) else None
+    absent = settings.get("not_here") and not self._data
+    known = plain if cell or absent else None
     evaluation = Evaluation(
       settings.get("eval.output_stride")
       or plain.eval.output_stride
@@ -476,8 +477,7 @@ def row_names(given: Sequence[dict[str, Any]]) -> list[str]:
   keys = [key for key in varying(given) if key not in ("name", "not_here")]
   found = [
     _file_name(
-      row.get("name")
-      or ",".join(_words({k: row[k] for k in keys if k in row}))
+      row.get("name") or ",".join(_words({k: row[k] for k in keys if k in row}))
     )
     or "base"
     for row in given

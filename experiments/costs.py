@@ -4,7 +4,7 @@ Multiply-Adds are of one image, over all scales and flips of its evaluation, and
 in two conventions: true counts, and as the papers counted (see `models.cost`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import functools
 from typing import Any
 
@@ -104,9 +104,10 @@ def verdicts(
   experiment: cells.Experiment, costs: dict[str, Costs]
 ) -> list[str]:
   """Return in words how Multiply-Adds compare with the paper's."""
-  if experiment.data or not (experiment.paper and experiment.paper.multiply_adds):
+  paper = experiment.paper
+  if experiment.data or not (paper and paper.multiply_adds):
     return []
-  wrong = experiment.paper.inconsistent
+  wrong = paper.inconsistent
   lines, near, largest = [], 0, 0.0
   for row in experiment.rows:
     share = against_paper(row, costs[row.name])
@@ -137,7 +138,7 @@ def verdicts(
 def savings(
   experiment: cells.Experiment,
   costs: dict[str, Costs],
-  measured: dict[str, dict[str, float | None]],
+  measured: Mapping[str, Mapping[str, float | None]],
 ) -> list[list[str]]:
   """Return a table of what the second row of each pair saves.
 

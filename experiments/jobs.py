@@ -287,7 +287,9 @@ def evaluations(wanted: Sequence[cells.Evaluation]) -> list[list[str]]:
   ] + [e for e in wanted if e.crf]
   modes = dict.fromkeys((e.scales, e.flip, e.crf) for e in rest)
   for scales, flip, crf in modes:
-    group = [e for e in rest if (e.scales, e.flip, e.crf) == (scales, flip, crf)]
+    group = [
+      e for e in rest if (e.scales, e.flip, e.crf) == (scales, flip, crf)
+    ]
     found.append([
       *("--no-sweep", f"--output_strides={_strides(group)}"),
       *(f"--scales={_join(scales)}", "--flip" if flip else "--no-flip"),

@@ -39,6 +39,7 @@ th {{ vertical-align: bottom; }}
 th:first-child, td:first-child {{ text-align: left; }}
 .text td, .text th {{ text-align: left; }}
 .wide {{ overflow-x: auto; }}
+.wide td {{ white-space: nowrap; }}
 th button {{ font: inherit; font-weight: bold; border: 0; padding: 0;
   background: none; cursor: pointer; text-align: inherit; color: #0b3d75; }}
 th[aria-sort=ascending] button::after {{ content: " \\25b2"; }}
@@ -150,26 +151,24 @@ def learning_curves(lines: Sequence[dict[str, Any]]) -> str:
       of_cells.setdefault(line["cell"], {})[line["seed"]] = line["curve"]
   if not of_cells:
     return ""
-  steps = sorted({
-    step
-    for seeds in of_cells.values()
-    for curve in seeds.values()
-    for points in curve.values()
-    for step, _ in points
-  })  # fmt: skip
-  panels = []
+  pictures = []
   for key, title, factor in (("loss", "loss", 1), ("miou", "mIoU, %", 100)):
+    steps = sorted({
+      step
+      for seeds in of_cells.values()
+      for curve in seeds.values()
+      for step, _ in curve[key]
+    })  # fmt: skip
     drawn = []
     for name, seeds in of_cells.items():
       values = np.array([_at(steps, c[key]) for c in seeds.values()]) * factor
       spread = np.full(len(steps), np.nan)
-      if key == "miou" and len(values) > 1:
-        measured = {step for c in seeds.values() for step, _ in c[key]}
-        at = [step in measured for step in steps]
-        spread[at] = values.std(axis=0, ddof=1)[at]
+      if len(values) > 1:
+        spread = values.std(axis=0, ddof=1)
       drawn.append(plot.Line(name[:LETTERS], values.mean(axis=0), spread))
-    panels.append(plot.Panel(title, drawn))
-  return plot.svg(panels, steps, "step")
+    if steps:
+      pictures.append(plot.svg([plot.Panel(title, drawn)], steps, "step"))
+  return "\n".join(pictures)
 
 
 def _at(steps: Sequence[int], points: Sequence[Sequence[float]]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How a training here differs from its paper's, and what that is known to cost."""
+"""How a training differs from its paper's, and what that is known to cost."""
 
 from collections.abc import Sequence
 import json

@@ -104,7 +104,9 @@ def report(
   )
   parts += page.section(
     "Rows that are not trained",
-    page.plain_table([["row", "why"], *map(list, protocol.refused(experiment))]),
+    page.plain_table(
+      [["row", "why"], *map(list, protocol.refused(experiment))]
+    ),
   )
   if lines:
     parts += page.section(

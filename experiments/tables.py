@@ -22,9 +22,7 @@ class Value(NamedTuple):
   key: float | int | str
 
   @classmethod
-  def number(
-    cls, value: float | int | None, form: str = "{:.2f}"
-  ) -> "Value":
+  def number(cls, value: float | int | None, form: str = "{:.2f}") -> "Value":
     """Return a number; nothing for None and NaN, which sort last."""
     if value is None or math.isnan(value):
       return cls("", -math.inf)
@@ -142,6 +140,9 @@ def table(
     number(s.mean - row.miou if row.miou is not None else None, "{:+.2f}")
     for s, row in zip(found, experiment.rows, strict=True)
   ]
+  columns["status"] = [
+    _setting(_status(row, grouped[row.name])) for row in experiment.rows
+  ]
   of_costs: dict[str, tuple[str, Callable[[Any], Value]]] = {
     "Multiply-Adds, B": ("multiply_adds", lambda v: number(v / 1e9)),
     "as the papers count": (
@@ -184,9 +185,6 @@ def table(
   columns["commit"] = [
     _setting(", ".join(_distinct(grouped[row.name], "commit")))
     for row in experiment.rows
-  ]
-  columns["status"] = [
-    _setting(_status(row, grouped[row.name])) for row in experiment.rows
   ]
   return Table(
     [row.name for row in experiment.rows],

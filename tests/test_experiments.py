@@ -340,9 +340,7 @@ def test_only_some_rows_and_settings_of_all(capsys, tmp_path):
 
 
 def test_rows_that_cannot_run_are_said(capsys, tmp_path):
-  lines = dry_run(
-    capsys, "v3plus_table5", "--data=camvid", f"--out={tmp_path}"
-  )
+  lines = dry_run(capsys, "v3plus_table5", "--data=camvid", f"--out={tmp_path}")
   said = [line for line in lines if line.startswith("#")]
   assert len(said) == 8
   assert sum("JFT-300M" in line for line in said) == 4

@@ -42,7 +42,10 @@ def leave(job, miou, row):
     {"step": step, "loss": 2 / step, "images_per_second": 8.0}
     for step in range(1, steps + 1, 5)
   ]
-  lines += [{"step": steps // 2, "miou": miou / 2}, {"step": steps, "miou": miou}]
+  lines += [
+    {"step": steps // 2, "miou": miou / 2},
+    {"step": steps, "miou": miou},
+  ]
   (job.workdir / "metrics.jsonl").write_text(
     "".join(json.dumps(line) + "\n" for line in lines)
   )
@@ -99,7 +102,8 @@ COSTS = {
 
 
 def test_the_table_has_means_deviations_and_differences(made):
-  table = tables.table(*made, COSTS)
+  experiment, lines = made
+  table = tables.table(experiment, lines, COSTS)
   shown = dict(zip(table.rows, table.lines()[1:], strict=True))
   titles = table.lines()[0]
   first = dict(zip(titles, shown["low_level_channels=8"], strict=True))
@@ -122,7 +126,8 @@ def test_the_table_has_means_deviations_and_differences(made):
 
 
 def test_only_columns_that_vary_or_hold_something_are_shown(made):
-  titles = tables.table(*made, {}).columns
+  experiment, lines = made
+  titles = tables.table(experiment, lines, {}).columns
   assert "low_level_channels" in titles
   assert "convs" not in titles
   assert not [title for title in titles if "Multiply" in title]
@@ -130,20 +135,20 @@ def test_only_columns_that_vary_or_hold_something_are_shown(made):
 
 def test_the_noise_is_that_of_one_run_over_all_rows(made):
   # Deviations of 1.414 and 0.707: the root of the mean variance.
-  said = tables.noise(*made)
-  assert "1.12 points, over 2 rows of up to 2 seeds" in said
   experiment, lines = made
+  said = tables.noise(experiment, lines)
+  assert "1.12 points, over 2 rows of up to 2 seeds" in said
   alone = [line for line in lines if line["seed"] == 0]
   assert "no telling" in tables.noise(experiment, alone)
 
 
 def test_the_csv_has_every_seed_and_class(made):
-  found = list(csv.DictReader(tables.as_csv(*made, COSTS).splitlines()))
+  experiment, lines = made
+  text = tables.as_csv(experiment, lines, COSTS)
+  found = list(csv.DictReader(text.splitlines()))
   assert len(found) == 10
   line = next(
-    x
-    for x in found
-    if (x["row"], x["seed"]) == ("low_level_channels=16", "1")
+    x for x in found if (x["row"], x["seed"]) == ("low_level_channels=16", "1")
   )
   assert line["miou"] == "45.0"
   assert line["iou <car>"] == "22.5"
@@ -217,7 +222,8 @@ def test_a_report_without_any_run_still_stands(tmp_path):
 
 
 def test_the_recipe_names_each_difference_and_its_cost(made):
-  shared, own = protocol.recipe(*made)
+  experiment, lines = made
+  shared, own = protocol.recipe(experiment, lines)
   by_key = {line[0]: line[1:] for line in shared}
   assert by_key["data.name"][:2] == ["voc2012", "camvid"]
   assert by_key["model.backbone"][:2] == [
@@ -311,7 +317,9 @@ def test_costs_alone_need_no_run(tmp_path, capsys):
     report.main(["v3_table9:debug", "--costs-only", f"--out={tmp_path}"])
   assert ended.value.code == 0
   assert "Multiply-Adds, B" in (tmp_path / "costs.md").read_text()
-  assert (tmp_path / "costs.html").exists() and (tmp_path / "costs.csv").exists()
+  assert (tmp_path / "costs.html").exists() and (
+    tmp_path / "costs.csv"
+  ).exists()
   assert not (tmp_path / "report.html").exists()
   assert "costs.html" in capsys.readouterr().out
 
