@@ -312,6 +312,17 @@ def test_field_of_view_is_the_papers():
   ] == [224, 128, 224, 224]
 
 
+def test_without_rates_the_same_network_sees_less():
+  rows = cells.load("atrous_or_not:debug").rows[1:3]
+  costs = [costs_lib.of_row(row, field_of_view=True) for row in rows]
+  atrous, dropped = (c.pop("field_of_view") for c in costs)
+  true = [(c["multiply_adds"], c["parameters"]) for c in costs]
+  assert true[0] == true[1]
+  # The three 3x3 of block4 at rate 1 and not 2, on features of stride 16, reach
+  # 16 pixels less to each side.
+  assert atrous - dropped == 3 * 2 * 16
+
+
 def test_costs_alone_need_no_run(tmp_path, capsys):
   with pytest.raises(SystemExit) as ended:
     report.main(["v3_table9:debug", "--costs-only", f"--out={tmp_path}"])
