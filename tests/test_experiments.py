@@ -1,8 +1,7 @@
-"""A sweep's cells, their command lines, what is run again and what is told."""
+"""Experiments: their rows, cells, recipes and command lines."""
 
 import json
-import pathlib
-import subprocess
+import re
 import sys
 
 from absl import flags
@@ -10,170 +9,338 @@ from ml_collections import config_flags
 import pytest
 
 from deeplax import errors
-from experiments import report
+from experiments import cells
+from experiments import jobs as jobs_lib
+from experiments import papers
+from experiments import results as results_lib
 from experiments import run
 from tests import shared
 
-# What a cell's command does here in place of training: write the results.
-FAKE_RUN = """
-import json, pathlib, sys
-workdir = pathlib.Path(sys.argv[1])
-(workdir / "eval").mkdir(parents=True)
-(workdir / "config.json").write_text(sys.argv[2])
-(workdir / "env.json").write_text('{"commit": "abc"}')
-step = json.loads(sys.argv[2])["train"]["total_steps"]
-result = dict(miou=0.5, step=step, output_stride=16, scales=[1.0], flip=False,
-              images=4, split_images=4, split="val", init="random")
-(workdir / "eval" / f"val-{step:08d}-os16-s1.0.json").write_text(
-    json.dumps(result))
+EXPERIMENTS = cells.names()
+PLAIN = cells.Evaluation(16, (1.0,), False, False)
+SIX = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+# An experiment of a user's own.
+OWN = '''"""How wide the head should be.
+
+COMMAND: python -m experiments.run my_ablation.py
 """
+
+BASE = "quickstart"
+SEEDS = (0, 1)
+
+
+def sweep():
+  """Yield the settings of each row."""
+  for channels in (16, 32):
+    for flip in (False, True):
+      yield {"model.channels": channels, "eval.flip": flip}
+'''
 
 
 @pytest.fixture
-def cells(monkeypatch):
-  """Three cells whose commands take no time."""
+def own(tmp_path):
+  """A function that writes an experiment of these settings, or `OWN`."""
 
-  def command(cell, out):
-    code = "raise SystemExit('no luck')"
-    if cell.settings["model.decoder.low_level_channels"] != 16:
-      code = FAKE_RUN
-    config = cell.config.to_json()
-    return [sys.executable, "-c", code, str(cell.workdir(out)), config]
+  def write(*settings):
+    path = tmp_path / "my_ablation.py"
+    text = OWN
+    if settings:
+      text = f"BASE = 'quickstart'\ndef sweep():\n  return {list(settings)}\n"
+    path.write_text(text)
+    return str(path)
 
-  monkeypatch.setattr(run.Cell, "command", command)
-  return run.load("v3plus_table1")[:3]
-
-
-def test_table1_has_the_papers_numbers():
-  tables = json.loads(shared.path("reference/paper_tables.json").read_text())
-  rows = next(t["rows"] for t in tables["tables"] if t["id"] == "v3p_t1")
-  key = "model.decoder.low_level_channels"
-  assert [[c.settings[key], c.paper] for c in run.load("v3plus_table1")] == rows
+  return write
 
 
-def test_an_argument_has_no_number_of_the_paper():
-  assert [cell.paper for cell in run.load("v3plus_table1:debug")] == [None] * 5
+def test_an_ablation_of_ones_own_is_short_and_may_lie_anywhere(own):
+  assert len(OWN.splitlines()) < 30
+  experiment = cells.load(f"{own()}:debug")
+  assert (experiment.name, experiment.seeds) == ("my_ablation", (0, 1))
+  assert [cell.name for cell in experiment.cells] == [
+    "channels=16", "channels=32",
+  ]  # fmt: skip
+  assert [row.evaluation.flip for row in experiment.rows] == [False, True] * 2
 
 
-def test_each_cell_differs_from_its_configuration_only_where_it_says():
-  for cell in run.load("v3plus_table1:debug"):
-    decoder = cell.config.model.decoder
-    assert decoder.low_level_channels == int(cell.name.split("=")[1])
-    assert decoder.convs == 1
-    assert cell.config.data.name == "shapes"
-
-
-def test_tuples_and_none_survive_the_command_line(monkeypatch, tmp_path):
-  monkeypatch.chdir(run.ROOT)
-  settings = {
-    "eval.pad_to": None,  # :debug sets it
-    "model.atrous_rates": None,  # None already
-    "data.root": None,
-    "model.decoder.features": (8, 4),
-    "model.multi_grid": (1, 2, 4),
-    "data.crop_size": (33, 65),
-    "eval.scales": (0.5, 1.0),
-    "eval.flip": True,
-    "model.batch_norm.group": "2",
-    "optim.base_lr": 1e-5,
+def test_every_table_that_can_be_mirrored_is():
+  wanted = {
+    *(f"v3plus_table{n}" for n in ("1", "2", "3", "5", "7a")),
+    *(f"v3_table{n}" for n in (1, 2, 3, 4, 5, 6, 8, 9, 10)),
+    *(f"v2_table{n}" for n in (1, 2, 3, 4)),
+    *("v1_field_of_view", "v3plus_trimap", "crf_on_off", "upsample_logits"),
+    *("atrous_or_not", "decoder_stride", "xception_modifications"),
   }
-  cell = run.make_cell("a", "quickstart:debug", settings, None, "")
+  assert wanted <= set(EXPERIMENTS)
+
+
+def test_the_papers_numbers_are_those_of_the_reference():
+  text = shared.path("reference/paper_tables.json").read_text()
+  reference = {table["id"]: table for table in json.loads(text)["tables"]}
+  known = json.loads(papers.FILE.read_text())["tables"]
+  for name, table in known.items():
+    version, _, kind = name.partition("_")
+    version = version.replace("v3plus", "v3p")
+    other = reference[f"{version}_{kind.replace('table', 't')}"]
+    assert (table["rows"], table["columns"]) == (
+      other["rows"], other["columns"],
+    )  # fmt: skip
+    assert "arXiv:" in table["source"]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_loads_with_one_number_of_the_paper_a_row(name):
+  experiment = cells.load(name)
+  assert experiment.cells
+  assert f"COMMAND: python -m experiments.run {name}" in experiment.about
+  names = [row.name for row in experiment.rows]
+  assert len(set(names)) == len(names)
+  for row in experiment.rows:
+    assert (row.cell is None) == bool(row.why)
+  for cell in experiment.cells:
+    assert re.fullmatch(r"[\w.=,-]+", cell.name)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_debug_has_the_same_rows_on_made_up_data_and_no_number(name):
+  experiment = cells.load(f"{name}:debug")
+  assert experiment.cells
+  for row in experiment.rows:
+    assert row.miou is None
+    if row.cell:
+      assert row.cell.config.data.name == "shapes"
+  assert experiment.out().name == f"{name}_debug"
+
+
+@pytest.mark.parametrize("data", ["camvid", "shapes"])
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_recipe_refuses_rows_by_name_and_never_trains_one_twice(name, data):
+  experiment = cells.load(name, data=data)
+  seen = [cell.config.to_json() for cell in experiment.cells]
+  assert len(set(seen)) == len(seen)
+  for row in experiment.rows:
+    if row.cell is None:
+      assert row.why
+    else:
+      config = row.cell.config
+      assert (config.data.name, config.model.backbone) == (data, "mobilenet_v2")
+      assert row.cell.file.startswith("experiments/config.py:")
+
+
+def test_a_recipe_keeps_what_a_table_varies_at_its_own_scale():
+  rows = cells.load("v3plus_table2", data="camvid").rows
+  decoders = [row.cell.config.model.decoder for row in rows if row.cell]
+  assert [d.channels for d in decoders] == [128, 128, 128, 64, 128, 128]
+  assert [d.convs for d in decoders] == [1, 2, 3, 1, 1, 1]
+  assert decoders[5].features == (8, 4)
+  batches = [
+    row.cell.config.train.batch_size
+    for row in cells.load("v3_table9", data="camvid").rows
+    if row.cell
+  ]
+  assert batches == [2, 4, 6, 8]
+  steps = [
+    (row.cell.config.train.total_steps, row.cell.config.optim.step_every)
+    for row in cells.load("v2_table2", data="camvid", steps=200).rows
+    if row.cell
+  ]
+  assert [total for total, _ in steps] == [60, 60, 100, 100, 200]
+  assert steps[0][1] == 20
+
+
+def test_a_recipe_says_what_the_small_network_cannot_have():
+  rows = {r.name: r for r in cells.load("v3_table2", data="camvid").rows}
+  assert not [row for row in rows.values() if row.cell]
+  row = rows["backbone=resnet_v1_101_beta,cascade_blocks=1"]
+  assert "cascade" in row.why and "mobilenet_v2" in row.why
+  depths = cells.load("v3plus_table7a", data="camvid").rows
+  assert depths[3].cell is None and "xception_71" in depths[3].why
+  full = cells.load("v3plus_table7a", data="camvid", full_size=True).rows
+  assert full[3].cell and full[3].cell.config.model.backbone == "xception_71"
+
+
+def test_rows_that_differ_in_evaluation_share_a_training():
+  experiment = cells.load("v3plus_table3")
+  assert (len(experiment.rows), len(experiment.cells)) == (14, 4)
+  experiment = cells.load("v2_table1")
+  assert (len(experiment.rows), len(experiment.cells)) == (8, 4)
+  assert [row.evaluation.crf for row in experiment.rows] == [False, True] * 4
+
+
+def test_evaluations_are_few_commands_that_cover_all_rows():
+  several = PLAIN._replace(scales=SIX)
+  flipped = several._replace(flip=True)
+  six = "--scales=0.5,0.75,1.0,1.25,1.5,1.75"
+  assert jobs_lib.evaluations([]) == []
+  # One scale is beside several in a sweep.
+  assert jobs_lib.evaluations([PLAIN, several, flipped]) == [
+    ["--sweep", "--output_strides=16", six]
+  ]
+  assert jobs_lib.evaluations([several]) == [
+    ["--sweep", "--output_strides=16", six, "--no-flip"]
+  ]
+  assert jobs_lib.evaluations(
+    [PLAIN._replace(output_stride=8), PLAIN._replace(crf=True)]
+  ) == [
+    ["--no-sweep", "--output_strides=8", "--scales=1.0", "--no-flip"],
+    ["--no-sweep", "--output_strides=16", "--scales=1.0", "--no-flip",
+     "--crf"],
+  ]  # fmt: skip
+
+
+def job(experiment, tmp_path, place=0, **settings):
+  return results_lib.jobs(experiment, tmp_path, **settings)[place]
+
+
+def test_a_job_trains_with_its_seed_and_evaluates_what_training_does_not(
+  tmp_path,
+):
+  train, evaluate = job(
+    cells.load("v3plus_table3"), tmp_path, 1, seeds=(3,)
+  ).commands()
+  assert train[1:3] == ["-m", "deeplax.main"]
+  assert "--config=configs/v3plus_resnet101.py" in train
+  assert "--config.seed=3" in train
+  assert "--config.model.decoder.kind=concat" in train
+  assert evaluate[1:3] == ["-m", "deeplax.evaluate"]
+  assert "--output_strides=16,8" in evaluate
+
+
+def test_weights_are_converted_for_each_network_but_not_for_cocos(tmp_path):
+  experiment = cells.load("v3_table6")
+  plain, coco = (
+    job(experiment, tmp_path, i, weights="tf_deeplab:a.ckpt") for i in (0, 1)
+  )
+  convert, train, _ = plain.commands()
+  assert "--source=tf_deeplab" in convert and "--checkpoint=a.ckpt" in convert
+  (start,) = [word for word in train if "init.checkpoint" in word]
+  assert f"--workdir={start.partition('=')[2]}" in convert
+  assert len(coco.commands()) == 2
+
+
+def parsed(cell, monkeypatch):
+  """Return the configuration that a cell's command line means."""
+  monkeypatch.chdir(cells.ROOT)
   values = flags.FlagValues()
   holder = config_flags.DEFINE_config_file(
     "config", lock_config=True, flag_values=values
   )
-  flags.DEFINE_string("workdir", None, "", flag_values=values)
   # ml_collections looks for overrides there and not in what is parsed.
-  monkeypatch.setattr(sys, "argv", cell.command(tmp_path)[2:])
+  monkeypatch.setattr(sys, "argv", ["deeplax.main", *cell.flags()])
   assert values(sys.argv) == ["deeplax.main"]
-  assert json.loads(holder.value.to_json()) == json.loads(cell.config.to_json())
+  return holder.value
+
+
+@pytest.mark.parametrize(
+  ("name", "settings"),
+  [
+    ("v3plus_table2", {}),
+    ("v3plus_table2", {"data": "camvid", "steps": 40}),
+    ("v2_table1:debug", {}),
+    ("v2_table4", {}),
+    ("v2_table2", {"data": "shapes"}),
+    ("v3plus_table7a", {"data": "voc2012"}),
+    ("v3plus_table7a", {"data": "camvid", "full_size": True}),
+  ],
+)
+def test_the_command_line_means_the_cells_configuration(
+  name, settings, monkeypatch
+):
+  for cell in cells.load(name, **settings).cells:
+    found = parsed(cell, monkeypatch)
+    assert json.loads(found.to_json()) == json.loads(cell.config.to_json())
+
+
+def test_tuples_and_none_survive_the_command_line(monkeypatch, own):
+  settings = {
+    "eval.pad_to": None,  # :debug sets it
+    "model.atrous_rates": None,  # None already
+    "model.decoder.features": (8, 4),
+    "model.multi_grid": (1, 1, 1),
+    "data.crop_size": (33, 65),
+    "model.batch_norm.group": "2",
+    "optim.base_lr": 1e-5,
+  }
+  (cell,) = cells.load(f"{own(settings)}:debug").cells
+  assert cell.unset == ("eval.pad_to",)
+  found = parsed(cell, monkeypatch)
+  assert json.loads(found.to_json()) == json.loads(cell.config.to_json())
   for key, value in settings.items():
-    assert run.look_up(holder.value, key) == value
+    assert cells.look_up(found, key) == value
 
 
 @pytest.mark.parametrize(
   "settings",
   [{"model.decoder.chanels": 8}, {"model.deccoder.kind": "none"},
-   {"model.decoder.channels": "many"}],
+   {"model.decoder.channels": "many"}, {"model.head": "aspp_sum"}],
 )  # fmt: skip
-def test_a_cell_its_configuration_does_not_know_stops_before_any_run(settings):
-  with pytest.raises(errors.InputError, match="model"):
-    run.make_cell("a", "quickstart", settings, None, "")
-
-
-def test_an_unknown_sweep_is_refused_with_the_known_ones():
-  with pytest.raises(errors.InputError, match="v3plus_table1"):
-    run.load("v3plus_table9")
-
-
-def test_a_failed_cell_is_recorded_and_the_others_still_run(cells, tmp_path):
-  results = run.run(cells, tmp_path)
-  assert [line["status"] for line in results] == [
-    *("finished", "failed", "finished"),
-  ]
-  assert [line["miou"] for line in results] == [0.5, None, 0.5]
-  assert report.read(tmp_path) == results
-  assert results[0]["commit"] == "abc"
-  assert results[0]["workdir"] == "runs/low_level_channels=8"
-
-
-def test_a_second_run_leaves_finished_cells_alone(cells, tmp_path, monkeypatch):
-  first = run.run(cells, tmp_path)
-  trained = []
-  monkeypatch.setattr(
-    run, "train", lambda cell, out: trained.append(cell.name) or "failed"
-  )
-  second = run.run(cells, tmp_path)
-  assert trained == ["low_level_channels=16"]
-  assert second[0] == first[0]
-  assert second[2] == first[2]
-
-
-def test_a_workdir_of_other_settings_is_not_taken_for_a_result(cells, tmp_path):
-  run.run(cells[:1], tmp_path)
-  path = cells[0].workdir(tmp_path) / "config.json"
-  config = json.loads(path.read_text())
-  config["model"]["decoder"]["convs"] = 2
-  path.write_text(json.dumps(config))
-  with pytest.raises(errors.InputError, match="convs=2"):
-    run.run(cells[:1], tmp_path)
-
-
-def test_the_table_has_a_row_for_each_cell_and_no_number_without_a_run(
-  cells, tmp_path
+def test_a_row_its_configuration_does_not_know_stops_before_any_run(
+  settings, own
 ):
-  table = report.markdown(run.run(cells, tmp_path)).splitlines()
-  assert table[0] == (
-    "| low_level_channels | mIoU | paper | step | init | status |"
-  )
-  assert table[2] == "| 8 | 50.00 | 77.61 | 30000 | random | finished |"
-  assert table[3] == "| 16 |  | 77.92 |  |  | failed |"
+  with pytest.raises(errors.InputError, match="model"):
+    cells.load(own(settings))
 
 
-def test_the_commands_need_no_training_to_be_seen(tmp_path):
-  result = subprocess.run(
-    [sys.executable, "-m", "experiments.run", "v3plus_table1", "--dry_run",
-     f"--out={tmp_path}"],
-    cwd=run.ROOT, capture_output=True, text=True, check=True,
-  )  # fmt: skip
-  lines = result.stdout.splitlines()
-  assert len(lines) == 5
+@pytest.mark.parametrize(
+  ("arguments", "said"),
+  [
+    (["v3plus_table9"], "v3plus_table1"),
+    (["nothing.py"], "nothing.py"),
+    (["v3plus_table1", "--only", "channels=7"], "low_level_channels=48"),
+    (["v3plus_table1", "--shard=5/4"], "5/4"),
+    (["v3plus_table1", "--seeds=0,0"], "0,0"),
+    (["v3plus_table1", "--steps=0"], "1 or more"),
+    (["v3plus_table1", "--full_size"], "--data"),
+    (["v3plus_table1:debug", "--data=camvid"], "choose one"),
+    (["v3plus_table1:nothing"], "nothing"),
+    (["v3plus_table1", "--set", "nothing"], "data.root"),
+    (["v3plus_table1", "--set", "data.rot=/a"], "rot"),
+  ],
+)
+def test_bad_input_ends_with_a_message(arguments, said, capsys, tmp_path):
+  with pytest.raises(SystemExit) as ended:
+    run.main([*arguments, "--dry_run", f"--out={tmp_path}"])
+  assert ended.value.code == 2
+  assert said in capsys.readouterr().err
+
+
+def dry_run(capsys, *arguments):
+  with pytest.raises(SystemExit) as ended:
+    run.main([*arguments, "--dry_run"])
+  assert ended.value.code == 0
+  return capsys.readouterr().out.splitlines()
+
+
+def test_a_dry_run_shows_every_command_and_writes_nothing(capsys, tmp_path):
+  lines = dry_run(capsys, "v3plus_table1", f"--out={tmp_path}")
+  assert len(lines) == 15  # three seeds
   assert all(
-    line.startswith(
-      "python -m deeplax.main --config=configs/v3plus_resnet101.py"
-    )
+    line.startswith("python -m deeplax.main --config=configs/v3plus_resnet101")
     for line in lines
   )
-  assert not list(pathlib.Path(tmp_path).iterdir())
+  assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow  # 100 s of CPU: five networks are compiled
-def test_the_debug_sweep_runs_end_to_end(tmp_path):
-  subprocess.run(
-    [sys.executable, "-m", "experiments.run", "v3plus_table1:debug",
-     f"--out={tmp_path}"],
-    cwd=run.ROOT, check=True,
+def test_shards_share_the_trainings_without_overlap(capsys, tmp_path):
+  whole = dry_run(capsys, "v3plus_table1", f"--out={tmp_path}")
+  shards = [
+    dry_run(capsys, "v3plus_table1", f"--out={tmp_path}", f"--shard={i}/4")
+    for i in (1, 2, 3, 4)
+  ]
+  assert sorted(sum(shards, [])) == sorted(whole)
+
+
+def test_only_some_rows_and_settings_of_all(capsys, tmp_path):
+  lines = dry_run(
+    capsys, "v3plus_table1", f"--out={tmp_path}", "--seeds=1", "--only",
+    "*=8", "*=64", "--set", "data.root=/data", "--steps=50",
   )  # fmt: skip
-  results = report.read(tmp_path)
-  assert [line["status"] for line in results] == ["finished"] * 5
-  assert all(0 <= line["miou"] <= 1 for line in results)
+  assert len(lines) == 2
+  assert all("--config.data.root=/data" in line for line in lines)
+  assert all("--config.train.total_steps=50" in line for line in lines)
+
+
+def test_rows_that_cannot_run_are_said(capsys, tmp_path):
+  lines = dry_run(capsys, "v3plus_table5", "--data=camvid", f"--out={tmp_path}")
+  said = [line for line in lines if line.startswith("#")]
+  assert len(said) == 8
+  assert sum("JFT-300M" in line for line in said) == 4

@@ -111,7 +111,11 @@ def from_config(
     norm=norm(backbone_row.decay, backbone_row.eps),
     kernel_init=backbone_row.kernel_init,
     dtype=dtype,
-    **{**_backbone_options(config), **backbone_row.fields},
+    **{
+      **_backbone_options(config),
+      **backbone_row.fields,
+      **({} if config.atrous else {"dilate_from": "never"}),
+    },
   )
   return deeplab.DeepLab(
     backbone=backbone,
@@ -264,6 +268,7 @@ def _backbone_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
   ):
     layers.check_one_of(f"model.xception.{key}", modified[key], allowed)
   options = {
+    "atrous": (config.atrous, True, ("mobilenet", "resnet")),
     "depth_multiplier": (factor, 1.0, ("mobilenet",)),
     "multi_grid": (multi_grid, (1, 1, 1), ("resnet", "xception")),
     "remat": (config.remat, False, ("xception",)),
@@ -284,7 +289,7 @@ def _backbone_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
   taken = {
     key.rpartition(".")[2]: value
     for key, (value, _, families) in options.items()
-    if family in families
+    if family in families and key != "atrous"
   }
   if config.backbone == "mobilenet_v2":
     taken["last_conv"] = config.head == "classifier"

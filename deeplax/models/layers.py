@@ -108,7 +108,7 @@ class Init(NamedTuple):
 
 
 OUTPUT_STRIDES = (4, 8, 16, 32)
-DILATE_FROM = ("next", "same")
+DILATE_FROM = ("next", "same", "never")
 
 
 class Unit(NamedTuple):
@@ -132,7 +132,9 @@ def dilate(
   that lost its stride keeps the rate before it (slim stack_blocks_dense,
   mobilenet_base; torchvision), so that one set of parameters computes the same
   features at every output stride; under "same" it runs at the new rate
-  (segmentation_models_pytorch replace_strides_with_dilation).
+  (segmentation_models_pytorch replace_strides_with_dilation). Under "never"
+  strides are dropped and no rate takes their place: what atrous convolution is
+  compared with.
 
   Raises:
     ValueError: On an output stride that is not offered.
@@ -142,7 +144,7 @@ def dilate(
   plan, reached, rate = [], 1, 1
   for name, stride in units:
     if reached == output_stride:
-      after = rate * stride
+      after = 1 if dilate_from == "never" else rate * stride
       plan.append(Unit(name, 1, after if dilate_from == "same" else rate))
       rate = after
     else:

@@ -1,0 +1,86 @@
+"""The papers' tables, papers.json, as the experiments and reports read them.
+
+Numbers only: mIoU in percent, Multiply-Adds in billions. Tables of a test
+server, of PASCAL-Context and of Person-Part are there for reference; no
+experiment mirrors them.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from typing import Any
+
+from deeplax import errors
+
+FILE = pathlib.Path(__file__).with_name("papers.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Paper:
+  """What a paper has for the rows of an experiment, in their order.
+
+  Attributes:
+    source: Paper and table.
+    miou: In percent; None: it has no number for that row.
+    multiply_adds: In billions; empty: it has none.
+    inconsistent: Of these, values that contradict the paper's own others.
+    table: In papers.json; empty: not from there.
+  """
+
+  source: str
+  miou: tuple[float | None, ...]
+  multiply_adds: tuple[float, ...] = ()
+  inconsistent: tuple[float, ...] = ()
+  table: str = ""
+
+
+@functools.cache
+def _read() -> dict[str, Any]:
+  return json.loads(FILE.read_text())
+
+
+def table(name: str) -> dict[str, Any]:
+  """Return a table: title, source, columns, rows and note.
+
+  Raises:
+    InputError: There is none of that name.
+  """
+  tables = _read()["tables"]
+  if name not in tables:
+    raise errors.InputError(f"no table {name!r} in {FILE}; have {list(tables)}")
+  return tables[name]
+
+
+def training_times() -> list[dict[str, str]]:
+  """Return the training times that the papers state, with their hardware."""
+  return _read()["training_times"]
+
+
+def numbers(
+  name: str,
+  columns: tuple[str, ...] = ("mIOU",),
+  *,
+  multiply_adds: str = "",
+) -> Paper:
+  """Return a table's numbers, line by line.
+
+  Args:
+    name: Of the table.
+    columns: Of mIoU; several give several rows a line, from left to right.
+    multiply_adds: The column of Multiply-Adds.
+  """
+  found = table(name)
+  places = [found["columns"].index(column) for column in columns]
+  counts, wrong = [], ()
+  if multiply_adds:
+    place = found["columns"].index(multiply_adds)
+    counts = [row[place] for row in found["rows"] for _ in places]
+    wrong = found.get("inconsistent", {}).get(multiply_adds, ())
+  return Paper(
+    source=found["source"],
+    miou=tuple(row[place] for row in found["rows"] for place in places),
+    multiply_adds=tuple(counts),
+    inconsistent=tuple(wrong),
+    table=name,
+  )
