@@ -101,6 +101,36 @@ def test_scores_equal_a_count_by_hand_over_all_images():
   assert result["step"] == 4 and result["flip"] is False
 
 
+class Three:
+  """Three images whose scores are worked out on paper."""
+
+  spec, split = SPEC, "val"
+  # (truth, prediction) by pixel; 255 is ignored.
+  PIXELS = (
+    ([[0, 0], [1, 1]], [[0, 1], [1, 1]]),
+    ([[2, 2, 255]], [[2, 0, 1]]),
+    ([[1]], [[1]]),
+  )
+
+  def __len__(self):
+    return 3
+
+  def __getitem__(self, index):
+    truth, predicted = map(np.array, self.PIXELS[index])
+    image = np.eye(3, dtype=np.uint8)[predicted] * np.uint8(200)
+    return {"image": image, "label": truth.astype(np.uint8), "name": f"{index}"}
+
+
+def test_three_images_have_the_scores_worked_out_on_paper():
+  result = evaluate.evaluate(_predictor(), Three(), progress=_silent)
+  assert result["confusion_matrix"] == [[1, 1, 0], [0, 3, 0], [1, 0, 1]]
+  # Right over (truth + predicted - right): 1/(2+2-1), 3/(3+4-3), 1/(2+1-1).
+  iou = {"red": 1 / 3, "green": 3 / 4, "blue": 1 / 2}
+  assert result["iou"] == pytest.approx(iou)
+  assert result["miou"] == pytest.approx(19 / 36)
+  assert result["pixel_accuracy"] == pytest.approx(5 / 7)
+
+
 @pytest.mark.parametrize("threads", [0, 1, 4])
 def test_any_number_of_threads_gives_the_same_scores(threads):
   result = evaluate.evaluate(
