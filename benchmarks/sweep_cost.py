@@ -1,11 +1,12 @@
 """What the papers' table costs beside its forward passes, interleaved.
 
   python -m benchmarks.sweep_cost --out sweep_cost.json
+  python -m benchmarks.sweep_cost --network=xception --images=2 --rounds=3
 
 The table of one output stride (one scale; six scales; six scales and flips) of
-configs/camvid.py's network with random weights, on files of CamVid's size that
-are made for it. The network is a small one, at which the rest weighs most.
-Three ways take turns over the same images:
+a network with random weights, on files that are made for it: the network of
+configs/camvid.py at its images' size, a small one, at which the rest weighs
+most, or Xception-65 at VOC's. Three ways take turns over the same images:
 
   forward     the network at each scale and flip, to logits at the image's size,
               on images that are in memory; nothing is made of the logits
@@ -28,7 +29,7 @@ import statistics
 import sys
 import tempfile
 import time
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import jax
@@ -38,6 +39,7 @@ from PIL import Image
 from benchmarks import input_speed
 from benchmarks import xception_forward
 from configs import camvid
+from configs import v3plus_xception
 from deeplax import averaging
 from deeplax import errors
 from deeplax import evaluate
@@ -48,8 +50,24 @@ from deeplax.data import loader
 from deeplax.metrics import measures
 from deeplax.models import build as model_build
 
-SIZE = (360, 480)  # CamVid's, as SegNet has it
-CLASSES = 11
+
+class Network(NamedTuple):
+  """A network, and the images that it is given."""
+
+  title: str
+  config: Any
+  size: tuple[int, int]
+  classes: int
+
+
+NETWORKS = {
+  "camvid": Network(
+    *("half-width MobileNetV2", camvid.get_config(), (360, 480), 11)
+  ),
+  "xception": Network(
+    *("Xception-65", v3plus_xception.get_config(), (375, 500), 21)
+  ),
+}
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 MODES = (
   averaging.Mode(),
@@ -66,15 +84,16 @@ WAYS = ("forward", "sweep", "everything")
 def main() -> None:
   """Measure, print and write."""
   args = parse()
+  network = NETWORKS[args.network]
   load = os.getloadavg()[0]
   with tempfile.TemporaryDirectory() as name:
-    write_files(pathlib.Path(name), args.images)
+    write_files(pathlib.Path(name), args.images, network)
     results = measure(folder.source(pathlib.Path(name), "val"), args)
   device = jax.devices()[0]
   report = {
     "benchmark": f"the papers' table on {args.images} images of "
-    f"{SIZE[0]}x{SIZE[1]}, {CLASSES} classes, half-width MobileNetV2, output "
-    f"stride {args.output_stride}",
+    f"{network.size[0]}x{network.size[1]}, {network.classes} classes, "
+    f"{network.title}, output stride {args.output_stride}",
     "command": " ".join(["python -m benchmarks.sweep_cost", *sys.argv[1:]]),
     "commit": input_speed.commit(),
     "machine": {
@@ -97,6 +116,7 @@ def parse() -> argparse.Namespace:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
+  parser.add_argument("--network", choices=NETWORKS, default="camvid")
   parser.add_argument("--images", type=int, default=8, help="of a turn")
   parser.add_argument("--rounds", type=int, default=5, help="turns of each")
   parser.add_argument("--output_stride", type=int, default=16, help="16 or 8")
@@ -108,30 +128,33 @@ def parse() -> argparse.Namespace:
   return args
 
 
-def write_files(root: pathlib.Path, images: int) -> None:
+def write_files(root: pathlib.Path, images: int, network: Network) -> None:
   """Make own data: JPEGs of noise over patches, and masks of the patches."""
   rng = np.random.default_rng(0)
   for kind in ("images", "labels"):
     (root / kind / "val").mkdir(parents=True)
   for i in range(images):
-    coarse = rng.integers(0, CLASSES, (12, 16)).astype(np.uint8)
-    size = (SIZE[1], SIZE[0])
+    coarse = rng.integers(0, network.classes, (12, 16)).astype(np.uint8)
+    size = (network.size[1], network.size[0])
     label = Image.fromarray(coarse).resize(size, Image.Resampling.NEAREST)
     label.save(root / "labels" / "val" / f"{i:04d}.png")
-    noise = rng.integers(0, 40, (*SIZE, 3))
-    image = np.asarray(label, np.int64)[..., None] * 19 + noise
+    noise = rng.integers(0, 40, (*network.size, 3))
+    image = np.asarray(label, np.int64)[..., None] * 10 + noise
     picture = Image.fromarray(image.astype(np.uint8))
     picture.save(root / "images" / "val" / f"{i:04d}.jpg", quality=90)
-  names = [f"class {k}" for k in range(CLASSES)]
+  names = [f"class {k}" for k in range(network.classes)]
   text = json.dumps({"names": names, "ignore_label": 255})
   (root / "classes.json").write_text(text)
 
 
 def measure(source: Any, args: argparse.Namespace) -> dict[str, Any]:
   """Let the ways take turns, and sum up."""
-  config = camvid.get_config()
+  network = NETWORKS[args.network]
+  config = network.config
   model = model_build.from_config(
-    config.model, num_classes=CLASSES, output_stride=args.output_stride
+    config.model,
+    num_classes=network.classes,
+    output_stride=args.output_stride,
   )
   predictor = inference.Predictor(
     model,
