@@ -307,6 +307,11 @@ class _Maker:
         k: v for k, v in settings.items() if k not in recipes.fixed(recipe)
       }
       config = from_file(file)
+    elif self._argument == "debug":
+      # What a row says of batch, steps and crop is of the whole run.
+      small = {key: look_up(config, key) for key in recipes.SCALED}
+      whole = configuration(base.partition(":")[0])
+      settings = recipes.scaled(whole, small, trained)
     settings = self._of_length(config, settings) | self._flags
     before = config.to_json()
     config = apply(config, settings, file)

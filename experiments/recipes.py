@@ -78,6 +78,7 @@ TRAINING: Settings = {
 # Sides of crops and images, widths, and what follows the length of a run.
 WIDTHS = ("model.channels", "model.decoder.channels")
 STEPS = ("train.total_steps", "optim.step_every")
+SCALED = (*STEPS, "train.batch_size", "data.crop_size")
 
 
 def settings(config: Any, data: str, *, full_size: bool = False) -> Settings:
@@ -144,7 +145,7 @@ def scaled(config: Any, recipe: Settings, given: Settings) -> Settings:
 
 def fixed(recipe: Settings) -> set[str]:
   """Return the keys that a row may not set beside this recipe."""
-  free = {*WIDTHS, *STEPS, "train.batch_size", "data.crop_size"}
+  free = {*WIDTHS, *SCALED}
   # A policy is what a table may be about, and every network can have it.
   free |= {"optim.schedule", "data.min_scale", "data.max_scale"}
   return set(recipe) - free

@@ -107,7 +107,10 @@ def test_debug_has_the_same_rows_on_made_up_data_and_no_number(name):
   for row in experiment.rows:
     assert row.miou is None
     if row.cell:
-      assert row.cell.config.data.name == "shapes"
+      config = row.cell.config
+      assert config.data.name == "shapes"
+      assert config.train.total_steps <= 4 and config.train.batch_size <= 6
+      assert max(config.data.crop_size) <= 33
   assert experiment.out().name == f"{name}_debug"
 
 
