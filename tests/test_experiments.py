@@ -19,22 +19,10 @@ from tests import shared
 EXPERIMENTS = cells.names()
 PLAIN = cells.Evaluation(16, (1.0,), False, False)
 SIX = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-# An experiment of a user's own.
-OWN = '''"""How wide the head should be.
-
-COMMAND: python -m experiments.run my_ablation.py
-"""
-
-BASE = "quickstart"
-SEEDS = (0, 1)
-
-
-def sweep():
-  """Yield the settings of each row."""
-  for channels in (16, 32):
-    for flip in (False, True):
-      yield {"model.channels": channels, "eval.flip": flip}
-'''
+# An experiment of a user's own: the one that README shows.
+OWN = re.findall(
+  r"```python\n(.*?)```", (cells.ROOT / "README.md").read_text(), re.DOTALL
+)[-1]
 
 
 @pytest.fixture
