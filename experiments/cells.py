@@ -370,9 +370,12 @@ class _Maker:
       if stands not in values:
         stands = recipe[key]
       if trained[key] != stands:
+        said = f"{where}: all trainings there have {key} {recipe[key]}"
+        if stands == recipe[key]:
+          return f"{said}, and this row is of {trained[key]}"
         return (
-          f"{where}: {key} is {recipe[key]} there for all rows, and this row's "
-          f"is {trained[key]}"
+          f"{said}. The rows of {stands}, the table's own network, are run so; "
+          f"this one differs from them by {trained[key]}, which it cannot there"
         )
     return ""
 

@@ -19,6 +19,8 @@ import sys
 import time
 from typing import Any
 
+import jax
+
 from deeplax import errors
 from deeplax import logs
 from experiments import cells
@@ -31,10 +33,31 @@ SAID_EVERY = 30.0
 POLLED_EVERY = 0.1
 
 
+def environment(out: pathlib.Path) -> dict[str, str]:
+  """Return the commands' environment: all trainings share compiled programs.
+
+  Seeds run the very same ones. Where JAX has been told another place for them,
+  that stays.
+  """
+  folder = jax.config.values["jax_compilation_cache_dir"]
+  folder = folder or os.path.abspath(out / "runs" / "compiled")
+  return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder)}
+
+
 def start(
-  command: list[str], log: pathlib.Path, *, say: Any = print
+  command: list[str],
+  log: pathlib.Path,
+  *,
+  env: dict[str, str] | None = None,
+  say: Any = print,
 ) -> tuple[int, int]:
   """Run a command, its output appended to `log`.
+
+  Args:
+    command: With its arguments.
+    log: Of this and of earlier commands.
+    env: Environment; None: this process's.
+    say: Receives the log's last line now and then.
 
   Returns:
     Exit status, and the largest memory of the host that it took, in bytes.
@@ -43,7 +66,7 @@ def start(
     file.write(f"$ {shlex.join(command)}\n")
     file.flush()
     process = subprocess.Popen(
-      command, cwd=cells.ROOT, stdout=file, stderr=file
+      command, cwd=cells.ROOT, env=env, stdout=file, stderr=file
     )
     said = time.perf_counter()
     pid = 0
@@ -95,7 +118,7 @@ def run_job(job: jobs_lib.Job) -> dict[str, Any]:
   offset = log.stat().st_size
   try:
     for command in job.commands(all_of_them=False):
-      code, needed = start(command, log)
+      code, needed = start(command, log, env=environment(job.out))
       memory = max(memory, needed)
       if code:
         record["status"] = "failed"

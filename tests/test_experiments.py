@@ -154,6 +154,15 @@ def test_a_recipe_says_what_the_small_network_cannot_have():
   assert "cascade" in row.why and "mobilenet_v2" in row.why
   depths = cells.load("v3plus_table7a", data="camvid").rows
   assert depths[3].cell is None and "xception_71" in depths[3].why
+  assert depths[3].why.endswith(
+    "have model.backbone mobilenet_v2. The rows of xception_65, the table's "
+    "own network, are run so; this one differs from them by xception_71, which "
+    "it cannot there"
+  )
+  # Also where the row asks for what the small network has.
+  grids = cells.load("v3_table5", data="camvid").rows
+  assert [row.cell is None for row in grids] == [True] * 2 + [False] * 3
+  assert "The rows of (1, 2, 4), the table's" in grids[0].why
   full = cells.load("v3plus_table7a", data="camvid", full_size=True).rows
   assert full[3].cell and full[3].cell.config.model.backbone == "xception_71"
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from deeplax import errors
@@ -210,6 +211,37 @@ def test_memory_of_a_step_is_read_from_the_log(tmp_path):
   log.parent.mkdir()
   log.write_text("  memory            0.4 GB needed per device, 8.0 GB free\n")
   assert job.training()["step_memory"] == 0.4e9
+
+
+COMPILED = """
+import os
+print("programs in", os.environ["JAX_COMPILATION_CACHE_DIR"])
+"""
+
+
+@pytest.fixture(params=[None, "elsewhere"])
+def given(request):
+  """Where JAX has been told to keep compiled programs, if anywhere."""
+  before = jax.config.values["jax_compilation_cache_dir"]
+  jax.config.update("jax_compilation_cache_dir", request.param)
+  yield request.param
+  jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_all_trainings_share_compiled_programs_where_jax_has_no_other_place(
+  given, monkeypatch, tmp_path
+):
+  monkeypatch.chdir(tmp_path)
+  log = tmp_path / "log"
+  out = pathlib.Path("results")
+  run.start([sys.executable, "-c", COMPILED], log, env=run.environment(out))
+  wanted = given or tmp_path / "results" / "runs" / "compiled"
+  assert log.read_text().splitlines()[-1] == f"programs in {wanted}"
+  used = []
+  monkeypatch.setattr(run, "start", lambda *_, env: used.append(env) or (1, 0))
+  _, (job, *_) = started("v3plus_table1", tmp_path / "results", seeds=(0,))
+  run.run_job(job)
+  assert used == [run.environment(out)]
 
 
 def test_mean_and_deviation_of_seeds_are_the_plain_ones():
