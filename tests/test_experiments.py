@@ -1,6 +1,8 @@
 """Experiments: their rows, cells, recipes and command lines."""
 
+import argparse
 import json
+import pathlib
 import re
 import sys
 
@@ -287,6 +289,42 @@ def test_a_row_its_configuration_does_not_know_stops_before_any_run(
 ):
   with pytest.raises(errors.InputError, match="model"):
     cells.load(own(settings))
+
+
+@pytest.mark.parametrize(
+  ("text", "said"),
+  [
+    (
+      "BASE = 'quickstart'\ndef sweep():\n  yield {'a': b}\n",
+      "line 3: Name",
+    ),
+    ("BASE = 'quickstart'\ndef sweep(:\n", "SyntaxError"),
+    ("BASE = 'quickstart'\ndef sweep():\n  return []\n", "yields no row"),
+    (f"{OWN}\nMEASURE = ('--trimaps',)", "'--trimaps'.*--boundary"),
+    (f"{OWN}\nSAVINGS = (('a', 'b'),)", "'a', which is no row"),
+  ],
+)
+def test_a_mistake_in_ones_own_ablation_is_shown_without_a_traceback(
+  text, said, own
+):
+  path = pathlib.Path(own())
+  path.write_text(text)
+  with pytest.raises(errors.InputError, match=said) as raised:
+    cells.load(str(path))
+  assert str(path) in str(raised.value)
+
+
+def test_another_argument_has_another_folder():
+  assert cells.load("v3plus_table1:coco").out().name == "v3plus_table1_coco"
+
+
+def test_the_report_that_is_named_at_the_end_is_of_the_same_run():
+  parser = argparse.ArgumentParser()
+  run.add_arguments(parser)
+  text = "v3_table9 --data=camvid --full_size --steps=5 --seeds=0,4 --set=a=b"
+  text += " --out=somewhere/else"
+  args = parser.parse_args(text.split())
+  assert run.report_command(args) == f"python -m experiments.report {text}"
 
 
 @pytest.mark.parametrize(
