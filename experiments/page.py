@@ -219,11 +219,13 @@ def scatter(
   if len(x) < 2:
     return ""
   drawn = []
-  for name, cost, score in points:
+  for i, (name, cost, score) in enumerate(points):
     values, spread = np.full((2, len(x)), np.nan)
     values[x.index(cost)] = score.mean
     spread[x.index(cost)] = score.std
-    drawn.append(plot.Line(name[:LETTERS], values, spread))
+    label = f"{i + 1}"  # of many rows colours come again
+    title = f"{label}: {name[:LETTERS]}"
+    drawn.append(plot.Line(title, values, spread, label))
   panel = plot.Panel("mIoU, %", drawn)
   return plot.svg([panel], x, "Multiply-Adds of an image, billions")
 
