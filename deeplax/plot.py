@@ -23,11 +23,13 @@ class Line(NamedTuple):
     name: In the legend.
     values: At each x; NaN: none.
     spread: Half the length of the bar at each; NaN: none.
+    label: Beside its points, where colours alone would not do; "": none.
   """
 
   name: str
   values: np.ndarray
   spread: np.ndarray
+  label: str = ""
 
 
 class Panel(NamedTuple):
@@ -155,6 +157,11 @@ def _line(
     path.append(f"{'L' if down else 'M'}{left:.1f} {y:.1f}")
     down = True
     rest.append(f'<circle cx="{left:.1f}" cy="{y:.1f}" r="2"/>')
+    if line.label:
+      rest.append(
+        f'<text x="{left + 5:.1f}" y="{y + 4:.1f}" stroke="none" fill="#222">'
+        f"{html.escape(line.label)}</text>"
+      )
     if not math.isnan(spread):
       low, high = (place(at, value + s)[1] for s in (-spread, spread))
       rest.append(

@@ -19,11 +19,13 @@ of `eval`, or in "crf", are evaluations of one training: a cell.
 import ast
 from collections.abc import Sequence
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import json
 import pathlib
 import re
+import traceback
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -38,6 +40,12 @@ FOLDER = ROOT / "experiments"
 SEEDS = (0, 1, 2)
 EVALUATED = ("eval.output_stride", "eval.scales", "eval.flip")
 WORDS = ("name", "base", "crf", "not_here")
+# What MEASURE may have, and the field of a result that it makes.
+MEASURES = {
+  "--trimap": "trimap",
+  "--boundary": "boundary_f",
+  "--objects": "objects",
+}
 
 
 class Evaluation(NamedTuple):
@@ -68,6 +76,11 @@ class Cell:
   unset: tuple[str, ...]
   config: ml_collections.ConfigDict
   protocol: ml_collections.ConfigDict
+
+  @functools.cached_property
+  def flat(self) -> dict[str, Any]:
+    """All of `config`: {"model.head": "aspp", ...}."""
+    return flat(json.loads(self.config.to_json()))
 
   def flags(self) -> list[str]:
     """Return the command line's part that says what to train."""
@@ -109,7 +122,7 @@ class Experiment:
 
   name: str
   about: str
-  base: str
+  argument: str
   data: str
   rows: tuple[Row, ...]
   paper: papers.Paper | None
@@ -129,10 +142,8 @@ class Experiment:
 
   def out(self) -> pathlib.Path:
     """Return where its results are kept unless a command says otherwise."""
-    argument = self.base.partition(":")[2]
-    debug = ["debug"] if argument == "debug" else []
-    words = [self.name, *debug, *([self.data] if self.data else [])]
-    return FOLDER / "results" / "_".join(words)
+    words = [self.name, self.argument, self.data]
+    return FOLDER / "results" / "_".join(filter(None, words))
 
 
 def names() -> list[str]:
@@ -171,7 +182,7 @@ def load(
     raise errors.InputError(
       f"{name}:{argument} and --data={data}: choose one of them"
     )
-  given = list(module.sweep())
+  given = _rows_of(module)
   paper = getattr(module, "PAPER", None)
   if paper and len(paper.miou) != len(given):
     raise errors.InputError(
@@ -193,16 +204,30 @@ def load(
         multiply_adds=counts[i] if counts else None,
       )
     rows.append(row)
+  measure = tuple(getattr(module, "MEASURE", ()))
+  for flag in measure:
+    if flag.partition("=")[0] not in MEASURES:
+      raise errors.InputError(
+        f"{module.__file__}: MEASURE has {flag!r}; it may have "
+        f"{', '.join(MEASURES)}"
+      )
+  savings = tuple(getattr(module, "SAVINGS", ()))
+  for title in (title for pair in savings for title in pair):
+    if title not in titles:
+      raise errors.InputError(
+        f"{module.__file__}: SAVINGS has {title!r}, which is no row; have "
+        f"{titles}"
+      )
   return Experiment(
     name=pathlib.Path(name).stem,
     about=(module.__doc__ or name).strip(),
-    base=_with_argument(module.BASE, argument),
+    argument=argument,
     data=full,
     rows=tuple(rows),
     paper=paper,
     seeds=tuple(getattr(module, "SEEDS", SEEDS)),
-    measure=tuple(getattr(module, "MEASURE", ())),
-    savings=tuple(getattr(module, "SAVINGS", ())),
+    measure=measure,
+    savings=savings,
     field_of_view=getattr(module, "FIELD_OF_VIEW", False),
   )
 
@@ -215,7 +240,10 @@ def _module(name: str) -> Any:
     if not path.is_file() or found is None or found.loader is None:
       raise errors.InputError(f"no experiment {path}: there is no such file")
     module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
+    try:
+      found.loader.exec_module(module)
+    except Exception as error:  # whatever a user's own file raises
+      raise errors.InputError(f"{path}: {_where(error, path)}") from error
   elif name in names():
     module = importlib.import_module(f"experiments.{name}")
   else:
@@ -226,6 +254,31 @@ def _module(name: str) -> Any:
   if missing := [key for key in ("BASE", "sweep") if not hasattr(module, key)]:
     raise errors.InputError(f"{module.__file__} has no {', '.join(missing)}")
   return module
+
+
+def _rows_of(module: Any) -> list[dict[str, Any]]:
+  """Return what sweep() yields; it may be a user's own."""
+  path = pathlib.Path(module.__file__)
+  try:
+    given = [dict(row) for row in module.sweep()]
+  except errors.InputError:
+    raise
+  except Exception as error:
+    raise errors.InputError(f"{path}: {_where(error, path)}") from error
+  if not given:
+    raise errors.InputError(f"{path}: sweep() yields no row")
+  return given
+
+
+def _where(error: Exception, path: pathlib.Path) -> str:
+  """Return an error and the last line of a file that it went through."""
+  lines = [
+    frame.lineno
+    for frame in traceback.extract_tb(error.__traceback__)
+    if pathlib.Path(frame.filename).resolve() == path.resolve()
+  ]
+  line = f"line {lines[-1]}: " if lines else ""
+  return f"{line}{type(error).__name__}: {error}"
 
 
 def _with_argument(base: str, argument: str) -> str:
@@ -375,9 +428,12 @@ class _Maker:
       if stands not in values:
         stands = recipe[key]
       if trained[key] != stands:
+        said = f"{where}: all trainings there have {key} {recipe[key]}"
+        if stands == recipe[key]:
+          return f"{said}, and this row is of {trained[key]}"
         return (
-          f"{where}: {key} is {recipe[key]} there for all rows, and this row's "
-          f"is {trained[key]}"
+          f"{said}. The rows of {stands}, the table's own network, are run so; "
+          f"this one differs from them by {trained[key]}, which it cannot there"
         )
     return ""
 
@@ -426,6 +482,18 @@ def apply(config: Any, settings: dict[str, Any], what: str) -> Any:
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise errors.InputError(f"{what} with {settings}: {error}") from error
   return config
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Return {"model.head": "aspp", ...} of what config.json holds."""
+  found = {}
+  for key, value in values.items():
+    name = f"{prefix}{key}"
+    if isinstance(value, dict):
+      found |= flat(value, f"{name}.")
+    else:
+      found[name] = value
+  return found
 
 
 def look_up(config: Any, key: str) -> Any:

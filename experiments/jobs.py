@@ -7,16 +7,20 @@ lies in three places: its workdir, `<workdir>.log` and `<workdir>.json`.
 from collections.abc import Sequence
 import dataclasses
 import json
+import os
 import pathlib
+import platform
 import re
 import sys
 from typing import Any
 
 from etils import epath
 
+from deeplax import commands
 from deeplax import errors
 from deeplax import gallery
 from deeplax import logs
+from deeplax import preflight
 from experiments import cells
 
 LOG_LINES = 12  # of a failed run's log that are kept
@@ -70,19 +74,22 @@ class Job:
     """
     known = {} if all_of_them else {r.name: self.result(r) for r in self.rows}
     missing = [row for row in self.rows if known.get(row.name) is None]
-    found = []
-    if all_of_them or not self.trained():
-      found += self._convert() + [self._train()]
-    # What the training evaluates itself, at its end.
-    own = [
+    # The rest is what the training evaluates itself, at its end.
+    rest = [
       row
       for row in missing
       if self.measure or row.evaluation != own_evaluation(self.cell)
     ]
+    found = []
+    if all_of_them or not self.trained() or (rest and not self._saved()):
+      if all_of_them or not (self._start() / "checkpoints" / "0").is_dir():
+        found += self._convert()
+      found.append(self._train())
+    most = self.cell.config.eval.max_images
     return found + [
       [*_python("deeplax.evaluate"), f"--workdir={self.shown(self.workdir)}"]
-      + [*flags, *self.measure]
-      for flags in evaluations([row.evaluation for row in own])
+      + [*flags, *self.measure, *([f"--max_images={most}"] if most else [])]
+      for flags in evaluations([row.evaluation for row in rest])
     ]
 
   def _train(self) -> list[str]:
@@ -98,22 +105,35 @@ class Job:
     ]
 
   def _start(self) -> pathlib.Path:
-    return self.out / "runs" / f"{self.cell.name}-start"
+    """Return the workdir to start from: its new layers are the seed's own."""
+    return self.beside("-start")
+
+  def source(self) -> str:
+    """Return `weights`, or what an earlier attempt was given."""
+    return self.weights or self.record().get("weights", "")
 
   def _starts(self) -> bool:
-    """Return whether `weights` are its start; COCO's rows have their own."""
-    return bool(self.weights) and self.cell.config.init.checkpoint is None
+    """Return whether weights are its start; COCO's rows have their own."""
+    return bool(self.source()) and self.cell.config.init.checkpoint is None
+
+  def _saved(self) -> bool:
+    """Return whether the last step's checkpoint is there, to be evaluated.
+
+    A training that is stopped between its last evaluation and that has none.
+    """
+    last = str(self.cell.config.train.total_steps)
+    return (self.workdir / "checkpoints" / last).is_dir()
 
   def _convert(self) -> list[list[str]]:
     """Return the command that makes the workdir to start from."""
     if not self._starts():
       return []
-    source, _, file = self.weights.partition(":")
+    source, _, file = self.source().partition(":")
     return [
       [
         *_python("deeplax.convert"),
         *(f"--source={source}", f"--checkpoint={file}"),
-        *self.cell.flags(),
+        *(*self.cell.flags(), f"--config.seed={self.seed}"),
         f"--workdir={self.shown(self._start())}",
       ]
     ]
@@ -133,16 +153,17 @@ class Job:
     path = self.workdir / "config.json"
     if not path.exists():
       return False
-    trained = json.loads(path.read_text())
-    wanted = self.cell.settings | {
-      "seed": self.seed,
-      "train.total_steps": self.cell.config.train.total_steps,
-      "data.name": self.cell.config.data.name,
-    }
+    trained = cells.flat(json.loads(path.read_text()))
+    wanted = self.cell.flat | {"seed": self.seed}
+    start = trained["init.checkpoint"]
+    if self._starts() or (start or "").endswith("-start"):
+      # Wherever that lay; a report is not told of --weights.
+      wanted["init.checkpoint"] = start or "--weights"
     for key, value in wanted.items():
-      # Through JSON, where a tuple is a list.
-      have = cells.look_up(trained, key)
-      if have != json.loads(json.dumps(value)) and key != "data.root":
+      filled = key in preflight.FILLED_KEYS and value is None
+      # A key that has come since has its default there.
+      have = trained.get(key, value)
+      if have != value and key not in preflight.FREE_KEYS and not filled:
         raise errors.InputError(
           f"{self.workdir} was trained with {key}={have}, this experiment has "
           f"{value}. Move it away, or choose another --out"
@@ -155,7 +176,7 @@ class Job:
     found = {}
     for path in sorted((self.workdir / "eval").glob("*.json")):
       result = json.loads(path.read_text())
-      if "rows" not in result:
+      if "rows" not in result and "step" in result:
         found[path.name] = result
     return found
 
@@ -171,19 +192,17 @@ class Job:
       "scales": list(how.scales),
       "flip": how.flip,
     }
-    fields = {
-      "--trimap": "trimap",
-      "--boundary": "boundary_f",
-      "--objects": "objects",
-    }
-    wanted = {fields[flag.partition("=")[0]] for flag in self.measure}
+    # Someone may have evaluated otherwise besides.
+    sizing = commands.sizing(config)
+    asked["sizes"], windows = sizing["sizes"], sizing["windows"]
     for file, result in self._results().items():
-      whole = config.eval.max_images or result["split_images"]
+      most = config.eval.max_images or result["split_images"]
       if (
-        asked.items() <= result.items()
+        asked.items() <= ({"sizes": "reference"} | result).items()
+        and bool(result.get("window")) == bool(windows)
         and bool(result.get("crf")) == how.crf
-        and result["images"] == whole
-        and wanted <= set(result)
+        and result["images"] == min(most, result["split_images"])
+        and all(_measured(flag, result) for flag in self.measure)
       ):
         return {"file": file, **result}
     return None
@@ -219,7 +238,9 @@ class Job:
     log = self.beside(".log")
     if log.exists():
       for amount, unit in re.findall(
-        r"^ *memory +([\d.]+) (\w+) needed", log.read_text(), re.M
+        r"^ *memory +([\d.]+) (\w+) needed",
+        log.read_text(errors="replace"),
+        re.M,
       ):
         factor = {"GB": 1e9, "MB": 1e6, "kB": 1e3}.get(unit)
         needed = float(amount) * factor if factor else None
@@ -227,6 +248,21 @@ class Job:
       "train_images_per_second": speeds[len(speeds) // 2] if speeds else None,
       "step_memory": needed,
     }
+
+  def hardware(self) -> str | None:
+    """Return what the training says that it ran on; of a CPU, which."""
+    log = self.beside(".log")
+    found = re.findall(
+      r"^ *devices +(\d+) x (.+)$",
+      log.read_text(errors="replace") if log.exists() else "",
+      re.M,
+    )
+    if not found:
+      return None
+    count, kind = found[-1]
+    if kind == "cpu":
+      return f"{os.cpu_count()} x {_processor()}"
+    return f"{count} x {kind}"
 
   def picture(self) -> str | None:
     """Return the newest sheet of pictures, relative to the experiment."""
@@ -236,6 +272,14 @@ class Job:
     return pathlib.Path(sheets[-1].path).relative_to(self.out).as_posix()
 
 
+def _measured(flag: str, result: dict[str, Any]) -> bool:
+  """Return whether a result has what a flag of deeplax.evaluate asks for."""
+  name, _, widths = flag.partition("=")
+  if name == "--trimap":
+    return set(result.get("trimap", ())) == set(widths.split(","))
+  return cells.MEASURES[name] in result
+
+
 def thinned(points: list[list[float]]) -> list[list[float]]:
   """Return at most about `POINTS` of them: means of equal stretches."""
   size = -(-len(points) // POINTS) or 1
@@ -243,6 +287,14 @@ def thinned(points: list[list[float]]) -> list[list[float]]:
     [part[-1][0], sum(value for _, value in part) / len(part)]
     for part in (points[i : i + size] for i in range(0, len(points), size))
   ]
+
+
+def _processor() -> str:
+  """Return this machine's kind of CPU."""
+  path = pathlib.Path("/proc/cpuinfo")
+  text = path.read_text() if path.exists() else ""
+  named = re.search(r"^model name\s*:\s*(.+)$", text, re.M)
+  return named.group(1) if named else f"{platform.machine()} CPU"
 
 
 def _python(module: str) -> list[str]:

@@ -6,6 +6,7 @@ import html
 import io
 import math
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
@@ -143,14 +144,37 @@ def _key(key: float | int | str) -> str:
   return str(key)
 
 
-def learning_curves(lines: Sequence[dict[str, Any]]) -> str:
+def beside(pictures: Sequence[str]) -> str:
+  """Return SVGs as one picture, from left to right; "" of none."""
+  if len(pictures) < 2:
+    return "".join(pictures)
+  sizes = []
+  for text in pictures:
+    size = re.search(r'viewBox="0 0 (\d+) (\d+)"', text)
+    assert size, text[:200]
+    sizes.append((int(size[1]), int(size[2])))
+  width, height = sum(w for w, _ in sizes), max(h for _, h in sizes)
+  parts, left = [], 0
+  for text, (own, _) in zip(pictures, sizes, strict=True):
+    parts.append(text.replace("<svg ", f'<svg x="{left}" ', 1))
+    left += own
+  return "\n".join(
+    [
+      f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+      f'width="{width}" height="{height}">',
+      f'<rect width="{width}" height="{height}" fill="white"/>',
+      *parts,
+      "</svg>\n",
+    ]
+  )
+
+
+def learning_curves(lines: Sequence[dict[str, Any]]) -> list[str]:
   """Return loss and mIoU by step, a curve for each training: means of seeds."""
   of_cells: dict[str, dict[int, dict[str, Any]]] = {}
   for line in lines:
     if any((line.get("curve") or {}).values()):
       of_cells.setdefault(line["cell"], {})[line["seed"]] = line["curve"]
-  if not of_cells:
-    return ""
   pictures = []
   for key, title, factor in (("loss", "loss", 1), ("miou", "mIoU, %", 100)):
     steps = sorted({
@@ -168,7 +192,7 @@ def learning_curves(lines: Sequence[dict[str, Any]]) -> str:
       drawn.append(plot.Line(name[:LETTERS], values.mean(axis=0), spread))
     if steps:
       pictures.append(plot.svg([plot.Panel(title, drawn)], steps, "step"))
-  return "\n".join(pictures)
+  return pictures
 
 
 def _at(steps: Sequence[int], points: Sequence[Sequence[float]]) -> np.ndarray:
@@ -195,11 +219,13 @@ def scatter(
   if len(x) < 2:
     return ""
   drawn = []
-  for name, cost, score in points:
+  for i, (name, cost, score) in enumerate(points):
     values, spread = np.full((2, len(x)), np.nan)
     values[x.index(cost)] = score.mean
     spread[x.index(cost)] = score.std
-    drawn.append(plot.Line(name[:LETTERS], values, spread))
+    label = f"{i + 1}"  # of many rows colours come again
+    title = f"{label}: {name[:LETTERS]}"
+    drawn.append(plot.Line(title, values, spread, label))
   panel = plot.Panel("mIoU, %", drawn)
   return plot.svg([panel], x, "Multiply-Adds of an image, billions")
 
@@ -240,6 +266,7 @@ def heat_map(
     f'height="{size[1]}" viewBox="0 0 {size[0]} {size[1]}" '
     'font-family="sans-serif" font-size="12">',
     "<title>IoU of each class</title>",
+    f'<rect width="{size[0]}" height="{size[1]}" fill="white"/>',
   ]
   for j, name in enumerate(classes):
     x = left + width * (j + 0.6)

@@ -17,22 +17,9 @@ SILENT = (
 HEAD = ["setting", "paper", "here", "known to cost"]
 
 
-def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-  """Return {"model.head": "aspp", ...} of a configuration, JSON's types."""
-  values = config if prefix else json.loads(config.to_json())
-  found = {}
-  for key, value in values.items():
-    name = f"{prefix}{key}"
-    if isinstance(value, dict):
-      found |= flat(value, f"{name}.")
-    else:
-      found[name] = value
-  return found
-
-
 def differences(cell: cells.Cell) -> dict[str, tuple[str, str, str]]:
   """Return (paper's value, this one, known cost) by key."""
-  paper, here = flat(cell.protocol), flat(cell.config)
+  paper, here = cells.flat(json.loads(cell.protocol.to_json())), cell.flat
   return {
     key: (_text(paper[key]), _text(value), recipes.KNOWN.get(key, ""))
     for key, value in here.items()
@@ -88,13 +75,13 @@ def times(lines: Sequence[dict[str, Any]]) -> list[list[str]]:
   table = [["training", "time", "hardware", "source"]]
   for one in papers.training_times():
     table.append([one[k] for k in ("what", "time", "hardware", "source")])
-  seen: dict[str, list[float]] = {}
-  for line in lines:
+  seen: dict[str, dict[str, float]] = {}
+  for line in lines:  # several rows are of one training
     if line["status"] == "finished" and line.get("seconds"):
-      devices = line.get("devices") or ["unknown"]
-      where = f"{len(devices)} x {devices[0].rstrip('0123456789:_ ')}"
-      seen.setdefault(where, []).append(line["seconds"])
+      where = line.get("hardware") or "unknown"
+      seen.setdefault(where, {})[line["workdir"]] = line["seconds"]
   for where, seconds in seen.items():
-    mean = sum(seconds) / len(seconds) / 60
-    table.append(["a training here", f"{mean:.1f} minutes", where, "measured"])
+    mean = sum(seconds.values()) / len(seconds) / 60
+    what = "a training here, its evaluations included"
+    table.append([what, f"{mean:.1f} minutes", where, "measured"])
   return table

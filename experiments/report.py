@@ -1,7 +1,9 @@
 """The report of an experiment: python -m experiments.report v3plus_table1
 
 report.html is one page that needs no network, table.md its table, report.csv
-every row and seed; all from results.jsonl and from what the trainings left.
+every row and seed, and the page's plots are SVG files beside it; all from
+results.jsonl and from what the trainings left. The page shows images of the
+data set, which may not be passed on: `--no-pictures` leaves them out.
 `--costs-only` needs no training: costs.html, costs.md, costs.csv.
 """
 
@@ -37,8 +39,9 @@ def report(
   out: pathlib.Path,
   *,
   name: str,
+  pictures: bool = True,
 ) -> str:
-  """Write <name>.html, table.md (or <name>.md) and <name>.csv.
+  """Write <name>.html, table.md (or <name>.md), <name>.csv and the plots.
 
   Args:
     experiment: What was run.
@@ -46,6 +49,7 @@ def report(
     costs: Of the rows; empty: left out.
     out: Where.
     name: "report" or "costs".
+    pictures: Show images of the data, with truth and prediction.
 
   Returns:
     The table as Markdown.
@@ -85,15 +89,11 @@ def report(
   )
   if lines:
     parts += page.section("Failures", page.failures(lines))
-    parts += page.section(
-      "mIoU and cost", page.scatter(experiment, lines, costs)
-    )
-    parts += page.section("Learning curves", page.learning_curves(lines))
-    parts += page.section(
-      "IoU of each class, %", page.heat_map(experiment, lines)
-    )
-    parts += page.section("Trimap curves", page.trimap(experiment, lines))
-    parts += page.section("Pictures", page.sheets(lines, out))
+    for file, title, plots in _plots(experiment, lines, costs):
+      parts += page.section(title, *plots)
+      _write_plot(out / file, page.beside(plots))
+    if pictures:
+      parts += page.section("Pictures", page.sheets(lines, out))
   parts += page.section(
     "Recipe: what differs from the paper's protocol",
     page.plain_table(shared) or page.paragraph("In all trainings: nothing."),
@@ -127,6 +127,32 @@ def report(
   return text
 
 
+def _plots(
+  experiment: cells.Experiment,
+  lines: Sequence[results_lib.Line],
+  costs: dict[str, costs_lib.Costs],
+) -> list[tuple[str, str, list[str]]]:
+  """Return (file, title, SVGs) of each plot; no SVG where nothing is known."""
+  scatter = page.scatter(experiment, lines, costs)
+  classes = page.heat_map(experiment, lines)
+  trimap = page.trimap(experiment, lines)
+  found = [
+    ("cost_accuracy.svg", "mIoU and cost", [scatter]),
+    ("learning_curves.svg", "Learning curves", page.learning_curves(lines)),
+    ("classes.svg", "IoU of each class, %", [classes]),
+    ("trimap.svg", "Trimap curves", [trimap]),
+  ]
+  return [(file, title, list(filter(None, p))) for file, title, p in found]
+
+
+def _write_plot(path: pathlib.Path, text: str) -> None:
+  """Write a plot; one of an earlier report that there is none for goes."""
+  if text:
+    logs.write_text(path, text)
+  else:
+    path.unlink(missing_ok=True)
+
+
 def _read_with_care(experiment: cells.Experiment) -> str:
   """Say what a table on other data can and cannot tell."""
   if not experiment.data:
@@ -134,7 +160,8 @@ def _read_with_care(experiment: cells.Experiment) -> str:
   return (
     f"This is the table on {experiment.data}, not on the paper's data: only "
     "the order of rows can be compared, and a small network on little data "
-    "may order them otherwise. The column of differences is no error."
+    "may order them otherwise. The column of differences is no error. Settings "
+    "are those of the paper's rows; the recipe has what stood for them here."
   )
 
 
@@ -164,6 +191,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     action="store_true",
     help="Multiply-Adds and parameters of each row; nothing need have run",
   )
+  parser.add_argument(
+    "--pictures",
+    action=argparse.BooleanOptionalAction,
+    default=True,
+    help="images of the data set on the page; --no-pictures for a page that "
+    "goes elsewhere than the data may",
+  )
   args = parser.parse_args(argv)
   experiment, out = run.loaded(args)
   lines: list[results_lib.Line] = []
@@ -174,7 +208,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     lines = results_lib.collect(experiment, jobs, out)
   costs = costs_lib.of(experiment, lambda line: print(line, flush=True))
   name = "costs" if args.costs_only else "report"
-  print(report(experiment, lines, costs, out, name=name))
+  print(
+    report(experiment, lines, costs, out, name=name, pictures=args.pictures)
+  )
   print(out / f"{name}.html")
 
 

@@ -7,8 +7,11 @@ on another host, the line that is there stays.
 from collections.abc import Iterable, Sequence
 import json
 import math
+import os
 import pathlib
+import platform
 import shlex
+import sys
 from typing import Any
 
 from deeplax import errors
@@ -40,8 +43,10 @@ def read(out: pathlib.Path) -> list[Line]:
 
 
 def write(out: pathlib.Path, lines: Iterable[Line]) -> None:
-  """Write all lines in one go."""
-  logs.write_text(out / FILE, "".join(json.dumps(x) + "\n" for x in lines))
+  """Write all lines in one go; another shard may do so at the same time."""
+  own = out / f".{FILE}.{platform.node()}-{os.getpid()}"
+  logs.write_text(own, "".join(json.dumps(x) + "\n" for x in lines))
+  own.replace(out / FILE)
 
 
 def jobs(
@@ -71,7 +76,11 @@ def collect(
   jobs: Sequence[jobs_lib.Job],
   out: pathlib.Path,
 ) -> list[Line]:
-  """Return a line for each row and seed, in the order of the rows."""
+  """Return a line for each row and seed, in the order of the rows.
+
+  Raises:
+    InputError: What is there is of other settings.
+  """
   old = {}
   if (out / FILE).exists():
     old = {(line["row"], line["seed"]): line for line in read(out)}
@@ -79,16 +88,33 @@ def collect(
   for row in experiment.rows:
     of_row = [j for j in jobs if row.cell and j.cell.name == row.cell.name]
     for job in of_row:
-      there = (job.workdir / "config.json").exists() or job.record()
       line = old.pop((row.name, job.seed), None)
+      there = (job.workdir / "config.json").exists() or (
+        job.record() and not (line and "miou" in line)
+      )
       found.append(of_job(row, job) if there or line is None else line)
     # Seeds that were asked for another time.
     others = [key for key in old if key[0] == row.name and key[1] is not None]
     found += [old.pop(key) for key in others]
+    for line in found:
+      _refuse_other_length(row, line, out)
     if row.cell is None:
       found.append({**_plain(row), "seed": None, "status": "not here"})
   # As they will be read: tuples are lists.
   return json.loads(json.dumps(found))
+
+
+def _refuse_other_length(row: cells.Row, line: Line, out: pathlib.Path) -> None:
+  """Raise InputError for a line of this row with another number of steps."""
+  if row.cell is None or line["row"] != row.name or "step" not in line:
+    return
+  steps = row.cell.config.train.total_steps
+  if line["step"] != steps:
+    raise errors.InputError(
+      f"{out / FILE} has {row.name} trained for {line['step']} steps, this "
+      f"command is of {steps}. Give the --steps that it was run with, or "
+      "choose another --out"
+    )
 
 
 def _plain(row: cells.Row) -> Line:
@@ -112,6 +138,9 @@ def of_job(row: cells.Row, job: jobs_lib.Job) -> Line:
   status = record.get("status", "not run")
   if result:
     status = "finished"
+  elif status == "finished":  # and its workdir has been taken away
+    status = "not run"
+  tail = record.get("log_tail", [])
   line = {
     **_plain(row),
     "cell": job.cell.name,
@@ -120,9 +149,9 @@ def of_job(row: cells.Row, job: jobs_lib.Job) -> Line:
     "status": status,
     "seconds": record.get("seconds"),
     "host_memory": record.get("host_memory"),
-    "log_tail": [] if result else record.get("log_tail", []),
+    "log_tail": [] if result else list(map(_plain_text, tail)),
     "commit": about.get("commit"),
-    "devices": about.get("devices"),
+    "hardware": record.get("hardware") or job.hardware(),
     "workdir": job.workdir.relative_to(job.out).as_posix(),
     "commands": [
       shlex.join(["python", *command[1:]]) for command in job.commands()
@@ -135,6 +164,13 @@ def of_job(row: cells.Row, job: jobs_lib.Job) -> Line:
     line |= {key: result[key] for key in KEPT if key in result}
     line["images_per_second"] = job.speed(result["file"])
   return line
+
+
+def _plain_text(text: str) -> str:
+  """Return a line of a log without where things lie on this machine."""
+  for folder in (cells.ROOT, pathlib.Path(sys.prefix)):
+    text = text.replace(f"{folder}/", "")
+  return text.replace(f"{pathlib.Path.home()}/", "~/")
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:

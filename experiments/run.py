@@ -19,6 +19,8 @@ import sys
 import time
 from typing import Any
 
+import jax
+
 from deeplax import errors
 from deeplax import logs
 from experiments import cells
@@ -31,10 +33,31 @@ SAID_EVERY = 30.0
 POLLED_EVERY = 0.1
 
 
+def environment(out: pathlib.Path) -> dict[str, str]:
+  """Return the commands' environment: all trainings share compiled programs.
+
+  Seeds run the very same ones. Where JAX has been told another place for them,
+  that stays.
+  """
+  folder = jax.config.values["jax_compilation_cache_dir"]
+  folder = folder or os.path.abspath(out / "runs" / "compiled")
+  return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder)}
+
+
 def start(
-  command: list[str], log: pathlib.Path, *, say: Any = print
+  command: list[str],
+  log: pathlib.Path,
+  *,
+  env: dict[str, str] | None = None,
+  say: Any = print,
 ) -> tuple[int, int]:
   """Run a command, its output appended to `log`.
+
+  Args:
+    command: With its arguments.
+    log: Of this and of earlier commands.
+    env: Environment; None: this process's.
+    say: Receives the log's last line now and then.
 
   Returns:
     Exit status, and the largest memory of the host that it took, in bytes.
@@ -43,7 +66,7 @@ def start(
     file.write(f"$ {shlex.join(command)}\n")
     file.flush()
     process = subprocess.Popen(
-      command, cwd=cells.ROOT, stdout=file, stderr=file
+      command, cwd=cells.ROOT, env=env, stdout=file, stderr=file
     )
     said = time.perf_counter()
     pid = 0
@@ -89,13 +112,16 @@ def run_job(job: jobs_lib.Job) -> dict[str, Any]:
   log.parent.mkdir(parents=True, exist_ok=True)
   log.touch()
   record = job.record() | {"status": "running", "log_tail": []}
+  if job.weights:
+    record["weights"] = job.weights
+  logs.write_json(path, record)  # a report may be made meanwhile
   before = record.get("seconds") or 0.0
   memory = record.get("host_memory") or 0
   begin = time.perf_counter()
   offset = log.stat().st_size
   try:
     for command in job.commands(all_of_them=False):
-      code, needed = start(command, log)
+      code, needed = start(command, log, env=environment(job.out))
       memory = max(memory, needed)
       if code:
         record["status"] = "failed"
@@ -111,6 +137,7 @@ def run_job(job: jobs_lib.Job) -> dict[str, Any]:
     raise
   finally:
     record["host_memory"] = memory
+    record["hardware"] = job.hardware() or record.get("hardware")
     # Earlier attempts took their time as well.
     record["seconds"] = round(before + time.perf_counter() - begin, 1)
     if record["status"] == "failed" and not record["log_tail"]:
@@ -279,7 +306,23 @@ def loaded(args: argparse.Namespace) -> tuple[cells.Experiment, pathlib.Path]:
     steps=args.steps,
     flags=args.set,
   )
-  return experiment, (args.out or experiment.out()).resolve()
+  out = args.out or experiment.out()
+  if not out.is_absolute():
+    # Commands, which run in the checkout, then have it relative to that.
+    out = cells.ROOT / os.path.relpath(out, cells.ROOT)
+  return experiment, out
+
+
+def report_command(args: argparse.Namespace) -> str:
+  """Return the command that reports what these arguments have run."""
+  words = [args.name, *([f"--data={args.data}"] if args.data else [])]
+  words += ["--full_size"] if args.full_size else []
+  words += [f"--steps={args.steps}"] if args.steps else []
+  if args.seeds:
+    words.append(f"--seeds={','.join(map(str, args.seeds))}")
+  words += [f"--set={setting}" for setting in args.set]
+  words += [f"--out={args.out}"] if args.out else []
+  return shlex.join(["python", "-m", "experiments.report", *words])
 
 
 @errors.command
@@ -337,14 +380,16 @@ def main(argv: Sequence[str] | None = None) -> int:
       if row.cell is None:
         print(f"# {row.name}: {row.why}")
     return 0
+  # A batch system's way to stop: the training is told, and not left alone.
+  previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
   try:
     lines = run(experiment, jobs, out, others=whole)
   except KeyboardInterrupt:
     print(f"\nstopped; the same command goes on in {out}")
     return 130
-  words = ["python -m experiments.report", args.name]
-  words += [f"--data={args.data}"] if args.data else []
-  print(f"{out / results_lib.FILE}\nNext: {' '.join(words)}")
+  finally:
+    signal.signal(signal.SIGTERM, previous)
+  print(f"{out / results_lib.FILE}\nNext: {report_command(args)}")
   return int(any(line["status"] == "failed" for line in lines))
 
 

@@ -1,6 +1,8 @@
 """Experiments: their rows, cells, recipes and command lines."""
 
+import argparse
 import json
+import pathlib
 import re
 import sys
 
@@ -145,6 +147,15 @@ def test_a_recipe_says_what_the_small_network_cannot_have():
   assert "cascade" in row.why and "mobilenet_v2" in row.why
   depths = cells.load("v3plus_table7a", data="camvid").rows
   assert depths[3].cell is None and "xception_71" in depths[3].why
+  assert depths[3].why.endswith(
+    "have model.backbone mobilenet_v2. The rows of xception_65, the table's "
+    "own network, are run so; this one differs from them by xception_71, which "
+    "it cannot there"
+  )
+  # Also where the row asks for what the small network has.
+  grids = cells.load("v3_table5", data="camvid").rows
+  assert [row.cell is None for row in grids] == [True] * 2 + [False] * 3
+  assert "The rows of (1, 2, 4), the table's" in grids[0].why
   full = cells.load("v3plus_table7a", data="camvid", full_size=True).rows
   assert full[3].cell and full[3].cell.config.model.backbone == "xception_71"
 
@@ -269,6 +280,42 @@ def test_a_row_its_configuration_does_not_know_stops_before_any_run(
 ):
   with pytest.raises(errors.InputError, match="model"):
     cells.load(own(settings))
+
+
+@pytest.mark.parametrize(
+  ("text", "said"),
+  [
+    (
+      "BASE = 'quickstart'\ndef sweep():\n  yield {'a': b}\n",
+      "line 3: Name",
+    ),
+    ("BASE = 'quickstart'\ndef sweep(:\n", "SyntaxError"),
+    ("BASE = 'quickstart'\ndef sweep():\n  return []\n", "yields no row"),
+    (f"{OWN}\nMEASURE = ('--trimaps',)", "'--trimaps'.*--boundary"),
+    (f"{OWN}\nSAVINGS = (('a', 'b'),)", "'a', which is no row"),
+  ],
+)
+def test_a_mistake_in_ones_own_ablation_is_shown_without_a_traceback(
+  text, said, own
+):
+  path = pathlib.Path(own())
+  path.write_text(text)
+  with pytest.raises(errors.InputError, match=said) as raised:
+    cells.load(str(path))
+  assert str(path) in str(raised.value)
+
+
+def test_another_argument_has_another_folder():
+  assert cells.load("v3plus_table1:coco").out().name == "v3plus_table1_coco"
+
+
+def test_the_report_that_is_named_at_the_end_is_of_the_same_run():
+  parser = argparse.ArgumentParser()
+  run.add_arguments(parser)
+  text = "v3_table9 --data=camvid --full_size --steps=5 --seeds=0,4 --set=a=b"
+  text += " --out=somewhere/else"
+  args = parser.parse_args(text.split())
+  assert run.report_command(args) == f"python -m experiments.report {text}"
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """Reports of experiments: tables by hand, a page that a browser shows."""
 
+import argparse
 import csv
 import html.parser
 import json
 import re
 import shutil
 import subprocess
+import sys
+from xml.etree import ElementTree
 
 import numpy as np
 from PIL import Image
@@ -18,6 +21,7 @@ from experiments import page
 from experiments import protocol
 from experiments import report
 from experiments import results as results_lib
+from experiments import run
 from experiments import tables
 
 CLASSES = ("sky", "road", "<car>")
@@ -33,6 +37,8 @@ def leave(job, miou, row):
   """Write what a finished training leaves."""
   job.workdir.mkdir(parents=True)
   config = json.loads(job.cell.config.to_json()) | {"seed": job.seed}
+  if job.weights:
+    config["init"]["checkpoint"] = job.shown(job.beside("-start"))
   steps = config["train"]["total_steps"]
   (job.workdir / "config.json").write_text(json.dumps(config))
   (job.workdir / "env.json").write_text(
@@ -210,6 +216,101 @@ def test_the_page_is_one_file_with_every_section(written):
   assert content.count("data:image/jpeg") == 3
   assert "--config.model.decoder.low_level_channels=64" in content
   assert "1 NVIDIA Tesla K80" in content
+
+
+def test_the_plots_stand_beside_the_page(made, tmp_path):
+  experiment, lines = made
+  names = ["classes", "cost_accuracy", "learning_curves", "trimap"]
+  report.report(experiment, lines, COSTS, tmp_path, name="report")
+  files = sorted(tmp_path.glob("*.svg"))
+  assert [file.stem for file in files] == names
+  for file in files:
+    root = ElementTree.parse(file).getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    # On a dark page too: behind everything, and as large.
+    back = next(child for child in root if child.tag.endswith("rect"))
+    assert back.get("fill") == "white"
+    assert back.get("width") == root.get("width")
+    assert root.get("viewBox") == (
+      f"0 0 {root.get('width')} {root.get('height')}"
+    )
+  costs = (tmp_path / "cost_accuracy.svg").read_text()
+  # A point and its name in the legend.
+  assert ">2</text>" in costs and ">2: low_level_channels=16<" in costs
+  curves = ElementTree.parse(tmp_path / "learning_curves.svg").getroot()
+  inner = [child for child in curves if child.tag.endswith("svg")]
+  assert [child.get("x") for child in inner] == ["0", "480"]
+  for line in lines:
+    line.pop("trimap", None)
+  report.report(experiment, lines, COSTS, tmp_path, name="report")
+  assert sorted(file.stem for file in tmp_path.glob("*.svg")) == names[:3]
+
+
+def test_images_of_the_data_can_be_left_out(made, tmp_path):
+  experiment, lines = made
+  report.report(
+    experiment, lines, COSTS, tmp_path, name="report", pictures=False
+  )
+  content = (tmp_path / "report.html").read_text()
+  assert "Learning curves" in content
+  assert "Pictures" not in content and "data:image" not in content
+
+
+def test_what_is_committed_has_no_path_of_this_machine(monkeypatch, tmp_path):
+  home = tmp_path / "home"
+  monkeypatch.setenv("HOME", str(home))
+  monkeypatch.chdir(tmp_path)
+  parser = argparse.ArgumentParser()
+  run.add_arguments(parser)
+  args = parser.parse_args(
+    ["v3plus_table1", "--data=camvid", "--set=data.root=CamVid", "--out=found"]
+  )
+  experiment, out = run.loaded(args)
+  jobs = results_lib.jobs(
+    experiment, out, seeds=(0,), weights="tf_deeplab:weights/a.ckpt"
+  )
+  leave(jobs[0], 0.4, jobs[0].rows[0])
+  lines = [
+    f'File "{cells.ROOT}/deeplax/main.py", line 3',
+    f'File "{sys.prefix}/lib/jax/core.py", line 4',
+    f"deeplax: no data in {home}/CamVid",
+  ]
+  record = {"status": "failed", "log_tail": lines}
+  jobs[1].beside(".json").write_text(json.dumps(record))
+  found = results_lib.collect(experiment, jobs, out)
+  results_lib.write(out, found)
+  report.report(experiment, found, COSTS, out, name="report")
+  files = [path for path in (tmp_path / "found").iterdir() if path.is_file()]
+  assert len(files) == 7  # one point has no scatter
+  for file in files:
+    text = file.read_text()
+    for folder in (tmp_path, cells.ROOT, sys.prefix):
+      assert not re.search(rf"(?<![.]){re.escape(str(folder))}", text), file
+  text = (tmp_path / "found" / "report.html").read_text()
+  assert "deeplax/main.py" in text and "no data in ~/CamVid" in text
+  # Where commands run, it is the folder that was given.
+  (flag,) = (w for w in jobs[0].commands()[-1] if w.startswith("--workdir"))
+  workdir = cells.ROOT / flag.partition("=")[2]
+  assert workdir.resolve() == jobs[0].workdir.resolve()
+  assert workdir.is_relative_to(cells.ROOT)
+
+
+def test_the_time_of_a_training_counts_once_however_many_rows_it_has():
+  line = {"status": "finished", "hardware": "2 x CPU"}
+  of_one = [line | {"workdir": "a", "seconds": 60}] * 9
+  table = protocol.times([*of_one, line | {"workdir": "b", "seconds": 180}])
+  assert table[-1][1:] == ["2.0 minutes", "2 x CPU", "measured"]
+
+
+def test_the_hardware_is_what_the_training_says(tmp_path):
+  experiment = cells.load("v3plus_table1")
+  job, *_ = results_lib.jobs(experiment, tmp_path)
+  assert job.hardware() is None
+  job.beside(".log").parent.mkdir()
+  job.beside(".log").write_text("  devices           8 x NVIDIA H200\n")
+  assert job.hardware() == "8 x NVIDIA H200"
+  job.beside(".log").write_text("  devices           1 x cpu\n")
+  assert re.fullmatch(r"\d+ x .*\w{3}.*", job.hardware() or "")
 
 
 def test_a_report_without_any_run_still_stands(tmp_path):

@@ -1,15 +1,19 @@
 """Experiments: what is run, what is run again, and what stays of failures."""
 
+import dataclasses
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from deeplax import errors
+from deeplax import logs
 from experiments import cells
 from experiments import jobs as jobs_lib
 from experiments import results as results_lib
@@ -143,6 +147,9 @@ def test_only_what_is_missing_is_run(monkeypatch, tmp_path):
   command[-1] = json.dumps([own])
   subprocess.run(command, check=True)
   monkeypatch.undo()
+  # Stopped between its last evaluation and its last checkpoint.
+  assert job.commands(all_of_them=False) == whole
+  (job.workdir / "checkpoints" / "30000").mkdir(parents=True)
   # The training is done: the evaluations alone are left.
   assert job.commands(all_of_them=False) == whole[1:]
   assert job.commands() == whole
@@ -169,6 +176,97 @@ def test_a_workdir_of_other_settings_is_not_taken_for_a_result(
     run.run(experiment, jobs[:1], tmp_path)
 
 
+def test_a_workdir_of_settings_that_are_no_longer_asked_for_is_refused(
+  monkeypatch, tmp_path
+):
+  fake(monkeypatch)
+  flags = ("optim.base_lr=0.2", "log.every=7")
+  experiment, jobs = started("v3plus_table1", tmp_path, (0,), flags=flags)
+  run.run(experiment, jobs[:1], tmp_path)
+  experiment, jobs = started("v3plus_table1", tmp_path, (0,), flags=flags[:1])
+  assert jobs[0].trained()  # how often it logs is no matter
+  experiment, jobs = started("v3plus_table1", tmp_path, (0,))
+  with pytest.raises(errors.InputError, match="base_lr=0.2, this .* has 0.007"):
+    run.run(experiment, jobs[:1], tmp_path)
+
+
+@pytest.mark.parametrize(
+  "other",
+  [{"sizes": "exact"}, {"window": [513, 128]}, {"trimap": {"3": 0.5}},
+   {"boundary_f": None}],
+)  # fmt: skip
+def test_what_someone_has_evaluated_otherwise_is_no_result(
+  other, monkeypatch, tmp_path
+):
+  fake(monkeypatch)
+  measure = ("--trimap=5,1", "--boundary")
+  _, (job, *_) = started("v3plus_table1", tmp_path, seeds=(0,))
+  job = dataclasses.replace(job, measure=measure)
+  run.run_job(job)
+  assert job.result(job.rows[0])
+  (path,) = (job.workdir / "eval").iterdir()
+  result = json.loads(path.read_text()) | other
+  path.write_text(json.dumps({k: v for k, v in result.items() if v}))
+  assert job.result(job.rows[0]) is None
+
+
+def test_part_of_a_split_is_evaluated_alike_by_all_rows(monkeypatch, tmp_path):
+  flags = ("eval.max_images=2",)
+  _, (job, *_) = started("v3plus_table3", tmp_path, (0,), flags=flags)
+  assert job.commands()[1][-1] == "--max_images=2"
+
+
+def test_weights_are_converted_once_for_a_seed_and_known_to_a_report(
+  monkeypatch, tmp_path
+):
+  experiment = cells.load("v3plus_table1")
+  first, *_, last = results_lib.jobs(
+    experiment, tmp_path, seeds=(0, 1), weights="tf_deeplab:a.ckpt"
+  )
+  convert, train = first.commands(all_of_them=False)
+  assert "--config.seed=0" in convert
+  # Layers that the weights lack are drawn, by the seed.
+  assert convert[-1].endswith("low_level_channels=8-seed0-start")
+  assert last.commands()[0][-1].endswith("low_level_channels=64-seed1-start")
+  monkeypatch.setattr(run, "start", lambda *_, env: (1, 0))
+  run.run_job(first)
+  (first.beside("-start") / "checkpoints" / "0").mkdir(parents=True)
+  assert first.commands(all_of_them=False) == [train]
+  line, *_ = results_lib.collect(
+    experiment, results_lib.jobs(experiment, tmp_path, seeds=(0,)), tmp_path
+  )
+  assert "deeplax.convert --source=tf_deeplab" in line["commands"][0]
+
+
+def test_a_report_meanwhile_knows_what_is_running(monkeypatch, tmp_path):
+  experiment, (job, *_) = started("v3plus_table1", tmp_path, seeds=(0,))
+  seen = []
+
+  def look(*_, env):
+    seen.extend(results_lib.collect(experiment, [job], tmp_path))
+    return 1, 0
+
+  monkeypatch.setattr(run, "start", look)
+  run.run_job(job)
+  assert seen[0]["status"] == "running"
+
+
+def test_shards_may_write_at_the_same_time(monkeypatch, tmp_path):
+  write = logs.write_text
+
+  def while_another_does(path, text):
+    monkeypatch.setattr(logs, "write_text", write)
+    write(path, text)
+    with monkeypatch.context() as other:
+      other.setattr(results_lib.os, "getpid", lambda: 1)
+      results_lib.write(tmp_path, [{"row": "another's"}])
+
+  monkeypatch.setattr(logs, "write_text", while_another_does)
+  results_lib.write(tmp_path, [{"row": "one's"}])
+  assert results_lib.read(tmp_path) == [{"row": "one's"}]
+  assert [path.name for path in tmp_path.iterdir()] == [results_lib.FILE]
+
+
 def test_shards_on_one_disk_keep_each_others_results(monkeypatch, tmp_path):
   fake(monkeypatch)
   experiment, jobs = started("v3plus_table1", tmp_path, seeds=(0,))
@@ -185,6 +283,28 @@ def test_results_stay_when_the_workdirs_are_gone(monkeypatch, tmp_path):
   assert results_lib.collect(experiment, jobs, tmp_path) == lines
   # Nor when fewer seeds are asked for.
   assert results_lib.collect(experiment, jobs[:5], tmp_path) == lines
+
+
+def test_results_stay_when_only_records_are_left(monkeypatch, tmp_path):
+  fake(monkeypatch)
+  experiment, jobs = started("v3plus_table1", tmp_path, seeds=(0,))
+  lines = run.run(experiment, jobs, tmp_path)
+  for job in jobs:
+    shutil.rmtree(job.workdir)
+  assert results_lib.collect(experiment, jobs, tmp_path) == lines
+  (tmp_path / results_lib.FILE).unlink()
+  lines = results_lib.collect(experiment, jobs, tmp_path)
+  assert {line["status"] for line in lines} == {"not run"}
+
+
+def test_results_of_another_length_are_not_mixed(monkeypatch, tmp_path):
+  fake(monkeypatch)
+  experiment, jobs = started("v3plus_table1", tmp_path, (0,), steps=20)
+  run.run(experiment, jobs, tmp_path)
+  (tmp_path / "runs").rename(tmp_path / "elsewhere")
+  experiment, jobs = started("v3plus_table1", tmp_path, (0,))
+  with pytest.raises(errors.InputError, match="20 steps, this .* of 30000"):
+    results_lib.collect(experiment, jobs, tmp_path)
 
 
 def test_time_of_earlier_attempts_counts(monkeypatch, tmp_path):
@@ -210,6 +330,37 @@ def test_memory_of_a_step_is_read_from_the_log(tmp_path):
   log.parent.mkdir()
   log.write_text("  memory            0.4 GB needed per device, 8.0 GB free\n")
   assert job.training()["step_memory"] == 0.4e9
+
+
+COMPILED = """
+import os
+print("programs in", os.environ["JAX_COMPILATION_CACHE_DIR"])
+"""
+
+
+@pytest.fixture(params=[None, "elsewhere"])
+def given(request):
+  """Where JAX has been told to keep compiled programs, if anywhere."""
+  before = jax.config.values["jax_compilation_cache_dir"]
+  jax.config.update("jax_compilation_cache_dir", request.param)
+  yield request.param
+  jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_all_trainings_share_compiled_programs_where_jax_has_no_other_place(
+  given, monkeypatch, tmp_path
+):
+  monkeypatch.chdir(tmp_path)
+  log = tmp_path / "log"
+  out = pathlib.Path("results")
+  run.start([sys.executable, "-c", COMPILED], log, env=run.environment(out))
+  wanted = given or tmp_path / "results" / "runs" / "compiled"
+  assert log.read_text().splitlines()[-1] == f"programs in {wanted}"
+  used = []
+  monkeypatch.setattr(run, "start", lambda *_, env: used.append(env) or (1, 0))
+  _, (job, *_) = started("v3plus_table1", tmp_path / "results", seeds=(0,))
+  run.run_job(job)
+  assert used == [run.environment(out)]
 
 
 def test_mean_and_deviation_of_seeds_are_the_plain_ones():
@@ -259,8 +410,9 @@ def test_every_experiment_runs_with_debug(name, tmp_path):
   assert {r.name for r in experiment.rows_of(row.cell)} <= set(finished)
 
 
-@pytest.mark.slow  # 20 s: a real command is stopped
-def test_a_stopped_experiment_goes_on(tmp_path):
+@pytest.mark.slow  # 40 s: a real command is stopped, by Ctrl-C or a scheduler
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_experiment_goes_on(how, tmp_path):
   command = [
     *(sys.executable, "-m", "experiments.run", "v3plus_table1:debug"),
     *("--seeds=0", "--only", "*=8", f"--out={tmp_path}"),
@@ -275,7 +427,7 @@ def test_a_stopped_experiment_goes_on(tmp_path):
     if log.exists() and "compiling" in log.read_text():
       break
     time.sleep(0.2)
-  process.send_signal(signal.SIGINT)
+  process.send_signal(how)
   said, _ = process.communicate(timeout=300)
   assert process.returncode == 130
   assert "goes on" in said
