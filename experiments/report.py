@@ -160,8 +160,8 @@ def _read_with_care(experiment: cells.Experiment) -> str:
   return (
     f"This is the table on {experiment.data}, not on the paper's data: only "
     "the order of rows can be compared, and a small network on little data "
-    "may order them otherwise. The column of differences is no error. Settings "
-    "are those of the paper's rows; the recipe has what stood for them here."
+    "may order them otherwise. Settings are those of the paper's rows; the "
+    "recipe has what stood for them here."
   )
 
 

@@ -136,10 +136,16 @@ def table(
   columns["mIoU"] = [Value(str(s), _last(s.mean)) for s in found]
   columns["seeds"] = [number(s.count or None, "{}") for s in found]
   columns["paper"] = [number(row.miou) for row in experiment.rows]
-  columns["difference"] = [
-    number(s.mean - row.miou if row.miou is not None else None, "{:+.2f}")
-    for s, row in zip(found, experiment.rows, strict=True)
-  ]
+  means = [None if math.isnan(s.mean) else s.mean for s in found]
+  paper = [row.miou for row in experiment.rows]
+  if experiment.data:  # other data's numbers compare only with each other
+    columns["over the first"] = _gains(means, means)
+    columns["paper's, over the first"] = _gains(paper, means)
+  else:
+    pairs = zip(means, paper, strict=True)
+    columns["difference"] = [
+      number(None if None in (a, b) else a - b, "{:+.2f}") for a, b in pairs
+    ]
   columns["status"] = [
     _setting(_status(row, grouped[row.name])) for row in experiment.rows
   ]
@@ -190,6 +196,18 @@ def table(
     [row.name for row in experiment.rows],
     {t: c for t, c in columns.items() if any(v.text for v in c)},
   )
+
+
+def _gains(
+  values: Sequence[float | None], found: Sequence[float | None]
+) -> list[Value]:
+  """Return by how much values exceed that of the first row that was found."""
+  first = next((i for i, x in enumerate(found) if x is not None), None)
+  base = None if first is None else values[first]
+  return [
+    Value.number(None if x is None or base is None else x - base, "{:+.2f}")
+    for x in values
+  ]
 
 
 def _last(value: float) -> float:
