@@ -142,9 +142,9 @@ def table(
     columns["over the first"] = _gains(means, means)
     columns["paper's, over the first"] = _gains(paper, means)
   else:
-    pairs = zip(means, paper, strict=True)
     columns["difference"] = [
-      number(None if None in (a, b) else a - b, "{:+.2f}") for a, b in pairs
+      number(s.mean - row.miou if row.miou is not None else None, "{:+.2f}")
+      for s, row in zip(found, experiment.rows, strict=True)
     ]
   columns["status"] = [
     _setting(_status(row, grouped[row.name])) for row in experiment.rows
