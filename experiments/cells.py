@@ -211,7 +211,8 @@ def load(
         f"{module.__file__}: MEASURE has {flag!r}; it may have "
         f"{', '.join(MEASURES)}"
       )
-  savings = tuple(getattr(module, "SAVINGS", ()))
+  pairs: Any = getattr(module, "SAVINGS", ())
+  savings = tuple(pairs)
   for title in (title for pair in savings for title in pair):
     if title not in titles:
       raise errors.InputError(
