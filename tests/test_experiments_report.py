@@ -6,8 +6,6 @@ import dataclasses
 import html.parser
 import json
 import re
-import shutil
-import subprocess
 import sys
 from xml.etree import ElementTree
 
@@ -24,6 +22,7 @@ from experiments import report
 from experiments import results as results_lib
 from experiments import run
 from experiments import tables
+from tests import browser
 
 CLASSES = ("sky", "road", "<car>")
 # Of each row, by seed; in percent.
@@ -470,7 +469,6 @@ def test_every_word_of_a_row_is_known():
   assert jobs_lib.LOG_LINES > 3
 
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # Clicks on the column of mIoU twice and says what comes first.
 SORT = """<script>
 const heads = [...document.querySelectorAll("th button")];
@@ -482,43 +480,18 @@ document.title = "sorted " + down + " then " + up;
 </script>"""
 
 
-@pytest.mark.slow  # 20 s: a browser starts three times
-def test_a_browser_shows_and_sorts_the_page_with_a_clean_console(
-  written, tmp_path
-):
-  found = next(filter(None, map(shutil.which, BROWSERS)), None)
-  if found is None:
-    pytest.skip(f"no {' or '.join(BROWSERS)} on the PATH")
-
-  def browse(path, *flags):
-    return subprocess.run(
-      [
-        *(found, "--headless", "--no-sandbox", "--disable-gpu"),
-        *("--enable-logging=stderr", "--window-size=1500,4000"),
-        f"--user-data-dir={tmp_path / 'profile'}",
-        *flags,
-        f"file://{path}",
-      ],
-      capture_output=True,
-      text=True,
-      timeout=300,
-      check=True,
-    )
-
-  shot = tmp_path / "shot.png"
-  done = browse(written[1], f"--screenshot={shot}")
-  assert "CONSOLE" not in done.stderr
-  with Image.open(shot) as picture:
-    pixels = np.asarray(picture.convert("RGB"))
+def test_a_browser_shows_and_sorts_the_page_with_a_clean_console(written):
+  file = written[1]
+  said, pixels = browser.shown(file, size="1500,4000")
+  assert not said
   assert (pixels == (0x00, 0x72, 0xB2)).all(-1).sum() > 100  # a curve
-  text = written[1].read_text()
-  clicked = tmp_path / "clicked.html"
+  text = file.read_text()
+  clicked = file.with_name("clicked.html")
   clicked.write_text(text.replace("</body>", f"{SORT}</body>"))
-  done = browse(clicked, "--dump-dom")
-  title = re.findall("<title>(sorted .*?)</title>", done.stdout)
+  title = re.findall("<title>(sorted .*?)</title>", browser.document(clicked))
   assert title == [
     "sorted low_level_channels=16 then low_level_channels=48"
   ] or title == ["sorted low_level_channels=16 then low_level_channels=64"]
-  broken = tmp_path / "broken.html"
+  broken = file.with_name("broken.html")
   broken.write_text(text + '<img src="https://none.example/a.png">')
-  assert "CONSOLE" in browse(broken, f"--screenshot={shot}").stderr
+  assert browser.shown(broken)[0]

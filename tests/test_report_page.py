@@ -5,8 +5,6 @@ import collections
 import html.parser
 import io
 import re
-import shutil
-import subprocess
 
 from etils import epath
 import numpy as np
@@ -18,6 +16,7 @@ from deeplax import worst
 from deeplax.data import spec as spec_lib
 from deeplax.metrics import confusion
 from deeplax.metrics import measures
+from tests import browser
 
 SPEC = spec_lib.Spec(
   "toy", ("sky", "<b>&sheep", "cow"), ((9, 9, 90), (0, 200, 0), (90, 0, 0))
@@ -246,57 +245,23 @@ def test_a_page_without_errors_or_images_is_whole(tmp_path):
   assert not reader.open and not reader.links
 
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-
-@pytest.fixture
-def browser(tmp_path):
-  """A function that opens a page and returns (console lines, pixels)."""
-  found = next(filter(None, map(shutil.which, BROWSERS)), None)
-  if found is None:
-    pytest.skip(f"no {' or '.join(BROWSERS)} on the PATH")
-
-  def opened(path, place=""):
-    done = subprocess.run(
-      [
-        *(found, "--headless", "--no-sandbox", "--disable-gpu"),
-        *("--enable-logging=stderr", "--hide-scrollbars"),
-        *("--window-size=1500,2400", f"--user-data-dir={tmp_path / 'profile'}"),
-        f"--screenshot={tmp_path / 'shot.png'}",
-        f"file://{path}{place}",
-      ],
-      capture_output=True,
-      text=True,
-      timeout=300,
-      check=True,
-    )
-    with Image.open(tmp_path / "shot.png") as picture:
-      pixels = np.asarray(picture.convert("RGB"))
-    return re.findall(r".*CONSOLE.*", done.stderr), pixels
-
-  return opened
-
-
 def _pixels_of(pixels, colour):
   return (pixels == colour).all(-1).sum()
 
 
-@pytest.mark.slow  # 30 s: a browser starts three times
-def test_a_browser_shows_the_page_and_its_console_is_clean(
-  made, browser, tmp_path
-):
+def test_a_browser_shows_the_page_and_its_console_is_clean(made, tmp_path):
   page = tmp_path / "val-8.html"
-  said, pixels = browser(page)
+  said, pixels = browser.shown(page)
   assert not said
   # The diagonal of the matrix, and the labels of the images below.
   for colour in (report_page.DARK, *SPEC.palette):
     assert _pixels_of(pixels, colour) > 50
   # An error leads to an image, which is then framed in red.
-  said, led = browser(page, "#image-1")
+  said, led = browser.shown(page, "#image-1")
   assert not said
   red = (214, 20, 20)
   assert _pixels_of(led, red) > _pixels_of(pixels, red) + 1000
   # What the page forbids is told: the console is read.
   broken = tmp_path / "broken.html"
   broken.write_text(made[0].text + '<img src="https://none.example/a.png">')
-  assert browser(broken)[0]
+  assert browser.shown(broken)[0]
