@@ -89,7 +89,9 @@ class Job:
     return found + [
       [*_python("deeplax.evaluate"), f"--workdir={self.shown(self.workdir)}"]
       + [*flags, *self.measure, *([f"--max_images={most}"] if most else [])]
-      for flags in evaluations([row.evaluation for row in rest])
+      for flags in evaluations(
+        [row.evaluation for row in rest], self.cell.config.eval.sweep.flip
+      )
     ]
 
   def _train(self) -> list[str]:
@@ -312,10 +314,16 @@ def own_evaluation(cell: cells.Cell) -> cells.Evaluation:
   )
 
 
-def evaluations(wanted: Sequence[cells.Evaluation]) -> list[list[str]]:
+def evaluations(
+  wanted: Sequence[cells.Evaluation], flips: Sequence[bool] = (False, True)
+) -> list[list[str]]:
   """Return flags of deeplax.evaluate, which shares work inside a command.
 
   Several scales are computed with one scale, and without flips, beside them.
+
+  Args:
+    wanted: What rows ask for.
+    flips: Of the configuration's own table, eval.sweep.flip.
   """
   found = []
   plain = [e for e in wanted if not e.crf]
@@ -326,7 +334,7 @@ def evaluations(wanted: Sequence[cells.Evaluation]) -> list[list[str]]:
   for scales in several:
     group = [e for e in plain if e.scales == scales]
     strides = _strides(group)
-    flip = any(e.flip for e in group)
+    flip = any(e.flip for e in group) and {*flips} == {False, True}
     found.append([
       *("--sweep", f"--output_strides={strides}", f"--scales={_join(scales)}"),
       *([] if flip else ["--no-flip"]),

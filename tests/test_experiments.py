@@ -189,6 +189,14 @@ def test_evaluations_are_few_commands_that_cover_all_rows():
   ]  # fmt: skip
 
 
+def test_flips_that_a_configurations_table_leaves_out_are_evaluated_alone():
+  flipped = PLAIN._replace(flip=True)
+  assert jobs_lib.evaluations([PLAIN, flipped], (False,)) == [
+    ["--sweep", "--output_strides=16", "--scales=1.0", "--no-flip"],
+    ["--no-sweep", "--output_strides=16", "--scales=1.0", "--flip"],
+  ]
+
+
 def job(experiment, tmp_path, place=0, **settings):
   return results_lib.jobs(experiment, tmp_path, **settings)[place]
 
