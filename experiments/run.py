@@ -8,6 +8,7 @@ does not stop the others. `experiments.report` makes the page.
 
 import argparse
 from collections.abc import Sequence
+import dataclasses
 import fnmatch
 import math
 import os
@@ -368,8 +369,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   )
   jobs = whole
   if args.only:
-    chosen = {r.cell.name for r in only(experiment, args.only) if r.cell}
-    jobs = [job for job in jobs if job.cell.name in chosen]
+    chosen = {row.name for row in only(experiment, args.only)}
+    jobs = [
+      dataclasses.replace(job, rows=rows)
+      for job in jobs
+      if (rows := tuple(row for row in job.rows if row.name in chosen))
+    ]
   place, number = args.shard
   jobs = jobs[place - 1 :: number]
   if args.dry_run:

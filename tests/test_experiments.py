@@ -385,6 +385,18 @@ def test_only_some_rows_and_settings_of_all(capsys, tmp_path):
   assert all("--config.train.total_steps=50" in line for line in lines)
 
 
+def test_of_a_training_only_the_rows_that_are_asked_for_are_evaluated(
+  capsys, tmp_path
+):
+  given = ("v3plus_table3", f"--out={tmp_path}", "--seeds=0", "--only")
+  (train,) = dry_run(capsys, *given, "16-16-decoder")
+  assert "deeplax.main" in train
+  _, evaluate = dry_run(capsys, *given, "16-16-decoder", "16-8-decoder")
+  assert "--output_strides=8 --scales=1.0" in evaluate
+  _, evaluate = dry_run(capsys, *given, "output_stride=16,kind=concat")
+  assert "--sweep --output_strides=16,8" in evaluate
+
+
 def test_rows_that_cannot_run_are_said(capsys, tmp_path):
   lines = dry_run(capsys, "v3plus_table5", "--data=camvid", f"--out={tmp_path}")
   said = [line for line in lines if line.startswith("#")]
