@@ -266,7 +266,7 @@ def test_tuples_and_none_survive_the_command_line(monkeypatch, own):
     "model.atrous_rates": None,  # None already
     "model.decoder.features": (8, 4),
     "model.multi_grid": (1, 1, 1),
-    "data.crop_size": (33, 65),
+    "data.shapes_size": (33, 65),
     "model.batch_norm.group": "2",
     "optim.base_lr": 1e-5,
   }
