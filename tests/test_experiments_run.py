@@ -418,7 +418,12 @@ def test_a_stopped_experiment_goes_on(how, tmp_path):
     *("--seeds=0", "--only", "*=8", f"--out={tmp_path}"),
   ]
   process = subprocess.Popen(
-    command, cwd=cells.ROOT, stdout=subprocess.PIPE, text=True
+    command,
+    cwd=cells.ROOT,
+    stdout=subprocess.PIPE,
+    text=True,
+    # A shell's background jobs, which tests may be, ignore Ctrl-C.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )
   record = pathlib.Path(tmp_path) / "runs" / "low_level_channels=8-seed0.json"
   log = record.with_suffix(".log")
