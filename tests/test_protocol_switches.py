@@ -75,7 +75,8 @@ def test_all_switches_train_resume_exactly_and_evaluate_the_average(tmp_path):
     tree["params"]["logits"]["kernel"] - used["params"]["logits"]["kernel"]
   )
   assert moved.max() > 0
-  scored = command("evaluate", f"--workdir={whole}")
+  shutil.rmtree(whole / "eval")  # the training's own
+  scored = command("evaluate", f"--workdir={whole}", "--no-sweep")
   assert scored.returncode == 0, scored.stderr
   (result,) = (whole / "eval").glob("val-00000004-*.json")
   lines = (whole / "metrics.jsonl").read_text().splitlines()
