@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check
 INTERPRETERS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 # What differs between two JAX releases shows in these.
-CORE := tests/ops tests/models tests/test_train.py
+CORE := tests/ops tests/models tests/training/test_step.py
 
 $(PY):
 	@python=$$(.ci/find_python "sys.version_info >= (3, 11)" $(INTERPRETERS)); \

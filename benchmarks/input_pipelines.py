@@ -66,10 +66,10 @@ def write_files(root: pathlib.Path, args: argparse.Namespace) -> int:
 
 def deeplax(root: pathlib.Path, threads: int) -> Callable[[], Batches]:
   """Return what starts deeplax's loader, as training does."""
-  from configs import common
   from deeplax.data import build
+  from deeplax.settings import defaults
 
-  config = common.base()
+  config = defaults.base()
   config.train.batch_size = BATCH
   config.data.crop_size = (CROP, CROP)
   config.data.threads = threads

@@ -40,15 +40,16 @@ from benchmarks import input_speed
 from benchmarks import xception_forward
 from configs import camvid
 from configs import v3plus_xception
-from deeplax import averaging
 from deeplax import errors
-from deeplax import evaluate
-from deeplax import inference
-from deeplax import sweep as sweep_lib
 from deeplax.data import folder
 from deeplax.data import loader
+from deeplax.inference import averaging
+from deeplax.inference import evaluate
+from deeplax.inference import predictor as predictor_lib
+from deeplax.inference import sweep as sweep_lib
 from deeplax.metrics import measures
 from deeplax.models import build as model_build
+from deeplax.models import variables
 
 
 class Network(NamedTuple):
@@ -74,7 +75,7 @@ MODES = (
   averaging.Mode(SCALES),
   averaging.Mode(SCALES, flip=True),
 )
-EVERYTHING = measures.Chosen(
+EVERYTHING = measures.Measures(
   trimap=(1, 2, 5, 10, 20, 40), boundary=True, objects=True
 )
 WAYS = ("forward", "sweep", "everything")
@@ -156,9 +157,9 @@ def measure(source: Any, args: argparse.Namespace) -> dict[str, Any]:
     num_classes=network.classes,
     output_stride=args.output_stride,
   )
-  predictor = inference.Predictor(
+  predictor = predictor_lib.Predictor(
     model,
-    model_build.initial_variables(model, 0),
+    variables.initial_variables(model, 0),
     pad_value=model_build.mean_pixel(config.model),
     pad_to=config.eval.pad_to,
   )
@@ -166,7 +167,7 @@ def measure(source: Any, args: argparse.Namespace) -> dict[str, Any]:
   clocks = {way: [] for way in WAYS}
   memory: list[float] = []
 
-  def sweep(way: str, measured: measures.Chosen) -> None:
+  def sweep(way: str, measured: measures.Measures) -> None:
     clock: dict[str, float] = {}
     evaluate.evaluate_rows(
       sweep_lib.Sweep(predictor, MODES),
@@ -182,7 +183,7 @@ def measure(source: Any, args: argparse.Namespace) -> dict[str, Any]:
   predictor.submit_modes(images[0], MODES)  # compiles
   runs: dict[str, Callable[[], None]] = {
     "forward": lambda: forward(predictor, images),
-    "sweep": lambda: sweep("sweep", measures.NOTHING),
+    "sweep": lambda: sweep("sweep", measures.CONFUSION_ONLY),
     "everything": lambda: sweep("everything", EVERYTHING),
   }
   for run in runs.values():
@@ -231,7 +232,9 @@ def measure(source: Any, args: argparse.Namespace) -> dict[str, Any]:
   }  # fmt: skip
 
 
-def forward(predictor: inference.Predictor, images: list[np.ndarray]) -> None:
+def forward(
+  predictor: predictor_lib.Predictor, images: list[np.ndarray]
+) -> None:
   """Predict images, but for all that is made of the logits."""
 
   def only_logits(

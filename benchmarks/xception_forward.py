@@ -103,10 +103,11 @@ def networks(
 
   from configs import v3plus_xception
   from deeplax.models import build
+  from deeplax.models import variables as variables_lib
 
   config = v3plus_xception.get_config()
   model = build.from_config(config["model"], num_classes=CLASSES)
-  variables = build.initial_variables(model, 0)
+  variables = variables_lib.initial_variables(model, 0)
   image = np.random.default_rng(0).uniform(0, 255, (1, size, size, 3))
   image = image.astype(np.float32)
 
@@ -165,7 +166,7 @@ class TorchNetwork:
   """The same network in PyTorch, from the same arrays, in inference mode."""
 
   def __init__(self, torch, layers, model, *, fold):
-    from deeplax.models import xception
+    from deeplax.models.backbones import xception
 
     self.torch = torch
     self.functional = torch.nn.functional

@@ -32,12 +32,12 @@ configs/cityscapes_as_camvid.json; test with --flip:
     --config.data.root=CamVid --config.init.checkpoint=runs/cityscapes
 """
 
-from configs import common
+from deeplax.settings import defaults
 
 
 def get_config(arg: str = ""):
   """Return the configuration; `arg` is "", "quick" or "debug"."""
-  c = common.base()
+  c = defaults.base()
   c.data.name = "camvid"
   c.data.train_split = "train"
   c.data.eval_split = "val"
@@ -67,7 +67,7 @@ def get_config(arg: str = ""):
     c.eval.every = 300
     return c
   if arg == "debug":
-    return common.debug(c)
+    return defaults.debug(c)
   if arg in ("imagenet", "cityscapes"):
     return _fine_tuned(c, arg)
   if arg:

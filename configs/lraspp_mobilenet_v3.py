@@ -17,8 +17,8 @@ gives learning rate and steps for this network: they are those of v3 on
 Cityscapes (1706.05587, appendix B). Time and memory: not measured.
 """
 
-from configs import common
-from configs import protocols
+from deeplax.settings import defaults
+from deeplax.settings import protocols
 
 ARGS = ("", "debug", "small")
 
@@ -27,7 +27,7 @@ def get_config(arg: str = ""):
   """Return the configuration; `arg` is one of `ARGS`."""
   if arg not in ARGS:
     raise ValueError(f"lraspp_mobilenet_v3:{arg} not in {list(ARGS)}")
-  c = protocols.cityscapes(common.base(), "lraspp_mobilenet_v3")
+  c = protocols.cityscapes(defaults.base(), "lraspp_mobilenet_v3")
   size = "small" if arg else "large"
   c.model.backbone = f"mobilenet_v3_{size}_seg"
   c.model.output_stride = 32
@@ -43,5 +43,5 @@ def get_config(arg: str = ""):
   if arg == "debug":
     c.model.depth_multiplier = 0.5
     c.model.channels = 32
-    return common.debug(c)
+    return defaults.debug(c)
   return c

@@ -17,12 +17,12 @@ images and a first impression. MobileNetV2, v3+ head and decoder.
 Expected mIoU: depends on the data. Time: not measured.
 """
 
-from configs import common
+from deeplax.settings import defaults
 
 
 def get_config(arg: str = ""):
   """Return the configuration; `arg` is "" or "debug"."""
-  c = common.base()
+  c = defaults.base()
   c.data.name = "folder"
   c.data.train_split = "train"
   c.data.crop_size = (321, 321)
@@ -43,7 +43,7 @@ def get_config(arg: str = ""):
   c.eval.every = 500
   c.checkpoint.every = 500
   if arg == "debug":
-    return common.debug(c)
+    return defaults.debug(c)
   if arg:
     raise ValueError(f"own_data:{arg} not in ['', 'debug']")
   return c

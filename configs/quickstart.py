@@ -9,13 +9,13 @@ mIoU 87.5 on the 100 validation pictures; 94 seconds on 2 Intel Xeon cores, the
 evaluations and predictions of `make quickstart` included.
 """
 
-from configs import common
+from deeplax.settings import defaults
 
 
 def get_config(arg: str = ""):
   """Return the configuration; `arg` is "" or "debug"."""
-  c = common.base()
-  c.data = common.shapes(c.data)
+  c = defaults.base()
+  c.data = defaults.shapes(c.data)
   c.data.crop_size = (97, 97)
   c.data.min_scale = 0.75
   c.data.max_scale = 1.25
@@ -40,7 +40,7 @@ def get_config(arg: str = ""):
   c.eval.pad_to = (97, 97)
   c.checkpoint.every = 300
   if arg == "debug":
-    return common.debug(c)
+    return defaults.debug(c)
   if arg:
     raise ValueError(f"quickstart:{arg} not in ['', 'debug']")
   return c

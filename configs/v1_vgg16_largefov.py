@@ -15,8 +15,8 @@ with the dense CRF: 62.25 and 67.64; :7x7 64.38 and 67.64; :4x4 63.41 and 67.14
 measured.
 """
 
-from configs import common
-from configs import protocols
+from deeplax.settings import defaults
+from deeplax.settings import protocols
 
 ARGS = ("", "7x7", "4x4", "msc", "debug")
 
@@ -25,7 +25,7 @@ def get_config(arg: str = ""):
   """Return the configuration; `arg` is one of `ARGS`."""
   if arg not in ARGS:
     raise ValueError(f"v1_vgg16_largefov:{arg} not in {list(ARGS)}")
-  c = protocols.v1(common.base())
+  c = protocols.v1(defaults.base())
   c.model.conventions = "caffe"
   c.model.backbone = "vgg16"
   c.model.output_stride = 8
@@ -42,5 +42,5 @@ def get_config(arg: str = ""):
     c.optim.trained = ("decoder", "logits")
   if arg == "debug":
     c.model.channels = 32  # small checkpoints
-    return common.debug(c)
+    return defaults.debug(c)
   return c

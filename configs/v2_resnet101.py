@@ -13,8 +13,8 @@ dense CRF (table 4): 76.35 and 77.69; from ImageNet without ASPP, augmentation
 and several scales 68.72. Time and memory: not measured.
 """
 
-from configs import common
-from configs import protocols
+from deeplax.settings import defaults
+from deeplax.settings import protocols
 
 ARGS = ("", "debug")
 
@@ -23,7 +23,7 @@ def get_config(arg: str = ""):
   """Return the configuration; `arg` is one of `ARGS`."""
   if arg not in ARGS:
     raise ValueError(f"v2_resnet101:{arg} not in {list(ARGS)}")
-  c = protocols.v2_resnet101(common.base())
+  c = protocols.v2_resnet101(defaults.base())
   c.model.conventions = "caffe"
   c.model.backbone = "resnet101"
   c.model.output_stride = 8
@@ -34,5 +34,5 @@ def get_config(arg: str = ""):
     c.model.backbone = "resnet50"
     # Frozen at random weights, a norm passes on what 16 sums have added up.
     c.model.batch_norm.mode = "train"
-    return common.debug(c)
+    return defaults.debug(c)
   return c

@@ -12,8 +12,8 @@ and 71.57; :aspp_s 66.98 and 69.73; :large_fov 65.76 and 69.84. Time and
 memory: not measured.
 """
 
-from configs import common
-from configs import protocols
+from deeplax.settings import defaults
+from deeplax.settings import protocols
 
 ARGS = ("", "aspp_s", "large_fov", "debug")
 
@@ -22,7 +22,7 @@ def get_config(arg: str = ""):
   """Return the configuration; `arg` is one of `ARGS`."""
   if arg not in ARGS:
     raise ValueError(f"v2_vgg16:{arg} not in {list(ARGS)}")
-  c = protocols.v2_vgg16(common.base())
+  c = protocols.v2_vgg16(defaults.base())
   c.model.conventions = "caffe"
   c.model.backbone = "vgg16"
   c.model.output_stride = 8
@@ -33,5 +33,5 @@ def get_config(arg: str = ""):
     c.model.atrous_rates = (2, 4, 8, 12)
   if arg == "debug":
     c.model.channels = 32  # small checkpoints
-    return common.debug(c)
+    return defaults.debug(c)
   return c

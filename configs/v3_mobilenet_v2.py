@@ -12,8 +12,8 @@ six scales and flip (table 7). `:aspp` has the atrous branches too (4.52M,
 has that number. Time and memory: not measured.
 """
 
-from configs import common
-from configs import protocols
+from deeplax.settings import defaults
+from deeplax.settings import protocols
 
 # Each follows the colon itself, or after "aspp_".
 STAGES = ("debug", *protocols.STAGES)
@@ -24,7 +24,7 @@ def get_config(arg: str = ""):
   """Return the configuration; `arg` is one of `ARGS`."""
   if arg not in ARGS:
     raise ValueError(f"v3_mobilenet_v2:{arg} not in {list(ARGS)}")
-  c = common.base()
+  c = defaults.base()
   c.model.backbone = "mobilenet_v2"
   c.model.separable = False  # table 7's Multiply-Adds
   c.model.decoder.kind = "none"
@@ -37,7 +37,7 @@ def get_config(arg: str = ""):
     name, stage = "v3_mobilenet_v2_aspp", arg[len("aspp_") :]
   if stage == "debug":
     c.model.channels = 32
-    return common.debug(c)
+    return defaults.debug(c)
   if stage:
     return protocols.STAGES[stage](c, name)
   return c

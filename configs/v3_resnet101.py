@@ -14,8 +14,8 @@ three scales 79.06, flipped too 79.30 (table 12). Time and memory: not measured.
 its block4. Table 1's output strides of 64 and more are not offered.
 """
 
-from configs import common
-from configs import protocols
+from deeplax.settings import defaults
+from deeplax.settings import protocols
 
 # Each follows the colon itself, or after "cascade_".
 STAGES = ("debug", *protocols.STAGES)
@@ -26,7 +26,7 @@ def get_config(arg: str = ""):
   """Return the configuration; `arg` is one of `ARGS`."""
   if arg not in ARGS:
     raise ValueError(f"v3_resnet101:{arg} not in {list(ARGS)}")
-  c = common.base()
+  c = defaults.base()
   c.model.backbone = "resnet_v1_101_beta"
   c.model.multi_grid = (1, 2, 4)  # table 5
   c.model.separable = False
@@ -42,7 +42,7 @@ def get_config(arg: str = ""):
     # Small checkpoints.
     c.model.channels = 32
     c.model.cascade_blocks = 1
-    return common.debug(c)
+    return defaults.debug(c)
   if stage:
     return protocols.STAGES[stage](c, name)
   return c

@@ -11,8 +11,8 @@ VOC 2012 val from ImageNet weights (VainF/DeepLabV3Plus-Pytorch: 71.1, resized
 crops). Time and memory: not measured.
 """
 
-from configs import common
-from configs import protocols
+from deeplax.settings import defaults
+from deeplax.settings import protocols
 
 ARGS = ("", "debug", *protocols.STAGES)
 
@@ -21,14 +21,14 @@ def get_config(arg: str = ""):
   """Return the configuration; `arg` is one of `ARGS`."""
   if arg not in ARGS:
     raise ValueError(f"v3plus_mobilenet_v2:{arg} not in {list(ARGS)}")
-  c = common.base()
+  c = defaults.base()
   c.model.backbone = "mobilenet_v2"
   c.optim.weight_decay = 4e-5  # research/deeplab/train.py
   c.eval.pad_to = (513, 513)
   if arg == "debug":
     c.model.channels = 32
     c.model.decoder.channels = 32
-    return common.debug(c)
+    return defaults.debug(c)
   if arg:
     return protocols.STAGES[arg](c, "v3plus_mobilenet_v2")
   return c

@@ -10,8 +10,8 @@ Dense 3x3 convolutions as in tables 1 to 3; `model.separable` and
 `model.decoder.separable` make them separable. Time and memory: not measured.
 """
 
-from configs import common
-from configs import protocols
+from deeplax.settings import defaults
+from deeplax.settings import protocols
 
 ARGS = ("", "debug", *protocols.STAGES)
 
@@ -20,7 +20,7 @@ def get_config(arg: str = ""):
   """Return the configuration; `arg` is one of `ARGS`."""
   if arg not in ARGS:
     raise ValueError(f"v3plus_resnet101:{arg} not in {list(ARGS)}")
-  c = common.base()
+  c = defaults.base()
   c.model.backbone = "resnet_v1_101_beta"
   # The published checkpoints and the tables' Multiply-Adds need it.
   c.model.multi_grid = (1, 2, 4)
@@ -33,7 +33,7 @@ def get_config(arg: str = ""):
     # Small checkpoints.
     c.model.channels = 32
     c.model.decoder.channels = 32
-    return common.debug(c)
+    return defaults.debug(c)
   if arg:
     return protocols.STAGES[arg](c, "v3plus_resnet101")
   return c

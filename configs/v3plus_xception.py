@@ -10,8 +10,8 @@ Cityscapes val: 78.79 (table 7a). The paper starts from ImageNet weights; from
 a random start expect far less. Time and memory: not measured.
 """
 
-from configs import common
-from configs import protocols
+from deeplax.settings import defaults
+from deeplax.settings import protocols
 
 ARGS = ("", "debug", *protocols.STAGES)
 
@@ -20,7 +20,7 @@ def get_config(arg: str = ""):
   """Return the configuration; `arg` is one of `ARGS`."""
   if arg not in ARGS:
     raise ValueError(f"v3plus_xception:{arg} not in {list(ARGS)}")
-  c = common.base()
+  c = defaults.base()
   c.model.backbone = "xception_65"
   c.model.multi_grid = (1, 1, 1)  # none for Xception (v3+, 4.3)
   c.optim.weight_decay = 4e-5  # research/deeplab/train.py
@@ -30,7 +30,7 @@ def get_config(arg: str = ""):
     # Small checkpoints.
     c.model.channels = 32
     c.model.decoder.channels = 32
-    return common.debug(c)
+    return defaults.debug(c)
   if arg:
     return protocols.STAGES[arg](c, "v3plus_xception")
   return c

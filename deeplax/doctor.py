@@ -5,183 +5,9 @@ can run here.
 """
 
 import argparse
-from collections.abc import Mapping
-import importlib.metadata
-import os
-import pathlib
-import platform
-import shutil
-import time
-
-import numpy as np
 
 from deeplax import errors
-
-PACKAGES = (
-  "jax",
-  "jaxlib",
-  "flax",
-  "optax",
-  "orbax-checkpoint",
-  "grain",
-  "tensorflow-datasets",
-  "clu",
-  "ml-collections",
-  "numpy",
-)
-NVIDIA_FILES = ("dev/nvidia[0-9]*", "proc/driver/nvidia/gpus/*", "dev/dxg")
-# A vfio group may be any device handed to a virtual machine: it counts only
-# with the variables that a TPU host sets.
-TPU_FILES = ("dev/accel[0-9]*",)
-TPU_VFIO = "dev/vfio/[0-9]*"
-TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "TPU_ACCELERATOR_TYPE")
-
-
-def accelerator_warning(
-  *,
-  root: str | os.PathLike[str] = "/",
-  environ: Mapping[str, str] | None = None,
-  backend: str | None = None,
-) -> str | None:
-  """Say so when this machine has an accelerator that JAX does not use.
-
-  Args:
-    root: Where /dev and /proc are looked up.
-    environ: Environment variables; None: this process's.
-    backend: What JAX runs on; None: ask it.
-  """
-  environ = os.environ if environ is None else environ
-  if environ.get("JAX_PLATFORMS"):
-    return None  # Someone chose.
-  kind = _accelerator(pathlib.Path(root), environ)
-  if kind is None:
-    return None
-  if backend is None:
-    import jax
-
-    backend = jax.default_backend()
-  if backend != "cpu":
-    return None
-  if kind == "TPU":
-    return (
-      "this machine has a TPU that JAX does not use. Install it with: "
-      'pip install -U "jax[tpu]"'
-    )
-  return (
-    "this machine has an NVIDIA GPU that JAX does not use. Install it with: "
-    'pip install -U "jax[cuda13]" (driver older than 580: "jax[cuda12]"). '
-    "If that is installed, nvidia-smi must list the GPU"
-  )
-
-
-def _accelerator(root: pathlib.Path, environ: Mapping[str, str]) -> str | None:
-  if any(name in environ for name in TPU_VARIABLES) and _any(root, TPU_VFIO):
-    return "TPU"
-  if any(_any(root, pattern) for pattern in TPU_FILES):
-    return "TPU"
-  if any(_any(root, pattern) for pattern in NVIDIA_FILES):
-    # An empty value hides the GPUs on purpose.
-    return None if environ.get("CUDA_VISIBLE_DEVICES") == "" else "GPU"
-  return None
-
-
-def _any(root: pathlib.Path, pattern: str) -> bool:
-  return next(root.glob(pattern), None) is not None
-
-
-def versions() -> dict[str, str | None]:
-  """Return the version of each package deeplax stands on; None if missing."""
-  found = {}
-  for name in PACKAGES:
-    try:
-      found[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-      found[name] = None
-  return found
-
-
-def convolution() -> tuple[float, float]:
-  """Return (milliseconds, largest error / largest value) of one convolution."""
-  import jax
-  import jax.numpy as jnp
-
-  rng = np.random.default_rng(0)
-  x = jnp.asarray(rng.standard_normal((1, 65, 65, 32), np.float32))
-  kernel = jnp.asarray(rng.standard_normal((3, 3, 32, 32), np.float32))
-
-  @jax.jit
-  def run(x, kernel):
-    return jax.lax.conv_general_dilated(
-      x,
-      kernel,
-      window_strides=(1, 1),
-      padding="VALID",
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-      precision="highest",
-    )
-
-  run(x, kernel).block_until_ready()
-  start = time.perf_counter()
-  y = run(x, kernel).block_until_ready()
-  seconds = time.perf_counter() - start
-  taps = np.lib.stride_tricks.sliding_window_view(
-    np.asarray(x[0]), (3, 3), (0, 1)
-  )
-  truth = np.einsum("hwcij,ijck->hwk", taps, np.asarray(kernel), optimize=True)
-  error = np.abs(np.asarray(y[0]) - truth).max() / np.abs(truth).max()
-  return seconds * 1e3, float(error)
-
-
-def free_memory() -> int | None:
-  """Return the bytes of host memory that can still be had, where known."""
-  try:
-    lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
-  except OSError:
-    return None
-  fields = dict(line.split(":", 1) for line in lines)
-  return int(fields["MemAvailable"].split()[0]) * 1024
-
-
-def report() -> tuple[dict[str, str], list[str]]:
-  """Return (what there is, what stands in the way)."""
-  found = {"python": platform.python_version(), "system": platform.platform()}
-  problems = []
-  for name, version in versions().items():
-    found[name] = version or "missing"
-    if version is None:
-      problems.append(
-        f"{name} is not installed: pip install -r requirements.txt"
-      )
-  if found["jax"] == "missing" or found["jaxlib"] == "missing":
-    return found, problems
-  import jax
-
-  try:
-    devices = jax.devices()
-  except RuntimeError as error:
-    problems.append(
-      f"JAX cannot start its devices: {error}. Install JAX for this machine, "
-      "or set JAX_PLATFORMS=cpu"
-    )
-    return found, problems
-  found["devices"] = ", ".join(
-    f"{d.id}: {d.device_kind} ({d.platform})" for d in devices
-  )
-  milliseconds, error = convolution()
-  found["convolution"] = f"{milliseconds:.2f} ms, relative error {error:.0e}"
-  # Accelerators may round the factors (TF32, bfloat16) even at "highest".
-  if not error < 1e-2:
-    problems.append(
-      f"a 3x3 convolution is wrong by {error:.0e} of its largest value: "
-      "reinstall jax and jaxlib of the same version"
-    )
-  memory = free_memory()
-  found["memory"] = f"{memory / 1e9:.1f} GB free" if memory else "unknown"
-  free = shutil.disk_usage(os.getcwd()).free
-  found["disk"] = f"{free / 1e9:.1f} GB free in {os.getcwd()}"
-  cache = jax.config.values["jax_compilation_cache_dir"]
-  found["compiled"] = f"kept in {cache or 'the workdir of each run'}"
-  return found, problems
+from deeplax import machine
 
 
 @errors.command
@@ -191,10 +17,10 @@ def main(argv: list[str] | None = None) -> int:
     description="Look at versions, devices, memory and disk.",
     epilog="exit status: 0 when deeplax can run here, else 1",
   ).parse_args(argv)
-  found, problems = report()
+  found, problems = machine.report()
   for name, value in found.items():
     print(f"{name:<20}{value}")
-  if found["jax"] != "missing" and (warning := accelerator_warning()):
+  if found["jax"] != "missing" and (warning := machine.accelerator_warning()):
     print(f"warning: {warning}")
   for problem in problems:
     print(f"problem: {problem}")

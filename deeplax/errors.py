@@ -1,6 +1,7 @@
 """The one way a command ends on wrong input: a message and exit status 2."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
 from functools import wraps
 import os
 import sys
@@ -26,3 +27,12 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
       sys.exit(1)
 
   return wrapped
+
+
+@contextlib.contextmanager
+def input_errors() -> Iterator[None]:
+  """Turn a ValueError about a value of the configuration into a message."""
+  try:
+    yield
+  except ValueError as error:
+    raise InputError(str(error)) from error

@@ -4,117 +4,28 @@ Everything goes to --workdir (default runs/<config>[_<argument>]); the same
 command again resumes there.
 """
 
-import pathlib
 import sys
 
-from absl import flags
-from ml_collections import config_flags
-
+from deeplax import config_flag
 from deeplax import errors
-
-_CONFIG = config_flags.DEFINE_config_file(
-  "config",
-  None,
-  "The run: configs/v3plus_xception.py, configs/camvid.py:quick, ...",
-  lock_config=True,
-)
-_WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Where the run is kept; default runs/<config>[_<argument>]."
-)
-_MULTIHOST = flags.DEFINE_bool(
-  "multihost",
-  False,
-  "One of several hosts of a pod: call jax.distributed.initialize().",
-)
-
-
-def parse(argv: list[str]) -> None:
-  """Read the command line.
-
-  Raises:
-    InputError: Anything was not understood.
-  """
-  if {"--help", "-h"} & set(argv):
-    print(_help())
-    sys.exit(0)
-  if "=" in argv:
-    raise errors.InputError(
-      f"unread arguments {argv[argv.index('=') :]}. "
-      f"Write {argv[argv.index('=') - 1]}=value without spaces"
-    )
-  try:
-    rest = flags.FLAGS(argv)[1:]
-  except (
-    flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError
-  ) as error:  # fmt: skip
-    # ml_collections raises what the config file or an override raised.
-    raise errors.InputError(
-      f"{_one_line(error)}. Help: python -m deeplax.main --help"
-    ) from error
-  if rest:
-    raise errors.InputError(
-      f"unread arguments {rest} after the flags. "
-      "Write --config.name=value without spaces"
-    )
-  if flags.FLAGS["config"].value is None:
-    raise errors.InputError(
-      "--config is missing, for example "
-      "--config=configs/v3plus_xception.py, or configs/quickstart.py to see it "
-      "work without data"
-    )
-  file = pathlib.Path(_config_name().partition(":")[0])
-  if not file.is_file():
-    have = sorted(str(p) for p in file.parent.glob("[!_]*.py"))
-    raise errors.InputError(f"no configuration {file}; there are {have}")
-
-
-def _help() -> str:
-  """What --help prints."""
-  lines = [f"usage: {__doc__}"]
-  for name in ("config", "workdir", "multihost"):
-    lines.append(f"  --{name:<12}{flags.FLAGS[name].help}")
-  lines.append(
-    "  --config.KEY  Any key of configs/common.py, for example\n"
-    "                --config.train.total_steps=1000"
-  )
-  return "\n".join(lines)
-
-
-def _one_line(error: Exception) -> str:
-  """The reason in an error; of a config file's own traceback the last line."""
-  # A KeyError shows its text as a Python literal.
-  text = str(error).replace("\\n", " ").replace("\\'", "'").strip()
-  lines = [line for line in text.splitlines() if line.strip()]
-  return lines[-1] if "Traceback" in text else " ".join(lines)
-
-
-def _config_name() -> str:
-  """Return the value of --config: a path, and an argument after a colon."""
-  return config_flags.get_config_filename(flags.FLAGS["config"])
-
-
-def default_workdir(config_path: str) -> str:
-  """Return runs/<config name>[_<argument>]."""
-  path, _, argument = config_path.partition(":")
-  name = path.rsplit("/", 1)[-1].removesuffix(".py")
-  return f"runs/{name}_{argument}" if argument else f"runs/{name}"
 
 
 @errors.command
 def main(argv: list[str] | None = None) -> None:
-  parse(sys.argv if argv is None else argv)
-  config = _CONFIG.value
+  config_flag.parse(sys.argv if argv is None else argv)
+  config = config_flag.CONFIG.value
   # The data is looked up before JAX starts: a missing data set is told at once.
   from deeplax.data import build as data_build
 
   data_build.source(config.data, config.data.train_split)
 
-  from deeplax import launch
+  from deeplax.training import run
 
-  launch.run(
+  run.run(
     config,
-    workdir=_WORKDIR.value or default_workdir(_config_name()),
-    multihost=_MULTIHOST.value,
+    workdir=config_flag.WORKDIR.value
+    or config_flag.default_workdir(config_flag.config_name()),
+    multihost=config_flag.MULTIHOST.value,
   )
 
 

@@ -7,105 +7,12 @@ those of training batches, and a new workdir holds them; the old one stays.
 """
 
 import argparse
-from collections.abc import Callable, Iterable
-import dataclasses
-import json
-from typing import Any
 
 from etils import epath
-import flax.linen as nn
-import flax.traverse_util
-import jax
-import jax.numpy as jnp
-import ml_collections
-import numpy as np
-import optax
 
-from deeplax import checkpoint
-from deeplax import commands
 from deeplax import errors
-from deeplax import launch
-from deeplax import preflight
-from deeplax import state as state_lib
-from deeplax.data import build as data_build
-from deeplax.data import spec as spec_lib
-from deeplax.models import build as model_build
-
-SHOWN = 5  # norms that moved farthest, in the printed table
-
-
-def measured(
-  model: nn.Module, variables: dict[str, Any], batches: Iterable[np.ndarray]
-) -> dict[str, Any]:
-  """Return the running statistics of a network over batches of equal size.
-
-  The mean is the mean of the batches' means; the variance that of all pixels,
-  the mean of the batches' variances plus the variance of their means. Batches
-  are normalised by their own statistics, as in training.
-
-  Args:
-    model: Its norms in mode "train" with decay 0: what they keep after a batch
-      is that batch's.
-    variables: {"params", "batch_stats"}.
-    batches: Raw images [b, h, w, c].
-
-  Returns:
-    The new "batch_stats".
-  """
-
-  @jax.jit
-  def of_batch(images):
-    return model.apply(
-      variables,
-      images,
-      train=True,
-      method="coarse",
-      mutable=["batch_stats"],
-      rngs={"dropout": jax.random.key(0)},
-    )[1]["batch_stats"]
-
-  # Of each array: the sum over batches; of each mean also that of its square.
-  count, sums, squares = 0, {}, {}
-  for images in batches:
-    count += 1
-    flat: Any = flax.traverse_util.flatten_dict(of_batch(images))
-    for path, leaf in flat.items():
-      value = np.asarray(leaf, np.float64)
-      sums[path] = sums.get(path, 0.0) + value
-      if path[-1] == "mean":
-        squares[path] = squares.get(path, 0.0) + value**2
-  if not count:
-    raise ValueError("no batch to measure the statistics on")
-  means = {path: value / count for path, value in sums.items()}
-  for path, square in squares.items():
-    between = square / count - means[path] ** 2
-    means[(*path[:-1], "var")] += np.maximum(between, 0)
-  return flax.traverse_util.unflatten_dict(
-    {p: v.astype(np.float32) for p, v in means.items()}
-  )
-
-
-def moved(
-  old: dict[str, Any], new: dict[str, Any]
-) -> list[tuple[str, float, float]]:
-  """Return (norm, shift of the mean, factor of the deviation), farthest first.
-
-  The shift is in old standard deviations; both are averages over channels.
-  """
-  before = flax.traverse_util.flatten_dict(old)
-  after = flax.traverse_util.flatten_dict(new)
-  rows = []
-  for path, mean in before.items():
-    if path[-1] != "mean":
-      continue
-    spread = (*path[:-1], "var")
-    was = np.sqrt(np.asarray(before[spread]) + 1e-12)
-    shift = np.abs(np.asarray(after[path]) - np.asarray(mean)) / was
-    factor = np.sqrt(np.asarray(after[spread]) + 1e-12) / was
-    rows.append(
-      ("/".join(path[:-1]), float(shift.mean()), float(factor.mean()))
-    )
-  return sorted(rows, key=lambda row: -(row[1] + abs(np.log(row[2]))))
+from deeplax import flags as flags_lib
+from deeplax.training import norm_statistics
 
 
 def parser() -> argparse.ArgumentParser:
@@ -126,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
   )
   parser.add_argument(
     "--step",
-    type=commands.step,
+    type=flags_lib.step,
     metavar="N|best",
     help="checkpoint: a step, or best by mIoU (default: the newest)",
   )
@@ -158,91 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     raise errors.InputError(
       f"--out={out} holds a run already; name another folder, or remove it"
     )
-  run(flags, out, print)
-
-
-def run(
-  flags: argparse.Namespace, out: epath.Path, say: Callable[..., None]
-) -> None:
-  """Write the workdir `out` with new statistics."""
-  config = checkpoint.load_config(flags.workdir)
-  commands.compilation_cache(flags.workdir)
-  variables, step = checkpoint.restore_variables(flags.workdir, flags.step)
-  with preflight.input_errors():
-    source = data_build.source(config.data, config.data.train_split)
-    checkpoint.refuse_other_classes(flags.workdir, source.spec)
-    channels = data_build.channels(config.data)
-    model = model_build.from_config(
-      measuring(config.model),
-      num_classes=source.spec.num_classes,
-      channels=channels,
-    )
-    if flags.batch_size:
-      config.train.batch_size = flags.batch_size
-    batches = data_build.train_loader(
-      config,
-      source,
-      pad_value=model_build.mean_pixel(config.model, channels),
-    )
-  if config.model.batch_norm.mode == "frozen":
-    say("the run's norms were frozen: these are what training would have seen")
-  progress = commands.Progress(
-    flags.batches * config.train.batch_size, say, name="measured"
-  )
-
-  def images():
-    for _ in range(flags.batches):
-      yield next(batches)["image"]
-      for _ in range(config.train.batch_size):
-        progress.step()
-
-  stats = measured(model, variables, images())
-  rows = moved(variables["batch_stats"], stats)
-  say(f"{len(rows)} norms over {flags.batches} batches; those that moved most:")
-  for name, shift, factor in rows[:SHOWN]:
-    say(f"  {name}: mean by {shift:.2f} deviations, deviation x {factor:.2f}")
-  save(flags.workdir, out, {**variables, "batch_stats": stats}, step)
-  say(f"Next: python -m deeplax.evaluate --workdir={out}")
-
-
-def measuring(
-  model: ml_collections.ConfigDict,
-) -> ml_collections.ConfigDict:
-  """Return the network's configuration with norms that keep one batch."""
-  copy = model.copy_and_resolve_references()
-  copy.batch_norm.mode = "train"
-  copy.batch_norm.decay = 0.0
-  return copy
-
-
-def save(
-  workdir: str, out: epath.Path, variables: dict[str, Any], step: int
-) -> None:
-  """Write `out` as a copy of the run at `step` with other variables.
-
-  Training may go on there: at that step, but with a fresh optimizer and from
-  the start of the data.
-  """
-  config = checkpoint.load_config(workdir)
-  text = (epath.Path(workdir) / "spec.json").read_text()
-  spec = spec_lib.Spec.from_json(json.loads(text))
-  _, tx = launch.optimizer(config)
-  state = state_lib.create(
-    variables, tx, seed=config.seed, average=config.optim.ema_decay > 0
-  )
-  count = jnp.int32(step)
-  state = dataclasses.replace(
-    state,
-    step=count,
-    # The schedule goes on from there; the moments of the updates start anew.
-    opt_state=optax.tree_utils.tree_set(
-      state.opt_state,
-      lambda path, _: path[-1].tuple_name == "ScaleByScheduleState",
-      count=count,
-    ),
-  )
-  preflight.write_run_files(out, config, spec, state.params, lambda *_: None)
-  checkpoint.save_start(out, state, step=step)
+  norm_statistics.run(flags, out, print)
 
 
 if __name__ == "__main__":

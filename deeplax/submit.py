@@ -9,127 +9,13 @@ with the masks before it gets its name.
 """
 
 import argparse
-from collections.abc import Mapping
 import contextlib
 import pathlib
 import tempfile
 
-from deeplax import archives
-from deeplax import checkpoint
 from deeplax import errors
-from deeplax import predict
-from deeplax import score
-from deeplax.data import build as data_build
-from deeplax.data import sources
-from deeplax.data import spec as spec_lib
-
-
-def images(
-  server: archives.Server, root: pathlib.Path, split: str
-) -> dict[str, pathlib.Path]:
-  """Return {name in the archive: image} of a split.
-
-  Args:
-    server: Whose names.
-    root: The published tree, or a folder that has it.
-    split: Usually "test".
-
-  Raises:
-    InputError: It is not there.
-  """
-  tree = sources.TREES[server.spec.name]
-  found = tree.find(root)
-  if found is None:
-    raise errors.InputError(
-      f"--images={root} is not {tree.what}: looked for "
-      f"{' or '.join(tree.markers)}. Unpack the archive of the test images and "
-      "name its folder"
-    )
-  if server.spec is spec_lib.VOC2012:
-    listed = found / "ImageSets" / "Segmentation" / f"{split}.txt"
-    names = sources.voc_ids(listed)
-    result = {name: sources.voc_pair(found, name).image for name in names}
-  else:
-    folder, ending = found / "leftImg8bit" / split, "_leftImg8bit.png"
-    paths = sorted(folder.glob(f"*/*{ending}"))
-    result = {path.name.removesuffix(ending): path for path in paths}
-    listed = folder
-  if not result:
-    raise errors.InputError(
-      f"no {listed / '*/*_leftImg8bit.png'}: unpack the archive of the test "
-      "images, leftImg8bit_trainvaltest.zip"
-    )
-  if lost := [path for path in result.values() if not path.is_file()]:
-    raise errors.InputError(
-      f"{lost[0]} is missing, named in {listed} ({len(lost)} of {len(result)} "
-      "images): unpack the archive of the test images, VOC2012test.tar"
-    )
-  return result
-
-
-def masks(
-  folder: pathlib.Path, wanted: Mapping[str, pathlib.Path]
-) -> dict[str, pathlib.Path]:
-  """Return {name: predicted mask} of images, found by name in any sub-folder.
-
-  Raises:
-    InputError: One is missing, or there twice.
-  """
-  found: dict[str, pathlib.Path] = {}
-  for key, path in score.by_name(
-    folder, score.PREDICTED, "predictions"
-  ).items():
-    name = pathlib.PurePosixPath(key).name
-    if name in wanted and name in found:
-      raise errors.InputError(
-        f"{found[name]} and {path} are both predictions of {name}: remove one"
-      )
-    found[name] = path
-  lost = sorted(wanted.keys() - found.keys())
-  if lost:
-    raise errors.InputError(
-      f"{folder} has no mask of {len(lost)} of {len(wanted)} images, of "
-      f"{lost[0]} for example ({lost[0]}_mask.png): predict {wanted[lost[0]]} "
-      "too"
-    )
-  return {name: found[name] for name in wanted}
-
-
-def label(
-  server: archives.Server,
-  workdir: str,
-  wanted: Mapping[str, pathlib.Path],
-  out: pathlib.Path,
-  flags: list[str],
-) -> None:
-  """Label images by a run, into a folder, with the flags of deeplax.predict.
-
-  Raises:
-    InputError: The run has other classes, or an image cannot be read.
-  """
-  names = predict.read_spec(workdir).class_names
-  if names != server.spec.class_names:
-    raise errors.InputError(
-      f"{workdir} was trained on {len(names)} classes ({names[0]}, ...), not "
-      f"on the {server.spec.num_classes} of {server.spec.name}: the server "
-      "would take them for others"
-    )
-  paths = [str(path) for path in wanted.values()]
-  args = predict.parser().parse_args(
-    [f"--workdir={workdir}", f"--out={out}", *flags, *paths]
-  )
-  if args.inputs != paths:
-    raise errors.InputError(
-      f"{args.inputs[0]} is no flag: which images are labelled follows from "
-      "--images and --split"
-    )
-  pictures = [
-    predict.Picture(path, pathlib.Path(name)) for name, path in wanted.items()
-  ]
-  if predict.run(checkpoint.load_config(workdir), args, pictures, out):
-    raise errors.InputError(
-      "some test images could not be read, as said above: unpack them again"
-    )
+from deeplax.data import test_servers
+from deeplax.reports import submission
 
 
 def parser() -> argparse.ArgumentParser:
@@ -142,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     "with --workdir, are those of deeplax.predict.",
     allow_abbrev=False,
   )
-  parser.add_argument("--server", required=True, choices=archives.SERVERS)
+  parser.add_argument("--server", required=True, choices=test_servers.SERVERS)
   which = parser.add_mutually_exclusive_group(required=True)
   which.add_argument("--workdir", metavar="DIR", help="of the training run")
   which.add_argument(
@@ -180,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
 @errors.command
 def main(argv: list[str] | None = None) -> None:
   args, flags = parser().parse_known_args(argv)
-  server = archives.SERVERS[args.server]
+  server = test_servers.SERVERS[args.server]
   if not args.out.name.endswith(server.suffixes):
     raise errors.InputError(
       f"--out={args.out} must end in {' or '.join(server.suffixes)}: that is "
@@ -191,8 +77,8 @@ def main(argv: list[str] | None = None) -> None:
       f"{flags[0]}: no flag of deeplax.submit; those of deeplax.predict need "
       "--workdir"
     )
-  wanted = images(
-    server, args.images or _tree(server, args.workdir), args.split
+  wanted = submission.images(
+    server, args.images or submission.tree(server, args.workdir), args.split
   )
   print(f"{len(wanted)} images of {args.split}")
   if args.split == "test" and len(wanted) != server.images:
@@ -209,28 +95,18 @@ def main(argv: list[str] | None = None) -> None:
           tempfile.TemporaryDirectory(dir=args.out.parent, prefix=".submit-")
         )
       )
-      label(server, args.workdir, wanted, folder, flags)
+      submission.label(server, args.workdir, wanted, folder, flags)
     found = {
-      archives.member(server, name, args.split, args.comp): (mask, wanted[name])
-      for name, mask in masks(folder, wanted).items()
+      test_servers.member(server, name, args.split, args.comp): (
+        mask,
+        wanted[name],
+      )
+      for name, mask in submission.masks(folder, wanted).items()
     }
-    archives.pack(server, args.out, found)
+    test_servers.pack(server, args.out, found)
   print(
     f"{args.out}: {len(found)} files, {args.out.stat().st_size / 1e6:.1f} MB, "
     "read again and equal to the masks"
-  )
-
-
-def _tree(server: archives.Server, workdir: str | None) -> pathlib.Path:
-  """Return where a run's data lie, if they are what the server tests."""
-  if workdir:
-    data = checkpoint.load_config(workdir).data
-    found = data.name == server.spec.name and data_build.tree(data)
-    if found:
-      return found
-  raise errors.InputError(
-    "which images are the test's? Name their folder: "
-    f"--images=DIR, that holds {sources.TREES[server.spec.name].what}"
   )
 
 

@@ -1,7 +1,7 @@
 """A configuration with a recipe, and with keys that no flag can set to None.
 
 `--config='experiments/config.py:v3plus_resnet101@camvid'` is
-configs/v3plus_resnet101.py as `experiments.recipes` changes it for CamVid;
+configs/v3plus_resnet101.py as `deeplax.ablation.recipes` changes it for CamVid;
 `@camvid-full` keeps the network. `quickstart:debug+eval.pad_to` sets a key to
 None, which `--config.eval.pad_to=None` would take for text; keys are separated
 by commas. `experiments.run` writes these.
@@ -9,7 +9,7 @@ by commas. `experiments.run` writes these.
 
 import importlib
 
-from experiments import recipes
+from deeplax.ablation import recipes
 
 
 def get_config(arg: str):

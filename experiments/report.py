@@ -13,17 +13,17 @@ import pathlib
 
 from etils import epath
 
+from deeplax import atomic
 from deeplax import errors
-from deeplax import logs
-from deeplax import sweep as sweep_lib
-from experiments import cells
-from experiments import costs as costs_lib
-from experiments import page
-from experiments import papers
-from experiments import protocol
-from experiments import results as results_lib
+from deeplax.ablation import costs as costs_lib
+from deeplax.ablation import deviations
+from deeplax.ablation import experiment as experiment_lib
+from deeplax.ablation import page
+from deeplax.ablation import papers
+from deeplax.ablation import results as results_lib
+from deeplax.ablation import tables
+from deeplax.reports import tables as tables_lib
 from experiments import run
-from experiments import tables
 
 COSTS = (
   "Multiply-Adds are of the convolutions for one image, over all scales and "
@@ -33,7 +33,7 @@ COSTS = (
 
 
 def report(
-  experiment: cells.Experiment,
+  experiment: experiment_lib.Experiment,
   lines: Sequence[results_lib.Line],
   costs: dict[str, costs_lib.Costs],
   out: pathlib.Path,
@@ -68,12 +68,12 @@ def report(
   notes += ["\n".join(f"- {line}" for line in verdicts)] if verdicts else []
   if savings:
     notes += ["Saved by the second row of each pair:"]
-    notes += [sweep_lib.aligned(savings)]
+    notes += [tables_lib.aligned(savings)]
   if lines:
     notes.insert(0, tables.noise(experiment, lines))
     notes.insert(0, _read_with_care(experiment))
   text = tables.markdown(experiment, made, [note for note in notes if note])
-  shared, own = protocol.recipe(experiment, lines)
+  shared, own = deviations.recipe(experiment, lines)
   parts = [f"<pre>{page.html.escape(experiment.about)}</pre>"]
   if experiment.paper:
     parts.append(page.paragraph(f"Paper: {experiment.paper.source}."))
@@ -105,12 +105,12 @@ def report(
   parts += page.section(
     "Rows that are not trained",
     page.plain_table(
-      [["row", "why"], *map(list, protocol.refused(experiment))]
+      [["row", "why"], *map(list, deviations.refused(experiment))]
     ),
   )
   if lines:
     parts += page.section(
-      "Training times", page.plain_table(protocol.times(lines))
+      "Training times", page.plain_table(deviations.times(lines))
     )
     parts += page.section(
       "Commands of each row", page.commands(experiment, lines)
@@ -118,17 +118,17 @@ def report(
   if experiment.paper and experiment.paper.table:
     parts += _of_paper(experiment.paper.table)
   title = tables.title(experiment)
-  logs.write_text(epath.Path(out / f"{name}.html"), page.page(title, parts))
+  atomic.write_text(epath.Path(out / f"{name}.html"), page.page(title, parts))
   of_text = "table.md" if name == "report" else f"{name}.md"
-  logs.write_text(epath.Path(out / of_text), text)
-  logs.write_text(
+  atomic.write_text(epath.Path(out / of_text), text)
+  atomic.write_text(
     epath.Path(out / f"{name}.csv"), tables.as_csv(experiment, lines, costs)
   )
   return text
 
 
 def _plots(
-  experiment: cells.Experiment,
+  experiment: experiment_lib.Experiment,
   lines: Sequence[results_lib.Line],
   costs: dict[str, costs_lib.Costs],
 ) -> list[tuple[str, str, list[str]]]:
@@ -148,12 +148,12 @@ def _plots(
 def _write_plot(path: pathlib.Path, text: str) -> None:
   """Write a plot; one of an earlier report that there is none for goes."""
   if text:
-    logs.write_text(path, text)
+    atomic.write_text(path, text)
   else:
     path.unlink(missing_ok=True)
 
 
-def _read_with_care(experiment: cells.Experiment) -> str:
+def _read_with_care(experiment: experiment_lib.Experiment) -> str:
   """Say what a table on other data can and cannot tell."""
   if not experiment.data:
     return ""

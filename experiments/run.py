@@ -22,12 +22,13 @@ from typing import Any
 
 import jax
 
+from deeplax import atomic
 from deeplax import errors
-from deeplax import logs
-from experiments import cells
-from experiments import jobs as jobs_lib
-from experiments import recipes
-from experiments import results as results_lib
+from deeplax import progress
+from deeplax.ablation import experiment as experiment_lib
+from deeplax.ablation import jobs as jobs_lib
+from deeplax.ablation import recipes
+from deeplax.ablation import results as results_lib
 
 # Seconds between a job's own lines, and between looks at its process.
 SAID_EVERY = 30.0
@@ -67,7 +68,7 @@ def start(
     file.write(f"$ {shlex.join(command)}\n")
     file.flush()
     process = subprocess.Popen(
-      command, cwd=cells.ROOT, env=env, stdout=file, stderr=file
+      command, cwd=experiment_lib.ROOT, env=env, stdout=file, stderr=file
     )
     said = time.perf_counter()
     pid = 0
@@ -115,7 +116,7 @@ def run_job(job: jobs_lib.Job) -> dict[str, Any]:
   record = job.record() | {"status": "running", "log_tail": []}
   if job.weights:
     record["weights"] = job.weights
-  logs.write_json(path, record)  # a report may be made meanwhile
+  atomic.write_json(path, record)  # a report may be made meanwhile
   before = record.get("seconds") or 0.0
   memory = record.get("host_memory") or 0
   begin = time.perf_counter()
@@ -143,7 +144,7 @@ def run_job(job: jobs_lib.Job) -> dict[str, Any]:
     record["seconds"] = round(before + time.perf_counter() - begin, 1)
     if record["status"] == "failed" and not record["log_tail"]:
       record["log_tail"] = tail(log, offset)
-    logs.write_json(path, record)
+    atomic.write_json(path, record)
   return record
 
 
@@ -153,7 +154,7 @@ def done(job: jobs_lib.Job) -> bool:
 
 
 def run(
-  experiment: cells.Experiment,
+  experiment: experiment_lib.Experiment,
   jobs: Sequence[jobs_lib.Job],
   out: pathlib.Path,
   *,
@@ -183,7 +184,7 @@ def run(
     left = len(todo) - place
     rest = sum(known) / len(known) * left if known else math.nan
     print(
-      f"[{place + 1}/{len(todo)}] {job.name}, ETA {logs.duration(rest)}, "
+      f"[{place + 1}/{len(todo)}] {job.name}, ETA {progress.duration(rest)}, "
       f"log {job.beside('.log')}",
       flush=True,
     )
@@ -196,7 +197,9 @@ def run(
         for row in job.rows
         if (result := job.result(row))
       )
-      print(f"  {logs.duration(record['seconds'])}, mIoU {'; '.join(scores)}")
+      print(
+        f"  {progress.duration(record['seconds'])}, mIoU {'; '.join(scores)}"
+      )
     else:
       lines = "\n".join(f"  | {line}" for line in record["log_tail"][-3:])
       print(f"  failed, see {job.beside('.log')}\n{lines}", flush=True)
@@ -206,8 +209,8 @@ def run(
 
 
 def only(
-  experiment: cells.Experiment, patterns: Sequence[str]
-) -> list[cells.Row]:
+  experiment: experiment_lib.Experiment, patterns: Sequence[str]
+) -> list[experiment_lib.Row]:
   """Return the rows whose name, or whose cell's, matches a pattern.
 
   Raises:
@@ -287,7 +290,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action="append",
     default=[],
     metavar="KEY=VALUE",
-    help="a key of configs/common.py for all trainings, e.g. data.root=/data",
+    help="a key of deeplax/settings/defaults.py for all trainings, e.g. "
+    "data.root=/data",
   )
   parser.add_argument(
     "--out",
@@ -296,11 +300,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def loaded(args: argparse.Namespace) -> tuple[cells.Experiment, pathlib.Path]:
+def loaded(
+  args: argparse.Namespace,
+) -> tuple[experiment_lib.Experiment, pathlib.Path]:
   """Return the experiment and the folder that a command line means."""
   if args.full_size and not args.data:
     raise errors.InputError("--full_size goes with --data")
-  experiment = cells.load(
+  experiment = experiment_lib.load(
     args.name,
     data=args.data,
     full_size=args.full_size,
@@ -310,7 +316,7 @@ def loaded(args: argparse.Namespace) -> tuple[cells.Experiment, pathlib.Path]:
   out = args.out or experiment.out()
   if not out.is_absolute():
     # Commands, which run in the checkout, then have it relative to that.
-    out = cells.ROOT / os.path.relpath(out, cells.ROOT)
+    out = experiment_lib.ROOT / os.path.relpath(out, experiment_lib.ROOT)
   return experiment, out
 
 

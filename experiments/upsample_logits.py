@@ -6,7 +6,7 @@ v3's network, the "naive decoder" of v3+: v3+ (section 4) puts the gain of full
 labels at 1.2 points, which are the first and third row of v3's table 8.
 """
 
-from experiments import papers
+from deeplax.ablation import papers
 
 BASE = "v3_resnet101"
 PAPER = papers.Paper(papers.table("v3_table8")["source"], (77.21, 76.01))

@@ -6,7 +6,7 @@ VOC 2012 val. The networks are those of v2_table1; here each row is v1's, behind
 the CRF. The paper's receptive fields are 224, 128, 224 and 224 pixels.
 """
 
-from experiments import papers
+from deeplax.ablation import papers
 
 BASE = "v1_vgg16_largefov"
 PAPER = papers.numbers("v1_table2")

@@ -6,7 +6,7 @@ VOC 2012 val, v1's protocol. Kernel and rate set what fc6 sees, and with its
 channels the number of parameters; four trainings give eight rows.
 """
 
-from experiments import papers
+from deeplax.ablation import papers
 
 BASE = "v1_vgg16_largefov"
 PAPER = papers.numbers("v2_table1", ("before_CRF", "after_CRF"))

@@ -6,7 +6,7 @@ VGG-16 with LargeFOV on VOC 2012 val, before the CRF. The step policy multiplies
 by 0.1 every 2,000 steps.
 """
 
-from experiments import papers
+from deeplax.ablation import papers
 
 BASE = "v2_vgg16:large_fov"
 PAPER = papers.numbers("v2_table2")

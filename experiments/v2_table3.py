@@ -5,7 +5,7 @@ COMMAND: python -m experiments.run v2_table3
 VGG-16, VOC 2012 val. ASPP-S has small rates, ASPP-L large ones.
 """
 
-from experiments import papers
+from deeplax.ablation import papers
 
 BASE = "v2_vgg16"
 PAPER = papers.numbers("v2_table3", ("before_CRF", "after_CRF"))

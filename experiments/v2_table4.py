@@ -9,7 +9,7 @@ deeplax.convert has put into runs/v2_resnet101_coco_HEAD, HEAD being plain,
 large_fov or aspp.
 """
 
-from experiments import papers
+from deeplax.ablation import papers
 
 BASE = "v2_resnet101"
 PAPER = papers.numbers("v2_table4")

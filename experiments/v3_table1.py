@@ -7,7 +7,7 @@ evaluated at the stride that it is trained at. The rows for 64, 128 and 256 need
 backbones that stride on, which deeplax does not have.
 """
 
-from experiments import papers
+from deeplax.ablation import papers
 
 BASE = "v3_resnet101:cascade"
 PAPER = papers.numbers("v3_table1")

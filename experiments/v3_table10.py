@@ -6,7 +6,7 @@ ResNet-101, VOC 2012 val. Batches are the largest that fitted the paper's GPUs:
 6, 16 and 24. Three trainings give all rows.
 """
 
-from experiments import papers
+from deeplax.ablation import papers
 
 BASE = "v3_resnet101"
 PAPER = papers.numbers("v3_table10")

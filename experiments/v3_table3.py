@@ -5,7 +5,7 @@ COMMAND: python -m experiments.run v3_table3
 ResNet-101, VOC 2012 val, output stride 16; 0 blocks is block4's column.
 """
 
-from experiments import papers
+from deeplax.ablation import papers
 
 BASE = "v3_resnet101:cascade"
 PAPER = papers.numbers("v3_table3", ("block4", "block5", "block6", "block7"))

@@ -6,7 +6,7 @@ ResNet-101 with block7 and multi-grid (1, 2, 1), trained at output stride 16:
 one training for all rows.
 """
 
-from experiments import papers
+from deeplax.ablation import papers
 
 BASE = "v3_resnet101:cascade"
 PAPER = papers.numbers("v3_table4")

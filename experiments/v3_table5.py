@@ -5,7 +5,7 @@ COMMAND: python -m experiments.run v3_table5
 ResNet-101, VOC 2012 val, output stride 16.
 """
 
-from experiments import papers
+from deeplax.ablation import papers
 
 BASE = "v3_resnet101"
 PAPER = papers.numbers("v3_table5")

@@ -6,7 +6,7 @@ One training at output stride 16 gives all rows but the last, which starts from
 configs/v3_resnet101.py:coco, to be run before it.
 """
 
-from experiments import papers
+from deeplax.ablation import papers
 
 BASE = "v3_resnet101"
 PAPER = papers.numbers("v3_table6")

@@ -6,7 +6,7 @@ ResNet-101, VOC 2012 val, output stride 16. Not upsampled: the loss is on labels
 at the logits' size.
 """
 
-from experiments import papers
+from deeplax.ablation import papers
 
 BASE = "v3_resnet101"
 PAPER = papers.numbers("v3_table8")

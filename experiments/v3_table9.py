@@ -6,7 +6,7 @@ ResNet-101, VOC 2012 val, output stride 16, 30,000 steps each. Norms see the
 whole batch, however many devices share it.
 """
 
-from experiments import papers
+from deeplax.ablation import papers
 
 BASE = "v3_resnet101"
 PAPER = papers.numbers("v3_table9")

@@ -8,7 +8,7 @@ of the decoder as one [3x3, 256] on Conv2 features, so the row for 48 is the
 first row of table 2 and not the final network, which has two.
 """
 
-from experiments import papers
+from deeplax.ablation import papers
 
 BASE = "v3plus_resnet101"
 PAPER = papers.numbers("v3plus_table1")

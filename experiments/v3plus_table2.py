@@ -6,7 +6,7 @@ ResNet-101, VOC 2012 val, output stride 16. The second row is the network that
 the paper goes on with; the last refines at Conv3 and then at Conv2.
 """
 
-from experiments import papers
+from deeplax.ablation import papers
 
 BASE = "v3plus_resnet101"
 PAPER = papers.numbers("v3plus_table2")

@@ -11,7 +11,7 @@ several scales, and all others, fit multi-grid (1, 2, 4), which gives 102.59 at
 one scale.
 """
 
-from experiments import papers
+from deeplax.ablation import papers
 
 BASE = "v3plus_resnet101"
 PAPER = papers.numbers("v3plus_table3", multiply_adds="MAdds_B")

@@ -28,14 +28,14 @@ from typing import Any
 
 import numpy as np
 
-from deeplax import commands
+from deeplax import atomic
 from deeplax import errors
-from deeplax import logs
-from deeplax import sweep as sweep_lib
+from deeplax.ablation import experiment
+from deeplax.ablation import imagenet
+from deeplax.ablation import papers
 from deeplax.models import cost
-from experiments import cells
-from experiments import imagenet
-from experiments import papers
+from deeplax.reports import tables
+from deeplax.workdir import environment
 
 NAME = "v3plus_table4"
 # The paper's rows, by flag.
@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
   for flag, sources in imagenet.BACKBONES.items():
     text = f"weights of {ROWS[flag]!r}; SOURCE: {', '.join(sources)}"
     add(f"--{flag}", metavar="SOURCE:FILE", help=text)
-  default = cells.FOLDER / "results" / NAME
+  default = experiment.FOLDER / "results" / NAME
   text = "for table4.json and table.md (default: %(default)s)"
   add("--out", type=path, default=default, metavar="DIR", help=text)
   for flag, default, text in (
@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
   for n in networks.values():
     first = ", background first" if n.first else ""
     print(f"{n.file}: {n.backbone}, {n.model.num_classes} classes{first}")
-  commands.compilation_cache(args.out)
+  environment.compilation_cache(args.out)
   ranks = imagenet.classify(
     [*networks.values()], chosen, crop=args.crop, batch=args.batch
   )
@@ -119,8 +119,8 @@ def main(argv: list[str] | None = None) -> None:
   ]
   known = {"images": str(args.images), "classes": folders, "crop": args.crop}
   text = markdown(rows, **known)
-  logs.write_json(args.out / "table4.json", {**known, "rows": rows})
-  logs.write_text(args.out / "table.md", text)
+  atomic.write_json(args.out / "table4.json", {**known, "rows": rows})
+  atomic.write_text(args.out / "table.md", text)
   print(f"\n{text}\n{args.out / 'table.md'}")
 
 
@@ -172,7 +172,7 @@ def markdown(
     f"Paper: {paper['source']}.",
     *(f"{r['network']}: {r['weights']} as {r['backbone']}." for r in rows),
   ]
-  table = sweep_lib.aligned(lines)
+  table = tables.aligned(lines)
   return "\n\n".join([f"# {paper['title']}", table, *notes]) + "\n"
 
 

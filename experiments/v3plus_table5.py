@@ -8,7 +8,7 @@ configs/v3plus_xception.py:coco, which is to be run before them; JFT-300M is
 not public. The separable rows save 33 to 41% of the Multiply-Adds.
 """
 
-from experiments import papers
+from deeplax.ablation import papers
 
 BASE = "v3plus_xception"
 PAPER = papers.numbers("v3plus_table5", multiply_adds="MAdds_B")

@@ -5,7 +5,7 @@ COMMAND: python -m experiments.run v3plus_table7a
 Cityscapes val, train_fine, whole images, one scale at output stride 16.
 """
 
-from experiments import papers
+from deeplax.ablation import papers
 
 BASE = "v3plus_xception:cityscapes"
 PAPER = papers.numbers("v3plus_table7a")

@@ -8,7 +8,7 @@ at its smallest width, is 4.8 points with ResNet-101 and 5.4 with Xception; no
 text has the curves.
 """
 
-from experiments import papers
+from deeplax.ablation import papers
 
 BASE = "v3plus_resnet101"
 # Differences at one width, which no row alone has.

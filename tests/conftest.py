@@ -31,7 +31,7 @@ def slim_vgg(monkeypatch):
   """VGG-16 of four channels throughout, for real values in little time."""
   # Not at the top: the hook that checks types has to be there before them.
   from deeplax.models import cost
-  from deeplax.models import vgg
+  from deeplax.models.backbones import vgg
 
   narrow = tuple((4, count) for _, count in vgg.BLOCKS)
   monkeypatch.setattr(vgg, "BLOCKS", narrow)

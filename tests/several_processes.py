@@ -11,17 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deeplax import averaging
-from deeplax import evaluate
-from deeplax import inference
-from deeplax import parallel
-from deeplax import sweep
 from deeplax.data import spec as spec_lib
+from deeplax.inference import averaging
+from deeplax.inference import evaluate
+from deeplax.inference import predictor as predictor_lib
+from deeplax.inference import sweep
 from deeplax.metrics import measures
+from deeplax.training import parallel
 
 CLASSES = 5
 MODES = (averaging.Mode(), averaging.Mode((0.5, 1.0), flip=True))
-MEASURED = measures.Chosen(trimap=(1, 4), boundary=True, objects=True)
+MEASURED = measures.Measures(trimap=(1, 4), boundary=True, objects=True)
 
 
 class Mixed(nn.Module):
@@ -64,7 +64,7 @@ def main(process, processes, address):
   mix = np.random.default_rng(0).normal(size=(3, CLASSES)).astype(np.float32)
   # As training has them: a copy on every device of every process.
   variables = parallel.replicate({"params": {"mix": mix}}, mesh=parallel.mesh())
-  predictor = inference.Predictor(
+  predictor = predictor_lib.Predictor(
     Mixed(),
     parallel.local(variables),
     pad_value=(127.5,) * 3,

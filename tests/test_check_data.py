@@ -11,9 +11,9 @@ import pytest
 from deeplax import check_data
 from deeplax import errors
 from deeplax.data import folder
-from deeplax.data import histogram
-from deeplax.data import sources
+from deeplax.data import prepared as prepared_lib
 from deeplax.data import spec
+from deeplax.data.checks import class_counts
 from tests import shared
 from tests.data import trees
 
@@ -65,10 +65,10 @@ def test_class_weights_are_printed_ready_to_copy(good, check):
   _, printed, _ = check(good)
   texts = re.findall(r"^  --config\.train\.class_weights=([\d.,]+)$",
                      printed, re.M)  # fmt: skip
-  counted = histogram.count(folder.source(good, "train"))
-  for rule, text in zip(histogram.RULES, texts, strict=True):
-    expected = histogram.weights(counted, rule)
-    assert histogram.numbers(text, 3) == pytest.approx(expected, rel=1e-3)
+  counted = class_counts.count(folder.source(good, "train"))
+  for rule, text in zip(class_counts.RULES, texts, strict=True):
+    expected = class_counts.weights(counted, rule)
+    assert class_counts.numbers(text, 3) == pytest.approx(expected, rel=1e-3)
     assert f"--config.train.class_weights={rule}" in printed
 
 
@@ -212,7 +212,7 @@ def test_prepared_data_is_checked_in_the_splits_that_it_has(
       raise errors.InputError("no split 'test'")
     return folder.source(good, split)
 
-  monkeypatch.setattr(sources, "prepared", prepared)
+  monkeypatch.setattr(prepared_lib, "prepared", prepared)
   status, printed, _ = check(tmp_path, "--full")
   assert status == 0 and "no fault found: train, val, 4 masks" in printed
 

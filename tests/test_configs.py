@@ -3,7 +3,6 @@
 import ast
 import functools
 import importlib
-import pathlib
 import re
 from typing import Any
 
@@ -13,14 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
-from deeplax import launch
-from deeplax import losses
 from deeplax.data import spec
 from deeplax.models import build
 from deeplax.models import cost
+from deeplax.settings import defaults
+from deeplax.training import losses
+from deeplax.training import optim
+from tests import conftest
 
-FOLDER = pathlib.Path(common.__file__).parent
+FOLDER = conftest.ROOT / "configs"
 NAMES = sorted(
   path.stem
   for path in FOLDER.glob("*.py")
@@ -43,7 +43,7 @@ def arguments(name):
   raise AssertionError(f"configs/{name}.py takes any argument")
 
 
-# tests/test_published.py goes over the networks of configs/published.py.
+# tests/settings/test_published.py goes over the networks of published.py.
 CELLS = [
   (name, arg)
   for name in NAMES
@@ -81,7 +81,7 @@ def test_every_config_has_the_keys_of_the_base_and_no_other(name, arg):
       for rest in (keys(value) if hasattr(value, "items") else [()])
     }
 
-  assert keys(get(name, arg)) == keys(common.base())
+  assert keys(get(name, arg)) == keys(defaults.base())
 
 
 @pytest.mark.parametrize(("name", "arg"), CELLS)
@@ -185,7 +185,7 @@ V1V2 = ("v1_vgg16_largefov", "v2_resnet101", "v2_vgg16")
 
 def test_v1_drops_its_rate_every_2000_steps():
   c = get("v1_vgg16_largefov")
-  rate, _ = launch.optimizer(c)
+  rate, _ = optim.optimizer(c)
   # 1412.7062, 4.1.
   for step, expected in ((0, 1e-3), (1999, 1e-3), (2000, 1e-4), (4000, 1e-5)):
     assert float(rate(step)) == pytest.approx(expected)
@@ -198,7 +198,7 @@ def test_class_scores_of_v1_and_v2_learn_ten_times_as_fast(name):
   params = shapes(network(name, ""))["params"]
   ones = jax.tree.map(lambda x: np.float32(1), params)
   c.optim.weight_decay = 0.0
-  _, tx = launch.optimizer(c)
+  _, tx = optim.optimizer(c)
   steps, _ = tx.update(ones, tx.init(ones), ones)
   flat: Any = flax.traverse_util.flatten_dict(steps)
   for path, step in flat.items():

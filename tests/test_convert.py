@@ -15,15 +15,18 @@ import pytest
 from configs import quickstart
 from configs import v1_vgg16_largefov
 from configs import v2_vgg16
-from deeplax import checkpoint
 from deeplax import convert
 from deeplax import errors
 from deeplax.data import spec as spec_lib
 from deeplax.models import build
-from deeplax.models import vgg
+from deeplax.models import variables as variables_lib
+from deeplax.models.backbones import vgg
 from deeplax.pretrained import files
 from deeplax.pretrained import rules
-from deeplax.pretrained import tf_deeplab
+from deeplax.pretrained.names import tf_deeplab
+from deeplax.training import conversion
+from deeplax.workdir import checkpoint
+from deeplax.workdir import settings as settings_lib
 from tests import conftest
 from tests.fixtures import tf_rule
 from tests.models import golden
@@ -45,7 +48,7 @@ def network(num_classes=8):
   rng = np.random.default_rng(7)
   return model, jax.tree.map(
     lambda x: rng.uniform(0.5, 1.5, x.shape).astype(np.float32),
-    build.initial_variables(model, seed=0),
+    variables_lib.initial_variables(model, seed=0),
   )
 
 
@@ -83,7 +86,7 @@ def convert_into(folder, arrays, *flags, config=config, source="tf_deeplab"):
       *flags,
     ]
   )
-  convert.run(config(), args)
+  conversion.convert(config(), args)
   return workdir
 
 
@@ -105,7 +108,7 @@ def test_the_workdir_is_that_of_a_run_at_step_0(converted):
   variables, step = checkpoint.restore_variables(workdir)
   assert step == 0
   assert_equal(variables, network()[1])
-  assert checkpoint.load_config(workdir).to_json() == config().to_json()
+  assert settings_lib.load_config(workdir).to_json() == config().to_json()
   spec = json.loads((workdir / "spec.json").read_text())
   assert spec["class_names"] == list(SHAPES)
   record = json.loads((workdir / "converted.json").read_text())
@@ -125,7 +128,7 @@ def test_what_is_written_out_is_bit_equal_to_what_came_in(
 ):
   workdir, _ = converted
   out = tmp_path / f"written{suffix}"
-  convert.export(
+  conversion.export(
     convert.parser().parse_args(
       ["--to=tf_deeplab", f"--workdir={workdir}", f"--out={out}"]
     )
@@ -139,7 +142,7 @@ def test_a_backbone_alone_leaves_the_rest_as_a_fresh_start(tmp_path, capsys):
   workdir = convert_into(tmp_path, backbone)
   variables, _ = checkpoint.restore_variables(workdir)
   model, loaded = network()
-  drawn = build.initial_variables(model, seed=config().seed)
+  drawn = variables_lib.initial_variables(model, seed=config().seed)
   for collection in ("params", "batch_stats"):
     for part, found in variables[collection].items():
       source = loaded if part == "backbone" else drawn
@@ -191,9 +194,9 @@ def test_own_classes_come_from_their_folder(tmp_path):
 
 
 def test_the_reference_counts_what_has_no_label_as_a_class_of_ade20k():
-  names = convert.source_classes("ade20k", "tf_deeplab")
+  names = conversion.source_classes("ade20k", "tf_deeplab")
   assert names is not None and len(names) == 151 and names[1] == "wall"
-  assert convert.source_classes("voc2012", "tf_deeplab") == VOC
+  assert conversion.source_classes("voc2012", "tf_deeplab") == VOC
 
 
 def test_statistics_are_for_folded_norms_only(tmp_path):
@@ -212,7 +215,7 @@ def test_the_auxiliary_head_of_training_is_new_and_stays_behind(tmp_path):
   variables, _ = checkpoint.restore_variables(workdir)
   assert "auxiliary" in variables["params"]
   out = tmp_path / "written.npz"
-  convert.export(
+  conversion.export(
     convert.parser().parse_args(
       ["--to=tf_deeplab", f"--workdir={workdir}", f"--out={out}"]
     )
@@ -401,7 +404,7 @@ def test_other_commands_go_on_from_the_workdir(tmp_path):
     f"--workdir={out}",
   )
   assert "--config.optim.base_lr=0.003 --config.init.checkpoint=" in said
-  assert checkpoint.load_config(out).optim.base_lr == 0.003
+  assert settings_lib.load_config(out).optim.base_lr == 0.003
   assert "mIoU" in command("evaluate", f"--workdir={out}")
   Image.new("RGB", (33, 33)).save(tmp_path / "a.png")
   command(
@@ -481,7 +484,7 @@ def test_a_real_file_predicts_what_the_reference_does(tmp_path, name, package):
   )
   image = tf_rule.image(65, 65)
   model = build.from_config(
-    checkpoint.load_config(workdir).model, num_classes=21
+    settings_lib.load_config(workdir).model, num_classes=21
   )
   variables, _ = checkpoint.restore_variables(workdir)
   found = model.apply(variables, image, train=False, method="coarse")
@@ -529,7 +532,7 @@ def test_a_state_dict_of_a_peer_comes_in_and_goes_back_unchanged(
   # tests/models/test_torch_golden.py holds this network, with these
   # variables, against the peer's outputs.
   model = torch_golden.model(name)
-  config = checkpoint.load_config(workdir)
+  config = settings_lib.load_config(workdir)
   built = build.from_config(
     config.model, num_classes=21, auxiliary=model.auxiliary is not None
   )

@@ -9,7 +9,8 @@ import pytest
 
 from deeplax import curves
 from deeplax import errors
-from deeplax import plot
+from deeplax.reports import line_plot
+from deeplax.reports import trimap_curves
 
 WIDTHS = ("1", "5", "40")
 # Of two seeds of each design: mIoU at these widths and of the whole image.
@@ -127,7 +128,9 @@ def test_the_plot_has_a_point_for_each_value(seeds):
     for key in ("cx", "cy")
   )
   # The axis ends at 40 px.
-  np.testing.assert_allclose(widths[:3], plot.WIDTH * np.array([1, 5, 40]) / 40)
+  np.testing.assert_allclose(
+    widths[:3], line_plot.WIDTH * np.array([1, 5, 40]) / 40
+  )
   means = np.array([25, 40, 60, 55, 70, 60])
   slope = np.polyfit(means, heights, 1)
   np.testing.assert_allclose(np.polyval(slope, means), heights, atol=0.1)
@@ -232,7 +235,7 @@ def test_wrong_groups_end_with_2(seeds, capsys, flags, words):
 
 def test_an_unknown_result_is_an_input_error(tmp_path):
   with pytest.raises(errors.InputError, match="no workdir or result"):
-    curves.find(tmp_path / "none", "*.json")
+    trimap_curves.find(tmp_path / "none", "*.json")
 
 
 @pytest.mark.parametrize(
@@ -245,21 +248,23 @@ def test_an_unknown_result_is_an_input_error(tmp_path):
   ],
 )
 def test_ticks_are_round_and_enclose_the_values(ends, expected):
-  assert plot.ticks(*ends) == expected
+  assert line_plot.ticks(*ends) == expected
 
 
 def test_a_difference_shows_its_zero():
-  line = plot.Line("gain", np.array([3.0, 4.0]), np.array([0.1, 0.2]))
+  line = line_plot.Line("gain", np.array([3.0, 4.0]), np.array([0.1, 0.2]))
   for difference in (False, True):
-    panel = plot.Panel("points", [line], difference)
-    root = xml.etree.ElementTree.fromstring(plot.svg([panel], (1, 9), "px"))
+    panel = line_plot.Panel("points", [line], difference)
+    root = xml.etree.ElementTree.fromstring(
+      line_plot.svg([panel], (1, 9), "px")
+    )
     ends = [e.text for e in root.iter() if e.get("text-anchor") == "end"]
     assert ("0" in ends) == difference
 
 
 def test_names_are_text_in_the_plot():
-  line = plot.Line("<b>&", np.array([1.0, 2.0]), np.array([np.nan, 0.5]))
-  text = plot.svg([plot.Panel("a<b", [line])], (1, 2), "x & y")
+  line = line_plot.Line("<b>&", np.array([1.0, 2.0]), np.array([np.nan, 0.5]))
+  text = line_plot.svg([line_plot.Panel("a<b", [line])], (1, 2), "x & y")
   root = xml.etree.ElementTree.fromstring(text)
   found = [e.text for e in root.iter() if e.text]
   assert {"<b>&", "a<b", "x & y"} <= set(found)

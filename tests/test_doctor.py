@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from deeplax import doctor
+from deeplax import machine
 
 
 def _machine(root, *files):
@@ -28,7 +28,7 @@ def test_an_idle_accelerator_is_told_with_the_install_line(
   tmp_path, files, environ, words
 ):
   root = _machine(tmp_path, *files)
-  warning = doctor.accelerator_warning(
+  warning = machine.accelerator_warning(
     root=root, environ=environ, backend="cpu"
   )
   assert warning and "pip install -U" in warning and words in warning
@@ -49,19 +49,19 @@ def test_an_idle_accelerator_is_told_with_the_install_line(
 def test_no_warning_without_reason(tmp_path, files, environ, backend):
   root = _machine(tmp_path, *files)
   assert (
-    doctor.accelerator_warning(root=root, environ=environ, backend=backend)
+    machine.accelerator_warning(root=root, environ=environ, backend=backend)
     is None
   )
 
 
 def test_the_convolution_is_right():
-  milliseconds, error = doctor.convolution()
+  milliseconds, error = machine.convolution()
   assert milliseconds > 0 and error < 1e-4
 
 
 def test_a_missing_package_is_a_problem(monkeypatch):
-  monkeypatch.setattr(doctor, "PACKAGES", ("jax", "jaxlib", "no-such-package"))
-  found, problems = doctor.report()
+  monkeypatch.setattr(machine, "PACKAGES", ("jax", "jaxlib", "no-such-package"))
+  found, problems = machine.report()
   assert found["no-such-package"] == "missing"
   assert problems == [
     "no-such-package is not installed: pip install -r requirements.txt"
@@ -76,7 +76,7 @@ def test_the_command_ends_with_0_and_names_versions_and_devices():
     check=False,
   )
   assert done.returncode == 0, done.stderr
-  for word in (*doctor.PACKAGES, "devices", "convolution", "disk", "ready"):
+  for word in (*machine.PACKAGES, "devices", "convolution", "disk", "ready"):
     assert f"\n{word}" in done.stdout
 
 

@@ -14,24 +14,27 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from configs import common
-from deeplax import averaging
-from deeplax import checkpoint
 from deeplax import crf
 from deeplax import errors
-from deeplax import evaluate
-from deeplax import inference
-from deeplax import launch
-from deeplax import logs
-from deeplax import shown
-from deeplax import state as state_lib
-from deeplax import sweep
-from deeplax import visualize
+from deeplax import evaluate as evaluate_lib
 from deeplax.data import build as data_build
 from deeplax.data import spec as spec_lib
+from deeplax.inference import averaging
+from deeplax.inference import evaluate
+from deeplax.inference import predictor as predictor_lib
+from deeplax.inference import sweep
 from deeplax.metrics import confusion
 from deeplax.metrics import measures
 from deeplax.models import build as model_build
+from deeplax.reports import picture_sheet
+from deeplax.reports import pictures
+from deeplax.settings import defaults
+from deeplax.training import log as log_lib
+from deeplax.training import state as state_lib
+from deeplax.training import validation
+from deeplax.workdir import checkpoint
+from deeplax.workdir import results as results_lib
+from deeplax.workdir import settings as settings_lib
 from tests import conftest
 
 SPEC = spec_lib.Spec(
@@ -70,7 +73,7 @@ class Toy:
 
 
 def _predictor(**settings):
-  return inference.Predictor(
+  return predictor_lib.Predictor(
     Brightest(), {}, pad_value=(127.5,) * 3, log=lambda _: None, **settings
   )
 
@@ -183,7 +186,7 @@ def _as_drawn(source, indices, spoil=None):
   if spoil is not None:
     predictions[spoil] = predictions[spoil] * 0
   return np.asarray(
-    visualize.strip(
+    pictures.strip(
       [e["image"] for e in examples],
       [e["label"] for e in examples],
       predictions,
@@ -208,7 +211,7 @@ def _counting(predictor):
 def test_a_sheet_shows_what_evaluation_predicted_without_predicting_again():
   source, predictor = Toy(9), _predictor()
   given = _counting(predictor)
-  sheet = shown.Sheet(source, 3)
+  sheet = picture_sheet.PictureSheet(source, 3)
   for _ in range(2):
     given.clear()
     evaluate.evaluate(predictor, source, progress=_silent, keep=sheet.keep)
@@ -221,7 +224,7 @@ def test_a_sheet_shows_what_evaluation_predicted_without_predicting_again():
 
 def test_a_sheet_shows_the_same_images_however_many_are_evaluated():
   source, predictor = Toy(9), _predictor()
-  sheet = shown.Sheet(source, 3)
+  sheet = picture_sheet.PictureSheet(source, 3)
   given = _counting(predictor)
   evaluate.evaluate(
     predictor, source, max_images=2, progress=_silent, keep=sheet.keep
@@ -236,11 +239,11 @@ def test_training_leaves_pictures_and_scores_of_each_evaluation(
   tmp_path, monkeypatch
 ):
   monkeypatch.setattr(model_build, "from_config", lambda *_, **__: Brightest())
-  config = common.base()
+  config = defaults.base()
   config.eval.pictures = 2
   workdir, source = epath.Path(tmp_path), Toy(4)
-  measure = launch.evaluator(config, source, workdir, _silent)
-  log = logs.MetricLog(tmp_path / "metrics.jsonl", resume_step=0, write=True)
+  measure = validation.evaluator(config, source, workdir, _silent)
+  log = log_lib.MetricLog(tmp_path / "metrics.jsonl", resume_step=0, write=True)
   state = state_lib.State(
     step=0, params={}, batch_stats={}, opt_state=(), rng=None
   )
@@ -371,17 +374,17 @@ def _result(**fields):
   ],
 )
 def test_the_file_name_tells_what_was_evaluated(tmp_path, fields, name):
-  path = evaluate.write(tmp_path, "val", _result(**fields))
+  path = results_lib.write_result(tmp_path, "val", _result(**fields))
   assert path.name == f"{name}.json"
   written = json.loads(path.read_text())
   assert written["miou"] == 1.0 and written["iou"]["red"] == 1.0
 
 
 def test_a_result_is_written_whole_or_not_at_all(tmp_path):
-  path = evaluate.write(tmp_path, "val", _result())
+  path = results_lib.write_result(tmp_path, "val", _result())
   before = path.read_text()
   with pytest.raises(TypeError):
-    evaluate.write(tmp_path, "val", _result(extra=object()))
+    results_lib.write_result(tmp_path, "val", _result(extra=object()))
   assert path.read_text() == before
   assert [p.name for p in (tmp_path / "eval").iterdir()] == [path.name]
 
@@ -402,8 +405,8 @@ def run(tmp_path, monkeypatch):
       raise errors.InputError(f"no split {split!r}; there is val")
     return Toy()
 
-  config = common.base()
-  monkeypatch.setattr(checkpoint, "load_config", lambda _: config)
+  config = defaults.base()
+  monkeypatch.setattr(settings_lib, "load_config", lambda _: config)
   monkeypatch.setattr(
     checkpoint,
     "restore_variables",
@@ -414,7 +417,7 @@ def run(tmp_path, monkeypatch):
 
   def command(*arguments):
     with pytest.raises(SystemExit) as ended:
-      evaluate.main([f"--workdir={tmp_path}", *arguments])
+      evaluate_lib.main([f"--workdir={tmp_path}", *arguments])
     return ended.value.code
 
   return command
@@ -510,7 +513,7 @@ def test_flags_choose_one_evaluation_or_another_table(
   assert table.exists() == (len(names) > 1)
 
 
-ALL = measures.Chosen(trimap=(1, 3), boundary=True, objects=True)
+ALL = measures.Measures(trimap=(1, 3), boundary=True, objects=True)
 
 
 def test_each_row_of_a_pass_is_measured_on_its_own():
@@ -613,7 +616,7 @@ def _crf_by_hand(source, **parameters):
 
 @pytest.mark.parametrize("flag", ["--crf", "--crf_file"])
 def test_the_command_refines_by_the_dense_crf(run, tmp_path, flag):
-  parameters = dict(common.base().eval.crf)
+  parameters = dict(defaults.base().eval.crf)
   if flag == "--crf_file":
     parameters |= {"w1": 90.0, "iterations": 2, "sigma_beta": 40.0}
     (tmp_path / "found.json").write_text(json.dumps({"best": parameters}))
@@ -643,9 +646,9 @@ def test_the_command_refines_by_the_dense_crf(run, tmp_path, flag):
     ("nothing", "no finished result"),
     ('{"best": null}', "no finished result"),
     ('{"best": {"w1": 3}}', "KeyError"),
-    (json.dumps({"best": dict(common.base().eval.crf) | {"w2": "x"}}), "w2"),
+    (json.dumps({"best": dict(defaults.base().eval.crf) | {"w2": "x"}}), "w2"),
     (
-      json.dumps({"best": dict(common.base().eval.crf) | {"sigma_beta": 0}}),
+      json.dumps({"best": dict(defaults.base().eval.crf) | {"sigma_beta": 0}}),
       "sigma_beta is 0",
     ),
   ],

@@ -31,7 +31,7 @@ NEEDS_TENSORFLOW = (
 )
 # These know nothing of the rest of deeplax; what they share is errors.
 LEAVES = (
-  *("deeplax.ops", "deeplax.metrics", "deeplax.crf", "deeplax.losses"),
+  *("deeplax.ops", "deeplax.metrics", "deeplax.crf", "deeplax.training.losses"),
   "deeplax.data.spec",
 )
 # A command that lies beside what it searches for; the package does not load it.
@@ -76,7 +76,7 @@ def sources_of(*packages: str) -> list[str]:
 @pytest.mark.parametrize("package", LEAVES)
 def test_leaves_know_nothing_of_deeplax(package):
   allowed = (package, "deeplax.errors")
-  if package == "deeplax.losses":
+  if package == "deeplax.training.losses":
     allowed += ("deeplax.ops",)
   for source in sources_of(package):
     if module(source) in COMMANDS_IN_LEAVES:
@@ -93,7 +93,7 @@ def test_leaves_know_nothing_of_deeplax(package):
   [
     ("deeplax.models", "deeplax.data"),
     ("deeplax.data", "deeplax.models"),
-    ("deeplax.models", "deeplax.train"),
+    ("deeplax.models", "deeplax.training.loop"),
     ("deeplax", "configs"),
     ("deeplax", "experiments"),
     ("deeplax", "tests"),
@@ -102,8 +102,10 @@ def test_leaves_know_nothing_of_deeplax(package):
 def test_imports_point_one_way(package, forbidden):
   for source in sources_of(package):
     names = set(imported(ast.walk(tree(source))))
-    if (module(source), forbidden) == ("deeplax.checkpoint", "configs"):
-      names.remove("configs.common")  # the one reader of a saved configuration
+    if (module(source), forbidden) == ("deeplax.workdir.checkpoint", "configs"):
+      names.remove(
+        "deeplax.settings.defaults"
+      )  # the one reader of a saved configuration
     assert not [n for n in names if within(n, (forbidden,))], source
 
 
@@ -158,7 +160,7 @@ def test_everything_imported_is_required():
 def loaded_by_main() -> frozenset[str]:
   """Modules in memory once the main command has imported what it needs."""
   code = (
-    "import json, sys; import deeplax.main, deeplax.launch; "
+    "import json, sys; import deeplax.main, deeplax.training.run; "
     "print(json.dumps(sorted(sys.modules)))"
   )
   result = subprocess.run(

@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import pytest
 
-from deeplax import checkpoint
+from deeplax.workdir import checkpoint
 from tests import conftest
 from tests import shared
 

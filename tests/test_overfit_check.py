@@ -13,17 +13,19 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from configs import common
 from configs import quickstart
-from deeplax import diagnosis
 from deeplax import overfit_check
-from deeplax import preflight
 from deeplax.data import build as data_build
-from deeplax.data import check
 from deeplax.data import spec as spec_lib
+from deeplax.data.checks import check
 from deeplax.metrics import confusion
 from deeplax.models import build as model_build
 from deeplax.models import layers
+from deeplax.settings import defaults
+from deeplax.training import limits
+from deeplax.training import memory
+from deeplax.training import overfit
+from deeplax.training import overfit_diagnosis
 from tests.test_main import command
 
 NAMES = ("road", "sky", "pole")
@@ -85,17 +87,17 @@ def attempt(monkeypatch):
 
   monkeypatch.setattr(model_build, "from_config", model)
   monkeypatch.setattr(check, "check", lambda source, images: None)
-  monkeypatch.setattr(preflight, "norm_warning", lambda *_, **__: None)
+  monkeypatch.setattr(limits, "norm_warning", lambda *_, **__: None)
 
   def run(source, *flags, **changes):
-    config = common.base()
+    config = defaults.base()
     config.data.crop_size = (16, 16)
     config.optim.base_lr = 0.5
     config.update_from_flattened_dict(changes)
     monkeypatch.setattr(data_build, "source", lambda *_: source)
     args = overfit_check.parser().parse_args(["--config=x", *flags])
     lines = []
-    status = overfit_check.run(config, args, lines.append)
+    status = overfit.run(config, args, lines.append)
     return status, "\n".join(lines)
 
   return run
@@ -143,8 +145,8 @@ def test_a_loss_that_is_no_number_stops_at_once(attempt):
 def test_statistics_that_lag_behind_are_told_from_training(
   attempt, monkeypatch
 ):
-  monkeypatch.setattr(overfit_check, "NORM_DECAY", 0.9999)
-  monkeypatch.setattr(preflight, "SETTLED", 0.001)
+  monkeypatch.setattr(overfit, "NORM_DECAY", 0.9999)
+  monkeypatch.setattr(limits, "SETTLED", 0.001)
   status, text = attempt(Source(), "--steps=60")
   assert status == 1
   assert "mIoU is 1.00 with the batch's own norm statistics and 0." in text
@@ -222,7 +224,7 @@ def test_equal_pictures_with_other_masks_are_named(attempt):
 
 
 def test_a_step_that_does_not_fit_is_refused(attempt, monkeypatch):
-  monkeypatch.setattr(preflight, "memory_available", lambda mesh: 1000)
+  monkeypatch.setattr(memory, "memory_available", lambda mesh: 1000)
   with pytest.raises(overfit_check.errors.InputError, match="--images=4: one"):
     attempt(Source())
 
@@ -231,13 +233,13 @@ def test_pooling_over_one_image_is_refused_where_its_norm_trains():
   config = quickstart.get_config("debug")
   args = overfit_check.parser().parse_args(["--config=x", "--images=1"])
   with pytest.raises(overfit_check.errors.InputError, match="image_pooling"):
-    overfit_check.run(config, args, lambda _: None)
+    overfit.run(config, args, lambda _: None)
 
 
 TRUTH = np.repeat([0, 1, 2], [60, 37, 3])
 
 
-def seen(**changes) -> diagnosis.Measured:
+def seen(**changes) -> overfit_diagnosis.Measured:
   fields: dict[str, Any] = dict(
     losses=[1.0] * 5 + [0.1] * 5,
     base_lr=0.05,
@@ -252,14 +254,14 @@ def seen(**changes) -> diagnosis.Measured:
     contradictions=[],
   )
   fields["trained"] = fields["evaluated"]
-  return diagnosis.Measured(**(fields | changes))
+  return overfit_diagnosis.Measured(**(fields | changes))
 
 
 @pytest.mark.parametrize(
   "changes", [{}, {"frozen": True, "init": "runs/pretrained"}]
 )
 def test_where_nothing_is_wrong_nothing_is_blamed(changes):
-  (text,) = diagnosis.diagnose(seen(**changes))
+  (text,) = overfit_diagnosis.diagnose(seen(**changes))
   assert text.startswith("no single cause: the loss fell from 1 to 0.1")
 
 
@@ -269,9 +271,9 @@ def test_equal_pictures_with_other_masks_contradict_each_other():
   labels = np.zeros((3, 2, 2), np.uint8)
   labels[2, 0, 0] = 1
   batch = {"image": images, "label": labels}
-  assert diagnosis.contradictions(batch, "abc") == [("a", "c")]
+  assert overfit_diagnosis.contradictions(batch, "abc") == [("a", "c")]
   labels[2] = 0
-  assert diagnosis.contradictions(batch, "abc") == []
+  assert overfit_diagnosis.contradictions(batch, "abc") == []
 
 
 def test_the_crops_are_the_middles_of_images_of_any_size():
@@ -288,9 +290,9 @@ def test_the_crops_are_the_middles_of_images_of_any_size():
       image = np.repeat(label[..., None], 3, -1)
       return {"image": image, "label": label, "name": str(index)}
 
-  config = common.base()
+  config = defaults.base()
   config.data.crop_size = (3, 5)
-  batch, names = overfit_check.crops(config, Sizes(), 8)
+  batch, names = overfit.crops(config, Sizes(), 8)
   assert names == ["0", "1"]
   rows = np.arange(45).reshape(5, 9)[1:4, 2:7]
   np.testing.assert_array_equal(batch["label"][0], rows)
@@ -306,7 +308,7 @@ def test_a_short_run_keeps_an_even_rate_and_a_quick_norm(steps, decay):
   config.model.batch_norm.decay = 0.9997
   config.optim.slow_start_steps = 1_000
   config.optim.ema_decay = 0.999
-  changed = overfit_check.short(config, steps=steps, images=3)
+  changed = overfit.short(config, steps=steps, images=3)
   assert changed.model.batch_norm.decay == pytest.approx(decay)
   assert changed.optim.slow_start_steps == steps // 10
   assert changed.optim.end_lr == changed.optim.base_lr

@@ -10,13 +10,15 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from configs import common
-from deeplax import checkpoint
 from deeplax import crf
 from deeplax import errors
 from deeplax import predict
 from deeplax.data import spec as spec_lib
 from deeplax.models import build
+from deeplax.reports import label_pictures
+from deeplax.settings import defaults
+from deeplax.workdir import checkpoint
+from deeplax.workdir import settings as settings_lib
 from tests.data import tiffs
 
 PALETTE = ((0, 0, 0), (128, 0, 0), (0, 128, 0))
@@ -36,8 +38,8 @@ def run(tmp_path, monkeypatch):
   workdir.mkdir()
   spec = spec_lib.Spec("toy", ("red", "green", "blue"), PALETTE)
   (workdir / "spec.json").write_text(json.dumps(spec.to_json()))
-  config = common.base()
-  monkeypatch.setattr(checkpoint, "load_config", lambda _: config)
+  config = defaults.base()
+  monkeypatch.setattr(settings_lib, "load_config", lambda _: config)
   monkeypatch.setattr(
     checkpoint, "restore_variables", lambda _, step: ({}, step or 400)
   )
@@ -163,7 +165,7 @@ def test_a_photo_on_its_side_is_labelled_upright(run, tmp_path):
   exif[274] = 6
   path = tmp_path / "a.jpg"
   _photo(path, (20, 30), exif=exif)
-  assert predict.size(path) == (30, 20)
+  assert label_pictures.size(path) == (30, 20)
   assert run.command(str(path)) == 0
   assert _mask(run.out / "a_mask.png").shape == (30, 20)
 
@@ -274,7 +276,7 @@ def test_outputs_never_replace_or_become_inputs(run, tmp_path, capsys):
   _photo(tmp_path / "a.png")
   before = _photo(run.out / "a_mask.png")
   with pytest.raises(errors.InputError, match="is an input"):
-    predict.find(
+    label_pictures.find(
       [str(tmp_path / "a.png"), str(run.out / "a_mask.png")], run.out
     )
   with Image.open(run.out / "a_mask.png") as picture:
@@ -284,7 +286,7 @@ def test_outputs_never_replace_or_become_inputs(run, tmp_path, capsys):
 def test_an_out_folder_inside_the_inputs_is_left_out(tmp_path):
   _photo(tmp_path / "a.png")
   _photo(tmp_path / "out" / "a_mask.png")
-  found = predict.find([str(tmp_path)], tmp_path / "out")
+  found = label_pictures.find([str(tmp_path)], tmp_path / "out")
   assert [p.path.name for p in found] == ["a.png"]
 
 
@@ -328,6 +330,6 @@ def test_a_failed_write_leaves_nothing_half_done(tmp_path):
 
   (tmp_path / "a.png").write_bytes(b"before")
   with pytest.raises(errors.InputError, match="disk full"):
-    predict._whole(tmp_path / "a.png", fail)
+    label_pictures._whole(tmp_path / "a.png", fail)
   assert (tmp_path / "a.png").read_bytes() == b"before"
   assert [p.name for p in tmp_path.iterdir()] == ["a.png"]

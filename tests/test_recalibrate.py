@@ -5,22 +5,23 @@ import jax
 import numpy as np
 import pytest
 
-from configs import common
 from configs import quickstart
-from deeplax import checkpoint
-from deeplax import launch
-from deeplax import parallel
-from deeplax import preflight
-from deeplax import recalibrate
-from deeplax import state as state_lib
 from deeplax.data import spec as spec_lib
 from deeplax.models import build
+from deeplax.models import variables as variables_lib
+from deeplax.settings import defaults
+from deeplax.training import norm_statistics
+from deeplax.training import optim
+from deeplax.training import parallel
+from deeplax.training import state as state_lib
+from deeplax.workdir import checkpoint
+from deeplax.workdir import settings
 from tests.test_main import DEBUG
 from tests.test_main import command
 
 
 def tiny():
-  config = common.base().model
+  config = defaults.base().model
   config.backbone = "mobilenet_v2"
   config.depth_multiplier = 0.35
   config.channels = config.decoder.channels = 8
@@ -37,9 +38,9 @@ def batches(count=3, size=(4, 33, 33, 3)):
 @pytest.fixture(scope="module")
 def measured():
   config = tiny()
-  model = build.from_config(recalibrate.measuring(config), num_classes=3)
-  variables = build.initial_variables(model, seed=0)
-  return model, variables, recalibrate.measured(model, variables, batches())
+  model = build.from_config(norm_statistics.measuring(config), num_classes=3)
+  variables = variables_lib.initial_variables(model, seed=0)
+  return model, variables, norm_statistics.measured(model, variables, batches())
 
 
 def test_the_first_norm_has_the_statistics_of_all_pixels(measured):
@@ -70,7 +71,7 @@ def test_the_first_norm_has_the_statistics_of_all_pixels(measured):
 def test_evaluation_agrees_with_training_on_the_measured_batch(measured):
   model, variables, _ = measured
   (batch,) = batches(count=1)
-  stats = recalibrate.measured(model, variables, [batch])
+  stats = norm_statistics.measured(model, variables, [batch])
   one = {**variables, "batch_stats": stats}
 
   @jax.jit
@@ -106,7 +107,7 @@ def test_the_norms_that_moved_farthest_come_first():
   new = {n: dict(v) for n, v in old.items()}
   new["b"]["mean"] = np.full(2, 3.0)
   new["c"]["var"] = np.full(2, 4.0)
-  rows = recalibrate.moved(old, new)
+  rows = norm_statistics.moved(old, new)
   assert [name for name, _, _ in rows] == ["b", "c", "a"]
   np.testing.assert_allclose(rows[0][1:], [3.0, 1.0], rtol=1e-5)
   np.testing.assert_allclose(rows[1][1:], [0.0, 2.0], rtol=1e-5)
@@ -117,17 +118,17 @@ def test_training_can_go_on_in_what_was_written(tmp_path):
   config.optim.ema_decay = 0.9
   spec = spec_lib.Spec("toy", ("a", "b"), ((0, 0, 0), (9, 9, 9)))
   model = build.from_config(config.model, num_classes=2)
-  variables = build.initial_variables(model, seed=0)
+  variables = variables_lib.initial_variables(model, seed=0)
   workdir, out = epath.Path(tmp_path / "run"), epath.Path(tmp_path / "new")
-  preflight.write_run_files(workdir, config, spec, {}, lambda _: None)
+  settings.write_run_files(workdir, config, spec, {}, lambda _: None)
   stats = jax.tree.map(lambda x: x + 1, variables["batch_stats"])
   given = {**variables, "batch_stats": stats}
-  recalibrate.save(str(workdir), out, given, 3)
+  norm_statistics.save(str(workdir), out, given, 3)
 
   found, step = checkpoint.restore_variables(out)
   assert step == 3
   jax.tree.map(np.testing.assert_array_equal, found, given)
-  _, tx = launch.optimizer(config)
+  _, tx = optim.optimizer(config)
   fresh = state_lib.create(variables, tx, seed=0, average=True)
 
   class Data:
@@ -158,7 +159,7 @@ def test_the_command_writes_a_workdir_of_its_own(tmp_path):
   assert step == 4
   jax.tree.map(np.testing.assert_array_equal, before["params"], after["params"])
   old, new = before["batch_stats"], after["batch_stats"]
-  assert recalibrate.moved(old, new)[-1][1] > 0
+  assert norm_statistics.moved(old, new)[-1][1] > 0
   scored = command("evaluate", f"--workdir={out}")
   assert scored.returncode == 0 and "mIoU" in scored.stdout
   refused = command("recalibrate", f"--workdir={workdir}", "--batches=2")

@@ -8,8 +8,6 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from configs import common
-from deeplax import checkpoint
 from deeplax import evaluate
 from deeplax import predict
 from deeplax import score
@@ -17,6 +15,9 @@ from deeplax.data import build as data_build
 from deeplax.data import folder
 from deeplax.metrics import measures
 from deeplax.models import build as model_build
+from deeplax.settings import defaults
+from deeplax.workdir import checkpoint
+from deeplax.workdir import settings
 from tests import shared
 from tests.metrics import pairs
 
@@ -69,9 +70,9 @@ def data(tmp_path):
 @pytest.fixture
 def workdir(data, tmp_path, monkeypatch):
   """A stand-in for a trained run, for evaluate and predict alike."""
-  config = common.base()
+  config = defaults.base()
   spec = folder.spec(data)
-  monkeypatch.setattr(checkpoint, "load_config", lambda _: config)
+  monkeypatch.setattr(settings, "load_config", lambda _: config)
   monkeypatch.setattr(
     checkpoint, "restore_variables", lambda _, step: ({}, 400)
   )

@@ -11,14 +11,16 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from configs import common
-from deeplax import archives
-from deeplax import checkpoint
 from deeplax import errors
 from deeplax import submit
-from deeplax import visualize
 from deeplax.data import spec as spec_lib
+from deeplax.data import test_servers
 from deeplax.models import build as model_build
+from deeplax.reports import pictures
+from deeplax.reports import submission
+from deeplax.settings import defaults
+from deeplax.workdir import checkpoint
+from deeplax.workdir import settings
 
 # cityscapesScripts, helpers/labels.py: the id of each trainId.
 LABEL_IDS = (
@@ -74,7 +76,7 @@ def masks(tree, tmp_path):
     folder = tmp_path / "masks" / kind / name[:4]
     folder.mkdir(parents=True, exist_ok=True)
     palette = spec_lib.color_map(k)
-    visualize.index_png(folder / f"{path.stem}_mask.png", arrays[name], palette)
+    pictures.index_png(folder / f"{path.stem}_mask.png", arrays[name], palette)
   return tmp_path / "masks", arrays
 
 
@@ -145,10 +147,10 @@ class Brightest(nn.Module):
 
 @pytest.fixture
 def workdir(tree, tmp_path, monkeypatch):
-  config = common.base()
+  config = defaults.base()
   config.data.name = "voc2012"
   config.data.root = str(tree)
-  monkeypatch.setattr(checkpoint, "load_config", lambda _: config)
+  monkeypatch.setattr(settings, "load_config", lambda _: config)
   monkeypatch.setattr(
     checkpoint, "restore_variables", lambda _, step: ({}, 400)
   )
@@ -289,11 +291,11 @@ def test_without_images_predictions_are_refused(masks, tmp_path, capsys):
 def packed(request, tree, masks, tmp_path):
   """A server, what is to be packed for it, and the archive's path."""
   name = request.param
-  server = archives.SERVERS[name]
-  wanted = submit.images(server, tree, "test")
+  server = test_servers.SERVERS[name]
+  wanted = submission.images(server, tree, "test")
   found = {
-    archives.member(server, n, "test", 6): (mask, wanted[n])
-    for n, mask in submit.masks(masks[0] / name, wanted).items()
+    test_servers.member(server, n, "test", 6): (mask, wanted[n])
+    for n, mask in submission.masks(masks[0] / name, wanted).items()
   }
   return server, found, tmp_path / OUT[name]
 
@@ -304,43 +306,43 @@ packed_each = pytest.mark.parametrize("packed", OUT, indirect=True)
 @packed_each
 def test_the_check_accepts_what_was_written(packed):
   server, found, path = packed
-  archives.write(server, path, found)
-  archives.check(server, path, found)
+  test_servers.write(server, path, found)
+  test_servers.check(server, path, found)
 
 
 @packed_each
 def test_the_check_finds_a_file_that_is_missing(packed):
   server, found, path = packed
-  archives.write(server, path, dict(list(found.items())[:1]))
+  test_servers.write(server, path, dict(list(found.items())[:1]))
   with pytest.raises(errors.InputError, match=r"is missing \(1 of 2\)"):
-    archives.check(server, path, found)
+    test_servers.check(server, path, found)
 
 
 @packed_each
 def test_the_check_finds_a_file_too_many(packed):
   server, found, path = packed
-  archives.write(server, path, found)
+  test_servers.write(server, path, found)
   with pytest.raises(errors.InputError, match="or is no test image"):
-    archives.check(server, path, dict(list(found.items())[:1]))
+    test_servers.check(server, path, dict(list(found.items())[:1]))
 
 
 @packed_each
 def test_the_check_finds_exchanged_files(packed):
   server, found, path = packed
-  archives.write(server, path, found)
+  test_servers.write(server, path, found)
   names, files = list(found), list(found.values())
   exchanged = dict(zip(names, files[::-1], strict=True))
   with pytest.raises(errors.InputError, match="numbers or another size"):
-    archives.check(server, path, exchanged)
+    test_servers.check(server, path, exchanged)
 
 
 @packed_each
 def test_the_check_finds_a_cut_archive(packed):
   server, found, path = packed
-  archives.write(server, path, found)
+  test_servers.write(server, path, found)
   path.write_bytes(path.read_bytes()[:-60])
   with pytest.raises(errors.InputError, match="Write it again"):
-    archives.check(server, path, found)
+    test_servers.check(server, path, found)
 
 
 def _without_palette(server, classes):
@@ -372,10 +374,10 @@ def test_the_check_finds_what_a_server_would_misread(
 ):
   server, found, path = packed
   with monkeypatch.context() as patch:
-    patch.setattr(archives, "encode", encode)
-    archives.write(server, path, found)
+    patch.setattr(test_servers, "encode", encode)
+    test_servers.write(server, path, found)
   with pytest.raises(errors.InputError, match=words):
-    archives.check(server, path, found)
+    test_servers.check(server, path, found)
 
 
 @each_server
@@ -385,7 +387,7 @@ def test_a_full_disk_leaves_no_archive(
   def full(*_):
     raise OSError(28, "No space left on device")
 
-  monkeypatch.setattr(archives, "encode", full)
+  monkeypatch.setattr(test_servers, "encode", full)
   out = tmp_path / "out" / OUT[server]
   assert _command(*_flags(server, tree, masks, out)) == 2
   assert "No space left on device" in capsys.readouterr().err

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, UInt8
 import numpy as np
 
-from deeplax.crf import active
 from deeplax.crf import lattice as lattice_lib
 from deeplax.crf import mean_field as mean_field_lib
+from deeplax.crf import negligible as negligible_lib
 
 Arrays = Array | np.ndarray
 Lattice = lattice_lib.Lattice
@@ -89,7 +89,7 @@ def dense_crf(
         f"negligible {negligible} must be from 0 to 1, and 0 with a learned "
         "compatibility"
       )
-    marginals = active.mean_field(
+    marginals = negligible_lib.mean_field(
       unary,
       lattices,
       weights,

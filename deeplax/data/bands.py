@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from deeplax import errors
-from deeplax.data import arrays
 from deeplax.data import files
-from deeplax.data import masks
-from deeplax.data import tiff
+from deeplax.data.checks import mask_counts
+from deeplax.data.formats import npy
+from deeplax.data.formats import tiff
 
 # Beside the pictures of `folder`.
 SUFFIXES = (".npy", ".npz")
@@ -132,8 +132,8 @@ def read(data: bytes, file: str) -> np.ndarray:
 
 
 def _read(data: bytes, file: str) -> np.ndarray:
-  if arrays.is_array(data):
-    return arrays.read(data)
+  if npy.is_array(data):
+    return npy.read(data)
   if data.startswith(tiff.MAGIC):
     layout = tiff.layout(io.BytesIO(data))
     if layout.readable:
@@ -206,7 +206,7 @@ def measure(
   count = min(images, len(source))
   chosen = np.linspace(0, len(source) - 1, count).astype(int).tolist()
   parts = list(
-    masks.each(
+    mask_counts.each(
       lambda index: _moments(source[index]["image"]),
       chosen,
       threads=threads,

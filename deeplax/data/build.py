@@ -20,18 +20,19 @@ from deeplax import errors
 from deeplax.data import bands
 from deeplax.data import files
 from deeplax.data import folder
-from deeplax.data import joined
 from deeplax.data import loader
+from deeplax.data import prepared
+from deeplax.data import published
 from deeplax.data import shapes
-from deeplax.data import sources
 from deeplax.data import spec as spec_lib
 from deeplax.data import transforms
+from deeplax.data import views
 
 # An ml_collections.ConfigDict, whose attributes it types as a union of all.
 Config = Any
 
 FOLDER = "folder"
-NAMES = (*sources.TREES, "shapes", FOLDER)
+NAMES = (*published.TREES, "shapes", FOLDER)
 
 _ROOT = "--config.data.root"
 _HELP = """\
@@ -59,21 +60,21 @@ def source(data: Config, split: str) -> files.Source:
     )
   if data.name == FOLDER:
     root = _folder_root(data)
-    return joined.read(partial(_own, root, channels=data.channels), split)
-  return joined.read(partial(_published, data), split)
+    return views.read_splits(partial(_own, root, channels=data.channels), split)
+  return views.read_splits(partial(_published, data), split)
 
 
 def _own(
   root: pathlib.Path, split: str, channels: Sequence[int] | None = None
 ) -> files.Decoded:
   """Return a split of own data, prepared or not."""
-  if path := sources.newest(root):
+  if path := prepared.newest(root):
     if channels is not None:
       raise errors.InputError(
         f"data.channels {channels} cannot be read from {path}, which holds RGB "
         "pictures: give the folder that it was made from"
       )
-    return sources.Prepared(sources.prepared_spec(path), path, split)
+    return prepared.Prepared(prepared.prepared_spec(path), path, split)
   return folder.source(root, split, channels)
 
 
@@ -130,15 +131,15 @@ def _published(data: Config, split: str) -> files.Decoded:
   for _, root in _places(data):
     if root and (found := _in(root, data.name, split)):
       return found
-  tree = sources.TREES[data.name]
+  tree = published.TREES[data.name]
   raise errors.InputError(_missing(data, tree.what, tree.get))
 
 
 def _in(root: pathlib.Path, name: str, split: str) -> files.Decoded | None:
   """Return a split of a published data set if `root` holds that."""
-  if found := sources.prepared(root, spec_lib.SPECS[name], split):
+  if found := prepared.prepared(root, spec_lib.SPECS[name], split):
     return found
-  tree = sources.TREES[name]
+  tree = published.TREES[name]
   path = tree.find(root)
   return tree.read(path, split) if path and tree.read else None
 
@@ -148,8 +149,8 @@ def spec(data: Config) -> spec_lib.Spec:
   _check_name(data.name)
   if data.name == FOLDER:
     root = _folder_root(data)
-    path = sources.newest(root)
-    return sources.prepared_spec(path) if path else folder.spec(root)
+    path = prepared.newest(root)
+    return prepared.prepared_spec(path) if path else folder.spec(root)
   return spec_lib.SPECS[data.name]
 
 
@@ -206,18 +207,18 @@ def at(root: pathlib.Path, split: str) -> files.Source:
   Raises:
     InputError: There is none.
   """
-  return joined.read(partial(_at, root), split)
+  return views.read_splits(partial(_at, root), split)
 
 
 def _at(root: pathlib.Path, split: str) -> files.Decoded:
-  if (root / folder.CLASSES).is_file() or sources.newest(root):
+  if (root / folder.CLASSES).is_file() or prepared.newest(root):
     return _own(root, split)
-  for name in sources.TREES:
+  for name in published.TREES:
     if found := _in(root, name, split):
       return found
   if (root / "images").is_dir():
     return folder.source(root, split)  # says that classes.json is missing
-  kinds = ", ".join(tree.what for tree in sources.TREES.values() if tree.what)
+  kinds = ", ".join(tree.what for tree in published.TREES.values() if tree.what)
   raise errors.InputError(
     f"no data set in {root}: looked for {folder.CLASSES} beside images/ and "
     f"labels/, {kinds}, and <name>/<version> prepared by TFDS"
@@ -250,7 +251,7 @@ def _places(
 
 def tree(data: Config) -> pathlib.Path | None:
   """Return the published tree of the data set, None if it is not there."""
-  found = (sources.TREES[data.name].find(p) for _, p in _places(data) if p)
+  found = (published.TREES[data.name].find(p) for _, p in _places(data) if p)
   return next((path for path in found if path), None)
 
 
@@ -260,7 +261,7 @@ def _folder_root(data: Config) -> pathlib.Path:
     if root and (
       (root / folder.CLASSES).exists()
       or (root / "images").is_dir()
-      or sources.newest(root)
+      or prepared.newest(root)
     ):
       return root
   what = f"a folder with {folder.CLASSES}, images/ and labels/"
@@ -294,7 +295,7 @@ def _missing(data: Config, what: str, get: tuple[str, ...]) -> str:
 
 def main() -> None:
   # Building needs nothing of what reading needs, and the other way round.
-  from deeplax.data.builders import command
+  from deeplax.data.prepare import command
 
   command.main()
 

@@ -20,9 +20,9 @@ from PIL import Image
 from PIL import ImageOps
 
 from deeplax import errors
-from deeplax.data import arrays
 from deeplax.data import spec as spec_lib
-from deeplax.data import tiff
+from deeplax.data.formats import npy
+from deeplax.data.formats import tiff
 
 # What a number that is no class becomes inside: neither a class nor ignored,
 # so that training counts it and stops (255 would hide it).
@@ -359,8 +359,8 @@ def image_size(
     if start in tiff.MAGIC:
       layout = tiff.layout(stream)
       (height, width), orientation = layout.size, layout.orientation
-    elif arrays.is_array(start):
-      (height, width), orientation = arrays.size(stream), 1
+    elif npy.is_array(start):
+      (height, width), orientation = npy.size(stream), 1
     else:
       with Image.open(stream) as image:
         width, height = image.size

@@ -17,10 +17,10 @@ import cv2
 from jaxtyping import Bool, Int64, Integer
 import numpy as np
 
-from deeplax.metrics import canvas
 from deeplax.metrics import confusion
+from deeplax.metrics import label_pair
 
-Labels = canvas.Labels
+Labels = label_pair.Labels
 Counts = dict[str, np.ndarray]
 
 # Where the bands of a trimap may lie, as `count_trimap` counts them.
@@ -72,8 +72,8 @@ def count_trimap(
   """
   if not widths or list(widths) != sorted({w for w in widths if w >= 1}):
     raise ValueError(f"widths {list(widths)} must ascend and be 1 or more")
-  truth, found = canvas.pair(labels, predictions, num_classes, ignore_label)
-  valid = truth != canvas.void(num_classes)
+  truth, found = label_pair.pair(labels, predictions, num_classes, ignore_label)
+  valid = truth != label_pair.void(num_classes)
   beside, borders = _borders(truth, valid)
   bands = [
     # A pixel on the boundary is in the band of width 1: at distance 0 of it.
@@ -205,8 +205,8 @@ def count_f(
   Raises:
     ValueError: A value is no class.
   """
-  truth, found = canvas.pair(labels, predictions, num_classes, ignore_label)
-  empty = canvas.void(num_classes)
+  truth, found = label_pair.pair(labels, predictions, num_classes, ignore_label)
+  empty = label_pair.void(num_classes)
   present = np.zeros(empty + 1, bool)
   present[truth.ravel()] = True
   edges = [_edges(side, empty) for side in (truth, found)]
@@ -334,8 +334,8 @@ def count_iou(
   Raises:
     ValueError: A value is no class.
   """
-  truth, found = canvas.pair(labels, predictions, num_classes, ignore_label)
-  empty = canvas.void(num_classes)
+  truth, found = label_pair.pair(labels, predictions, num_classes, ignore_label)
+  empty = label_pair.void(num_classes)
   d = max(1, round(distance * float(np.hypot(*truth.shape))))
   true, predicted = (_rims(side, d, empty) for side in (truth, found))
   both = true[(true == predicted)]

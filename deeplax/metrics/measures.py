@@ -18,7 +18,7 @@ Counts = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Chosen:
+class Measures:
   """What to measure besides the confusion matrix.
 
   Attributes:
@@ -36,14 +36,14 @@ class Chosen:
 AROUND = {"void": "the void border", "class": "class boundaries"}
 
 # The confusion matrix is enough.
-NOTHING = Chosen()
+CONFUSION_ONLY = Measures()
 
 
 def count(
   labels: np.ndarray,
   predictions: np.ndarray,
   num_classes: int,
-  chosen: Chosen,
+  chosen: Measures,
 ) -> Counts:
   """Count what `chosen` needs in one image; 255 is ignored.
 
@@ -61,7 +61,7 @@ def count(
   return counts
 
 
-def empty(num_classes: int, chosen: Chosen) -> Counts:
+def empty(num_classes: int, chosen: Measures) -> Counts:
   """Return the counts of no image, to add to."""
   pixel = np.full((1, 1), 255)  # ignored, so that it counts nowhere
   return count(pixel, pixel, num_classes, chosen)
@@ -73,7 +73,7 @@ def add(counts: Counts, other: Counts) -> Counts:
 
 
 def scores(
-  counts: Counts, class_names: Sequence[str], chosen: Chosen
+  counts: Counts, class_names: Sequence[str], chosen: Measures
 ) -> dict[str, Any]:
   """Turn counts, added over the data set, into the fields of a result."""
   result: dict[str, Any] = {}

@@ -13,7 +13,7 @@ import cv2
 from jaxtyping import Bool, Int64, Integer
 import numpy as np
 
-from deeplax.metrics import canvas
+from deeplax.metrics import label_pair
 
 Counts = dict[str, np.ndarray]
 
@@ -24,8 +24,8 @@ SIZES = len(EDGES) + 1
 
 
 def count(
-  labels: canvas.Labels,
-  predictions: canvas.Labels,
+  labels: label_pair.Labels,
+  predictions: label_pair.Labels,
   num_classes: int,
   *,
   ignore_label: int | None = 255,
@@ -51,7 +51,7 @@ def count(
   Raises:
     ValueError: A value is no class.
   """
-  truth, found = canvas.pair(labels, predictions, num_classes, ignore_label)
+  truth, found = label_pair.pair(labels, predictions, num_classes, ignore_label)
   result = np.zeros((SIZES, num_classes, 4), np.int64)
   there = np.union1d(np.unique(truth), np.unique(found))
   for k in there[there < num_classes].tolist():

@@ -11,12 +11,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from deeplax.models import dpc
-from deeplax.models import heads
-from deeplax.models import large_fov
 from deeplax.models import layers
-from deeplax.models import vgg
-from deeplax.models import xception
+from deeplax.models.backbones import vgg
+from deeplax.models.backbones import xception
+from deeplax.models.heads import aspp
+from deeplax.models.heads import dpc
+from deeplax.models.heads import large_fov
 from deeplax.ops import padding
 
 CONVENTIONS = ("true", "paper")
@@ -157,7 +157,7 @@ def field_of_view(model: nn.Module, *, zero_padded: bool = False) -> int:
     for c in trace(model, CENTRED)[1]
     if c.module.kernel > 1 and c.path[0] != "auxiliary"
   ]
-  if isinstance(head, heads.ASPP | large_fov.ASPPSum):
+  if isinstance(head, aspp.ASPP | large_fov.ASPPSum):
     in_head = [c for c in convs if c.path[0] == "head"]
     names = ("aspp", "logits")
     branches = [c for c in in_head if c.path[1].startswith(names)]

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from deeplax.models import heads
 from deeplax.models import layers
+from deeplax.models.heads import blocks
 from deeplax.ops import resize
 
 KINDS = ("concat", "sum")
@@ -113,7 +113,7 @@ class Decoder(nn.Module):
       return layers.ConvNorm(
         self.num_classes, use_bias=True, kernel_init=self.conv_init, name=name
       )
-    return heads.convolution(
+    return blocks.convolution(
       width,
       kernel=kernel,
       separable=separable,

@@ -17,9 +17,9 @@ import numpy as np
 
 from deeplax.ops import dense
 from deeplax.ops import depthwise as depthwise_ops
-from deeplax.ops import extent
 from deeplax.ops import norm as norm_ops
 from deeplax.ops import padding as padding_ops
+from deeplax.ops import true_size
 
 Floats = Array | np.ndarray
 
@@ -175,13 +175,13 @@ def max_pool(
       "ceil" is Caffe's: the last window may reach beyond the map.
 
   Raises:
-    ValueError: On an unknown padding, or "ceil" inside `extent.within`.
+    ValueError: On an unknown padding, or "ceil" inside `true_size.within`.
   """
   check_one_of("pool_padding", padding, POOL_PADDINGS)
   x = jnp.asarray(x)
   size = x.shape[1], x.shape[2]
   if padding != "ceil":
-    x, pads = extent.windows(
+    x, pads = true_size.windows(
       x,
       kernel=kernel,
       stride=stride,
@@ -189,7 +189,7 @@ def max_pool(
       padding=padding,
       outside=-jnp.inf,
     )
-  elif extent.sides(size) is None:
+  elif true_size.sides(size) is None:
     pads = padding_ops.ceil(size, kernel=kernel, stride=stride, rate=rate)
   else:
     raise ValueError(
@@ -358,7 +358,7 @@ class ConvNorm(nn.Module):
 
   def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
     check_one_of("padding", self.padding, PADDINGS)
-    x, pads = extent.windows(
+    x, pads = true_size.windows(
       x,
       kernel=self.kernel,
       stride=self.stride,

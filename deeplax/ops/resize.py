@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 import numpy as np
 
-from deeplax.ops import extent
+from deeplax.ops import true_size
 
 Arrays = Array | np.ndarray
 
@@ -35,9 +35,9 @@ def resize_bilinear(
   The gradient is gathered as the values are. That of a gather would be a
   scatter, on CPU 10 to 20 times slower.
 
-  Inside `extent.within` the true map is resized to the true size.
+  Inside `true_size.within` the true map is resized to the true size.
   """
-  old, new = extent.sides((x.shape[1], x.shape[2])), extent.sides(size)
+  old, new = true_size.sides((x.shape[1], x.shape[2])), true_size.sides(size)
   if old is not None and new is not None and x.shape[1:3] != tuple(size):
     return resize_within(x, size, old, new, align_corners=align_corners)
   y = jnp.asarray(x).astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -58,8 +58,8 @@ def resize_bilinear(
 def resize_within(
   x: Float[Arrays, "b h w c"],
   size: tuple[int, int],
-  old: extent.Sides,
-  new: extent.Sides,
+  old: true_size.Sides,
+  new: true_size.Sides,
   *,
   align_corners: bool = True,
 ) -> Float[Array, "b H W c"]:

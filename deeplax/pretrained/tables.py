@@ -8,13 +8,13 @@ import flax.traverse_util
 import numpy as np
 
 from deeplax import errors
-from deeplax.pretrained import caffe
-from deeplax.pretrained import report
 from deeplax.pretrained import rules
-from deeplax.pretrained import smp
-from deeplax.pretrained import tf_deeplab
-from deeplax.pretrained import timm
-from deeplax.pretrained import torchvision
+from deeplax.pretrained import summary
+from deeplax.pretrained.names import caffe
+from deeplax.pretrained.names import smp
+from deeplax.pretrained.names import tf_deeplab
+from deeplax.pretrained.names import timm
+from deeplax.pretrained.names import torchvision
 
 TABLES: dict[str, Callable[[Any], rules.Table]] = {
   "caffe": caffe.table,
@@ -55,7 +55,7 @@ def convert_arrays(
     InputError: Naming what is missing, of another shape, or unused.
   """
   loaded = rules.load(arrays, table(source, model=model), model=model)
-  if wrong := report.differences(loaded):
+  if wrong := summary.differences(loaded):
     raise errors.InputError(f"no {source} arrays of this network:\n{wrong}")
   variables = flax.traverse_util.unflatten_dict(loaded.values)
   return {"batch_stats": {}, **variables}

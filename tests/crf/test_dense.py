@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
 from deeplax import crf
 from deeplax.crf import dense
 from deeplax.crf import lattice
 from deeplax.crf import mean_field
+from deeplax.settings import defaults
 from tests.crf import golden
 from tests.crf import truth
 
@@ -185,7 +185,7 @@ def test_the_smoothness_kernel_of_a_size_is_built_once():
 
 def test_the_defaults_are_those_of_the_configuration():
   signature = inspect.signature(crf.dense_crf)
-  for key, value in common.base().eval.crf.items():
+  for key, value in defaults.base().eval.crf.items():
     assert signature.parameters[key].default == value, key
 
 

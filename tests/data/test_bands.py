@@ -6,14 +6,14 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from configs import common
 from deeplax import errors
 from deeplax.data import bands
 from deeplax.data import build
-from deeplax.data import check
 from deeplax.data import files
 from deeplax.data import folder
 from deeplax.data import spec as spec_lib
+from deeplax.data.checks import check
+from deeplax.settings import defaults
 from tests.data import tiffs
 from tests.data import trees
 
@@ -221,7 +221,7 @@ def tree(root, images):
       trees.mask(
         root / "labels" / split / stem, trees.labels(0, 1, size=(6, 9))
       )
-  data = common.base().data
+  data = defaults.base().data
   data.name, data.root, data.channels = "folder", str(root), (4, 0)
   return data
 
@@ -254,7 +254,7 @@ def test_a_mask_of_another_size_is_refused_before_training(tmp_path):
 
 
 def test_bands_are_of_own_images_only():
-  data = common.base().data
+  data = defaults.base().data
   data.channels = (0, 1)
   with pytest.raises(errors.InputError, match=r"\(0, 1\) are for .*folder"):
     build.source(data, "train")
@@ -275,7 +275,7 @@ def test_statistics_are_kept_given_or_measured(tmp_path):
   # What a run has kept, or was given, is not measured again.
   kept = json.loads(data.to_json())
   fresh = tree(tmp_path, {"a.npy": npy(WORDS)})
-  old = common.base().data
+  old = defaults.base().data
   old.channel_mean = tuple(kept["channel_mean"])
   old.channel_std = (7.0, 8.0)
   assert not build.fill_channels(fresh, source, old)
@@ -303,7 +303,7 @@ def test_wrong_statistics_are_refused(tmp_path, mean, std, message):
 
 
 def test_statistics_without_bands_are_refused():
-  data = common.base().data
+  data = defaults.base().data
   data.channel_mean = (1.0, 1.0, 1.0)
   with pytest.raises(
     errors.InputError, match="data.channels, which is not set"

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from configs import camvid
-from configs import common
 from configs import own_data
 from deeplax import errors
 from deeplax.data import build
 from deeplax.data import loader
 from deeplax.data import spec
+from deeplax.settings import defaults
 from tests.data import trees
 
 
@@ -60,7 +60,7 @@ def test_a_given_root_is_the_only_place(places, tmp_path):
 
 
 def test_no_data_says_where_it_looked_and_what_to_do(places):
-  data = common.base().data
+  data = defaults.base().data
   with pytest.raises(errors.InputError) as error:
     build.source(data, data.train_split)
   text = str(error.value)
@@ -82,7 +82,7 @@ def test_no_data_says_where_it_looked_and_what_to_do(places):
 
 @pytest.mark.parametrize("name", ["cityscapes", "ade20k", "camvid", "folder"])
 def test_every_data_set_says_how_to_get_it(places, name):
-  data = common.base().data
+  data = defaults.base().data
   data.name = name
   with pytest.raises(errors.InputError, match=f"no {name} data") as error:
     build.source(data, "train")
@@ -90,7 +90,7 @@ def test_every_data_set_says_how_to_get_it(places, name):
 
 
 def test_unknown_data_set_lists_the_known_ones():
-  data = common.base().data
+  data = defaults.base().data
   data.name = "pets"
   with pytest.raises(errors.InputError, match=r"'pets' not in \['ade20k', "):
     build.source(data, "train")
@@ -106,7 +106,7 @@ def test_own_data_brings_its_classes(places, tmp_path):
 
 
 def test_specs_of_published_data_need_no_files(places):
-  assert build.spec(common.base().data) is spec.VOC2012
+  assert build.spec(defaults.base().data) is spec.VOC2012
 
 
 def test_own_data_without_classes_json_says_so(tmp_path):
@@ -138,7 +138,7 @@ def test_debug_trains_on_shapes(module):
   [{"crop_size": (0, 5)}, {"min_scale": 3.0}, {"scale_step": -1.0}],
 )
 def test_wrong_settings_are_refused(change):
-  config = common.debug(common.base())
+  config = defaults.debug(defaults.base())
   config.data.update(change)
   source = build.source(config.data, "train")
   with pytest.raises(errors.InputError, match=next(iter(change))):

@@ -9,17 +9,17 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from configs import common
 from deeplax import errors
 from deeplax.data import build
 from deeplax.data import files
 from deeplax.data import folder
-from deeplax.data import histogram
 from deeplax.data import loader
 from deeplax.data import shapes
 from deeplax.data import spec
 from deeplax.data import transforms
-from deeplax.data.builders import command
+from deeplax.data import views
+from deeplax.data.prepare import command
+from deeplax.settings import defaults
 from tests.data import trees
 
 AUGMENTATION = transforms.Augmentation(
@@ -137,7 +137,7 @@ def read(
   channels: tuple[int, ...] | None = None,
 ) -> files.Source:
   """Read a split as a run does."""
-  config = common.base()
+  config = defaults.base()
   config.data.name, config.data.root = name, str(root)
   config.data.channels = channels
   return build.source(config.data, split)
@@ -189,7 +189,7 @@ SOURCES: dict[str, Callable[[pathlib.Path], files.Source]] = {
   ),
   "array_record, two splits": built,
   "two splits": lambda root: read("voc2012", trees.voc(root), "train+val"),
-  "some twice": lambda root: histogram.Listed(
+  "some twice": lambda root: views.Listed(
     folder.source(trees.folder(root), "train"), np.array([0, 1, 2, 1, 1])
   ),
 }

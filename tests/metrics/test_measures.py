@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deeplax import evaluate
+from deeplax.inference import evaluate
 from deeplax.metrics import boundary
 from deeplax.metrics import confusion
 from deeplax.metrics import measures
@@ -11,7 +11,7 @@ from deeplax.metrics import objects
 from tests.metrics import pairs
 
 K, NAMES = pairs.K, pairs.NAMES
-ALL = measures.Chosen(trimap=(1, 5, 40), boundary=True, objects=True)
+ALL = measures.Measures(trimap=(1, 5, 40), boundary=True, objects=True)
 IMAGES = [pairs.blobs(seed, (30 + seed, 44), void=0.1) for seed in range(5)]
 
 
@@ -66,8 +66,8 @@ def test_scores_are_those_of_each_measure_alone():
 
 
 def test_nothing_chosen_counts_and_scores_nothing():
-  assert measures.count(*IMAGES[0], K, measures.NOTHING) == {}
-  assert measures.scores({}, NAMES, measures.NOTHING) == {}
+  assert measures.count(*IMAGES[0], K, measures.CONFUSION_ONLY) == {}
+  assert measures.scores({}, NAMES, measures.CONFUSION_ONLY) == {}
 
 
 @pytest.mark.parametrize("all_void", [False, True])

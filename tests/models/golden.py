@@ -12,10 +12,10 @@ import jax
 import ml_collections
 import numpy as np
 
-from configs import common
 from deeplax import pretrained
 from deeplax.pretrained import rules
-from deeplax.pretrained import tf_deeplab
+from deeplax.pretrained.names import tf_deeplab
+from deeplax.settings import defaults
 from tests import shared
 from tests.fixtures import tf_rule
 
@@ -41,7 +41,7 @@ def load(name: str) -> Golden:
 def config(manifest: dict[str, Any]) -> ml_collections.ConfigDict:
   """Return the model config that the manifest's flags ask for."""
   flags = manifest["flags"]
-  c: Any = common.base().model
+  c: Any = defaults.base().model
   c.backbone = flags["model_variant"]
   c.output_stride = manifest["output_stride"]
   # None means no atrous branch to the reference's flag.

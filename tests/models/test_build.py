@@ -5,14 +5,15 @@ import jax
 import numpy as np
 import pytest
 
-from configs import common
 from deeplax.models import build
 from deeplax.models import cost
 from deeplax.models import layers
+from deeplax.models import variables as variables_lib
+from deeplax.settings import defaults
 
 
 def config(**settings):
-  c = common.base().model
+  c = defaults.base().model
   c.update_from_flattened_dict(
     {key.replace("__", "."): value for key, value in settings.items()}
   )
@@ -169,7 +170,7 @@ def test_only_the_first_kernel_depends_on_the_bands(backbone):
     for channels in (None, BANDS)
   )
   shapes = [shapes_of(model) for model in (rgb, bands)]
-  first = build.first_kernel(bands)
+  first = variables_lib.first_kernel(bands)
   differing = {
     path for path, shape in shapes[0].items() if shapes[1][path] != shape
   }
@@ -192,7 +193,7 @@ def test_each_band_is_normalised_by_its_own_mean_and_std():
     build.from_config(c, num_classes=3, channels=channels)
     for channels in (BANDS, ((0.0,) * 5, (1.0,) * 5))
   )
-  variables = build.initial_variables(model, seed=0)
+  variables = variables_lib.initial_variables(model, seed=0)
 
   def apply(x, *, model):
     x = x.astype(np.float32)
@@ -217,10 +218,10 @@ def test_a_widened_kernel_repeats_red_green_and_blue(count):
   wide = build.from_config(
     c, num_classes=3, channels=((0.0,) * count, (1.0,) * count)
   )
-  old = build.initial_variables(rgb, seed=0)
-  new = build.inflate(old, wide)
+  old = variables_lib.initial_variables(rgb, seed=0)
+  new = variables_lib.inflate(old, wide)
   flat_old, flat_new = map(flax.traverse_util.flatten_dict, (old, new))
-  first = build.first_kernel(wide)
+  first = variables_lib.first_kernel(wide)
   for path, value in flat_old.items():
     if path != first:
       assert flat_new[path] is value
@@ -301,18 +302,20 @@ def paths(tree):
 
 def test_initial_variables_follow_from_the_seed_alone():
   model = small()
-  one, two = (build.initial_variables(model, 3) for _ in range(2))
+  one, two = (variables_lib.initial_variables(model, 3) for _ in range(2))
   jax.tree.map(np.testing.assert_array_equal, one, two)
-  other = paths(build.initial_variables(model, 4))
+  other = paths(variables_lib.initial_variables(model, 4))
   for path, value in paths(one).items():
     drawn = path.rsplit("/", 1)[-1] in ("kernel", "depthwise_kernel")
     assert drawn != np.array_equal(value, other[path]), path
 
 
 def test_networks_that_share_a_part_start_it_equal():
-  one = paths(build.initial_variables(small(), 0))
+  one = paths(variables_lib.initial_variables(small(), 0))
   other = paths(
-    build.initial_variables(small(decoder__convs=3, atrous_rates=(2,)), 0)
+    variables_lib.initial_variables(
+      small(decoder__convs=3, atrous_rates=(2,)), 0
+    )
   )
   shared = [p for p in one if p in other and one[p].shape == other[p].shape]
   assert any("conv1" in path for path in shared)
@@ -323,7 +326,7 @@ def test_networks_that_share_a_part_start_it_equal():
 
 def test_initial_variables_have_the_shapes_of_init():
   model = small()
-  drawn = build.initial_variables(model, 0)
+  drawn = variables_lib.initial_variables(model, 0)
   shapes = jax.eval_shape(
     lambda x: model.init(jax.random.key(0), x, train=False),
     jax.ShapeDtypeStruct((1, 65, 65, 3), np.float32),
@@ -334,7 +337,7 @@ def test_initial_variables_have_the_shapes_of_init():
 def test_every_kernel_is_drawn_as_the_reference_draws_it():
   # Kept by a normal cut at two deviations.
   cut = 0.8796
-  values = paths(build.initial_variables(network(
+  values = paths(variables_lib.initial_variables(network(
     backbone="mobilenet_v2", decoder__separable=False, channels=64
   ), 0))  # fmt: skip
   for path, deviation in (
@@ -359,7 +362,7 @@ def test_every_kernel_is_drawn_as_the_reference_draws_it():
 
 
 def test_units_of_the_middle_flow_start_different():
-  values = paths(build.initial_variables(network(
+  values = paths(variables_lib.initial_variables(network(
     backbone="xception_41", channels=8, decoder__channels=8
   ), 0))  # fmt: skip
   kernels = {

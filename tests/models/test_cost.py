@@ -15,13 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
 from deeplax.models import build
 from deeplax.models import cost
 from deeplax.models import deeplab
-from deeplax.models import heads
 from deeplax.models import layers
+from deeplax.models import variables as variables_lib
+from deeplax.models.heads import blocks
 from deeplax.ops import resize
+from deeplax.settings import defaults
 from tests import shared
 
 RESNET = {"backbone": "resnet_v1_101_beta", "multi_grid": (1, 2, 4)}
@@ -177,7 +178,7 @@ FAST = (
 
 
 def network(settings, num_classes=21):
-  c = common.base().model
+  c = defaults.base().model
   c.update_from_flattened_dict(settings)
   return build.from_config(c, num_classes=num_classes)
 
@@ -285,7 +286,7 @@ class Single(nn.Module):
   @nn.compact
   def coarse(self, images, *, train):
     init = layers.Init()
-    conv = heads.convolution(
+    conv = blocks.convolution(
       10,
       kernel=3,
       rate=self.rate,
@@ -327,7 +328,7 @@ def test_field_of_view_of_a_bare_resnet_is_the_published_one(
 
 def averaging(model):
   """Variables that make a network a chain of weighted means."""
-  variables = build.initial_variables(model, 0)
+  variables = variables_lib.initial_variables(model, 0)
 
   def value(path, x):
     if path[-1].key == "depthwise_kernel":

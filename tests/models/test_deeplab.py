@@ -9,14 +9,15 @@ from jax.typing import DTypeLike
 import numpy as np
 import pytest
 
-from configs import common
 from deeplax.models import build
 from deeplax.models import cost
 from deeplax.models import decoder
 from deeplax.models import deeplab
-from deeplax.models import heads
 from deeplax.models import layers
+from deeplax.models import variables as variables_lib
+from deeplax.models.heads import aspp
 from deeplax.ops import resize
+from deeplax.settings import defaults
 
 NORM = layers.Norm(decay=0.9, eps=1e-5)
 CLASSES = 3
@@ -42,7 +43,7 @@ class Backbone(nn.Module):
 def small(dtype=jnp.float32):
   return deeplab.DeepLab(
     backbone=Backbone(dtype=dtype),
-    head=heads.ASPP(rates=(1, 2), channels=8, norm=NORM, dtype=dtype),
+    head=aspp.ASPP(rates=(1, 2), channels=8, norm=NORM, dtype=dtype),
     decoder=decoder.Decoder(
       channels=8, low_level_channels=4, norm=NORM, dtype=dtype
     ),
@@ -52,7 +53,7 @@ def small(dtype=jnp.float32):
 
 
 def full(backbone="mobilenet_v2", **settings):
-  c = common.base().model
+  c = defaults.base().model
   c.backbone = backbone
   c.update(settings)
   if backbone == "mobilenet_v2":
@@ -75,7 +76,7 @@ def picture(size=(33, 33), batch=2):
 def trained():
   """A small model, variables with statistics unlike the initial ones."""
   model = small()
-  variables = build.initial_variables(model, 0)
+  variables = variables_lib.initial_variables(model, 0)
   rng = np.random.default_rng(1)
   variables["batch_stats"] = jax.tree.map(
     lambda x: jnp.asarray(rng.uniform(0.5, 1.5, x.shape), jnp.float32),
@@ -168,7 +169,7 @@ def test_training_moves_every_running_statistic(trained):
 
 def test_half_precision_keeps_parameters_and_logits_in_float32():
   half = small(jnp.bfloat16)
-  variables = build.initial_variables(half, 0)
+  variables = variables_lib.initial_variables(half, 0)
   assert {x.dtype for x in jax.tree.leaves(variables)} == {np.dtype("float32")}
   images = picture()
   logits = evaluated(half, variables, images)
@@ -210,7 +211,7 @@ def test_any_image_size_gives_finite_logits(trained, size):
 
 def test_mirrored_kernels_mirror_the_logits_of_an_odd_size():
   model = full()
-  variables = build.initial_variables(model, 0)
+  variables = variables_lib.initial_variables(model, 0)
   mirrored = jax.tree_util.tree_map_with_path(
     lambda path, x: x[:, ::-1] if "kernel" in path[-1].key else x, variables
   )
@@ -231,7 +232,7 @@ AUXILIARY = (
 
 
 def with_auxiliary(backbone) -> list[Any]:
-  config = common.base().model
+  config = defaults.base().model
   config.backbone = backbone
   config.channels = config.decoder.channels = 8
   return [
@@ -267,7 +268,7 @@ def test_the_auxiliary_head_sits_on_the_stage_before_the_last(
 
 def test_the_auxiliary_head_changes_no_prediction():
   plain, extended = with_auxiliary("mobilenet_v2")
-  variables = build.initial_variables(extended, seed=0)
+  variables = variables_lib.initial_variables(extended, seed=0)
   image = np.full((1, 33, 33, 3), 7, np.uint8)
   np.testing.assert_array_equal(
     *(

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from deeplax import optim
-from deeplax import state as state_lib
-from deeplax import train
 from deeplax.models import build
+from deeplax.training import optim
+from deeplax.training import state as state_lib
+from deeplax.training import step as step_lib
 from tests.fixtures import tf_rule
 from tests.models import golden
 
@@ -59,7 +59,7 @@ def run(case):
       seed=manifest["label_seed"],
     )[..., 0],
   }
-  step = jax.jit(train.make_train_step(model, tx, axis_name=None))
+  step = jax.jit(step_lib.make_train_step(model, tx, axis_name=None))
   variables = golden.variables(model, network)
   state = state_lib.create(variables, tx, seed=0)
   history = []

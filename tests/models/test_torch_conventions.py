@@ -8,19 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
-from deeplax import inference
-from deeplax import losses
+from deeplax.inference import probabilities
 from deeplax.models import build
 from deeplax.models import conventions
 from deeplax.models import cost
 from deeplax.models import layers
-from deeplax.models import mobilenet
-from deeplax.models import mobilenet_v3
-from deeplax.models import resnet
-from deeplax.models import xception
+from deeplax.models.backbones import mobilenet_v2
+from deeplax.models.backbones import mobilenet_v3
+from deeplax.models.backbones import resnet
+from deeplax.models.backbones import xception
 from deeplax.ops import backend
 from deeplax.ops import resize
+from deeplax.settings import defaults
+from deeplax.training import losses
 
 NORM = layers.Norm(decay=0.9, eps=1e-5)
 PEERS = ("smp", "timm", "torchvision")
@@ -29,7 +29,7 @@ PEERS = ("smp", "timm", "torchvision")
 def network(
   conventions, backbone="resnet50", output_stride=None, **settings
 ) -> Any:
-  c = common.base().model
+  c = defaults.base().model
   c.conventions, c.backbone = conventions, backbone
   c.update_from_flattened_dict(
     {key.replace("__", "."): value for key, value in settings.items()}
@@ -67,8 +67,8 @@ def test_resnet_plan_has_strides_in_first_units(
 
 
 def test_a_unit_that_loses_its_stride_can_have_the_new_rate():
-  rates = {unit.name: unit.rate for unit in mobilenet.plan(16)}
-  new = {u.name: u.rate for u in mobilenet.plan(16, dilate_from="same")}
+  rates = {unit.name: unit.rate for unit in mobilenet_v2.plan(16)}
+  new = {u.name: u.rate for u in mobilenet_v2.plan(16, dilate_from="same")}
   assert rates["expanded_conv_13"] == 1 and new["expanded_conv_13"] == 2
   assert rates["expanded_conv_14"] == new["expanded_conv_14"] == 2
 
@@ -159,7 +159,7 @@ def rates(*args, **settings):
 @pytest.mark.parametrize("peer", PEERS)
 def test_rates_are_those_of_stride_8_at_the_configured_output_stride(peer):
   for stride in (8, 16):
-    c = common.base().model
+    c = defaults.base().model
     c.conventions, c.backbone, c.output_stride = peer, "resnet50", stride
     model: Any = build.from_config(c, num_classes=2)
     assert model.head.rates == (12, 24, 36)
@@ -207,7 +207,11 @@ def test_no_norm_stands_between_the_halves_of_smps_separable_pairs():
     (resnet.ResNet, {"pool_padding": "valid"}, "pool_padding 'valid' not in"),
     (resnet.ResNet, {"low_level": "input"}, "low_level 'input' not in"),
     (resnet.ResNet, {"dilate_from": "last"}, "dilate_from 'last' not in"),
-    (mobilenet.MobileNetV2, {"low_level": "norm"}, "low_level 'norm' not in"),
+    (
+      mobilenet_v2.MobileNetV2,
+      {"low_level": "norm"},
+      "low_level 'norm' not in",
+    ),
     (mobilenet_v3.MobileNetV3, {"dilate_from": "no"}, "dilate_from 'no' not"),
     (xception.Xception, {"low_level": "output"}, "low_level 'output' not in"),
   ],
@@ -243,7 +247,7 @@ def test_predictions_are_resized_as_the_network_resizes(align_corners, scale):
   logits = scaled[:, ::4, ::4] / 255
   if scale < 1:
     logits = sized(logits, (10, 13))
-  found = inference.predict_probabilities(
+  found = probabilities.predict_probabilities(
     Shrunk(align_corners), {}, image, scales=(scale,)
   )
   np.testing.assert_allclose(

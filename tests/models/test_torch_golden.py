@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deeplax import losses
 from deeplax.models import cost
 from deeplax.pretrained import rules
 from deeplax.pretrained import tables
+from deeplax.training import losses
 from tests.fixtures import torch_rule
 from tests.models import torch_golden
 

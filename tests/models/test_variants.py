@@ -9,16 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
 from deeplax.models import build
-from deeplax.models import cascade
 from deeplax.models import cost
-from deeplax.models import dpc
 from deeplax.models import layers
-from deeplax.models import resnet
-from deeplax.models import xception
+from deeplax.models.backbones import resnet
+from deeplax.models.backbones import xception
+from deeplax.models.heads import cascade
+from deeplax.models.heads import dpc
 from deeplax.ops import backend
-from tests.models import test_backbones
+from deeplax.settings import defaults
+from tests.models.backbones import test_backbones
 
 NORM = layers.Norm(decay=0.9, eps=1e-3)
 CLASSES = 3
@@ -58,7 +58,7 @@ VARIANTS = {
 
 
 def network(num_classes=CLASSES, output_stride=None, **settings) -> Any:
-  c: Any = common.base().model
+  c: Any = defaults.base().model
   c.update_from_flattened_dict(settings)
   return build.from_config(
     c, num_classes=num_classes, output_stride=output_stride
@@ -86,8 +86,8 @@ def coarse(model, variables, images):
   return model.apply(variables, images, train=False, method="coarse")
 
 
-# 97 = 96 + 1: as in tests/models/test_backbones.py, but large enough for the
-# first rates of each head to read something.
+# 97 = 96 + 1: as in tests/models/backbones/test_backbones.py, but large enough
+# for the first rates of each head to read something.
 @pytest.mark.parametrize("name", VARIANTS)
 def test_logits_at_output_stride_4_hold_those_at_8_and_at_16(name, slim):
   models = [slim(output_stride=os, **VARIANTS[name]) for os in (4, 8, 16)]
@@ -482,7 +482,7 @@ def test_settings_that_make_no_network_are_refused(settings, message):
 
 def test_atrous_rates_at_output_stride_4_are_twice_those_at_8():
   for given in (None, (6, 12, 18)):
-    c = common.base().model
+    c = defaults.base().model
     c.atrous_rates = given
     model: Any = build.from_config(c, num_classes=2, output_stride=4)
     assert model.head.rates == (24, 48, 72)

@@ -12,9 +12,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from configs import common
 from deeplax import pretrained
 from deeplax.models import build
+from deeplax.settings import defaults
 from tests import shared
 from tests.fixtures import torch_rule
 
@@ -230,7 +230,7 @@ def load(name: str) -> Golden:
 
 def config(name: str) -> ml_collections.ConfigDict:
   """Return the model config of a fixture."""
-  c: Any = common.base().model
+  c: Any = defaults.base().model
   c.conventions = NETWORKS[name].source
   c.update_from_flattened_dict(NETWORKS[name].settings)
   return c

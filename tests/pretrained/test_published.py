@@ -8,10 +8,10 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from configs import common
 from deeplax import pretrained
 from deeplax.models import build
 from deeplax.ops import resize
+from deeplax.settings import defaults
 from tests import shared
 
 # Settings, classes, and how often the class is that of the original: always
@@ -46,7 +46,7 @@ FLOAT, *QUANTISED = NETWORKS
 def network(name):
   """Return the model and its variables."""
   settings, num_classes, _ = NETWORKS[name]
-  config = common.base().model
+  config = defaults.base().model
   config.update(settings)
   config.atrous_rates = ()
   config.decoder.kind = "none"
@@ -128,7 +128,7 @@ PICTURES = {
 
 @pytest.mark.slow  # 10 s: one compilation
 def test_an_imagenet_network_names_what_is_in_a_picture():
-  config = common.base().model
+  config = defaults.base().model
   config.update({"backbone": "mobilenet_v2", "head": "classifier"})
   config.output_stride = 32
   config.decoder.kind = "none"

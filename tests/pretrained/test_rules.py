@@ -6,8 +6,8 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from deeplax.pretrained import report
 from deeplax.pretrained import rules
+from deeplax.pretrained import summary
 from tests.pretrained import toy
 
 
@@ -62,7 +62,7 @@ def test_half_precision_is_widened():
   arrays = {k: v.astype(np.float16) for k, v in toy.arrays().items()}
   arrays["fc.bias"] = arrays["fc.bias"].astype(jax.numpy.bfloat16)
   found = load(arrays)
-  assert not report.differences(found)
+  assert not summary.differences(found)
   assert {v.dtype for v in found.values.values()} == {np.dtype(np.float32)}
   bias = found.values[("params", "logits", "bias")]
   np.testing.assert_array_equal(bias, arrays["fc.bias"].astype(np.float32))
@@ -76,7 +76,7 @@ def test_a_folded_norm_leaves_the_function_as_it_was():
   del arrays["net.5.conv.bias"]
   arrays |= norm | {k: v for k, v in toy.arrays().items() if "net.5.bn" in k}
   found = load(arrays)
-  assert not report.differences(found)
+  assert not summary.differences(found)
   assert found.folded == [("stem",)]
   image = np.random.default_rng(1).normal(size=(1, 1, 1, 3)).astype(np.float32)
   logits: Any = toy.Toy().apply(
@@ -97,7 +97,7 @@ def test_a_folded_norm_leaves_the_function_as_it_was():
 
 def test_a_stack_of_folded_norms_loads():
   found = load(toy.folded())
-  assert not report.differences(found)
+  assert not summary.differences(found)
   assert found.folded == [("stem",), ("blocks",)]
   scale = found.values[("params", "blocks", "scale")]
   np.testing.assert_allclose(scale, np.full((2, 4), np.sqrt(1.1)), rtol=1e-6)
@@ -116,7 +116,7 @@ def test_everything_that_does_not_fit_is_said_at_once():
   arrays["net.bn1.num_batches_tracked"] = np.array(7)
   found = load(arrays)
   assert found.left_out == ["net.bn1.num_batches_tracked"]
-  lines = report.differences(found).splitlines()
+  lines = summary.differences(found).splitlines()
   assert lines[::2] == [
     "  missing (1): net.4.conv.weight",
     "  unused (1): net.9.conv.weight",
@@ -141,20 +141,20 @@ def test_a_folded_file_without_a_bias_misses_just_that():
     )
   )
   found = rules.load(arrays, table, model=toy.Toy())
-  assert report.differences(found) == "  missing (1): net.conv1.bias"
+  assert summary.differences(found) == "  missing (1): net.conv1.bias"
   assert found.folded == [("blocks",)]
 
 
 def test_long_lists_are_cut_and_counted():
   names = [f"n{i}" for i in range(13)]
-  assert report.names(names[:10]).endswith("n8, n9")
-  assert report.names(names).endswith("n8, n9 and 3 more")
+  assert summary.names(names[:10]).endswith("n8, n9")
+  assert summary.names(names).endswith("n8, n9 and 3 more")
 
 
 def test_a_parameter_without_a_name_is_said():
   table = toy.TABLE._replace(layers=toy.TABLE.layers[:2])
   found = rules.load(toy.arrays(), table, model=toy.Toy())
-  assert "(no name for logits/kernel)" in report.differences(found)
+  assert "(no name for logits/kernel)" in summary.differences(found)
   _, nameless = rules.save(variables(load(toy.arrays())), table)
   assert nameless == [
     ("params", "logits", "bias"),

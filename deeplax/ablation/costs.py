@@ -1,0 +1,178 @@
+"""What a row costs, without training: Multiply-Adds, parameters, field of view.
+
+Multiply-Adds are of one image, over all scales and flips of its evaluation, and
+in two conventions: true counts, and as the papers counted (see `models.cost`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import functools
+from typing import Any
+
+import flax.linen as nn
+
+from deeplax.ablation import experiment as experiment_lib
+from deeplax.data import spec
+from deeplax.inference import averaging
+from deeplax.inference import probabilities
+from deeplax.models import build
+from deeplax.models import cost
+
+Costs = dict[str, Any]
+# A published number and ours, as the papers count, may differ by this share.
+TOLERANCE = 0.003
+
+
+@functools.cache
+def _multiply_adds(model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+  """Return (true, as the papers count) of one view; both from one trace."""
+  true, paper = (
+    cost.multiply_adds(model, size, convention=name)
+    for name in cost.CONVENTIONS
+  )
+  return true, paper
+
+
+@functools.cache
+def _parameters(model: nn.Module) -> int:
+  return cost.parameters(model)
+
+
+def network(config: Any, output_stride: int) -> nn.Module:
+  """Return a row's network at an output stride."""
+  return build.from_config(
+    config.model,
+    num_classes=spec.SPECS[config.data.name].num_classes,
+    output_stride=output_stride,
+  )
+
+
+def of_row(row: experiment_lib.Row, *, field_of_view: bool = False) -> Costs:
+  """Return a row's costs; empty for one that no network here has.
+
+  Returns:
+    multiply_adds, multiply_adds_paper: Of an image.
+    parameters: That are trained.
+    size: (height, width) of the image.
+    field_of_view: In pixels, if asked for; of VGG-16 as v1 counts it.
+  """
+  config = row.config
+  if config is None or row.why.startswith("output strides"):
+    return {}
+  model = network(config, row.evaluation.output_stride)
+  size = tuple(config.eval.pad_to or config.data.crop_size)
+  mode = averaging.Mode(row.evaluation.scales, row.evaluation.flip)
+  views = [
+    _multiply_adds(model, probabilities.scaled_size(size, scale))
+    for _, scale in mode.views
+  ]
+  found = {
+    "multiply_adds": sum(true for true, _ in views),
+    "multiply_adds_paper": sum(paper for _, paper in views),
+    "parameters": _parameters(model),
+    "size": list(size),
+  }
+  if field_of_view:
+    vgg = config.model.backbone == "vgg16"
+    found["field_of_view"] = cost.field_of_view(model, zero_padded=vgg)
+  return found
+
+
+def of(
+  experiment: experiment_lib.Experiment,
+  progress: Callable[[str], None] | None = None,
+) -> dict[str, Costs]:
+  """Return the costs of each row, by its name."""
+  found = {}
+  for i, row in enumerate(experiment.rows):
+    found[row.name] = of_row(row, field_of_view=experiment.field_of_view)
+    if progress and (i + 1) % 5 == 0:
+      progress(f"costs of {i + 1}/{len(experiment.rows)} rows")
+  return found
+
+
+def against_paper(row: experiment_lib.Row, costs: Costs) -> float | None:
+  """Return how much more ours are than published, as a share, or None.
+
+  Only of the paper's own network at its own size.
+  """
+  if row.multiply_adds is None or not costs:
+    return None
+  return costs["multiply_adds_paper"] / 1e9 / row.multiply_adds - 1
+
+
+def verdicts(
+  experiment: experiment_lib.Experiment, costs: dict[str, Costs]
+) -> list[str]:
+  """Return in words how Multiply-Adds compare with the paper's."""
+  paper = experiment.paper
+  if experiment.data or not (paper and paper.multiply_adds):
+    return []
+  wrong = paper.inconsistent
+  lines, near, largest = [], 0, 0.0
+  for row in experiment.rows:
+    share = against_paper(row, costs[row.name])
+    if share is None:
+      continue
+    if row.multiply_adds in wrong:
+      lines.append(
+        f"{row.name}: the paper's {row.multiply_adds:.2f}B contradicts its "
+        "other numbers of the same network; here "
+        f"{costs[row.name]['multiply_adds_paper'] / 1e9:.2f}B ({share:+.2%})"
+      )
+    elif abs(share) > TOLERANCE:
+      rest = costs[row.name]["multiply_adds_paper"] / 1e9 - row.multiply_adds
+      lines.append(
+        f"{row.name}: {share:+.2%} ({rest:+.2f}B) from the paper's, whose "
+        "profiler counted a little more than convolutions"
+      )
+    else:
+      near += 1
+      largest = max(largest, abs(share))
+  first = (
+    f"Multiply-Adds of {near} rows are within {TOLERANCE:.1%} of the paper's, "
+    f"at most {largest:.2%} off."
+  )
+  return [first, *lines]
+
+
+def savings(
+  experiment: experiment_lib.Experiment,
+  costs: dict[str, Costs],
+  measured: Mapping[str, Mapping[str, float | None]],
+) -> list[list[str]]:
+  """Return a table of what the second row of each pair saves.
+
+  Args:
+    experiment: With the pairs.
+    costs: Of the rows.
+    measured: Of each row what has been measured: "images_per_second",
+      "step_memory".
+  """
+  if not experiment.savings:
+    return []
+  by_name = {row.name: row for row in experiment.rows}
+  lines = [[
+    "from", "to", "Multiply-Adds", "as the papers count", "published",
+    "parameters", "images/s", "memory of a step",
+  ]]  # fmt: skip
+  for before, after in experiment.savings:
+    old, new = by_name[before], by_name[after]
+    texts = [before, after]
+    for key in (
+      *("multiply_adds", "multiply_adds_paper", "published", "parameters"),
+    ):
+      if key == "published":
+        pair = (old.multiply_adds, new.multiply_adds)
+      else:
+        pair = (costs[before].get(key), costs[after].get(key))
+      texts.append(_change(pair))
+    for key in ("images_per_second", "step_memory"):
+      pair = tuple(measured.get(n, {}).get(key) for n in (before, after))
+      texts.append(_change(pair))
+    lines.append(texts)
+  return lines
+
+
+def _change(pair: Sequence[float | int | None]) -> str:
+  old, new = pair
+  return "" if not old or not new else f"{new / old - 1:+.1%}"

@@ -1,0 +1,90 @@
+"""How a training differs from its paper's, and what that is known to cost."""
+
+from collections.abc import Sequence
+import json
+from typing import Any
+
+from deeplax.ablation import experiment as experiment_lib
+from deeplax.ablation import papers
+from deeplax.ablation import recipes
+
+# Without influence on the trained network.
+SILENT = (
+  *("checkpoint.", "log.", "eval.sweep.", "eval.every", "eval.pictures"),
+  *("data.root", "data.threads", "data.check_images", "data.shapes_", "seed"),
+  *("train.memory_fraction", "init.checkpoint"),
+)
+HEAD = ["setting", "paper", "here", "known to cost"]
+
+
+def differences(cell: experiment_lib.Cell) -> dict[str, tuple[str, str, str]]:
+  """Return (paper's value, this one, known cost) by key."""
+  paper, here = (
+    experiment_lib.flat(json.loads(cell.protocol.to_json())),
+    cell.flat,
+  )
+  return {
+    key: (_text(paper[key]), _text(value), recipes.KNOWN.get(key, ""))
+    for key, value in here.items()
+    if paper[key] != value and not key.startswith(SILENT)
+  }
+
+
+def _text(value: Any) -> str:
+  if value is None:
+    return "default"
+  return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def recipe(
+  experiment: experiment_lib.Experiment, lines: Sequence[dict[str, Any]]
+) -> tuple[list[list[str]], dict[str, list[list[str]]]]:
+  """Return a table of what all trainings share, and one for each of the rest.
+
+  Args:
+    experiment: Of the trainings.
+    lines: Of results.jsonl, which know what a finished run started from.
+  """
+  found = {cell.name: differences(cell) for cell in experiment.cells}
+  for cell in experiment.cells:
+    starts = [
+      line["init"]
+      for line in lines
+      if line.get("cell") == cell.name and line.get("init")
+    ]
+    start = cell.config.init.checkpoint or (starts or ["random"])[0]
+    if start.startswith("random"):
+      known = recipes.KNOWN["init.checkpoint"]
+      found[cell.name]["init"] = ("ImageNet weights", "random weights", known)
+  shared = {}
+  for key, value in next(iter(found.values()), {}).items():
+    if all(other.get(key) == value for other in found.values()):
+      shared[key] = value
+  own = {
+    name: [HEAD, *([key, *v] for key, v in other.items() if key not in shared)]
+    for name, other in found.items()
+  }
+  table = [HEAD, *([key, *value] for key, value in shared.items())]
+  return table, {name: t for name, t in own.items() if len(t) > 1}
+
+
+def refused(experiment: experiment_lib.Experiment) -> list[tuple[str, str]]:
+  """Return (row, reason) of rows that are not trained."""
+  return [(row.name, row.why) for row in experiment.rows if row.cell is None]
+
+
+def times(lines: Sequence[dict[str, Any]]) -> list[list[str]]:
+  """Return a table of training times, the papers' and these, with hardware."""
+  table = [["training", "time", "hardware", "source"]]
+  for one in papers.training_times():
+    table.append([one[k] for k in ("what", "time", "hardware", "source")])
+  seen: dict[str, dict[str, float]] = {}
+  for line in lines:  # several rows are of one training
+    if line["status"] == "finished" and line.get("seconds"):
+      where = line.get("hardware") or "unknown"
+      seen.setdefault(where, {})[line["workdir"]] = line["seconds"]
+  for where, seconds in seen.items():
+    mean = sum(seconds.values()) / len(seconds) / 60
+    what = "a training here, its evaluations included"
+    table.append([what, f"{mean:.1f} minutes", where, "measured"])
+  return table

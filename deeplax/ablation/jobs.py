@@ -1,0 +1,366 @@
+"""One training of a cell with one seed: its commands, what they have left.
+
+Nothing here runs anything; `experiments.run` does. All that is known of a job
+lies in three places: its workdir, `<workdir>.log` and `<workdir>.json`.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import re
+import sys
+from typing import Any
+
+from etils import epath
+
+from deeplax import atomic
+from deeplax import errors
+from deeplax.ablation import experiment
+from deeplax.inference import settings as settings_lib
+from deeplax.reports import gallery
+from deeplax.workdir import settings
+
+LOG_LINES = 12  # of a failed run's log that are kept
+POINTS = 60  # of a learning curve that are kept
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """A cell and a seed.
+
+  Attributes:
+    cell: What is trained.
+    seed: `config.seed`.
+    rows: The evaluations of it.
+    measure: Flags of every evaluation.
+    weights: "source:file" to start from, or "".
+    out: Of the experiment.
+  """
+
+  cell: experiment.Cell
+  seed: int
+  rows: tuple[experiment.Row, ...]
+  measure: tuple[str, ...]
+  weights: str
+  out: pathlib.Path
+
+  @property
+  def name(self) -> str:
+    """Its workdir's name."""
+    return f"{self.cell.name}-seed{self.seed}"
+
+  @property
+  def workdir(self) -> pathlib.Path:
+    """Where it is trained."""
+    return self.out / "runs" / self.name
+
+  def beside(self, suffix: str) -> pathlib.Path:
+    """Return `<workdir><suffix>`."""
+    return self.workdir.with_name(self.name + suffix)
+
+  def record(self) -> dict[str, Any]:
+    """Return what earlier attempts have left: status, seconds, memory, tail."""
+    path = self.beside(".json")
+    return json.loads(path.read_text()) if path.exists() else {}
+
+  def commands(self, *, all_of_them: bool = True) -> list[list[str]]:
+    """Return its command lines, to be run in the checkout one after another.
+
+    Args:
+      all_of_them: Also what has been done before.
+    """
+    known = {} if all_of_them else {r.name: self.result(r) for r in self.rows}
+    missing = [row for row in self.rows if known.get(row.name) is None]
+    # The rest is what the training evaluates itself, at its end.
+    rest = [
+      row
+      for row in missing
+      if self.measure or row.evaluation != own_evaluation(self.cell)
+    ]
+    found = []
+    if all_of_them or not self.trained() or (rest and not self._saved()):
+      if all_of_them or not (self._start() / "checkpoints" / "0").is_dir():
+        found += self._convert()
+      found.append(self._train())
+    most = self.cell.config.eval.max_images
+    return found + [
+      [*_python("deeplax.evaluate"), f"--workdir={self.shown(self.workdir)}"]
+      + [*flags, *self.measure, *([f"--max_images={most}"] if most else [])]
+      for flags in evaluations(
+        [row.evaluation for row in rest], self.cell.config.eval.sweep.flip
+      )
+    ]
+
+  def _train(self) -> list[str]:
+    start = []
+    if self._starts():
+      start = [f"--config.init.checkpoint={self.shown(self._start())}"]
+    return [
+      *_python("deeplax.main"),
+      *self.cell.flags(),
+      *start,
+      f"--config.seed={self.seed}",
+      f"--workdir={self.shown(self.workdir)}",
+    ]
+
+  def _start(self) -> pathlib.Path:
+    """Return the workdir to start from: its new layers are the seed's own."""
+    return self.beside("-start")
+
+  def source(self) -> str:
+    """Return `weights`, or what an earlier attempt was given."""
+    return self.weights or self.record().get("weights", "")
+
+  def _starts(self) -> bool:
+    """Return whether weights are its start; COCO's rows have their own."""
+    return bool(self.source()) and self.cell.config.init.checkpoint is None
+
+  def _saved(self) -> bool:
+    """Return whether the last step's checkpoint is there, to be evaluated.
+
+    A training that is stopped between its last evaluation and that has none.
+    """
+    last = str(self.cell.config.train.total_steps)
+    return (self.workdir / "checkpoints" / last).is_dir()
+
+  def _convert(self) -> list[list[str]]:
+    """Return the command that makes the workdir to start from."""
+    if not self._starts():
+      return []
+    source, _, file = self.source().partition(":")
+    return [
+      [
+        *_python("deeplax.convert"),
+        *(f"--source={source}", f"--checkpoint={file}"),
+        *(*self.cell.flags(), f"--config.seed={self.seed}"),
+        f"--workdir={self.shown(self._start())}",
+      ]
+    ]
+
+  def shown(self, path: pathlib.Path) -> str:
+    """Return a path as commands have it, which run in the checkout."""
+    if path.is_relative_to(experiment.ROOT):
+      path = path.relative_to(experiment.ROOT)
+    return path.as_posix()
+
+  def trained(self) -> bool:
+    """Return whether the training has come to its end, with these settings.
+
+    Raises:
+      InputError: The workdir is of other settings.
+    """
+    path = self.workdir / "config.json"
+    if not path.exists():
+      return False
+    trained = experiment.flat(json.loads(path.read_text()))
+    wanted = self.cell.flat | {"seed": self.seed}
+    start = trained["init.checkpoint"]
+    if self._starts() or (start or "").endswith("-start"):
+      # Wherever that lay; a report is not told of --weights.
+      wanted["init.checkpoint"] = start or "--weights"
+    for key, value in wanted.items():
+      filled = key in settings.FILLED_KEYS and value is None
+      # A key that has come since has its default there.
+      have = trained.get(key, value)
+      if have != value and key not in settings.FREE_KEYS and not filled:
+        raise errors.InputError(
+          f"{self.workdir} was trained with {key}={have}, this experiment has "
+          f"{value}. Move it away, or choose another --out"
+        )
+    steps = self.cell.config.train.total_steps
+    return any(r["step"] == steps for r in self._results().values())
+
+  def _results(self) -> dict[str, dict[str, Any]]:
+    """Return each file of eval/ that is one evaluation."""
+    found = {}
+    for path in sorted((self.workdir / "eval").glob("*.json")):
+      result = json.loads(path.read_text())
+      if "rows" not in result and "step" in result:
+        found[path.name] = result
+    return found
+
+  def result(self, row: experiment.Row) -> dict[str, Any] | None:
+    """Return the evaluation of the last step that a row asks for, or None."""
+    if not self.trained():
+      return None
+    config, how = self.cell.config, row.evaluation
+    asked = {
+      "split": config.data.eval_split,
+      "step": config.train.total_steps,
+      "output_stride": how.output_stride,
+      "scales": list(how.scales),
+      "flip": how.flip,
+    }
+    # Someone may have evaluated otherwise besides.
+    sizing = settings_lib.sizing(config)
+    asked["sizes"], windows = sizing["sizes"], sizing["windows"]
+    for file, result in self._results().items():
+      most = config.eval.max_images or result["split_images"]
+      if (
+        asked.items() <= ({"sizes": "reference"} | result).items()
+        and bool(result.get("window")) == bool(windows)
+        and bool(result.get("crf")) == how.crf
+        and result["images"] == min(most, result["split_images"])
+        and all(_measured(flag, result) for flag in self.measure)
+      ):
+        return {"file": file, **result}
+    return None
+
+  def speed(self, file: str) -> float | None:
+    """Return the images/s of an evaluation, where a table has measured it."""
+    for path in sorted((self.workdir / "eval").glob("*-table*.json")):
+      for line in json.loads(path.read_text())["rows"]:
+        if line["file"] == file:
+          return line["images_per_second"]
+    return None
+
+  def curve(self) -> dict[str, list[list[float]]]:
+    """Return [step, value] of loss and mIoU, thinned out."""
+    path = self.workdir / "metrics.jsonl"
+    found: dict[str, list[list[float]]] = {"loss": [], "miou": []}
+    if path.exists():
+      for line in atomic.read_jsonl(path):
+        for key, points in found.items():
+          if key in line:
+            points.append([line["step"], line[key]])
+    return {key: thinned(points) for key, points in found.items()}
+
+  def training(self) -> dict[str, Any]:
+    """Return images/s of the training and the memory that a step needs."""
+    path = self.workdir / "metrics.jsonl"
+    speeds = []
+    if path.exists():
+      lines = list(atomic.read_jsonl(path))
+      speeds = [v["images_per_second"] for v in lines if "loss" in v]
+    speeds = sorted(speeds[1:])  # the first has the compilation in it
+    needed = None
+    log = self.beside(".log")
+    if log.exists():
+      for amount, unit in re.findall(
+        r"^ *memory +([\d.]+) (\w+) needed",
+        log.read_text(errors="replace"),
+        re.M,
+      ):
+        factor = {"GB": 1e9, "MB": 1e6, "kB": 1e3}.get(unit)
+        needed = float(amount) * factor if factor else None
+    return {
+      "train_images_per_second": speeds[len(speeds) // 2] if speeds else None,
+      "step_memory": needed,
+    }
+
+  def hardware(self) -> str | None:
+    """Return what the training says that it ran on; of a CPU, which."""
+    log = self.beside(".log")
+    found = re.findall(
+      r"^ *devices +(\d+) x (.+)$",
+      log.read_text(errors="replace") if log.exists() else "",
+      re.M,
+    )
+    if not found:
+      return None
+    count, kind = found[-1]
+    if kind == "cpu":
+      return f"{os.cpu_count()} x {_processor()}"
+    return f"{count} x {kind}"
+
+  def picture(self) -> str | None:
+    """Return the newest sheet of pictures, relative to the experiment."""
+    sheets = gallery.sheets(epath.Path(self.workdir))
+    if not sheets:
+      return None
+    return pathlib.Path(sheets[-1].path).relative_to(self.out).as_posix()
+
+
+def _measured(flag: str, result: dict[str, Any]) -> bool:
+  """Return whether a result has what a flag of deeplax.evaluate asks for."""
+  name, _, widths = flag.partition("=")
+  if name == "--trimap":
+    return set(result.get("trimap", ())) == set(widths.split(","))
+  return experiment.MEASURES[name] in result
+
+
+def thinned(points: list[list[float]]) -> list[list[float]]:
+  """Return at most about `POINTS` of them: means of equal stretches."""
+  size = -(-len(points) // POINTS) or 1
+  return [
+    [part[-1][0], sum(value for _, value in part) / len(part)]
+    for part in (points[i : i + size] for i in range(0, len(points), size))
+  ]
+
+
+def _processor() -> str:
+  """Return this machine's kind of CPU."""
+  path = pathlib.Path("/proc/cpuinfo")
+  text = path.read_text() if path.exists() else ""
+  named = re.search(r"^model name\s*:\s*(.+)$", text, re.M)
+  return named.group(1) if named else f"{platform.machine()} CPU"
+
+
+def _python(module: str) -> list[str]:
+  return [sys.executable, "-m", module]
+
+
+def own_evaluation(cell: experiment.Cell) -> experiment.Evaluation:
+  """Return how the training itself evaluates at its end."""
+  config = cell.config
+  return experiment.Evaluation(
+    config.eval.output_stride or config.model.output_stride,
+    tuple(float(s) for s in config.eval.scales),
+    config.eval.flip,
+    False,
+  )
+
+
+def evaluations(
+  wanted: Sequence[experiment.Evaluation], flips: Sequence[bool] = (False, True)
+) -> list[list[str]]:
+  """Return flags of deeplax.evaluate, which shares work inside a command.
+
+  Several scales are computed with one scale, and without flips, beside them.
+
+  Args:
+    wanted: What rows ask for.
+    flips: Of the configuration's own table, eval.sweep.flip.
+  """
+  found = []
+  plain = [e for e in wanted if not e.crf]
+  several = dict.fromkeys(
+    e.scales for e in plain if len(e.scales) > 1 or e.flip
+  )
+  done = set()
+  for scales in several:
+    group = [e for e in plain if e.scales == scales]
+    strides = _strides(group)
+    flip = any(e.flip for e in group) and {*flips} == {False, True}
+    found.append([
+      *("--sweep", f"--output_strides={strides}", f"--scales={_join(scales)}"),
+      *([] if flip else ["--no-flip"]),
+    ])  # fmt: skip
+    for e in group:
+      done |= {(e.output_stride, s, False) for s in ((1.0,), scales)}
+      done |= {(e.output_stride, scales, flip)}
+  rest = [
+    e for e in plain if (e.output_stride, e.scales, e.flip) not in done
+  ] + [e for e in wanted if e.crf]
+  modes = dict.fromkeys((e.scales, e.flip, e.crf) for e in rest)
+  for scales, flip, crf in modes:
+    group = [
+      e for e in rest if (e.scales, e.flip, e.crf) == (scales, flip, crf)
+    ]
+    found.append([
+      *("--no-sweep", f"--output_strides={_strides(group)}"),
+      *(f"--scales={_join(scales)}", "--flip" if flip else "--no-flip"),
+      *(["--crf"] if crf else []),
+    ])  # fmt: skip
+  return found
+
+
+def _strides(group: Sequence[experiment.Evaluation]) -> str:
+  return ",".join(dict.fromkeys(str(e.output_stride) for e in group))
+
+
+def _join(scales: Sequence[float | int]) -> str:
+  return ",".join(map(str, scales))

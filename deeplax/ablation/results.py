@@ -1,0 +1,186 @@
+"""results.jsonl of an experiment: one line for each row and seed.
+
+Lines are made anew from what the workdirs say. Where a workdir is gone, or lies
+on another host, the line that is there stays.
+"""
+
+from collections.abc import Iterable, Sequence
+import json
+import math
+import os
+import pathlib
+import platform
+import shlex
+import sys
+from typing import Any
+
+from deeplax import atomic
+from deeplax import errors
+from deeplax.ablation import experiment as experiment_lib
+from deeplax.ablation import jobs as jobs_lib
+
+FILE = "results.jsonl"
+# Of an evaluation's result.
+KEPT = (
+  *("miou", "pixel_accuracy", "iou", "images", "step", "init", "crf"),
+  *("trimap_kind", "trimap", "trimap_accuracy", "boundary_f", "boundary_iou"),
+)
+Line = dict[str, Any]
+
+
+def read(out: pathlib.Path) -> list[Line]:
+  """Return the lines that are there.
+
+  Raises:
+    InputError: There is no such file.
+  """
+  path = out / FILE
+  if not path.exists():
+    raise errors.InputError(
+      f"no {FILE} in {out}. Run: python -m experiments.run NAME"
+    )
+  return list(atomic.read_jsonl(path))
+
+
+def write(out: pathlib.Path, lines: Iterable[Line]) -> None:
+  """Write all lines in one go; another shard may do so at the same time."""
+  own = out / f".{FILE}.{platform.node()}-{os.getpid()}"
+  atomic.write_text(own, "".join(json.dumps(x) + "\n" for x in lines))
+  own.replace(out / FILE)
+
+
+def jobs(
+  experiment: experiment_lib.Experiment,
+  out: pathlib.Path,
+  *,
+  seeds: Sequence[int] = (),
+  weights: str = "",
+) -> list[jobs_lib.Job]:
+  """Return all trainings, the first seed's before the second's."""
+  return [
+    jobs_lib.Job(
+      cell,
+      seed,
+      tuple(experiment.rows_of(cell)),
+      experiment.measure,
+      weights,
+      out,
+    )
+    for seed in seeds or experiment.seeds
+    for cell in experiment.cells
+  ]
+
+
+def collect(
+  experiment: experiment_lib.Experiment,
+  jobs: Sequence[jobs_lib.Job],
+  out: pathlib.Path,
+) -> list[Line]:
+  """Return a line for each row and seed, in the order of the rows.
+
+  Raises:
+    InputError: What is there is of other settings.
+  """
+  old = {}
+  if (out / FILE).exists():
+    old = {(line["row"], line["seed"]): line for line in read(out)}
+  found = []
+  for row in experiment.rows:
+    of_row = [j for j in jobs if row.cell and j.cell.name == row.cell.name]
+    for job in of_row:
+      line = old.pop((row.name, job.seed), None)
+      there = (job.workdir / "config.json").exists() or (
+        job.record() and not (line and "miou" in line)
+      )
+      found.append(of_job(row, job) if there or line is None else line)
+    # Seeds that were asked for another time.
+    others = [key for key in old if key[0] == row.name and key[1] is not None]
+    found += [old.pop(key) for key in others]
+    for line in found:
+      _refuse_other_length(row, line, out)
+    if row.cell is None:
+      found.append({**_plain(row), "seed": None, "status": "not here"})
+  # As they will be read: tuples are lists.
+  return json.loads(json.dumps(found))
+
+
+def _refuse_other_length(
+  row: experiment_lib.Row, line: Line, out: pathlib.Path
+) -> None:
+  """Raise InputError for a line of this row with another number of steps."""
+  if row.cell is None or line["row"] != row.name or "step" not in line:
+    return
+  steps = row.cell.config.train.total_steps
+  if line["step"] != steps:
+    raise errors.InputError(
+      f"{out / FILE} has {row.name} trained for {line['step']} steps, this "
+      f"command is of {steps}. Give the --steps that it was run with, or "
+      "choose another --out"
+    )
+
+
+def _plain(row: experiment_lib.Row) -> Line:
+  return {
+    "row": row.name,
+    "why": row.why,
+    "settings": row.settings,
+    "evaluation": row.evaluation._asdict(),
+    "paper": row.miou,
+  }
+
+
+def of_job(row: experiment_lib.Row, job: jobs_lib.Job) -> Line:
+  """Return the line of a row, from what the job's folder says."""
+  result = job.result(row)
+  record = job.record()
+  environment = job.workdir / "env.json"
+  about = {}
+  if environment.exists():
+    about = json.loads(environment.read_text())
+  status = record.get("status", "not run")
+  if result:
+    status = "finished"
+  elif status == "finished":  # and its workdir has been taken away
+    status = "not run"
+  tail = record.get("log_tail", [])
+  line = {
+    **_plain(row),
+    "cell": job.cell.name,
+    "seed": job.seed,
+    "config": job.cell.file,
+    "status": status,
+    "seconds": record.get("seconds"),
+    "host_memory": record.get("host_memory"),
+    "log_tail": [] if result else list(map(_plain_text, tail)),
+    "commit": about.get("commit"),
+    "hardware": record.get("hardware") or job.hardware(),
+    "workdir": job.workdir.relative_to(job.out).as_posix(),
+    "commands": [
+      shlex.join(["python", *command[1:]]) for command in job.commands()
+    ],
+    **job.training(),
+    "curve": job.curve(),
+    "picture": job.picture(),
+  }
+  if result:
+    line |= {key: result[key] for key in KEPT if key in result}
+    line["images_per_second"] = job.speed(result["file"])
+  return line
+
+
+def _plain_text(text: str) -> str:
+  """Return a line of a log without where things lie on this machine."""
+  for folder in (experiment_lib.ROOT, pathlib.Path(sys.prefix)):
+    text = text.replace(f"{folder}/", "")
+  return text.replace(f"{pathlib.Path.home()}/", "~/")
+
+
+def mean_std(values: Sequence[float]) -> tuple[float, float]:
+  """Return mean and standard deviation (n - 1); NaN of fewer than two."""
+  if not values:
+    return math.nan, math.nan
+  mean = sum(values) / len(values)
+  if len(values) < 2:
+    return mean, math.nan
+  squares = sum((value - mean) ** 2 for value in values)
+  return mean, math.sqrt(squares / (len(values) - 1))

@@ -1,0 +1,305 @@
+"""Look at masks before training, and stop on what cannot be right.
+
+Nothing else tells: JAX trains on with illegal labels, and the result is a
+model that predicts one class everywhere. Cause and fix come in one message.
+"""
+
+import collections
+from collections.abc import Callable, Sequence
+import dataclasses
+from functools import partial
+import hashlib
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from deeplax import errors
+from deeplax.data import files
+from deeplax.data import spec as spec_lib
+from deeplax.data.checks import faults as faults_lib
+from deeplax.data.checks import mask_counts
+
+THUMBNAIL = 16  # pixels a side
+UNKNOWN = 8  # numbers that are no class, in the table
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One number of the masks: share of the pixels, and images that have it."""
+
+  value: int
+  name: str
+  percent: float
+  images: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """What was found in the masks of a split.
+
+  Attributes:
+    name: Of the data set and split.
+    images: In the split.
+    expected: As published, or None.
+    checked: Masks that could be counted.
+    rows: By number in the files.
+    warnings: What may well be wrong.
+    notes: What is worth knowing.
+  """
+
+  name: str
+  images: int
+  expected: int | None
+  checked: int
+  rows: tuple[Row, ...]
+  warnings: tuple[str, ...]
+  notes: tuple[str, ...]
+
+  def __str__(self) -> str:
+    count = f"{self.images} images"
+    if self.expected not in (None, self.images):
+      count += f" (published: {self.expected})"
+    lines = [f"{self.name}: {count}, {self.checked} masks checked"]
+    width = max((len(r.name) for r in self.rows), default=0)
+    lines.append(f"  value  {'class':{width}}  % of pixels  images")
+    lines += [
+      f"  {r.value:5d}  {r.name:{width}}  {r.percent:11.2f}  {r.images:6d}"
+      for r in self.rows
+    ]
+    lines += [f"  warning: {text}" for text in self.warnings]
+    return "\n".join([*lines, *(f"  note: {text}" for text in self.notes)])
+
+
+class Seen(NamedTuple):
+  """An image that was read, to find it again in another split.
+
+  Attributes:
+    name: Of the example.
+    file: Of the image.
+    digest: Of the file's bytes.
+    thumbnail: [16, 16, c] in the image's own type; None: it is not readable.
+  """
+
+  name: str
+  file: str
+  digest: bytes
+  thumbnail: np.ndarray | None
+
+
+class Findings(NamedTuple):
+  """All that `examine` found in a split.
+
+  Attributes:
+    report: To print.
+    masks: The ones that could be counted.
+    faults: Of masks and images.
+    seen: The images, if they were decoded.
+  """
+
+  report: Report
+  masks: list[mask_counts.Counts]
+  faults: list[faults_lib.Fault]
+  seen: list[Seen]
+
+
+def check(source: files.Source, *, images: int = 200) -> Report:
+  """Check the masks of `images` examples, evenly spread over the source.
+
+  Of the images only the sizes are read.
+
+  Raises:
+    InputError: Some cannot be used: file, numbers, cause and fix.
+  """
+  found = examine(source, images=images)
+  if found.faults:
+    first, count = found.faults[0].text, min(images, len(source))
+    faulty = len({fault.file for fault in found.faults})
+    if faulty > 1:
+      first += f"\n{faulty} of the {count} masks looked at cannot be used"
+    raise errors.InputError(first)
+  if not found.masks:
+    raise errors.InputError(f"{_title(source)} holds no images")
+  return found.report
+
+
+def examine(
+  source: files.Source,
+  *,
+  images: int = 0,
+  decode: bool = False,
+  threads: int = 4,
+  progress: Callable[[str], None] = lambda line: None,
+) -> Findings:
+  """Look at masks and images, and return all that is found.
+
+  Args:
+    source: Of a split.
+    images: How many examples, evenly spread; 0: all.
+    decode: Decode each image too, instead of reading its size only.
+    threads: That read.
+    progress: Receives lines.
+  """
+  count = min(images, len(source)) if images else len(source)
+  chosen = np.linspace(0, len(source) - 1, count).astype(int).tolist()
+  found, faults, seen = [], [], []
+  for item in mask_counts.each(
+    partial(_look, source, decode=decode),
+    chosen,
+    threads=threads,
+    progress=progress,
+    name=f"checked {source.split}",
+  ):
+    faults += item.faults
+    if item.mask:
+      found.append(item.mask)
+    if item.seen:
+      seen.append(item.seen)
+  table = mask_counts.table(source)
+  faults += faults_lib.of_values(source.spec, table, found)
+  return Findings(_report(source, found, table), found, faults, seen)
+
+
+class _Look(NamedTuple):
+  mask: mask_counts.Counts | None = None
+  faults: tuple[faults_lib.Fault, ...] = ()
+  seen: Seen | None = None
+
+
+def _look(source: files.Source, index: int, *, decode: bool) -> _Look:
+  """Look at one example."""
+  if not isinstance(source, files.Decoded):  # pictures made on the spot
+    return _Look(mask_counts.read(source, index))
+  try:
+    item = source.encoded(index)
+  except errors.InputError as error:
+    names = [source.name(index)]
+    if isinstance(source, files.Files):
+      names = [str(path) for path in source.pairs[index][1:]]
+    return _Look(faults=(faults_lib.from_text(str(error), *names),))
+  names, faults = (item.label_file, item.image_file), []
+  raw = size = seen = None
+  try:
+    raw = files.decode_label(item.label, item.label_file)
+  except errors.InputError as error:
+    faults.append(faults_lib.from_text(str(error), *names))
+  try:
+    if decode:
+      seen = _seen(source.name(index), item)
+      image = source.reader(item.image, item.image_file)
+      seen = seen._replace(thumbnail=_thumbnail(image))
+      size = image.shape[:2]
+    else:
+      size, _ = files.image_size(item.image, item.image_file)
+  except errors.InputError as error:
+    faults.append(faults_lib.from_text(str(error), *names[::-1]))
+  if raw is not None and size is not None:
+    try:
+      files.check_sizes(item, size, raw.shape)
+    except errors.InputError as error:
+      h, w = raw.shape
+      detail = f"{h}x{w}, image {size[0]}x{size[1]}"
+      faults.append(faults_lib.from_text(str(error), *names, detail=detail))
+  mask = None
+  if raw is not None:
+    mask = mask_counts.count(raw, item.label_file, source.table)
+  return _Look(mask, tuple(faults), seen)
+
+
+def _seen(name: str, item: files.Encoded) -> Seen:
+  digest = hashlib.blake2b(item.image, digest_size=16).digest()
+  return Seen(name, item.image_file, digest, None)
+
+
+def _thumbnail(image: np.ndarray) -> np.ndarray:
+  """Return the mean colours of an image in a grid of cells."""
+  size = (THUMBNAIL, THUMBNAIL)
+  small = cv2.resize(
+    image[..., :3].astype(np.float32), size, interpolation=cv2.INTER_AREA
+  )
+  return small.astype(image.dtype)
+
+
+def _title(source: files.Source) -> str:
+  return f"{source.spec.name} {source.split}"
+
+
+def _report(
+  source: files.Source, found: Sequence[mask_counts.Counts], table: np.ndarray
+) -> Report:
+  class_names = source.spec.class_names
+  pixels, images = collections.Counter(), collections.Counter()
+  labels = np.zeros(256, np.int64)
+  for mask in found:
+    labels += mask_counts.by_label(mask, table)
+    pixels.update(
+      dict(zip(mask.values.tolist(), mask.pixels.tolist(), strict=True))
+    )
+    images.update(mask.values.tolist())
+  rows = []
+  for value, name in _names(pixels, class_names, table).items():
+    percent = 100.0 * pixels[value] / max(pixels.total(), 1)
+    rows.append(Row(value, name, percent, images[value]))
+  by_class = labels[: len(class_names)]
+  expected = dict(source.spec.splits).get(source.split)
+  warnings = []
+  if expected not in (None, len(source)):
+    warnings.append(
+      f"{source.split} has {len(source)} images where {expected} are "
+      "published: results do not compare with the papers'"
+    )
+  void = [m.file for m in found if not faults_lib.legal(m, table)]
+  if void:
+    warnings.append(
+      f"{len(void)} of {len(found)} masks are wholly ignored, as {void[0]}"
+    )
+  if np.count_nonzero(by_class) == 1 and len(found) > 1:
+    warnings.append(
+      f"every mask is {class_names[int(by_class.argmax())]!r} only: a network "
+      "would learn to say it everywhere. See whether the masks were written "
+      "with the numbers of the classes, or add images with other classes"
+    )
+  return Report(
+    name=_title(source),
+    images=len(source),
+    expected=expected,
+    checked=len(found),
+    rows=tuple(rows),
+    warnings=tuple(warnings),
+    notes=tuple(_notes(by_class, class_names)),
+  )
+
+
+def _names(
+  pixels: collections.Counter[int],
+  class_names: Sequence[str],
+  table: np.ndarray,
+) -> dict[int, str]:
+  """Return what to call the numbers that are classes or occur, ascending."""
+  names = {}
+  for value, label in enumerate(table.tolist()):
+    if label < len(class_names):
+      names[value] = class_names[label]
+    elif label == spec_lib.IGNORE_LABEL and pixels[value]:
+      names[value] = "(ignored)"
+  unknown = [v for v, _ in pixels.most_common() if v not in names]
+  names |= dict.fromkeys(unknown[:UNKNOWN], "(no class)")
+  return dict(sorted(names.items()))
+
+
+def _notes(by_class: np.ndarray, class_names: Sequence[str]) -> list[str]:
+  """Say which classes are absent, and what a constant answer would score."""
+  notes = []
+  absent = [n for n, c in zip(class_names, by_class, strict=True) if not c]
+  if absent:
+    shown = ", ".join(absent[:6]) + (", ..." if len(absent) > 6 else "")
+    notes.append(f"{len(absent)} classes are in none of these masks: {shown}")
+  if by_class.any():
+    share = by_class.max() / by_class.sum()
+    # Its IoU is its share; that of each other class that occurs is 0.
+    miou = share / np.count_nonzero(by_class)
+    notes.append(
+      f"always saying {class_names[int(by_class.argmax())]!r} scores pixel "
+      f"accuracy {share:.0%}, mIoU {miou:.1%}"
+    )
+  return notes

@@ -1,0 +1,269 @@
+"""How often each class occurs in the masks of a split, and what follows.
+
+Class weights for the loss, and images of rare classes listed twice. Both look
+at every mask, so the counts can be kept in a file.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+import difflib
+from functools import partial
+import hashlib
+import json
+import math
+from typing import Any
+
+from etils import epath
+import numpy as np
+
+from deeplax import atomic
+from deeplax import errors
+from deeplax.data import files
+from deeplax.data import spec as spec_lib
+from deeplax.data.checks import faults
+from deeplax.data.checks import mask_counts
+
+RULES = ("median_frequency", "enet")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Histogram:
+  """Counts of the masks of a split.
+
+  Attributes:
+    class_names: By label.
+    pixels: Of each class, int64 [k].
+    pixels_where_present: Pixels that are not ignored, of any class, in the
+      images where a class occurs, int64 [k].
+    ignored: Pixels that are ignored.
+    present: Which image has which class, bool [images, k].
+  """
+
+  class_names: tuple[str, ...]
+  pixels: np.ndarray
+  pixels_where_present: np.ndarray
+  ignored: int
+  present: np.ndarray
+
+  @property
+  def images(self) -> int:
+    return len(self.present)
+
+  @property
+  def images_with(self) -> np.ndarray:
+    """Images that have each class, int64 [k]."""
+    return self.present.sum(axis=0)
+
+
+def count(
+  source: files.Source,
+  *,
+  threads: int = 4,
+  progress: Callable[[str], None] = print,
+  cache: epath.PathLike | None = None,
+  write: bool = True,
+) -> Histogram:
+  """Count all masks of a source.
+
+  Args:
+    source: Of a split.
+    threads: That read masks.
+    progress: Receives lines.
+    cache: A JSON file that keeps the counts, or None. It is used when it was
+      counted on the same data set, split, mask files and classes.
+    write: Whether to write the cache; one process of several does.
+
+  Raises:
+    InputError: A mask is unreadable or holds numbers that are no class, or the
+      cache cannot be written.
+  """
+  key = _key(source)
+  if cache is not None and epath.Path(cache).exists():
+    if found := _load(epath.Path(cache), key):
+      return found
+    progress(f"{cache} was counted on other masks: counting again")
+  progress(f"counting the classes of {len(source)} masks ...")
+  read = mask_counts.each(
+    partial(mask_counts.read, source),
+    range(len(source)),
+    threads=threads,
+    progress=progress,
+    name="counted",
+  )
+  result = tally(source.spec, mask_counts.table(source), _legal(source, read))
+  if cache is not None and write:
+    try:
+      atomic.write_json(cache, {"counted_on": key, **_to_json(result)})
+    except OSError as error:
+      raise errors.InputError(
+        f"{cache}: {error.strerror}. Name a --workdir that can be written"
+      ) from error
+  return result
+
+
+def _legal(
+  source: files.Source, read: Iterable[mask_counts.Counts]
+) -> Iterable[mask_counts.Counts]:
+  """Pass masks on; stop at the first with a number that is no class."""
+  table = mask_counts.table(source)
+  for mask in read:
+    if mask_counts.by_label(mask, table)[files.ILLEGAL]:
+      (fault,) = faults.of_values(source.spec, table, [mask], whole=False)
+      raise errors.InputError(
+        f"{fault.text}\nFor all such masks: python -m deeplax.check_data "
+        f"DIR --split={source.split} --full"
+      )
+    yield mask
+
+
+def tally(
+  spec: spec_lib.Spec, table: np.ndarray, counted: Iterable[mask_counts.Counts]
+) -> Histogram:
+  """Add up masks.
+
+  Args:
+    spec: The classes.
+    table: The label of each number in the masks.
+    counted: The masks, in the order of the source.
+  """
+  k, ignored, rows = spec.num_classes, 0, []
+  for mask in counted:
+    labels = mask_counts.by_label(mask, table)
+    ignored += int(labels[spec_lib.IGNORE_LABEL])
+    rows.append(labels[:k])
+  matrix = np.stack(rows) if rows else np.zeros((0, k), np.int64)
+  present = matrix > 0
+  return Histogram(
+    class_names=spec.class_names,
+    pixels=matrix.sum(axis=0),
+    pixels_where_present=matrix.sum(axis=1) @ present,
+    ignored=ignored,
+    present=present,
+  )
+
+
+def _key(source: files.Source) -> dict[str, Any]:
+  """Return what the counts depend on, as far as can be told without reading."""
+  stamp = source.stamp() if isinstance(source, files.Decoded) else ""
+  seen = stamp.encode() + mask_counts.table(source).tobytes()
+  return {
+    "data": source.spec.name,
+    "split": source.split,
+    "images": len(source),
+    "class_names": list(source.spec.class_names),
+    "files_and_label_map": hashlib.sha256(seen).hexdigest(),
+  }
+
+
+def _to_json(histogram: Histogram) -> dict[str, Any]:
+  packed = np.packbits(histogram.present, axis=1)
+  return {
+    "pixels": histogram.pixels.tolist(),
+    "pixels_where_present": histogram.pixels_where_present.tolist(),
+    "ignored": histogram.ignored,
+    # One bit per class and image: ADE20K's would be 40 MB as plain JSON.
+    "present": [row.tobytes().hex() for row in packed],
+  }
+
+
+def _load(path: epath.Path, key: dict[str, Any]) -> Histogram | None:
+  """Return what a file holds, or None if it was counted on something else."""
+  try:
+    saved = json.loads(path.read_text())
+    if saved["counted_on"] != key:
+      return None
+    rows = [np.frombuffer(bytes.fromhex(r), np.uint8) for r in saved["present"]]
+    bits = np.unpackbits(np.stack(rows), axis=1, count=len(key["class_names"]))
+    return Histogram(
+      class_names=tuple(key["class_names"]),
+      pixels=np.array(saved["pixels"], np.int64),
+      pixels_where_present=np.array(saved["pixels_where_present"], np.int64),
+      ignored=saved["ignored"],
+      present=bits.astype(bool),
+    )
+  except (KeyError, TypeError, ValueError):  # cut off, or another format
+    return None
+
+
+def weights(
+  histogram: Histogram, rule: str, *, progress: Callable[[str], None] = print
+) -> tuple[float, ...]:
+  """Return the loss weight of each class.
+
+  median_frequency (Eigen and Fergus, 1411.4734, 6.3.2; SegNet, 1511.00561):
+  median(f) / f(c), where f(c) is the share of class c in the images that have
+  it. enet (ENet, 1606.02147, 5.1): 1 / ln(1.02 + p(c)), where p(c) is its share
+  in all images. Ignored pixels count in neither.
+
+  Args:
+    histogram: Of the training masks.
+    rule: One of these, or numbers as text, "0.5,1.0,2.0".
+    progress: Receives a line if classes never occur.
+
+  Raises:
+    InputError: The rule is none of these, or no class ever occurs.
+  """
+  if rule not in RULES:
+    return numbers(rule, len(histogram.class_names))
+  pixels = histogram.pixels
+  if not pixels.any():
+    raise errors.InputError(
+      "no mask has a pixel of any class: train.class_weights has nothing to "
+      "count"
+    )
+  if rule == "enet":
+    return tuple((1 / np.log(1.02 + pixels / pixels.sum())).tolist())
+  there = pixels > 0
+  frequency = pixels[there] / histogram.pixels_where_present[there]
+  result = np.zeros(len(pixels))
+  result[there] = np.median(frequency) / frequency
+  if not there.all():
+    names = zip(histogram.class_names, there.tolist(), strict=True)
+    absent = ", ".join(name for name, is_there in names if not is_there)
+    progress(f"class weight 0 for what is in no mask: {absent}")
+  return tuple(result.tolist())
+
+
+def numbers(text: str, num_classes: int) -> tuple[float, ...]:
+  """Return the class weights that a text lists, "0.5,1.0,2.0".
+
+  Raises:
+    InputError: It is no such text, or not one number per class.
+  """
+  try:
+    values = tuple(float(part) for part in text.split(","))
+  except ValueError as error:
+    raise errors.InputError(
+      f"train.class_weights {text!r} is not none, {', '.join(RULES)}, or one "
+      'number per class as text, "0.5,1.0,2.0"'
+    ) from error
+  if len(values) != num_classes:
+    raise errors.InputError(
+      f"train.class_weights has {len(values)} numbers for {num_classes} "
+      f"classes: give one for each, or one of {', '.join(RULES)}"
+    )
+  if not all(0 <= v < math.inf for v in values) or not any(values):
+    raise errors.InputError(
+      f"train.class_weights {text!r}: each must be 0 or more, and one above 0"
+    )
+  return values
+
+
+def duplicated(histogram: Histogram, class_names: Sequence[str]) -> np.ndarray:
+  """Return the indices of all images, twice where one of the classes occurs.
+
+  v3 lists images of hard classes twice (1706.05587, 4.1).
+
+  Raises:
+    InputError: A name is no class.
+  """
+  have = histogram.class_names
+  for name in class_names:
+    if name not in have:
+      near = difflib.get_close_matches(name, have, n=3) or list(have)
+      raise errors.InputError(
+        f"data.duplicate_classes: no class {name!r}; there is {near}"
+      )
+  chosen = [have.index(name) for name in class_names]
+  rare = histogram.present[:, chosen].any(axis=1)
+  return np.repeat(np.arange(histogram.images), 1 + rare)

@@ -1,0 +1,239 @@
+"""Every split of a data set: faulty files, leaks between splits, classes."""
+
+from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+import pathlib
+from typing import Any
+
+from deeplax import atomic
+from deeplax import errors
+from deeplax.data import build
+from deeplax.data import files
+from deeplax.data import folder
+from deeplax.data import prepared
+from deeplax.data import published
+from deeplax.data import spec as spec_lib
+from deeplax.data.checks import check
+from deeplax.data.checks import class_counts
+from deeplax.data.checks import faults as faults_lib
+from deeplax.data.checks import mask_counts
+from deeplax.data.checks import overlap
+
+ALL = "all"
+IMAGES = 200
+
+# What tells that a published tree has a split. VOC's trainval is the others
+# together; the masks of Cityscapes' test are empty.
+_LISTS = "ImageSets/Segmentation"
+_SPLITS = {
+  "voc2012": {
+    "train": f"{_LISTS}/train.txt",
+    "train_aug": published.AUG_LABELS,
+    "val": f"{_LISTS}/val.txt",
+  },
+  "cityscapes": {"train": "leftImg8bit/train", "val": "leftImg8bit/val"},
+  "ade20k": {"train": "images/training", "val": "images/validation"},
+  "camvid": {"train": "trainannot", "val": "valannot", "test": "testannot"},
+}
+
+
+@dataclasses.dataclass
+class Result:
+  """What was found in a data set.
+
+  Attributes:
+    reports: By split.
+    weights: Of the classes, by training split and rule.
+    warnings: About the splits together.
+    faults: Files that cannot be used.
+  """
+
+  reports: dict[str, check.Report]
+  weights: dict[str, dict[str, tuple[float, ...]]]
+  warnings: list[str]
+  faults: list[faults_lib.Fault]
+
+  def to_json(self) -> dict[str, Any]:
+    """Return all of it, with every faulty file."""
+    return {
+      "splits": {k: dataclasses.asdict(r) for k, r in self.reports.items()},
+      "class_weights": self.weights,
+      "warnings": self.warnings,
+      "faults": [
+        {
+          "message": group[0].text,
+          "files": [{"file": f.file, "detail": f.detail} for f in group],
+        }
+        for group in faults_lib.groups(self.faults)
+      ],
+    }
+
+
+def examine(
+  root: pathlib.Path,
+  names: Sequence[str],
+  *,
+  images: int = 0,
+  full: bool = False,
+  threads: int = 4,
+  channels: Sequence[int] | None = None,
+  say: Callable[[str], None] = print,
+) -> Result:
+  """Look at the splits `names` of the data set in `root`.
+
+  Args:
+    root: Its folder.
+    names: Of splits.
+    images: Masks to look at in each, evenly spread; 0: all.
+    full: Decode the images too, and look for the same ones in two splits.
+    threads: That read.
+    channels: Bands to read of own data; None: RGB.
+    say: Receives the report of each split, and progress.
+  """
+  result = Result({}, {}, [], [])
+  seen = {}
+  for name in names:
+    try:
+      source, unpaired = _open(root, name, channels)
+    except errors.InputError as error:
+      text = str(error)
+      result.faults.append(faults_lib.Fault(text, f"{root} {name}", text))
+      continue
+    found = check.examine(
+      source, images=images, decode=full, threads=threads, progress=say
+    )
+    result.faults += [*unpaired, *found.faults]
+    if not found.masks:
+      continue
+    result.reports[name] = found.report
+    seen[name] = found.seen
+    say(str(found.report))
+    if overlap.trains(name) and not found.faults:
+      counted = class_counts.tally(
+        source.spec, mask_counts.table(source), found.masks
+      )
+      warn = result.warnings.append
+      result.weights[name] = {
+        rule: class_counts.weights(counted, rule, progress=warn)
+        for rule in class_counts.RULES
+      }
+  result.warnings += _classes(result.reports) + overlap.doubles(seen)
+  result.faults += overlap.leaks(seen)
+  return result
+
+
+def _open(
+  root: pathlib.Path, split: str, channels: Sequence[int] | None
+) -> tuple[files.Source, list[faults_lib.Fault]]:
+  """Return a split, and what of it has no partner."""
+  if not (root / folder.CLASSES).is_file():
+    return build.at(root, split), []
+  source, unpaired = folder.listing(root, split, channels)
+  faults = [
+    faults_lib.from_text(u.text, *u.names)._replace(file=u.names[0])
+    for u in unpaired
+  ]
+  return source, faults
+
+
+def splits(root: pathlib.Path) -> list[str]:
+  """Return the splits of the data set in `root` that have masks, train first.
+
+  Raises:
+    InputError: There is none.
+  """
+  if (root / folder.CLASSES).is_file():
+    # Pictures without masks are to predict only, as in a competition's test.
+    return _ordered(folder.splits(root, "labels") or folder.splits(root))
+  for name, tree in published.TREES.items():
+    if path := tree.find(root):
+      places = _SPLITS[name].items()
+      if found := [s for s, place in places if (path / place).exists()]:
+        return found
+    names = []
+    for split, _ in spec_lib.SPECS[name].splits:
+      try:
+        if prepared.prepared(root, spec_lib.SPECS[name], split):
+          names.append(split)
+      except errors.InputError:  # prepared without this split
+        continue
+    if names := [split for split in names if not overlap.whole(split)]:
+      return names
+  if path := prepared.newest(root):
+    return _ordered(prepared.prepared_splits(path))
+  build.at(root, "train")  # says what was looked for
+  return ["train"]
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+  """Return splits, train and val first."""
+  return sorted(names, key=lambda s: (not overlap.trains(s), s != "val", s))
+
+
+def write(path: pathlib.Path, value: dict[str, Any]) -> None:
+  try:
+    atomic.write_json(path, value)
+  except OSError as error:
+    raise errors.InputError(
+      f"--json={path} cannot be written: {error.strerror}"
+    ) from error
+
+
+def _classes(reports: dict[str, check.Report]) -> list[str]:
+  """Return warnings about classes that are in some splits only."""
+  learnt, scored = set(), set()
+  for split, report in reports.items():
+    names = {row.name for row in report.rows if row.images}
+    if overlap.trains(split):
+      learnt |= names
+    elif not overlap.whole(split):
+      scored |= names
+  result = []
+  if reports and len(reports) > 1:
+    rows = next(iter(reports.values())).rows
+    listed = [row.name for row in rows if not row.name.startswith("(")]
+    listed = list(dict.fromkeys(listed))
+    if never := [n for n in listed if n not in learnt | scored]:
+      result.append(f"in no split at all: {', '.join(never)}")
+    if learnt and (late := [n for n in listed if n in scored - learnt]):
+      result.append(
+        f"evaluated but never learnt, because no training mask has it: "
+        f"{', '.join(late)}"
+      )
+    if scored and (unseen := [n for n in listed if n in learnt - scored]):
+      result.append(
+        f"learnt but never evaluated, because only training masks have it: "
+        f"{', '.join(unseen)}"
+      )
+  return result
+
+
+def weights_text(weights: dict[str, tuple[float, ...]], title: str) -> str:
+  """Return class weights, ready to copy."""
+  lines = [f"class weights by {title}, if the loss is to have some:"]
+  for rule, values in weights.items():
+    numbers = ",".join(f"{value:.4g}" for value in values)
+    lines.append(f"  --config.train.class_weights={rule}, which is")
+    lines.append(f"  --config.train.class_weights={numbers}")
+  return "\n".join(lines)
+
+
+def refuse(result: Result, root: pathlib.Path) -> None:
+  """Raise if any file is faulty."""
+  found = result.faults
+  if len(found) == 1:
+    raise errors.InputError(found[0].text)
+  if found:
+    count, causes = len({f.file for f in found}), len(faults_lib.groups(found))
+    raise errors.InputError(
+      f"{count} files of {root} cannot be used as they are "
+      f"({causes} {'cause' if causes == 1 else 'causes'})\n"
+      f"{faults_lib.listing(found)}"
+    )
+
+
+def summary(result: Result, *, full: bool) -> str:
+  masks = sum(report.checked for report in result.reports.values())
+  what = "masks, all images decoded" if full else "masks; --full reads all"
+  names = ", ".join(result.reports)
+  return f"no fault found: {names}, {masks} {what}"

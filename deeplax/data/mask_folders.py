@@ -1,0 +1,252 @@
+"""Two folders of masks, predicted and true: paired by name and scored."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from deeplax import errors
+from deeplax.data import files
+from deeplax.data import folder
+from deeplax.data import published as published_lib
+from deeplax.data import spec as spec_lib
+from deeplax.data.checks import mask_counts
+from deeplax.metrics import confusion
+from deeplax.metrics import measures
+
+PREDICTED = "_mask"  # ends what deeplax.predict writes
+# What ends the names in Cityscapes' leftImg8bit/ and gtFine/.
+IMAGE = "_leftImg8bit"
+TRAIN_IDS, IDS = "_labelTrainIds", "_labelIds"
+SHOWN = 3  # names in a message
+
+
+class Classes(NamedTuple):
+  """What the numbers in masks mean.
+
+  Attributes:
+    spec: The classes.
+    table: The label of each number in the true masks.
+    ending: Of the names of the true masks, before the suffix; "": none.
+  """
+
+  spec: spec_lib.Spec
+  table: np.ndarray
+  ending: str = ""
+
+
+class Pair(NamedTuple):
+  """A predicted mask and the true one."""
+
+  prediction: pathlib.Path
+  label: pathlib.Path
+
+
+def published(name: str, labels: pathlib.Path) -> Classes:
+  """Return the classes of a published data set.
+
+  Args:
+    name: Of `spec.SPECS`.
+    labels: Its folder of masks; Cityscapes has several kinds in one.
+  """
+  spec = spec_lib.SPECS[name]
+  ending = ""
+  if name == "cityscapes":
+    for kind in (TRAIN_IDS, IDS):
+      if not ending and next(labels.rglob(f"*{kind}.png"), None):
+        ending = kind
+  return Classes(
+    spec, published_lib.mask_table(name, ids=ending == IDS), ending
+  )
+
+
+def own(path: pathlib.Path | None, labels: pathlib.Path) -> Classes:
+  """Return the classes of a classes.json.
+
+  Args:
+    path: The file; None: the nearest in `labels` or up to two folders above.
+    labels: The folder of masks.
+
+  Raises:
+    InputError: There is none, or it is not as it must be.
+  """
+  if path is None:
+    places = [labels, *labels.resolve().parents[:2]]
+    found = (p / folder.CLASSES for p in places)
+    path = next((p for p in found if p.is_file()), None)
+  if path is None:
+    raise errors.InputError(
+      f"no {folder.CLASSES} in {labels} or two folders above: name the classes "
+      f"by --classes=FILE, or by --dataset={'|'.join(spec_lib.SPECS)}"
+    )
+  return Classes(*folder.read_classes(path))
+
+
+def pairs(
+  predictions: pathlib.Path,
+  labels: pathlib.Path,
+  *,
+  ending: str = "",
+  names: list[str] | None = None,
+) -> list[Pair]:
+  """Return the pairs of two folders, by name.
+
+  Args:
+    predictions: A folder of PNGs, with any sub-folders.
+    labels: Another one.
+    ending: Only true masks whose names end so; what stands before it, without
+      the "gtFine" of Cityscapes, is the name.
+    names: Only these, all of which must be there.
+
+  Raises:
+    InputError: Nothing is there, or something is there once only.
+  """
+  have = by_name(predictions, PREDICTED, "predictions")
+  truth = by_name(labels, ending, "labels")
+  if names is None:
+    _refuse_single(have.keys() - truth.keys(), have, labels, "label")
+    wanted = sorted(truth)
+  else:
+    wanted = names
+    _refuse_single(set(names) - truth.keys(), {}, labels, "label")
+  _refuse_single(set(wanted) - have.keys(), truth, predictions, "prediction")
+  return [Pair(have[name], truth[name]) for name in wanted]
+
+
+def by_name(
+  root: pathlib.Path, ending: str, what: str
+) -> dict[str, pathlib.Path]:
+  """Return {path below root without suffix and ending: file} of all PNGs.
+
+  Args:
+    root: A folder, with any sub-folders.
+    ending: PREDICTED is taken off where it is; another must be there.
+    what: The files are, for messages.
+
+  Raises:
+    InputError: There are none, or two of one name.
+  """
+  if not root.is_dir():
+    raise errors.InputError(f"no folder {root} of {what}: name one")
+  found = [
+    path
+    for path in sorted(root.rglob("*"))
+    if path.suffix.lower() == ".png" and not path.name.startswith(".")
+  ]
+  if ending != PREDICTED:
+    found = [path for path in found if path.stem.endswith(ending)]
+  if not found:
+    raise errors.InputError(
+      f"{root} holds no *{ending if ending != PREDICTED else ''}.png: {what} "
+      "are PNGs of one number per pixel"
+    )
+  result: dict[str, pathlib.Path] = {}
+  for path in found:
+    stem = path.stem.removesuffix(ending)
+    for extra in (IMAGE, "_gtFine", "_gtCoarse"):
+      stem = stem.removesuffix(extra)
+    name = (path.relative_to(root).parent / stem).as_posix()
+    if name in result:
+      raise errors.InputError(
+        f"{result[name]} and {path} are both {what} of {name!r}: remove one"
+      )
+    result[name] = path
+  return result
+
+
+def _refuse_single(
+  names: set[str],
+  there: dict[str, pathlib.Path],
+  root: pathlib.Path,
+  what: str,
+) -> None:
+  if not names:
+    return
+  first = [str(there.get(n, n)) for n in sorted(names)[:SHOWN]]
+  more = " and more" if len(names) > SHOWN else ""
+  raise errors.InputError(
+    f"{len(names)} without a {what} in {root}: {', '.join(first)}{more}. Each "
+    "prediction NAME_mask.png (or NAME.png) needs its NAME.png in the labels, "
+    "in a sub-folder of the same name; --list=FILE scores some names only"
+  )
+
+
+def read(pair: Pair, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
+  """Return truth (255: ignored) and prediction of a pair.
+
+  Raises:
+    InputError: A file is no mask, the sizes differ, or a number is no class.
+  """
+  raw, predicted = (
+    files.decode_label(files.read_bytes(path), str(path))
+    for path in (pair.label, pair.prediction)
+  )
+  truth = files.apply_table(raw, classes.table)
+  if truth.shape != predicted.shape:
+    sizes = [f"{x.shape[0]}x{x.shape[1]}" for x in (predicted, truth)]
+    raise errors.InputError(
+      f"{pair.prediction} is {sizes[0]} (height x width) but {pair.label} is "
+      f"{sizes[1]}: predict at the label's own size. If it must be resized, "
+      "then by the nearest neighbour"
+    )
+  k, name = classes.spec.num_classes, classes.spec.name
+  _refuse_values(
+    raw, truth == files.ILLEGAL, pair.label, f"in the masks of {name}"
+  )
+  wrong = (predicted < 0) | (predicted >= k)
+  wrong &= truth != spec_lib.IGNORE_LABEL
+  _refuse_values(
+    predicted, wrong, pair.prediction, f"of {name}, which has 0 to {k - 1}"
+  )
+  return truth, predicted
+
+
+def _refuse_values(
+  values: np.ndarray, wrong: np.ndarray, path: pathlib.Path, where: str
+) -> None:
+  if wrong.any():
+    found = np.unique(values[wrong])
+    shown = ", ".join(str(v) for v in found[:8].tolist())
+    raise errors.InputError(
+      f"{path} has values {shown}{', ...' if len(found) > 8 else ''} "
+      f"({wrong.mean():.1%} of its pixels), no class {where}. Name the right "
+      "classes by --classes or --dataset, or write class indices: a palette "
+      "PNG read as grey, for example, has lost them"
+    )
+
+
+def score(
+  pairs: list[Pair],
+  classes: Classes,
+  *,
+  measured: measures.Measures = measures.CONFUSION_ONLY,
+  threads: int = 4,
+) -> dict[str, Any]:
+  """Return the scores of masks, as `evaluate.evaluate` does of a predictor.
+
+  Raises:
+    InputError: As `read`, or no pixel has a label.
+  """
+  k, names = classes.spec.num_classes, classes.spec.class_names
+
+  def count(index: int) -> tuple[np.ndarray, measures.Counts]:
+    truth, predicted = read(pairs[index], classes)
+    return (
+      confusion.count(truth, predicted, k),
+      measures.count(truth, predicted, k, measured),
+    )
+
+  matrix, counts = np.zeros((k, k), np.int64), measures.empty(k, measured)
+  cv2.setNumThreads(1)  # images are what is parallel
+  found = mask_counts.each(
+    count, range(len(pairs)), threads=threads, progress=print, name="scored"
+  )
+  for one, more in found:
+    matrix, counts = confusion.add(matrix, one), measures.add(counts, more)
+  try:
+    result = confusion.scores(matrix, names)
+  except ValueError as error:
+    raise errors.InputError(f"{pairs[0].label.parent}: {error}") from error
+  result |= measures.scores(counts, names, measured)
+  return result | {"images": len(pairs), "split_images": len(pairs)}

@@ -1,0 +1,134 @@
+"""PASCAL VOC 2012 and SBD, which adds masks to VOC's images.
+
+SBD (Hariharan et al., ICCV 2011) comes as MATLAB files, and has masks of some
+of VOC's val, which are left out: 1,464 of VOC's train and 9,118 more make
+train_aug, 10,582 images.
+"""
+
+import io
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from deeplax import errors
+from deeplax.data import files
+from deeplax.data import published
+from deeplax.data import spec as spec_lib
+from deeplax.data.prepare import write
+
+SPLITS = ("train", "val", "trainval")  # VOC's own lists
+
+
+def plan(root: pathlib.Path, *, sbd: pathlib.Path | None = None) -> write.Plan:
+  """Return what VOCdevkit/VOC2012 holds.
+
+  Args:
+    root: That folder.
+    sbd: benchmark_RELEASE; None: SegmentationClassAug, if it is there.
+
+  Raises:
+    InputError: A file that a list names is missing.
+  """
+  lists = root / "ImageSets" / "Segmentation"
+  have = [split for split in SPLITS if (lists / f"{split}.txt").is_file()]
+  splits = {split: published.voc(root, split) for split in have}
+  if sbd:
+    splits["train_aug"], note = augmented(root, sbd)
+  elif (root / published.AUG_LABELS).is_dir():
+    splits["train_aug"] = published.voc(root, "train_aug")
+    note = f"train_aug is read from {root / published.AUG_LABELS}"
+  else:
+    note = (
+      f"train_aug is left out: no {root / published.AUG_LABELS}, and no --sbd. "
+      f"To have it, add {published.SBD}"
+    )
+  return write.Plan(
+    name=spec_lib.VOC2012.name,
+    spec=spec_lib.VOC2012,
+    splits=splits,
+    optional=("train_aug",),
+    notes=(note,),
+  )
+
+
+def augmented(root: pathlib.Path, sbd: pathlib.Path) -> tuple[files.Files, str]:
+  """Return train_aug, and how many images came from where.
+
+  Args:
+    root: VOCdevkit/VOC2012.
+    sbd: benchmark_RELEASE, or the dataset/ in it.
+
+  Raises:
+    InputError: SBD is not there, or an image of it.
+  """
+  places = [sbd / "dataset", sbd, sbd / "benchmark_RELEASE" / "dataset"]
+  folder = next((p for p in places if (p / "cls").is_dir()), None)
+  if folder is None:
+    raise errors.InputError(
+      f"--sbd={sbd} is not SBD: no {places[0] / 'cls'}. Unpack benchmark.tgz, "
+      "which makes benchmark_RELEASE/dataset/cls, and name benchmark_RELEASE"
+    )
+  lists = root / "ImageSets" / "Segmentation"
+  train = set(published.voc_ids(lists / "train.txt"))
+  val = set(published.voc_ids(lists / "val.txt"))
+  listed = {p.stem for p in (folder / "cls").glob("*.mat")}
+  more = listed - train - val
+  images = published.names_in(root / "JPEGImages")
+
+  def pair(name: str) -> files.Pair:
+    own = published.voc_pair(root, name)
+    if name in train:
+      return own
+    own = own._replace(label=folder / "cls" / f"{name}.mat")
+    if own.image.name in images:
+      return own
+    return own._replace(image=folder / "img" / own.image.name)
+
+  pairs = [pair(name) for name in sorted(train | more)]
+  published.refuse_missing(pairs, folder / "cls")
+  note = (
+    f"train_aug: {len(train)} of VOC's train and {len(more)} of SBD make "
+    f"{len(pairs)} (SBD has {len(listed)} masks; {len(listed & train)} are in "
+    f"train, where VOC's own are taken, and {len(listed & val)} in val)"
+  )
+  table = files.plain_table(spec_lib.VOC2012.num_classes)
+  return _Sbd(spec_lib.VOC2012, "train_aug", table, pairs), note
+
+
+class _Sbd(files.Files):
+  """Pairs of which some masks are SBD's .mat files."""
+
+  def encoded(self, index: int) -> files.Encoded:
+    item = super().encoded(index)
+    return item._replace(label=_as_png(item.label, item.label_file))
+
+  def mask(self, index: int) -> tuple[bytes, str]:
+    data, file = super().mask(index)
+    return _as_png(data, file), file
+
+
+def _as_png(data: bytes, file: str) -> bytes:
+  return write.png(segmentation(data, file)) if file.endswith(".mat") else data
+
+
+def segmentation(data: bytes, file: str) -> np.ndarray:
+  """Return GTcls.Segmentation of a .mat file of SBD, uint8 [h, w].
+
+  Raises:
+    InputError: It has none.
+  """
+  import scipy.io  # a fifth of a second, for SBD only
+
+  try:
+    # Reads arrays and runs nothing, unlike pickle.
+    found: Any = scipy.io.loadmat(io.BytesIO(data), variable_names=["GTcls"])
+    label = found["GTcls"]["Segmentation"][0, 0]
+    if label.dtype != np.uint8 or label.ndim != 2:
+      raise ValueError(f"GTcls.Segmentation is {label.dtype} {label.shape}")
+  except Exception as error:  # scipy has no one class for a damaged file
+    raise errors.InputError(
+      f"{file} is no mask of SBD ({type(error).__name__}: {error}): unpack "
+      "benchmark.tgz again"
+    ) from error
+  return label

@@ -1,0 +1,262 @@
+"""Write a data set as array_record with TensorFlow Datasets.
+
+Pictures are stored as the bytes they are, labels as PNGs of 0 to k-1 and 255,
+in the order of the source. TensorFlow is not needed.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
+import contextlib
+import dataclasses
+from functools import partial
+import io
+import pathlib
+import shutil
+from typing import Any
+
+import numpy as np
+from PIL import Image
+import tensorflow_datasets as tfds
+
+from deeplax import errors
+from deeplax import progress as progress_lib
+from deeplax.data import files
+from deeplax.data import spec as spec_lib
+from deeplax.data.checks import faults as faults_lib
+from deeplax.data.checks import mask_counts
+
+VERSION = "1.0.0"
+# A shard passes through memory as a whole.
+SHARD_BYTES = 256 * 2**20
+# What labels and the records themselves take, as a share of the pictures.
+_OVERHEAD = 0.15
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What is to be written.
+
+  Attributes:
+    name: Of the folder it is written to.
+    spec: Its classes.
+    splits: The images and masks.
+    optional: Published splits that may be absent.
+    notes: What the user should know, a line each.
+  """
+
+  name: str
+  spec: spec_lib.Spec
+  splits: Mapping[str, files.Files]
+  optional: tuple[str, ...] = ()
+  notes: tuple[str, ...] = ()
+
+
+def check_counts(plan: Plan, where: pathlib.Path) -> None:
+  """Compare the sizes of the splits with the published ones.
+
+  Raises:
+    InputError: One differs.
+  """
+  for split, published in plan.spec.splits:
+    count = len(plan.splits[split]) if split in plan.splits else 0
+    if count == published or (split in plan.optional and not count):
+      continue
+    raise errors.InputError(
+      f"{split} of {plan.name} has {count} images in {where}, but {published} "
+      "are published: unpack the archives again. To build what is there, add "
+      "--allow_partial; results then do not compare with the papers'"
+    )
+
+
+def refuse_existing(name: str, out: pathlib.Path) -> None:
+  """Refuse to write over a data set.
+
+  Raises:
+    InputError: It is there.
+  """
+  target = out / name / VERSION
+  if target.exists():
+    raise errors.InputError(
+      f"{target} is there already, ready to train on. To build it again, add "
+      "--overwrite; to keep it, give another --out"
+    )
+
+
+def write(
+  plan: Plan,
+  out: pathlib.Path,
+  *,
+  threads: int = 4,
+  say: Callable[[str], None] = print,
+) -> pathlib.Path:
+  """Write out/<name>/<version>, which appears only when it is whole.
+
+  Args:
+    plan: What to write.
+    out: The folder that holds all prepared data sets.
+    threads: That read and check the pictures.
+    say: Receives lines of progress.
+
+  Raises:
+    InputError: A picture or mask cannot be used, or the disk is too small.
+  """
+  target = out / plan.name / VERSION
+  staging = out / f"incomplete.{plan.name}"
+  try:
+    shutil.rmtree(staging, ignore_errors=True)  # of a build that was killed
+    staging.mkdir(parents=True)
+  except OSError as error:
+    raise errors.InputError(
+      f"cannot write to {out} ({error.strerror}): give another --out"
+    ) from error
+  try:
+    sizes = {split: _sizes(source) for split, source in plan.splits.items()}
+    total = int((1 + _OVERHEAD) * sum(sum(s) for s in sizes.values()))
+    refuse_full_disk(out, total, f"to write {plan.name}")
+    count = sum(len(source) for source in plan.splits.values())
+    progress = progress_lib.Progress(count, say, name=f"wrote {plan.name}")
+    kind = _builder(plan, sizes, threads, progress.step)
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):  # two lines of no content
+      builder = kind(data_dir=staging, file_format="array_record")
+      builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+      )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+      shutil.rmtree(target)
+    (staging / plan.name / VERSION).rename(target)
+  finally:
+    shutil.rmtree(staging, ignore_errors=True)
+  return target
+
+
+def refuse_full_disk(folder: pathlib.Path, needed: int, what: str) -> None:
+  """Check the free space of a disk.
+
+  Raises:
+    InputError: It has less than `needed` bytes.
+  """
+  free = shutil.disk_usage(folder).free
+  if free < needed:
+    raise errors.InputError(
+      f"{folder} has {free / 1e9:.1f} GB free, but {needed / 1e9:.1f} GB are "
+      f"needed {what}: free some, or name a folder on another disk"
+    )
+
+
+def _sizes(source: files.Files) -> list[int]:
+  """Return the bytes of each picture."""
+  try:
+    return [pair.image.stat().st_size for pair in source.pairs]
+  except OSError as error:
+    raise errors.InputError(
+      f"{error.filename} cannot be read ({error.strerror}): restore the file"
+    ) from error
+
+
+class _Info(tfds.core.DatasetInfo):
+  """What TFDS keeps about a data set; it is not looked up on the net."""
+
+  def initialize_from_bucket(self) -> None:
+    # Would leave an empty folder in the system's temporary folder, too.
+    pass
+
+
+def _builder(
+  plan: Plan,
+  sizes: Mapping[str, list[int]],
+  threads: int,
+  step: Callable[[], None],
+) -> type[tfds.core.ShardBasedBuilder]:
+  """Return the TFDS builder of a plan.
+
+  Shard based and not generator based: the latter sorts a split of more than
+  1,000 MiB on disk, for which it needs TensorFlow.
+  """
+
+  def examples(split: str, indices: range) -> Iterator[tuple[str, Any]]:
+    pool = futures.ThreadPoolExecutor(threads)
+    try:
+      load = partial(_example, plan.splits[split])
+      for example in pool.map(load, indices):
+        step()
+        yield example["name"], example
+    finally:
+      pool.shutdown(cancel_futures=True)
+
+  with tfds.core.registered.skip_registration():
+
+    class Builder(tfds.core.ShardBasedBuilder):
+      """A data set of pictures and label maps."""
+
+      name = plan.name
+      VERSION = tfds.core.Version(VERSION)
+
+      def _info(self) -> tfds.core.DatasetInfo:
+        return _Info(
+          builder=self,
+          description=f"{plan.spec.name}, labels 0 to k-1, 255 = ignored.",
+          features=tfds.features.FeaturesDict(
+            {
+              "image": tfds.features.Image(),
+              "label": tfds.features.Image(shape=(None, None, 1)),
+              "name": tfds.features.Text(),
+            }
+          ),
+          metadata=tfds.core.MetadataDict(plan.spec.to_json()),
+        )
+
+      def _shard_iterators_per_split(
+        self, dl_manager: tfds.download.DownloadManager
+      ):
+        del dl_manager
+        return {
+          split: [
+            partial(examples, split, part) for part in shards(sizes[split])
+          ]
+          for split in plan.splits
+        }
+
+  return Builder
+
+
+def shards(sizes: list[int], limit: int = SHARD_BYTES) -> list[range]:
+  """Return the indices of each shard: as many images, `limit` bytes or less.
+
+  Args:
+    sizes: Bytes of each picture.
+    limit: Of a shard, on average.
+  """
+  count = min(len(sizes), -(-sum(sizes) // limit)) or 1
+  ends = np.linspace(0, len(sizes), count + 1).round().astype(int).tolist()
+  return [range(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+
+
+def _example(source: files.Files, index: int) -> dict[str, Any]:
+  """Return what is stored of an example, having decoded all of it.
+
+  Raises:
+    InputError: It cannot be used.
+  """
+  item = source.encoded(index)
+  label = source.decoded(item)["label"]
+  if (label == files.ILLEGAL).any():
+    raw = files.decode_label(item.label, item.label_file)
+    counts = mask_counts.count(raw, item.label_file, source.table)
+    found = faults_lib.of_values(
+      source.spec, source.table, [counts], whole=False
+    )
+    raise errors.InputError(found[0].text)
+  return {
+    "image": item.image,
+    "label": png(label),
+    "name": source.name(index),
+  }
+
+
+def png(label: np.ndarray) -> bytes:
+  """Encode labels, uint8 [h, w]."""
+  data = io.BytesIO()
+  Image.fromarray(label).save(data, "PNG")
+  return data.getvalue()

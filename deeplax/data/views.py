@@ -1,0 +1,117 @@
+"""Sources made of other sources: several splits, a part, a list of indices."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from deeplax import errors
+from deeplax.data import files
+
+
+class Listed:
+  """Examples of a source in a given order, some of them more than once."""
+
+  def __init__(self, source: files.Source, indices: np.ndarray):
+    self.spec, self.split, self._source = source.spec, source.split, source
+    self._indices = indices
+
+  def __len__(self) -> int:
+    return len(self._indices)
+
+  def __getitem__(self, index: int) -> files.Example:
+    return self._source[int(self._indices[index])]
+
+
+class Joined(files.Decoded):
+  """Several splits, one after the other."""
+
+  def __init__(self, parts: Sequence[files.Decoded]):
+    """Join them.
+
+    Raises:
+      InputError: Their masks hold different numbers.
+    """
+    first = parts[0]
+    name = "+".join(part.split for part in parts)
+    super().__init__(first.spec, name, first.table, first.reader)
+    for part in parts:
+      if not np.array_equal(part.table, first.table):
+        raise errors.InputError(
+          f"{first.split} and {part.split} of {first.spec.name} cannot be read "
+          f"as {name}: the numbers in their masks mean different things "
+          "(labelTrainIds in one, labelIds in the other?). python -m "
+          f"deeplax.data.build {first.spec.name} writes all splits alike"
+        )
+    self._parts = tuple(parts)
+    self._ends = np.cumsum([len(part) for part in parts]).tolist()
+
+  def __len__(self) -> int:
+    return self._ends[-1]
+
+  def _find(self, index: int) -> tuple[files.Decoded, int]:
+    """Return the part that holds an example, and its index there."""
+    index = range(len(self))[index]  # IndexError past the end
+    part = int(np.searchsorted(self._ends, index, side="right"))
+    return self._parts[part], index - (self._ends[part - 1] if part else 0)
+
+  def stamp(self) -> str:
+    return "\n".join(part.stamp() for part in self._parts)
+
+  def name(self, index: int) -> str:
+    part, index = self._find(index)
+    return part.name(index)
+
+  def encoded(self, index: int) -> files.Encoded:
+    part, index = self._find(index)
+    return part.encoded(index)
+
+  def mask(self, index: int) -> tuple[bytes, str]:
+    part, index = self._find(index)
+    return part.mask(index)
+
+  def __getitem__(self, index: int) -> files.Example:
+    part, index = self._find(index)
+    return part[index]
+
+
+def read_splits(
+  one: Callable[[str], files.Decoded], split: str
+) -> files.Decoded:
+  """Return `split`, or several: "train+val" is train, then val.
+
+  Args:
+    one: Reads one split.
+    split: Its name, or several with + between.
+
+  Raises:
+    InputError: A name is empty or there twice.
+  """
+  names = split.split("+")
+  if "" in names or len(set(names)) < len(names):
+    raise errors.InputError(
+      f"no split {split!r}: write different names with + between, as train+val"
+    )
+  parts = [one(name) for name in names]
+  return Joined(parts) if len(parts) > 1 else parts[0]
+
+
+class Subset:
+  """Some examples of a source, spread evenly over it.
+
+  The first ones would be one street or one class of a sorted data set.
+  """
+
+  def __init__(self, source: files.Source, images: int):
+    self.spec, self.split, self._source = source.spec, source.split, source
+    count = min(images, len(source)) if images > 0 else len(source)
+    self._indices = np.arange(count) * len(source) // max(count, 1)
+
+  def __len__(self) -> int:
+    return len(self._indices)
+
+  def __getitem__(self, index: int) -> files.Example:
+    return self._source[self.index(index)]
+
+  def index(self, index: int) -> int:
+    """Return where an example stands in the source."""
+    return int(self._indices[index])

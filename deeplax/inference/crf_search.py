@@ -1,0 +1,307 @@
+"""The search for the dense CRF's parameters, coarse to fine."""
+
+import argparse
+from collections.abc import Iterable, Mapping
+import itertools
+import json
+from typing import Any
+
+from etils import epath
+import numpy as np
+
+from deeplax import atomic
+from deeplax import errors
+from deeplax import progress as progress_lib
+from deeplax.crf import dense
+from deeplax.crf import mean_field
+from deeplax.data import build as data_build
+from deeplax.data import views
+from deeplax.inference import predictor as predictor_lib
+from deeplax.inference import settings as settings_module
+from deeplax.metrics import confusion
+from deeplax.models import build as model_build
+from deeplax.workdir import checkpoint
+from deeplax.workdir import environment
+from deeplax.workdir import settings as settings_lib
+
+NAMES = ("w1", "sigma_alpha", "sigma_beta")
+# The first grids of the papers.
+GRIDS = {
+  "v1": {
+    "w1": (5, 6, 7, 8, 9, 10),
+    "sigma_alpha": (50, 60, 70, 80, 90, 100),
+    "sigma_beta": (3, 4, 5, 6, 7, 8, 9, 10),
+  },
+  "v2": {
+    "w1": (3, 4, 5, 6),
+    "sigma_alpha": (30, 40, 50, 60, 70, 80, 90, 100),
+    "sigma_beta": (3, 4, 5, 6),
+  },
+}
+Setting = tuple[float, ...]  # of NAMES
+Grid = Mapping[str, Iterable[float | int]]
+
+
+def first_grid(grid: Grid) -> list[Setting]:
+  """Return the settings of the coarse round."""
+  values = [sorted({float(v) for v in grid[name]}) for name in NAMES]
+  return list(itertools.product(*values))
+
+
+def finer_grid(grid: Grid, best: Setting, finer: int) -> list[Setting]:
+  """Return the settings around the best.
+
+  Args:
+    grid: Of the coarse round. What has one value there is fixed.
+    best: So far.
+    finer: The steps are those of the coarse round over 2 to the power of this.
+  """
+  values = []
+  for name, middle in zip(NAMES, best, strict=True):
+    steps = np.diff(sorted({float(v) for v in grid[name]}))
+    step = float(steps.min()) / 2**finer if steps.size else 0.0
+    around = {middle - step, middle, middle + step}
+    values.append(sorted(v for v in around if v > 0))
+  return list(itertools.product(*values))
+
+
+class Counts:
+  """Right, true and predicted pixels of each class, for several predictions."""
+
+  def __init__(self, counts: Any):
+    self.counts = np.asarray(counts, np.int64)
+
+  @classmethod
+  def zeros(cls, predictions: int, classes: int) -> "Counts":
+    return cls(np.zeros((predictions, 3, classes), np.int64))
+
+  def add(self, prediction: int, label: np.ndarray, found: np.ndarray) -> None:
+    """Count an image."""
+    matrix = confusion.count(label, found, self.counts.shape[2])
+    self.counts[prediction] += [
+      np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    ]  # fmt: skip
+
+  def miou(self, prediction: int) -> float:
+    """Return mIoU, over the classes that are there or are predicted."""
+    right, true, predicted = self.counts[prediction]
+    union = true + predicted - right
+    if not union.any():
+      raise errors.InputError(
+        "no pixel to score: every label is the ignore label"
+      )
+    return float((right / np.maximum(union, 1))[union > 0].mean())
+
+
+def count_image(
+  counts: Counts,
+  example: dict[str, Any],
+  probabilities: np.ndarray,
+  settings: list[Setting],
+  *,
+  w2: float,
+  sigma_gamma: float,
+  iterations: int,
+) -> None:
+  """Count what each setting makes of an image, and first what no CRF does.
+
+  A lattice serves all weights: it is built once for each pair of sigmas.
+  """
+  image, label = example["image"], example["label"]
+  counts.add(0, label, probabilities.argmax(-1))
+  size = label.shape
+  smoothness = dense.smoothness(size, sigma_gamma=sigma_gamma)
+  order = sorted(range(len(settings)), key=lambda i: settings[i][1:])
+  for sigmas, group in itertools.groupby(order, lambda i: settings[i][1:]):
+    alpha, beta = sigmas
+    appearance = dense.appearance(image, sigma_alpha=alpha, sigma_beta=beta)
+    unary = dense.log_probabilities(probabilities, appearance)
+    for place in group:
+      marginals = mean_field.mean_field(
+        unary,
+        (appearance, smoothness),
+        (settings[place][0], w2),
+        iterations=iterations,
+      )
+      found = np.asarray(marginals.argmax(-1))[: label.size]
+      counts.add(1 + place, label, found.reshape(size))
+
+
+def search(
+  predictor: predictor_lib.Predictor,
+  source: Any,
+  path: epath.Path,
+  *,
+  fields: dict[str, Any],
+) -> dict[str, Any]:
+  """Run what is left of a search and return its result, the file's contents.
+
+  Args:
+    predictor: Without a CRF.
+    source: The images, RGB, and their labels.
+    path: Of the result; it is also written after each image.
+    fields: What the search depends on, part of the result: grid, rounds, w2,
+      sigma_gamma, iterations and what says where the predictions come from.
+
+  Raises:
+    InputError: The file is of another search, or nothing can be scored.
+  """
+  state = _resume(path, fields)
+  fixed = {key: fields[key] for key in ("w2", "sigma_gamma", "iterations")}
+  for number in range(fields["rounds"]):
+    if number < state["rounds_done"]:
+      continue
+    tried = {tuple(trial[n] for n in NAMES) for trial in state["trials"]}
+    settings = (
+      finer_grid(fields["grid"], _best(state), number)
+      if number
+      else first_grid(fields["grid"])
+    )
+    settings = [setting for setting in settings if setting not in tried]
+    if settings:
+      _round(predictor, source, path, state, settings=settings, fixed=fixed)
+    state["rounds_done"] = number + 1
+    atomic.write_json(path, state)
+    print(f"round {number + 1} of {fields['rounds']}: {_told(state)}")
+  if state["best"] is None:
+    best = dict(zip(NAMES, _best(state), strict=True))
+    state["best"] = {**best, **fixed}
+    atomic.write_json(path, state)
+  return state
+
+
+def _round(predictor, source, path, state, *, settings, fixed):
+  """Score settings on all images, and write the state after each image."""
+  progress = state["progress"] or {"images": 0, "counts": None}
+  classes = source.spec.num_classes
+  counts = (
+    Counts(progress["counts"])
+    if progress["counts"]
+    else Counts.zeros(1 + len(settings), classes)
+  )
+  done = progress["images"]
+  pairs = len({setting[1:] for setting in settings})
+  print(
+    f"{len(settings)} settings on {len(source)} images, with "
+    f"{pairs} lattices for each" + (f"; {done} are done" if done else "")
+  )
+  report = progress_lib.Progress(
+    len(source) - done, print, name="searched", now=predictor.clock
+  )
+  for index in range(done, len(source)):
+    example = source[index]
+    try:
+      count_image(
+        counts, example, predictor(example["image"]), settings, **fixed
+      )
+    except ValueError as error:
+      raise errors.InputError(f"{example['name']}: {error}") from error
+    state["progress"] = {
+      "images": index + 1, "counts": counts.counts.tolist()
+    }  # fmt: skip
+    atomic.write_json(path, state)
+    report.step()
+  state["without_crf"] = counts.miou(0)
+  state["trials"] += [
+    {**dict(zip(NAMES, setting, strict=True)), "miou": counts.miou(1 + i)}
+    for i, setting in enumerate(settings)
+  ]
+  state["progress"] = None
+
+
+def _resume(path: epath.Path, fields: dict[str, Any]) -> dict[str, Any]:
+  """Return the state in a file, or that of a search not yet begun."""
+  fields = json.loads(json.dumps(fields))
+  if not path.exists():
+    state = {"without_crf": None, "best": None, "rounds_done": 0}
+    return {**fields, **state, "trials": [], "progress": None}
+  try:
+    state = json.loads(path.read_text())
+    differing = [key for key in fields if state[key] != fields[key]]
+  except (ValueError, KeyError, TypeError) as error:
+    raise errors.InputError(
+      f"{path} is no search ({error!r}); move it away to start anew"
+    ) from error
+  if differing:
+    key = differing[0]
+    raise errors.InputError(
+      f"{path} is of a search with {key}={state[key]}, and now it is "
+      f"{fields[key]}: give the same flags to go on, or move the file away"
+    )
+  return state
+
+
+def _best(state: dict[str, Any]) -> Setting:
+  # The first of equals: the smallest values.
+  best = max(state["trials"], key=lambda trial: trial["miou"])
+  return tuple(best[name] for name in NAMES)
+
+
+def _told(state: dict[str, Any]) -> str:
+  best = max(state["trials"], key=lambda trial: trial["miou"])
+  words = ", ".join(f"{name} {best[name]:g}" for name in NAMES)
+  return (
+    f"best {words}: mIoU {best['miou']:.2%}, without CRF "
+    f"{state['without_crf']:.2%}"
+  )
+
+
+def run(config: Any, args: argparse.Namespace) -> None:
+  """Search for the run in `args.workdir`."""
+  if config.data.channels is not None:
+    raise errors.InputError(
+      "the CRF compares colours, and this run reads the bands "
+      f"data.channels={tuple(config.data.channels)}"
+    )
+  environment.compilation_cache(args.workdir)
+  split = args.split or config.data.eval_split
+  stride = (
+    args.output_stride
+    or config.eval.output_stride
+    or config.model.output_stride
+  )
+  scales = args.scales or config.eval.scales
+  flip = config.eval.flip if args.flip is None else args.flip
+  try:
+    source = data_build.source(config.data, split)
+    settings_lib.refuse_other_classes(args.workdir, source.spec)
+    model = model_build.from_config(
+      config.model, num_classes=source.spec.num_classes, output_stride=stride
+    )
+  except ValueError as error:
+    raise errors.InputError(str(error)) from error
+  variables, step = checkpoint.restore_variables(args.workdir, args.step)
+  chosen = views.Subset(source, args.images)
+  if not len(chosen):
+    raise errors.InputError(f"no image in {source.spec.name} {split}")
+  predictor = predictor_lib.Predictor(
+    model,
+    variables,
+    pad_value=model_build.mean_pixel(config.model),
+    scales=scales,
+    flip=flip,
+    **settings_module.sizing(config),
+  )
+  grid = {name: getattr(args, name) or GRIDS[args.grid][name] for name in NAMES}
+  fields = {
+    "split": split,
+    "step": step,
+    "output_stride": stride,
+    "scales": [float(s) for s in scales],
+    "flip": flip,
+    "images": len(chosen),
+    "grid": grid,
+    "rounds": args.rounds,
+    "w2": args.w2,
+    "sigma_gamma": args.sigma_gamma,
+    "iterations": args.iterations,
+  }
+  texts = "_".join(str(float(s)) for s in scales)
+  name = f"{split}-{step:08d}-os{stride}-s{texts}" + ("-flip" if flip else "")
+  path = epath.Path(args.workdir) / "crf" / f"{name}-n{len(chosen)}.json"
+  result = search(predictor, chosen, path, fields=fields)
+  print(f"{_told(result)}\n{path}")
+  print(
+    f"Next: python -m deeplax.evaluate --workdir={args.workdir} "
+    f"--crf_file={path}"
+  )

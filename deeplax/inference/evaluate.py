@@ -1,0 +1,258 @@
+"""Count predictions against labels, over a whole split.
+
+Labels are compared at their own size, and mIoU is counted over the data set.
+"""
+
+import collections
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+
+from deeplax import errors
+from deeplax import progress as progress_lib
+from deeplax.data import files
+from deeplax.data import loader
+from deeplax.data import spec as spec_lib
+from deeplax.data import views
+from deeplax.inference import ahead
+from deeplax.inference import predictor as predictor_lib
+from deeplax.inference import sweep as sweep_lib
+from deeplax.metrics import confusion
+from deeplax.metrics import measures
+
+# A class with more of the predicted pixels, but not of the true ones, means
+# that the network has learned nothing else.
+COLLAPSED = 0.99
+
+# Images that may wait to be counted while the device works on the next ones.
+COUNTING = 2
+
+
+class Counted(NamedTuple):
+  """A prediction of an image, and what was counted in it.
+
+  Attributes:
+    example: Of the source.
+    labels: Prediction.
+    counts: The confusion matrix as "matrix", and those of `measures.count`.
+  """
+
+  example: dict[str, Any]
+  labels: np.ndarray
+  counts: measures.Counts
+
+
+def evaluate(
+  predictor: predictor_lib.Predictor,
+  source: files.Source,
+  *,
+  max_images: int = 0,
+  progress: Callable[[str], None] = print,
+  threads: int = 4,
+  keep: Callable[[int, np.ndarray], None] | None = None,
+  measured: measures.Measures = measures.CONFUSION_ONLY,
+  **fields: Any,
+) -> dict[str, Any]:
+  """Return the scores of a predictor on a source; see `evaluate_rows`.
+
+  Args:
+    predictor: Predicts, in its own mode.
+    source: See `evaluate_rows`.
+    max_images: See `evaluate_rows`.
+    progress: See `evaluate_rows`.
+    threads: See `evaluate_rows`.
+    keep: Receives (index in `source`, prediction) of each image.
+    measured: See `evaluate_rows`.
+    **fields: Added to the result: step, output_stride, scales, flip, ...
+  """
+
+  def keep_one(row: int, index: int, counted: Counted) -> None:
+    if keep:
+      keep(index, counted.labels)
+
+  (result,) = evaluate_rows(
+    sweep_lib.Sweep(predictor, timed=False),
+    source,
+    max_images=max_images,
+    progress=progress,
+    threads=threads,
+    keep=keep_one,
+    measured=measured,
+    **fields,
+  )
+  return result
+
+
+def evaluate_rows(
+  sweep: sweep_lib.Sweep,
+  source: files.Source,
+  *,
+  max_images: int = 0,
+  progress: Callable[[str], None] = print,
+  threads: int = 4,
+  keep: Callable[[int, int, Counted], None] | None = None,
+  measured: measures.Measures = measures.CONFUSION_ONLY,
+  clock: dict[str, float] | None = None,
+  **fields: Any,
+) -> list[dict[str, Any]]:
+  """Return the scores of each mode of a sweep, all from one pass.
+
+  Args:
+    sweep: Predicts at each image's size.
+    source: Examples with "image", "label" (255 is ignored) and "name", and the
+      spec that names the classes.
+    max_images: Only so many, spread evenly; 0: all.
+    progress: Receives progress lines and the warning about a collapsed output.
+    threads: Reading ahead, and as many counting, while the device computes.
+    keep: Receives (place of the mode, index in `source`, `Counted`) of each
+      image and mode, in order.
+    measured: What to measure besides the confusion matrix.
+    clock: See `ahead.stream`; also the seconds waited under "count".
+    **fields: Added to each result: step, output_stride, ...
+
+  With several processes each takes its share of the images, and all return the
+  same results.
+
+  Returns:
+    For each mode the fields of `confusion.scores` and `measures.scores`,
+    "images" (counted), "split_images" (in the source) and `fields`.
+
+  Raises:
+    InputError: No image, no labelled pixel, or a label that is no class.
+  """
+  names = source.spec.class_names
+  chosen = views.Subset(source, max_images)
+  if not len(chosen):
+    raise errors.InputError(f"no image to evaluate in {source.spec.name}")
+  rows = [_no_counts(len(names), measured) for _ in sweep.modes]
+  rank, ranks = jax.process_index(), jax.process_count()
+  mine = len(range(rank, len(chosen), ranks))
+  report = progress_lib.Progress(
+    mine, progress, name="evaluated", now=sweep.predictor.clock
+  )
+  examples = loader.examples(
+    chosen, threads=threads, process_index=rank, process_count=ranks
+  )
+  clock = {} if clock is None else clock
+  predicted = ahead.stream(sweep, examples, clock=clock)
+  for place, found in enumerate(
+    _counted(predicted, len(names), measured, threads=threads, clock=clock)
+  ):
+    for row, counted in enumerate(found):
+      rows[row] = measures.add(rows[row], counted.counts)
+      if keep:
+        keep(row, chosen.index(rank + place * ranks), counted)
+    report.step()
+  fields = {"images": len(chosen), "split_images": len(source), **fields}
+  fields |= sweep.predictor.sizing
+  return [
+    _result(counts, source.spec, measured, fields, progress) for counts in rows
+  ]
+
+
+def _counted(
+  predicted: Iterator[tuple[dict[str, Any], list[np.ndarray]]],
+  k: int,
+  measured: measures.Measures,
+  *,
+  threads: int,
+  clock: dict[str, float],
+) -> Iterator[list[Counted]]:
+  """Yield each image's predictions, counted by threads, in order."""
+  waiting = collections.deque()
+  pool = futures.ThreadPoolExecutor(max(threads, 1))
+
+  def first() -> list[Counted]:
+    example, found, counts = waiting.popleft()
+    with progress_lib.timed(clock, "count"):
+      return [
+        Counted(example, labels, job.result())
+        for labels, job in zip(found, counts, strict=True)
+      ]
+
+  try:
+    for example, found in predicted:
+      counts = [pool.submit(_count, example, x, k, measured) for x in found]
+      waiting.append((example, found, counts))
+      if len(waiting) > COUNTING:
+        yield first()
+    while waiting:
+      yield first()
+  finally:
+    pool.shutdown(cancel_futures=True)
+
+
+def _no_counts(k: int, measured: measures.Measures) -> measures.Counts:
+  matrix = np.zeros((k, k), np.int64)
+  return {"matrix": matrix, **measures.empty(k, measured)}
+
+
+def _count(
+  example: dict[str, Any],
+  labels: np.ndarray,
+  k: int,
+  measured: measures.Measures,
+) -> measures.Counts:
+  """Count an image: its confusion matrix as "matrix", and what is measured."""
+  truth = example["label"]
+  if truth.shape != labels.shape:
+    raise errors.InputError(
+      f"{example['name']}: the label is {truth.shape} and the image "
+      f"{labels.shape}; both must have the same height and width"
+    )
+  try:
+    matrix = confusion.count(truth, labels, k)
+    return {"matrix": matrix, **measures.count(truth, labels, k, measured)}
+  except ValueError as error:
+    raise errors.InputError(f"{example['name']}: {error}") from error
+
+
+def _result(
+  counts: measures.Counts,
+  spec: spec_lib.Spec,
+  measured: measures.Measures,
+  fields: dict[str, Any],
+  progress: Callable[[str], None],
+) -> dict[str, Any]:
+  """Sum a row's counts over the processes and return its scores."""
+  if jax.process_count() > 1:
+    # Sorted: each process must take part in the same order.
+    counts = {key: sum_over_processes(counts[key]) for key in sorted(counts)}
+  try:
+    result = confusion.scores(counts["matrix"], spec.class_names)
+  except ValueError as error:
+    raise errors.InputError(f"evaluating {spec.name}: {error}") from error
+  result |= measures.scores(counts, spec.class_names, measured)
+  result |= fields
+  if warning := collapse_warning(result):
+    progress(f"deeplax: {warning}")
+  return result
+
+
+def sum_over_processes(
+  matrix: np.ndarray,
+  gather: Callable[[np.ndarray], Any] = multihost_utils.process_allgather,
+) -> np.ndarray:
+  """Return the sum of every process's counts."""
+  # Halves: JAX would cut int64 to int32, and a data set has more pixels.
+  halves = np.ascontiguousarray(matrix).view(np.uint32)
+  return np.ascontiguousarray(gather(halves)).view(np.int64).sum(axis=0)
+
+
+def collapse_warning(result: dict[str, Any]) -> str | None:
+  """Say so when nearly all pixels are predicted as one class."""
+  for name, (true, predicted) in result["pixel_share"].items():
+    if predicted > COLLAPSED >= true:
+      step = f" step {result['step']}" if "step" in result else ""
+      return (
+        f"eval{step}: {predicted:.1%} of predicted pixels are {name!r} (truth "
+        f"{true:.0%}). Usual causes: too few steps, optim.base_lr too high, "
+        "norm statistics not adapted yet (model.batch_norm.decay too near 1 "
+        "for so few steps), masks almost empty. Next: python -m "
+        "deeplax.overfit_check --config=... tells which"
+      )
+  return None

@@ -1,0 +1,109 @@
+"""A predictor in several modes at once: scales and flips of one network."""
+
+from collections.abc import Sequence
+import math
+import time
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+from jaxtyping import Num
+import numpy as np
+
+from deeplax.inference import averaging
+from deeplax.inference import predictor as predictor_lib
+from deeplax.inference import probabilities
+from deeplax.models import cost
+
+# One image in so many is waited for at every step, to say how long a row takes;
+# the others keep device and host busy at the same time.
+TIMED = 16
+
+
+class Sweep:
+  """A predictor in several modes at once, and what each would take alone.
+
+  For `ahead.stream`: an image's result is a list, one for each mode.
+  """
+
+  def __init__(
+    self,
+    predictor: predictor_lib.Predictor,
+    modes: Sequence[averaging.Mode] | None = None,
+    *,
+    timed: bool = True,
+  ):
+    """Prepare.
+
+    Args:
+      predictor: Predicts.
+      modes: All different; None: the predictor's own.
+      timed: Measure, which costs a little.
+    """
+    self.predictor = predictor
+    self.modes = tuple(modes or (predictor.mode,))
+    self.timed = 0  # images
+    self._seconds = dict.fromkeys(self.modes, 0.0)
+    self._sizes: dict[tuple[int, int], int] = {}
+    # Images until the next is timed.
+    self._wait = 0 if timed else math.inf
+
+  def submit(
+    self, image: Num[np.ndarray, "h w c"], *, kind: str = "labels"
+  ) -> "Several":
+    """Start the predictions of an image; see `Predictor.submit`."""
+    size = self.predictor.bucket((image.shape[0], image.shape[1]))
+    self._wait -= 1
+    seconds = None
+    # The first of a size would be timed with its compilation.
+    if self._wait < 0 and size in self._sizes:
+      self._wait = TIMED - 1
+      self.timed += 1
+      seconds = self._seconds
+    self._sizes[size] = self._sizes.get(size, 0) + 1
+    pending = self.predictor.submit_modes(
+      image, self.modes, kind=kind, seconds=seconds
+    )
+    return Several(self.modes, pending, seconds)
+
+  @property
+  def size(self) -> tuple[int, int]:
+    """The (height, width) that most images were padded to."""
+    return max(self._sizes, key=lambda size: self._sizes[size])
+
+  def images_per_second(self, mode: averaging.Mode) -> float | None:
+    """Return how many images one mode alone predicts; None: not measured.
+
+    One at a time; reading, counting and compiling are not in it.
+    """
+    return self.timed / self._seconds[mode] if self.timed else None
+
+
+class Several(NamedTuple):
+  """Predictions of an image that a device may still be working on."""
+
+  modes: tuple[averaging.Mode, ...]
+  pending: list[Any]
+  seconds: dict[averaging.Mode, float] | None
+
+  def result(self) -> list[np.ndarray]:
+    """Wait for them."""
+    found = []
+    for mode, pending in zip(self.modes, self.pending, strict=True):
+      start = time.perf_counter()
+      found.append(pending.result())
+      if self.seconds is not None:
+        self.seconds[mode] += time.perf_counter() - start
+    return found
+
+
+def multiply_adds(
+  model: nn.Module, size: tuple[int, int], mode: averaging.Mode
+) -> dict[str, int]:
+  """Return {convention: Multiply-Adds of one image}, over all views."""
+  sizes = [probabilities.scaled_size(size, scale) for _, scale in mode.views]
+  return {
+    convention: sum(
+      cost.multiply_adds(model, s, convention=convention) for s in sizes
+    )
+    for convention in cost.CONVENTIONS
+  }

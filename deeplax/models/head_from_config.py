@@ -1,0 +1,226 @@
+"""From `config.model` to a head: its kind, rates and widths, and refusals."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import ml_collections
+
+from deeplax.models import build
+from deeplax.models import config_values
+from deeplax.models import conventions
+from deeplax.models import decoder as decoder_lib
+from deeplax.models import layers
+from deeplax.models.backbones import resnet
+from deeplax.models.heads import aspp
+from deeplax.models.heads import cascade
+from deeplax.models.heads import classifier
+from deeplax.models.heads import dpc
+from deeplax.models.heads import large_fov
+from deeplax.models.heads import lraspp
+
+HEADS = (
+  *("aspp", "aspp_sum", "cascade", "classifier", "dpc"),
+  *("large_fov", "lraspp"),
+)
+ATROUS_HEADS = ("aspp", "aspp_sum", "large_fov")
+
+
+def head(
+  config: ml_collections.ConfigDict,
+  output_stride: int,
+  *,
+  backbone: nn.Module,
+  num_classes: int,
+  row: conventions.Conventions,
+  norm: layers.Norm,
+  inits: dict[str, Any],
+  dtype: Any,
+) -> nn.Module:
+  """Return the head, refusing what it has no use for."""
+  dropout = row.dropout
+  if config.dropout is not None:
+    dropout = config_values.fraction("model.dropout", config.dropout)
+  common: dict[str, Any] = dict(norm=norm, dropout=dropout, dtype=dtype)
+  if config.head not in ATROUS_HEADS and config.atrous_rates:
+    raise ValueError(
+      f"model.atrous_rates {tuple(config.atrous_rates)} are for the heads "
+      f"{', '.join(ATROUS_HEADS)}; {config.head!r} has no atrous branch, set "
+      "them to ()"
+    )
+  if config.head == "classifier":
+    if build.decoder_kind(config.decoder) != "none":
+      raise ValueError(
+        "model.head 'classifier' gives one answer for the whole image: set "
+        "model.decoder.kind to 'none'"
+      )
+    if config.backbone == "vgg16":
+      raise ValueError(
+        "model.head 'classifier' averages the features; vgg16 classifies by "
+        "fc6 and fc7: model.head 'large_fov' with model.fc6_kernel 7"
+      )
+    return classifier.Classifier(**common)
+  if config.head == "cascade":
+    return _cascade(config, output_stride, backbone=backbone, common=common)
+  if config.head in ("large_fov", "aspp_sum"):
+    return _fully_connected(
+      config, output_stride, num_classes=num_classes, row=row, common=common
+    )
+  common["channels"] = config_values.positive("model.channels", config.channels)
+  if config.head == "dpc":
+    cell = _cell(config.cell)
+    return dpc.DPC(
+      cell=dpc.at_stride(cell, output_stride),
+      separable=config.separable,
+      norm_between=row.norm_between,
+      **common,
+      **inits,
+    )
+  common |= {
+    "image_pooling": config.image_pooling,
+    "pool_window": _pool_window(config.image_pooling_crop, output_stride),
+    "pool_stride": config_values.height_width(
+      "model.image_pooling_stride", config.image_pooling_stride
+    ),
+  }
+  if config.head == "lraspp":
+    return lraspp.LRASPP(conv_init=inits["conv_init"], **common)
+  refine = (
+    "dense" if build.decoder_kind(config.decoder) == "none" else "separable"
+  )
+  return aspp.ASPP(
+    rates=_atrous_rates(config, output_stride, row.atrous_rates),
+    pooling_first=row.pooling_first,
+    separable=config.separable,
+    norm_between=row.norm_between,
+    refine=refine if row.refine else None,
+    **common,
+    **inits,
+  )
+
+
+def _cascade(
+  config: ml_collections.ConfigDict,
+  output_stride: int,
+  *,
+  backbone: nn.Module,
+  common: dict[str, Any],
+) -> nn.Module:
+  """Return v3's blocks after block4, which they are copies of."""
+  if not isinstance(backbone, resnet.ResNet):
+    raise ValueError(
+      "model.head 'cascade' repeats a ResNet's last block; "
+      f"{config.backbone} is none"
+    )
+  allowed = range(cascade.MOST_BLOCKS + 1)
+  layers.check_one_of("model.cascade_blocks", config.cascade_blocks, allowed)
+  own = common | {"norm": backbone.norm, "kernel_init": backbone.kernel_init}
+  return cascade.Cascade(
+    blocks=config.cascade_blocks,
+    output_stride=output_stride,
+    multi_grid=backbone.multi_grid,
+    **own,
+  )
+
+
+def _cell(config: Iterable[Any]) -> dpc.Cell:
+  """Return the dense prediction cell; a list would not hash."""
+  cell = []
+  for branch in config:
+    try:
+      source, (rows, columns) = branch
+      config_values.as_tuple("model.cell", (source, rows, columns))
+    except (TypeError, ValueError):
+      raise ValueError(
+        f"model.cell: {branch} is not (what it reads, (rate of rows, rate of "
+        "columns)), such as (-1, (1, 6))"
+      ) from None
+    cell.append((source, (rows, columns)))
+  dpc.check(tuple(cell))
+  return tuple(cell)
+
+
+def _fully_connected(
+  config: ml_collections.ConfigDict,
+  output_stride: int,
+  *,
+  num_classes: int,
+  row: conventions.Conventions,
+  common: dict[str, Any],
+) -> nn.Module:
+  """Return v1's or v2's head."""
+  kernel, channels = config.fc6_kernel, config.channels
+  by_stride = large_fov.fc6_rates(kernel)
+  common = common | {"kernel": kernel, "conv_init": row.conv_init}
+  if config.head == "large_fov":
+    rates = _atrous_rates(config, output_stride, by_stride)
+    if len(rates) != 1:
+      raise ValueError(
+        f"model.atrous_rates {rates}: the head 'large_fov' has one rate; "
+        "'aspp_sum' takes several"
+      )
+    channels = config_values.positive("model.channels", channels)
+    return large_fov.LargeFOV(rate=rates[0], channels=channels, **common)
+  if build.decoder_kind(config.decoder) != "none":
+    raise ValueError(
+      "model.head 'aspp_sum' gives the class scores: set model.decoder.kind to "
+      "'none'"
+    )
+  rates = _atrous_rates(config, output_stride, large_fov.aspp_rates())
+  if not rates or channels < 0:
+    raise ValueError(
+      f"model.atrous_rates {rates}, model.channels {channels}: the head "
+      "'aspp_sum' needs a rate, and channels of 0 (no fc6 and fc7) or more"
+    )
+  return large_fov.ASPPSum(
+    num_classes=num_classes,
+    rates=rates,
+    channels=channels,
+    logits_init=row.logits_init,
+    **common,
+  )
+
+
+def _pool_window(
+  crop: Iterable[Any] | None, output_stride: int
+) -> tuple[int, int] | None:
+  """Return the size, in features, of a crop given in pixels."""
+  if crop is None:
+    return None
+  size = config_values.height_width("model.image_pooling_crop", crop)
+  return decoder_lib.scaled(size, output_stride)
+
+
+def _atrous_rates(
+  config: ml_collections.ConfigDict,
+  output_stride: int,
+  conventional: Mapping[int, tuple[int, ...]],
+) -> tuple[int, ...]:
+  """Return the head's rates at `output_stride`.
+
+  Rates that are given, or else conventional, belong to the configured output
+  stride and scale with it, so that they span the same pixels at any other.
+  """
+  if config.atrous_rates is None:
+    if config.output_stride not in conventional:
+      raise ValueError(
+        f"model.atrous_rates None: no rates are published for output stride "
+        f"{config.output_stride}, only for {sorted(conventional)}; give some"
+      )
+    given = conventional[config.output_stride]
+  else:
+    given = config_values.as_tuple("model.atrous_rates", config.atrous_rates)
+  rates = []
+  for rate in given:
+    rate, rest = divmod(
+      config_values.positive("model.atrous_rates", rate) * config.output_stride,
+      output_stride,
+    )
+    if rest or not rate:
+      raise ValueError(
+        f"model.atrous_rates {given} at output stride {config.output_stride} "
+        f"are not whole at {output_stride}; use None, which follows the output "
+        "stride, or rates that divide"
+      )
+    rates.append(rate)
+  return tuple(rates)

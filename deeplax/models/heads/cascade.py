@@ -1,0 +1,60 @@
+"""Blocks in cascade after ResNet's last one (v3, arXiv:1706.05587, 3.2)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from deeplax.models import layers
+from deeplax.models.backbones import resnet
+
+MOST_BLOCKS = 3  # up to block7
+# At block4, of a ResNet that is not dilated.
+NATIVE_STRIDE = 32
+
+
+class Cascade(nn.Module):
+  """Copies of block4, `block5` to `block7`, each at twice the rate before it.
+
+  In the paper every block but the last ends with a stride; at a fixed output
+  stride it is dropped and doubles the rates after it (figure 3). So one set of
+  parameters serves every output stride. Nothing but the logits follows.
+
+  Attributes:
+    norm: Of every convolution, as block4's.
+    blocks: How many; 0 leaves the logits on block4 (table 2).
+    output_stride: Of the features; at 16 block4 has rate 2, block5 rate 4.
+    multi_grid: Factors of the rates of each block's three units.
+    dropout: Before the logits, in training.
+    kernel_init: How kernels are drawn, as block4's.
+    dtype: Compute dtype.
+  """
+
+  norm: layers.Norm
+  blocks: int = MOST_BLOCKS
+  output_stride: int = 16
+  multi_grid: tuple[int, ...] = (1, 1, 1)
+  dropout: float = 0.1
+  kernel_init: layers.Init = layers.Init("variance_scaling", 2.0)
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, high: Float[Array, "b h w c"], *, train: bool
+  ) -> Float[Array, "b h w c"]:
+    x = high
+    rate = NATIVE_STRIDE // self.output_stride
+    for block in range(5, 5 + self.blocks):
+      rate *= 2
+      for unit, grid in enumerate(self.multi_grid, start=1):
+        x, _ = resnet.Bottleneck(
+          width=x.shape[-1] // 4,
+          stride=1,
+          rate=rate * grid,
+          norm=self.norm,
+          kernel_init=self.kernel_init,
+          dtype=self.dtype,
+          name=f"block{block}_unit{unit}",
+        )(x, train=train)
+    dropout = layers.Dropout(self.dropout, self.norm.axis_name, name="dropout")
+    return dropout(x, train=train)

@@ -1,0 +1,128 @@
+"""The dense prediction cell (DPC, arXiv:1809.04184): a head found by search.
+
+Layers: tensorflow/models research/deeplab core/dense_prediction_cell.py. Of
+its operations there is the separable atrous convolution, the only one in the
+published cell; 1x1 convolutions and pyramid pooling are not offered.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from deeplax.models import layers
+from deeplax.models.heads import blocks
+
+# Each branch: what it reads (-1: the features; else a branch before it,
+# counted from 0), and its rates of rows and columns.
+Cell = tuple[tuple[int, tuple[int, int]], ...]
+
+# The rates of a cell are those at this output stride.
+CELL_STRIDE = 16
+
+
+def check(cell: Cell) -> None:
+  """Raise ValueError unless each branch reads what is there before it."""
+  if not cell:
+    raise ValueError("model.cell () has no branch")
+  for place, (source, rates) in enumerate(cell):
+    if not -1 <= source < place:
+      raise ValueError(
+        f"model.cell: branch {place} reads {source}; it can read -1, the "
+        "features, and the branches before it, counted from 0"
+      )
+    if min(rates) < 1:
+      raise ValueError(
+        f"model.cell: rates {rates} of branch {place} are not 1 or more"
+      )
+
+
+def at_stride(cell: Cell, output_stride: int) -> Cell:
+  """Return the cell with its rates at `output_stride`.
+
+  Raises:
+    ValueError: They are not whole there.
+  """
+
+  def scaled(rate: int) -> int:
+    there, rest = divmod(rate * CELL_STRIDE, output_stride)
+    if rest:
+      raise ValueError(
+        f"model.cell: rate {rate}, at output stride {CELL_STRIDE}, is not "
+        f"whole at {output_stride}; use output stride 4, 8 or 16"
+      )
+    return there
+
+  return tuple((i, (scaled(h), scaled(w))) for i, (h, w) in cell)
+
+
+def furthest(cell: Cell) -> int:
+  """Return the largest sum of rates on any way through the cell, either axis.
+
+  With 3x3 kernels that is how many features the head sees to each side.
+  """
+  reach = []
+  for source, rates in cell:
+    before = reach[source] if source >= 0 else (0, 0)
+    reach.append((before[0] + rates[0], before[1] + rates[1]))
+  return max(max(pair) for pair in reach)
+
+
+class DPC(nn.Module):
+  """Separable atrous convolutions that read each other, joined and projected.
+
+  Attributes:
+    norm: Of every convolution here.
+    cell: The branches, with the rates at this network's output stride.
+    channels: Width of every branch and of the result.
+    separable: Whether the branches are separable (the published ones are).
+    norm_between: Whether separable convolutions have a norm and a ReLU between
+      their halves.
+    dropout: Of the joined branches, in training: before the projection, where
+      ASPP has it behind.
+    conv_init: How dense kernels are drawn.
+    depthwise_init: How depthwise kernels are drawn.
+    pointwise_init: How the 1x1 kernels of separable convolutions are drawn.
+    dtype: Compute dtype.
+  """
+
+  norm: layers.Norm
+  cell: Cell
+  channels: int = 256
+  separable: bool = True
+  norm_between: bool = True
+  dropout: float = 0.1
+  conv_init: layers.Init = layers.Init("xavier_uniform")
+  depthwise_init: layers.Init = layers.Init("truncated_normal", 0.33)
+  pointwise_init: layers.Init = layers.Init("truncated_normal", 0.06)
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, high: Float[Array, "b h w c"], *, train: bool
+  ) -> Float[Array, "b h w k"]:
+    branches = []
+    for place, (source, rates) in enumerate(self.cell):
+      conv = self._conv(f"branch{place}", rates)
+      x = high if source < 0 else branches[source]
+      branches.append(conv(x, train=train))
+    x = jnp.concatenate(branches, axis=-1)
+    dropout = layers.Dropout(self.dropout, self.norm.axis_name, name="dropout")
+    x = dropout(x, train=train)
+    return self._conv("projection")(x, train=train)
+
+  def _conv(self, name: str, rates: tuple[int, int] | None = None) -> nn.Module:
+    """Return the convolution of a branch, or without rates a 1x1."""
+    return blocks.convolution(
+      self.channels,
+      kernel=3 if rates else 1,
+      rate=rates or 1,
+      separable=self.separable and rates is not None,
+      norm_between=self.norm_between,
+      norm=self.norm,
+      conv_init=self.conv_init,
+      depthwise_init=self.depthwise_init,
+      pointwise_init=self.pointwise_init,
+      dtype=self.dtype,
+      name=name,
+    )

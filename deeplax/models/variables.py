@@ -1,0 +1,73 @@
+"""Variables of a network: drawn at random, or widened from RGB to bands."""
+
+from typing import Any
+import zlib
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deeplax.models import cost
+
+
+def initial_variables(
+  model: nn.Module, seed: int, image_size: tuple[int, int] = (33, 33)
+) -> dict[str, Any]:
+  """Return drawn {"params", "batch_stats"}.
+
+  The model is only traced and the values drawn by NumPy, since compiling
+  `init` takes longer than everything here. Each array is drawn from its path
+  and the seed alone: a part that two networks share starts equal in both.
+
+  Args:
+    model: As `from_config` returns it.
+    seed: Of the run.
+    image_size: (height, width) to trace with; no array depends on it.
+
+  Raises:
+    ValueError: A parameter has no rule here.
+  """
+  variables, convolutions = cost.trace(model, image_size)
+  inits = {conv.path: conv.module.kernel_init for conv in convolutions}
+  constants = {"scale": 1, "var": 1, "offset": 0, "mean": 0, "bias": 0}
+
+  def draw(keys, leaf):
+    path = tuple(key.key for key in keys[1:])
+    if path[-1] in constants:
+      value = np.full(leaf.shape, constants[path[-1]], leaf.dtype)
+      return jnp.asarray(value)
+    if path[:-1] not in inits:
+      raise ValueError(f"no initialiser for parameter {'/'.join(path)}")
+    rng = np.random.default_rng([zlib.crc32("/".join(path).encode()), seed])
+    return jnp.asarray(inits[path[:-1]].draw(rng, leaf.shape))
+
+  return jax.tree_util.tree_map_with_path(draw, variables)
+
+
+def inflate(variables: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+  """Return an RGB network's variables, the first kernel widened to `model`'s.
+
+  Channel i takes the weights of channel i mod 3, times 3 / channels, which
+  keeps the size of what comes out; a single one takes the sum of the three
+  (segmentation_models.pytorch's rule). All other variables stay.
+
+  Args:
+    variables: {"params", ...} of a network that takes three channels.
+    model: The same network, for any number of channels.
+  """
+  (*path, name) = first_kernel(model)
+  flat = flax.traverse_util.flatten_dict(dict(variables))
+  kernel = np.asarray(flat[*path, name])
+  count = len(model.mean)
+  if count == 1:
+    wide = kernel.sum(axis=2, keepdims=True)
+  else:
+    wide = kernel[:, :, np.arange(count) % 3] * np.float32(3 / count)
+  return flax.traverse_util.unflatten_dict(flat | {(*path, name): wide})
+
+
+def first_kernel(model: nn.Module) -> tuple[str, ...]:
+  """Return the path of the kernel that sees the images, "params" first."""
+  return ("params", *cost.trace(model, (33, 33))[1][0].path, "kernel")

@@ -1,0 +1,193 @@
+"""Which parts of a network come from a file, and which start anew.
+
+Parts are what stands at the top of the parameters: backbone, head, decoder,
+logits and, in training, auxiliary.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+import dataclasses
+import re
+from typing import Any
+
+import flax.traverse_util
+import numpy as np
+
+from deeplax import errors
+from deeplax.pretrained import rules
+from deeplax.pretrained import summary
+
+BACKBONE = "backbone"
+# Each reads what the one before it gives.
+ORDER = ("head", "decoder", "logits")
+# Not of the network that predicts: a file without it is whole.
+TRAINING_ONLY = "auxiliary"
+
+
+@dataclasses.dataclass
+class Start:
+  """The variables a network starts from, and where they are from.
+
+  Attributes:
+    variables: {"params", "batch_stats"}.
+    loaded: Paths of those that the file gave, in whole or for some classes.
+    new: Paths of those that were drawn.
+    left_out: Names in the file that are not used.
+    folded: Modules whose norm was folded into the kernel.
+    subsampled: Arrays of the file of which a part was taken, and what to.
+    by_name: (class, whether its logits are from the file) where the classes
+      were matched by name; else empty.
+  """
+
+  variables: dict[str, Any]
+  loaded: list[rules.Path]
+  new: list[rules.Path]
+  left_out: list[str]
+  folded: list[rules.Path]
+  subsampled: list[str]
+  by_name: list[tuple[str, bool]]
+
+
+def start(
+  found: rules.Loaded,
+  drawn: Mapping[str, Any],
+  *,
+  class_names: Sequence[str],
+  class_paths: Collection[rules.Path],
+  source_classes: Sequence[str] | None = None,
+  new: Collection[str] = (),
+  transparent: bool = False,
+) -> Start:
+  """Return what a network starts from: the file's arrays, the rest drawn.
+
+  A file with a backbone only leaves the other parts new, and an ImageNet
+  network's with fully connected layers the class scores. Logits of another
+  number of classes are new; with `source_classes` those of every class that
+  both have by name are carried over.
+
+  Args:
+    found: What the file gave.
+    drawn: Fresh variables of the network.
+    class_names: Its classes.
+    class_paths: Of the arrays whose last axis is the classes.
+    source_classes: The file's, in the order of its logits.
+    new: Parts that start anew whatever the file holds for them, and with them
+      those that read them; names that no other part asked for are left out.
+    transparent: Whether a new decoder gives what the head gives, so that the
+      file's logits can read it.
+
+  Raises:
+    InputError: Anything else does not fit.
+  """
+  fresh = {
+    path: np.asarray(value)
+    for path, value in flax.traverse_util.flatten_dict(drawn).items()
+  }
+  skipped, absent = _skipped(found, fresh, new, transparent)
+  columns = _columns(class_names, source_classes or ())
+  values, missing = dict(found.values), dict(found.missing)
+  misfits = {misfit.path: misfit for misfit in found.misfits}
+  for path in found.scores:
+    del missing[path]
+  for path in fresh:
+    if path[1] in skipped:
+      for items in (values, missing, misfits):
+        items.pop(path, None)
+  for path in class_paths:
+    there = values.get(path)
+    if path in misfits:
+      there = misfits[path].value
+    if there is None:
+      continue
+    misfits.pop(path, None)
+    values.pop(path, None)
+    if source_classes is not None:
+      _check_classes(source_classes, there)
+      values[path] = fresh[path].copy()
+      values[path][..., [*columns]] = there[..., [*columns.values()]]
+    elif there.shape == fresh[path].shape:
+      values[path] = there
+  rest = dataclasses.replace(
+    found,
+    missing=missing,
+    misfits=[*misfits.values()],
+    unused=[] if new else found.unused,
+  )
+  if wrong := summary.differences(rest):
+    raise errors.InputError(wrong + _advice(absent - skipped))
+
+  names = {m.path: (m.name,) for m in found.misfits} | found.names
+  dropped = [n for p in names if p not in values for n in names[p]]
+  return Start(
+    variables={"batch_stats": {}}
+    | flax.traverse_util.unflatten_dict(fresh | values),
+    loaded=[path for path in fresh if path in values],
+    new=[path for path in fresh if path not in values],
+    left_out=found.left_out + dropped + (found.unused if new else []),
+    folded=[m for m in found.folded if m[0] not in skipped],
+    subsampled=[] if "head" in skipped else found.subsampled,
+    by_name=[
+      (name, i in columns)
+      for i, name in enumerate(class_names)
+      if source_classes is not None
+    ],
+  )
+
+
+def _skipped(
+  found: rules.Loaded,
+  fresh: Mapping[rules.Path, np.ndarray],
+  new: Collection[str],
+  transparent: bool,
+) -> tuple[set[str], set[str]]:
+  """Return the parts that start anew, and those of which the file has none."""
+  have = {path[1] for path in fresh}
+  if unknown := sorted(set(new) - have):
+    raise errors.InputError(f"--new: {unknown} not in {sorted(have)}")
+  absent = have - {path[1] for path in fresh if path not in found.missing}
+  skipped = set(new) | (absent & {TRAINING_ONLY})
+  opaque = [part for part in ORDER if part in new]
+  if opaque and not (transparent and opaque == ["decoder"]):
+    skipped |= {*ORDER[ORDER.index(opaque[0]) :]} & have
+  others = have - {BACKBONE, TRAINING_ONLY}
+  return skipped | (others if others <= absent else set()), absent
+
+
+def _columns(
+  class_names: Sequence[str], source_classes: Sequence[str]
+) -> dict[int, int]:
+  """Return {class: its place in the source} of the names both have."""
+  places = {_plain(name): i for i, name in enumerate(source_classes)}
+  return {
+    i: places[_plain(name)]
+    for i, name in enumerate(class_names)
+    if _plain(name) in places
+  }
+
+
+def _plain(name: str) -> str:
+  """Return a class name without what spellings differ in."""
+  return re.sub(r"[\W_]+", "", name).casefold()
+
+
+def _check_classes(source_classes: Sequence[str], logits: np.ndarray) -> None:
+  if len(source_classes) != logits.shape[-1]:
+    raise errors.InputError(
+      f"--source_classes has {len(source_classes)} names and the file logits "
+      f"of {logits.shape[-1]} classes; give one name for each, in its order"
+    )
+
+
+def _advice(absent: Collection[str]) -> str:
+  """Say what can be done about parts that the file does not have."""
+  if BACKBONE in absent:
+    return (
+      "\nNothing of the backbone is there: does config.model.backbone name "
+      "the file's network, and --source its program?"
+    )
+  if not absent:
+    return ""
+  parts = ",".join(sorted(absent))
+  return (
+    f"\nThe file has nothing for {parts}: describe its network in "
+    f"config.model, or draw these parts anew with --new={parts}"
+  )

@@ -1,0 +1,75 @@
+"""What a file gave for a model, in words."""
+
+import collections
+from collections.abc import Sequence
+from typing import Any
+
+from deeplax.pretrained import rules
+
+SHOWN = 10  # names in a list; the rest is counted
+
+
+def names(items: Sequence[str]) -> str:
+  """Return the first names, and how many there are besides."""
+  shown = ", ".join(items[:SHOWN])
+  rest = len(items) - SHOWN
+  return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def path(path: rules.Path) -> str:
+  """Return a parameter's path as parameters.txt writes it."""
+  return "/".join(path[1:])
+
+
+def differences(loaded: rules.Loaded) -> str:
+  """Return what does not fit, a line each; empty if all does."""
+  missing = []
+  for where, wanted in loaded.missing.items():
+    missing += wanted or [f"(no name for {path(where)})"]
+  groups = {
+    "missing": list(dict.fromkeys(missing)),
+    "of another shape or kind": [
+      f"{misfit.name} {misfit.reason}" for misfit in loaded.misfits
+    ],
+    "unused": loaded.unused,
+  }
+  return "\n".join(
+    f"  {title} ({len(items)}): {names(items)}"
+    for title, items in groups.items()
+    if items
+  )
+
+
+def table(start: Any, *, seed: int) -> str:
+  """Return where the variables of a `partial.Start` are from, a line each."""
+  rows = {
+    "loaded": f"{len(start.loaded)} arrays{_by_part(start.loaded)}",
+    "left out": f"{len(start.left_out)} arrays{_listed(start.left_out)}",
+    "new": f"{len(start.new)} arrays{_by_part(start.new)}",
+  }
+  if start.new:
+    rows["new"] += f", drawn from seed {seed}"
+  if start.subsampled:
+    rows["subsampled"] = f"{len(start.subsampled)}{_listed(start.subsampled)}"
+  if start.folded:
+    rows["norms"] = (
+      f"{len(start.folded)} were folded into their kernels: each is set so "
+      "that the function is the same"
+    )
+  if start.by_name:
+    kept = [name for name, known in start.by_name if known]
+    fresh = [name for name, known in start.by_name if not known]
+    rows["classes"] = f"{len(kept)} by name{_listed(kept)}"
+    rows["new classes"] = f"{len(fresh)}{_listed(fresh)}"
+  return "\n".join(f"  {key:<12}{text}" for key, text in rows.items())
+
+
+def _by_part(paths: Sequence[rules.Path]) -> str:
+  """Return ": backbone 260, head 12", or nothing for nothing."""
+  counts = collections.Counter(path[1] for path in paths)
+  text = ", ".join(f"{part} {count}" for part, count in counts.items())
+  return f": {text}" if text else ""
+
+
+def _listed(items: Sequence[str]) -> str:
+  return f": {names(items)}" if items else ""

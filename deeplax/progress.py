@@ -1,0 +1,106 @@
+"""Clocks, and lines that say how far a long pass is."""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import math
+import time
+from typing import Any
+
+
+@contextlib.contextmanager
+def timed(clock: dict[str, float], name: str) -> Iterator[None]:
+  """Add the time spent inside to `clock[name]`, in seconds."""
+  start = time.perf_counter()
+  try:
+    yield
+  finally:
+    clock[name] = clock.get(name, 0.0) + time.perf_counter() - start
+
+
+class Progress:
+  """Says now and then how far a pass over images is, how fast, how long yet."""
+
+  def __init__(
+    self,
+    total: int,
+    log: Callable[[str], None],
+    *,
+    name: str,
+    unit: str = "images",
+    every: float = 10.0,
+    now: Callable[[], float] = time.perf_counter,
+  ):
+    """Start the clock.
+
+    Args:
+      total: Images to come.
+      log: Receives the lines.
+      name: What is done, the first word of a line.
+      unit: What is counted.
+      every: Seconds between lines; a short pass is silent.
+      now: Seconds of a clock, for example `Predictor.clock`.
+    """
+    self._total, self._log, self._name = total, log, name
+    self._unit, self._every, self._now = unit, every, now
+    self._start = self._said = now()
+    self._done = 0
+
+  def step(self) -> None:
+    """Count one image."""
+    self._done += 1
+    now = self._now()
+    since = self._start if self._done == self._total else self._said
+    if now - since >= self._every:
+      self._said = now
+      left = (self._total - self._done) / self.rate
+      self._log(
+        f"{self._name} {self._done}/{self._total} {self._unit}  "
+        f"{self.rate:.1f} {self._unit}/s  ETA {duration(left)}"
+      )
+
+  @property
+  def seconds(self) -> float:
+    """Since the start."""
+    return self._now() - self._start
+
+  @property
+  def rate(self) -> float:
+    """Images per second since the start."""
+    return self._done / max(self.seconds, 1e-9)
+
+
+def duration(seconds: float) -> str:
+  """Return seconds as 45 s, 12:05 or 3:12:05."""
+  if not math.isfinite(seconds):
+    return "?"
+  minutes, rest = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+  return f"{minutes}:{rest:02d}" if minutes else f"{rest} s"
+
+
+class Stopwatch:
+  """Time since the last lap, and the part of it spent waiting for data."""
+
+  def __init__(self):
+    self.lap()
+
+  def lap(self) -> tuple[float, float]:
+    """Return (seconds, share spent waiting) and start anew."""
+    now = time.perf_counter()
+    seconds = now - getattr(self, "_start", now)
+    share = getattr(self, "_waited", 0.0) / seconds if seconds else 0.0
+    self._start, self._waited = now, 0.0
+    return seconds, share
+
+  def wait(self, iterator: Iterator) -> Any:
+    """Take the next element and count the time it took as waiting."""
+    start = time.perf_counter()
+    element = next(iterator)
+    self._waited += time.perf_counter() - start
+    return element
+
+  def pause(self, since: float) -> None:
+    """Leave the time from `since` (perf_counter) until now out of this lap."""
+    self._start += time.perf_counter() - since

@@ -1,0 +1,60 @@
+"""What a pass over a split keeps for its pictures and its page."""
+
+import argparse
+from typing import Any
+
+from etils import epath
+import numpy as np
+
+from deeplax.data import files
+from deeplax.inference import predictor as predictor_lib
+from deeplax.reports import evaluation_page
+from deeplax.reports import picture_sheet
+from deeplax.reports import worst_images
+
+
+class Kept:
+  """What the pictures and the page of one row need from its pass."""
+
+  def __init__(self, source: files.Source, args: argparse.Namespace):
+    """Prepare for `args.pictures`, `args.html` and `args.worst`."""
+    self._source = source
+    self._pictures = min(args.pictures, len(source))
+    self._sheet = (
+      picture_sheet.PictureSheet(source, self._pictures)
+      if self._pictures > 0
+      else None
+    )
+    self._worst = None
+    if args.html:
+      self._worst = worst_images.Worst(args.worst)
+
+  def keep(self, index: int, labels: np.ndarray, matrix: np.ndarray) -> None:
+    """Look at a prediction and its confusion matrix."""
+    if self._sheet:
+      self._sheet.keep(index, labels)
+    if self._worst:
+      self._worst.keep(index, labels, matrix)
+
+  def draw(self, path: epath.Path, predictor: predictor_lib.Predictor) -> None:
+    """Write the sheet, if there is one."""
+    if self._sheet:
+      with path.open("wb") as file:
+        self._sheet.draw(predictor).save(file, format="PNG")
+      print(f"{self._pictures} images as pictures: {path}")
+
+  def page(
+    self,
+    path: epath.Path,
+    result: dict[str, Any],
+    rows: list[dict[str, Any]],
+    *,
+    title: str,
+  ) -> None:
+    """Write the page; see `evaluation_page.write`."""
+    if self._worst:
+      seen = self._worst.unpack(self._source)
+      spec = self._source.spec
+      evaluation_page.write(
+        path, result, rows, spec=spec, seen=seen, title=title
+      )

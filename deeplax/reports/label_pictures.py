@@ -1,0 +1,343 @@
+"""Label picture files with a trained network: masks and overlays."""
+
+import argparse
+import collections
+from collections.abc import Iterable, Iterator
+from concurrent import futures
+import glob
+import os
+import pathlib
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from deeplax import errors
+from deeplax import progress
+from deeplax.data import bands
+from deeplax.data import files
+from deeplax.inference import ahead as ahead_lib
+from deeplax.inference import predictor as predictor_lib
+from deeplax.inference import settings as settings_lib
+from deeplax.models import build as model_build
+from deeplax.reports import pictures as pictures_lib
+from deeplax.workdir import checkpoint
+from deeplax.workdir import environment
+from deeplax.workdir import results
+from deeplax.workdir import settings
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+UNREADABLE = (errors.InputError, OSError)
+SAVE_BACKLOG = 16  # pictures waiting to be written, at most
+
+
+class Picture(NamedTuple):
+  """A file to label, and the name of its outputs below --out."""
+
+  path: pathlib.Path
+  stem: pathlib.Path
+
+  def output(self, out: pathlib.Path, ending: str) -> pathlib.Path:
+    return out / self.stem.parent / f"{self.stem.name}_{ending}"
+
+
+def find(
+  inputs: Iterable[str],
+  out: pathlib.Path,
+  suffixes: tuple[str, ...] = SUFFIXES,
+) -> list[Picture]:
+  """Return the pictures that files, folders and globs stand for.
+
+  Args:
+    inputs: A folder is searched with its sub-folders, which the outputs keep.
+    out: Where outputs go; it is left out of the search.
+    suffixes: Of what is looked for in folders and globs.
+
+  Raises:
+    InputError: Something is not there, or two outputs would be one file, or an
+      output would be an input.
+  """
+  pictures = {}
+  for text in inputs:
+    found = _find_one(text, out, suffixes)
+    if not found:
+      raise errors.InputError(
+        f"no picture matches {text!r}: looked for files that end in "
+        f"{' '.join(suffixes)}"
+      )
+    # The same file, named twice, is one input.
+    pictures |= {(p.path.resolve(), p.stem): p for p in found}
+  found = list(pictures.values())
+  _refuse_clashes(found, out)
+  return found
+
+
+def _find_one(
+  text: str, out: pathlib.Path, suffixes: tuple[str, ...]
+) -> list[Picture]:
+  path = pathlib.Path(text)
+  if path.is_file():
+    return [Picture(path, pathlib.Path(path.stem))]
+  if path.is_dir():
+    if path.resolve() == out.resolve():
+      raise errors.InputError(
+        f"--out={out} is the folder of the pictures; the next run would label "
+        f"its own masks. Use for example --out={out / 'predictions'}"
+      )
+    root, found = path, path.rglob("*")
+  elif glob.has_magic(text):
+    parts = path.parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    root = pathlib.Path(*parts[:fixed])
+    found = [pathlib.Path(p) for p in glob.glob(text, recursive=True)]
+  else:
+    raise errors.InputError(f"no file or folder {text!r}")
+  return [
+    Picture(p, p.relative_to(root).with_suffix(""))
+    for p in sorted(found)
+    if p.suffix.lower() in suffixes
+    and p.is_file()
+    and out.resolve() not in p.resolve().parents
+  ]
+
+
+def _refuse_clashes(pictures: list[Picture], out: pathlib.Path) -> None:
+  inputs = {p.path.resolve() for p in pictures}
+  owner = {}
+  for picture in pictures:
+    mask = picture.output(out, "mask.png")
+    if mask in owner:
+      raise errors.InputError(
+        f"{owner[mask]} and {picture.path} would both be written to {mask}. "
+        "Predict them into different --out folders, or name the folder above "
+        "them: sub-folders are kept"
+      )
+    owner[mask] = picture.path
+    for ending in ("mask.png", "overlay.jpg"):
+      if picture.output(out, ending).resolve() in inputs:
+        raise errors.InputError(
+          f"{picture.output(out, ending)} is an input and would be "
+          "overwritten. Use another --out"
+        )
+
+
+def size(path: pathlib.Path) -> tuple[int, int] | None:
+  """Return (height, width) from a file's header, None if it has none."""
+  try:
+    with path.open("rb") as file:
+      return files.image_size(file, str(path))[0]
+  except UNREADABLE:
+    return None
+
+
+def load(
+  pictures: list[Picture],
+  failed: list[str],
+  *,
+  reader: files.Reader,
+  threads: int,
+  ahead: int,
+) -> Iterator[dict[str, Any]]:
+  """Yield pictures in order, some read ahead; `failed` gets the unreadable."""
+
+  def read(path: pathlib.Path) -> np.ndarray:
+    return reader(path.read_bytes(), str(path))
+
+  with futures.ThreadPoolExecutor(max(threads, 1)) as pool:
+    waiting = collections.deque()
+    rest = iter(pictures)
+    while True:
+      for picture in rest:
+        waiting.append((picture, pool.submit(read, picture.path)))
+        if len(waiting) > ahead:
+          break
+      if not waiting:
+        return
+      picture, future = waiting.popleft()
+      try:
+        image = future.result()
+      except UNREADABLE as error:
+        failed.append(str(error))
+        print(f"deeplax: skipped: {error}", file=sys.stderr)
+        continue
+      yield {"image": image, "picture": picture}
+
+
+def save(
+  picture: Picture,
+  image: np.ndarray,
+  found: np.ndarray,
+  *,
+  out: pathlib.Path,
+  palette: pictures_lib.Palette,
+) -> None:
+  """Write the outputs of one picture, each whole or not at all.
+
+  Args:
+    picture: Names them.
+    image: As read; of other bands than RGB, something to see is made.
+    found: Labels [h, w], or probabilities [h, w, k] to be written too.
+    out: The folder.
+    palette: Colours of the classes.
+  """
+  labels = found
+  if found.ndim == 3:
+    labels = found.argmax(-1).astype(np.uint16)
+    # Half precision: an image of 500x375 with 21 classes is 8 MB so.
+    half = found.astype(np.float16)
+    _whole(
+      picture.output(out, "probs.npz"),
+      lambda file: np.savez_compressed(file, probabilities=half),
+    )
+  _whole(
+    picture.output(out, "mask.png"),
+    lambda file: pictures_lib.index_png(file, labels, palette),
+  )
+  shown = bands.to_show(image)
+  mixed = Image.fromarray(pictures_lib.overlay(shown, labels, palette))
+  _whole(
+    picture.output(out, "overlay.jpg"),
+    lambda file: mixed.save(file, format="JPEG", quality=92),
+  )
+
+
+def _whole(path: pathlib.Path, write: Any) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.parent / f".{path.name}.partial"
+  try:
+    with partial.open("wb") as file:
+      write(file)
+    os.replace(partial, path)
+  except OSError as error:
+    partial.unlink(missing_ok=True)
+    raise errors.InputError(f"cannot write {path}: {error}") from error
+
+
+def run(
+  config: Any,
+  args: argparse.Namespace,
+  pictures: list[Picture],
+  out: pathlib.Path,
+) -> int:
+  """Label the pictures with the run in `args.workdir`; return the status."""
+  environment.compilation_cache(args.workdir)
+  spec = settings.read_spec(args.workdir)
+  stride = (
+    args.output_stride
+    or config.eval.output_stride
+    or config.model.output_stride
+  )
+  data = config.data
+  channels = bands.given(data.channels, data.channel_mean, data.channel_std)
+  try:
+    model = model_build.from_config(
+      config.model,
+      num_classes=spec.num_classes,
+      output_stride=stride,
+      channels=channels,
+    )
+  except ValueError as error:
+    raise errors.InputError(str(error)) from error
+  variables, step = checkpoint.restore_variables(args.workdir, args.step)
+  miou = results.known_miou(args.workdir, step, stride)
+  print(
+    f"{args.workdir} step {step}, {miou}\n"
+    f"{spec.num_classes} classes: {', '.join(spec.class_names)}"
+  )
+  predictor = predictor_lib.Predictor(
+    model,
+    variables,
+    pad_value=model_build.mean_pixel(config.model, channels),
+    scales=args.scales or config.eval.scales,
+    flip=config.eval.flip if args.flip is None else args.flip,
+    **settings_lib.sizing(config, args),
+    crf=settings_lib.crf_parameters(config, args),
+  )
+  failed = predict(
+    predictor,
+    pictures,
+    out=out,
+    palette=spec.palette,
+    reader=bands.Reader(data.channels) if channels else files.decode_image,
+    probabilities=args.probs,
+    threads=data.threads,
+  )
+  return 1 if failed else 0
+
+
+def predict(
+  predictor: predictor_lib.Predictor,
+  pictures: list[Picture],
+  *,
+  out: pathlib.Path,
+  palette: pictures_lib.Palette,
+  reader: files.Reader = files.decode_image,
+  probabilities: bool = False,
+  threads: int = 4,
+) -> list[str]:
+  """Label pictures into a folder and say how fast.
+
+  Args:
+    predictor: Predicts.
+    pictures: Of `find`.
+    out: The folder.
+    palette: Colours of the classes.
+    reader: Of the pictures, the one of training.
+    probabilities: Write them too.
+    threads: For reading, and again for writing.
+
+  Returns:
+    A line about each file that could not be read.
+  """
+  sizes = [s for p in pictures if (s := size(p.path))]
+  predictor.expect(sizes)
+  # Pictures that need windows are too large to wait in memory for each other.
+  huge = predictor.windows is not None and any(
+    predictor.windows.cut(s) for s in sizes
+  )
+  ahead, backlog = (0, 0) if huge else (2 * threads, SAVE_BACKLOG)
+  failed: list[str] = []
+  clock: dict[str, float] = {"load": 0.0, "compute": 0.0, "save": 0.0}
+  report = progress.Progress(
+    len(pictures), print, name="labelled", now=predictor.clock
+  )
+  saving = collections.deque()
+  labelled = ahead_lib.stream(
+    predictor,
+    load(pictures, failed, reader=reader, threads=threads, ahead=ahead),
+    kind="probabilities" if probabilities else "labels",
+    ahead=0 if huge else 1,
+    clock=clock,
+  )
+  with futures.ThreadPoolExecutor(max(threads, 1)) as pool:
+    for item, found in labelled:
+      with progress.timed(clock, "save"):
+        saving.append(
+          pool.submit(
+            save,
+            item["picture"],
+            item["image"],
+            found,
+            out=out,
+            palette=palette,
+          )
+        )
+        while len(saving) > backlog:
+          saving.popleft().result()
+      report.step()
+    with progress.timed(clock, "save"):
+      for future in saving:
+        future.result()
+  clock["compute"] -= predictor.compile_seconds
+  total = sum(clock.values()) or 1.0
+  shares = "  ".join(f"{k} {v / total:.0%}" for k, v in clock.items())
+  done = len(pictures) - len(failed)
+  print(
+    f"{done} of {len(pictures)} pictures in "
+    f"{progress.duration(report.seconds)} after "
+    f"{progress.duration(predictor.compile_seconds)} of compiling: "
+    f"{done / report.seconds:.1f} images/s  ({shares})\n"
+    f"masks and overlays are in {out}"
+  )
+  return failed

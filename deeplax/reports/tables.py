@@ -1,0 +1,187 @@
+"""Results of evaluations as tables of text and Markdown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+import flax.linen as nn
+
+from deeplax import atomic
+from deeplax.inference import averaging
+from deeplax.inference import sweep as sweep_lib
+from deeplax.metrics import confusion
+from deeplax.metrics import measures
+
+OPERATIONS = ("multiply_adds", "multiply_adds_paper")
+# Measures beside mIoU that a column is made of where a result has them.
+MEASURES = {
+  "boundary_f": "boundary F1",
+  "boundary_iou": "boundary IoU",
+}
+# Other fields of a result that a row has where they were measured.
+MEASURED = ("trimap_kind", "trimap", "trimap_accuracy", "objects")
+
+
+def row(
+  result: dict[str, Any],
+  sweep: sweep_lib.Sweep,
+  mode: averaging.Mode,
+  *,
+  model: nn.Module,
+  file: str,
+) -> dict[str, Any]:
+  """Return the table's row of a result.
+
+  Args:
+    result: Of `evaluate`, with output_stride, scales and flip.
+    sweep: That predicted.
+    mode: Of this row.
+    model: At this output stride.
+    file: With all of the result.
+  """
+  operations = sweep_lib.multiply_adds(model, sweep.size, mode)
+  return {
+    **{key: result[key] for key in ("output_stride", "scales", "flip")},
+    **{key: result[key] for key in ("miou", "pixel_accuracy", "mean_accuracy")},
+    **{key: result[key] for key in (*MEASURES, *MEASURED) if key in result},
+    "multiply_adds": operations["true"],
+    "multiply_adds_paper": operations["paper"],
+    "multiply_adds_size": list(sweep.size),
+    "images_per_second": sweep.images_per_second(mode),
+    "timed_images": sweep.timed,
+    **{key: result[key] for key in ("iou", "precision", "recall")},
+    "pixel_share": result["pixel_share"],
+    "confusions": result["confusions"],
+    "file": file,
+  }
+
+
+def cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+  """Return the table as text: a line of titles, then one for each row."""
+  extra = [key for key in MEASURES if any(key in row for row in rows)]
+  widths = list(rows[0].get("trimap", {}))
+  head = ["OS", "scales", "flip", "mIoU", "pixel accuracy"]
+  head += [MEASURES[key] for key in extra]
+  head += [f"trimap {width} px" for width in widths]
+  head += ["Multiply-Adds", "as the papers count", "images/s"]
+  lines = [head]
+  for row in rows:
+    speed = row["images_per_second"]
+    values = [row["miou"], row["pixel_accuracy"], *map(row.get, extra)]
+    values += [row["trimap"][width] for width in widths]
+    lines.append([
+      str(row["output_stride"]),
+      ", ".join(str(scale) for scale in row["scales"]),
+      "yes" if row["flip"] else "",
+      *("" if v is None else f"{v:.2%}" for v in values),
+      *(f"{row[key] / 1e9:.2f}B" for key in OPERATIONS),
+      "" if speed is None else f"{speed:.{0 if speed >= 100 else 2}f}",
+    ])  # fmt: skip
+  return lines
+
+
+def measured(
+  result: dict[str, Any],
+) -> list[tuple[str, list[list[str]]]]:
+  """Return (title, lines of cells) of what a result has by size and distance.
+
+  Args:
+    result: Of `evaluate`, or its row.
+  """
+  tables = []
+  if "objects" in result:
+    lines = [["of the image", "objects", "mIoU", "mean recall"]]
+    for size in result["objects"]:
+      lines.append([
+        f"{size['from']:.2%} to {size['to']:.2%}",
+        f"{size['objects']:,}",
+        _percent(size["miou"]),
+        _percent(size["mean_recall"]),
+      ])  # fmt: skip
+    tables.append(("By the size of objects", lines))
+  if "trimap" in result:
+    lines = [["at most pixels away", "mIoU", "pixel accuracy"]]
+    for width, miou in result["trimap"].items():
+      accuracy = result["trimap_accuracy"][width]
+      lines.append([width, _percent(miou), _percent(accuracy)])
+    around = measures.AROUND[result["trimap_kind"]]
+    tables.append((f"Around {around}", lines))
+  return tables
+
+
+def _percent(value: float | None) -> str:
+  return "none" if value is None else f"{value:.2%}"
+
+
+def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+  """Return the first row of the largest mIoU."""
+  return max(rows, key=lambda row: row["miou"])
+
+
+def name(row: dict[str, Any]) -> str:
+  """Return what a row is, in words."""
+  scales = tuple(row["scales"])
+  mode = averaging.Mode(scales, row["flip"])
+  return f"output stride {row['output_stride']}, {mode}"
+
+
+def markdown(rows: Sequence[dict[str, Any]], title: str) -> str:
+  """Return the table, and the classes of the best row, as Markdown."""
+  top = best(rows)
+  lines = [["class", "IoU", "precision", "recall", "of pixels", "predicted"]]
+  for label in confusion.by_iou(top, list(top["iou"])):
+    values = [top[key][label] for key in ("iou", "precision", "recall")]
+    values += top["pixel_share"][label]
+    lines.append([label, *map(_percent, values)])
+  height, width = top["multiply_adds_size"]
+  parts = [
+    f"# {title}",
+    aligned(cells(rows)),
+    f"Multiply-Adds are of an image of {height}x{width}, in billions, over all "
+    "its scales and flips. Images/s are those of a row alone, one image at a "
+    "time, without reading and counting.",
+    f"## Classes at {name(top)}",
+    aligned(lines),
+  ]
+  if top["confusions"]:
+    words = confusion.in_words(top, limit=confusion.MAX_CONFUSIONS)
+    parts.append("Most confused: " + "; ".join(words) + ".")
+  for heading, table in measured(top):
+    parts += [f"## {heading}, at {name(top)}", aligned(table)]
+  return "\n\n".join(parts) + "\n"
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+  """Return a Markdown table, in columns for who reads it as it is."""
+  escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+  first, *widths = (
+    max(map(len, column)) for column in zip(*escaped, strict=True)
+  )
+  rule = ["-" * first, *("-" * (width - 1) + ":" for width in widths)]
+  return "\n".join(
+    " | ".join([
+      "| " + name.ljust(first),
+      *(c.rjust(w) for c, w in zip(cells, widths, strict=True)),
+    ])
+    + " |"
+    for name, *cells in [escaped[0], rule, *escaped[1:]]
+  )  # fmt: skip
+
+
+def write(
+  path: epath.Path,
+  rows: Sequence[dict[str, Any]],
+  *,
+  title: str,
+  **fields: Any,
+) -> None:
+  """Write the table as JSON to `path` and as Markdown beside it.
+
+  Args:
+    path: Ends in .json.
+    rows: Of `row`.
+    title: Of the Markdown.
+    **fields: Of all rows: split, step, images, ...
+  """
+  atomic.write_json(path, {**fields, "rows": list(rows)})
+  atomic.write_text(path.with_suffix(".md"), markdown(rows, title))

@@ -1,0 +1,289 @@
+"""Published weights into a workdir, and a workdir's weights out again."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+import itertools
+import json
+import math
+import pathlib
+import shlex
+from typing import Any
+
+from etils import epath
+import numpy as np
+
+from deeplax import atomic
+from deeplax import errors
+from deeplax import progress as progress_lib
+from deeplax.data import build as data_build
+from deeplax.data import folder as folder_lib
+from deeplax.data import spec as spec_lib
+from deeplax.models import build as model_build
+from deeplax.models import variables as variables_lib
+from deeplax.pretrained import files
+from deeplax.pretrained import folded_norms
+from deeplax.pretrained import identity_decoder
+from deeplax.pretrained import partial
+from deeplax.pretrained import rules
+from deeplax.pretrained import summary
+from deeplax.pretrained import tables
+from deeplax.training import optim
+from deeplax.training import state as state_lib
+from deeplax.workdir import checkpoint
+from deeplax.workdir import settings
+
+_UNLABELLED_FIRST = ("tf_deeplab", "ade20k")
+
+
+def convert(
+  config: Any, args: argparse.Namespace, overrides: Sequence[str] = ()
+) -> None:
+  """Write a workdir whose network is the checkpoint's.
+
+  Args:
+    config: Of the run.
+    args: Of `parser`.
+    overrides: The flags that `config` differs by from its file, to be shown.
+
+  Raises:
+    InputError: The checkpoint cannot be read or is not of this network, or the
+      workdir holds a run. Nothing has been written then.
+  """
+  workdir = epath.Path(args.workdir)
+  if (step := checkpoint.sound_step(workdir)) is not None:
+    raise errors.InputError(
+      f"--workdir={workdir} holds a run at step {step}; give another one"
+    )
+  spec = _spec(config, args.classes)
+  if config.data.channels is not None:
+    raise errors.InputError(
+      f"data.channels {config.data.channels}: published weights are RGB. "
+      "Convert without it, then train with the bands and "
+      "--config.init.checkpoint"
+    )
+  with errors.input_errors():
+    model, wider = (
+      model_build.from_config(
+        config.model,
+        num_classes=count,
+        auxiliary=config.train.auxiliary_weight > 0,
+      )
+      for count in (spec.num_classes, spec.num_classes + 1)
+    )
+    _, tx = optim.optimizer(config)
+  drawn = variables_lib.initial_variables(model, seed=config.seed)
+  new, opened = [part for part in args.new.split(",") if part], []
+  if args.transparent_decoder:
+    drawn, opened = identity_decoder.decoder(model, drawn)
+    new.append(identity_decoder.DECODER)
+  table = tables.table(args.source, model=model)
+  arrays = files.read(args.checkpoint)
+  try:
+    start = partial.start(
+      rules.load(arrays, table, model=model),
+      drawn,
+      class_names=spec.class_names,
+      class_paths=rules.differing(model, wider),
+      source_classes=source_classes(args.source_classes, args.source),
+      new=new,
+      transparent=args.transparent_decoder,
+    )
+  except errors.InputError as error:
+    raise errors.InputError(
+      f"{args.checkpoint} ({args.source} names) and config.model are not the "
+      f"same network.\n{error}"
+    ) from error
+  print(f"{args.checkpoint}, {args.source} names, into {workdir}:")
+  print(summary.table(start, seed=config.seed))
+  if args.statistics:
+    start.variables = _measure(
+      config, model, start, args.statistics, modules=[*start.folded, *opened]
+    )
+  state = state_lib.create(
+    start.variables, tx, seed=config.seed, average=config.optim.ema_decay > 0
+  )
+  settings.write_run_files(workdir, config, spec, state.params, print)
+  atomic.write_json(workdir / settings.CONVERTED, _record(args, start))
+  checkpoints = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
+  checkpoints.discard_after(-1)  # one whose writing was interrupted
+  checkpoints.save(0, state, _FirstBatch())
+  checkpoints.close()
+  print(_next(args, start, overrides))
+
+
+def _measure(
+  config: Any,
+  model: Any,
+  start: partial.Start,
+  images: int,
+  *,
+  modules: Sequence[rules.Path],
+) -> dict[str, Any]:
+  """Return the variables with the modules' statistics of training crops."""
+  if images < 0 or not start.folded:
+    raise errors.InputError(
+      f"--statistics={images}: give the number of images, and only for a "
+      f"checkpoint whose norms are folded; in this one "
+      f"{len(start.folded)} are"
+    )
+  source = data_build.source(config.data, config.data.train_split)
+  batches = data_build.train_loader(
+    config, source, pad_value=model_build.mean_pixel(config.model)
+  )
+  batch = config.train.batch_size
+  count = math.ceil(images / batch)
+
+  def crops() -> Iterator[np.ndarray]:
+    yield next(batches)["image"]
+    # Started here: the first batch compiles, which says nothing of the others.
+    progress = progress_lib.Progress(
+      (count - 1) * batch, print, name="measured"
+    )
+    for example in itertools.islice(batches, count - 1):
+      yield example["image"]
+      for _ in range(batch):
+        progress.step()
+
+  print(f"measuring {len(modules)} norms on {count * batch} crops ...")
+  return folded_norms.measured(
+    model, start.variables, crops(), modules=set(modules)
+  )
+
+
+class _FirstBatch:
+  """Stands for a training iterator that has given nothing yet."""
+
+  def get_state(self) -> dict[str, int]:
+    return {"next_index": 0}
+
+
+def _spec(config: Any, classes: str | None) -> spec_lib.Spec:
+  """Return the classes: those of --classes, or of the config's data."""
+  if classes is None:
+    return data_build.spec(config.data)
+  if config.data.name != data_build.FOLDER:
+    raise errors.InputError(
+      f"--classes is for own data; config.data.name {config.data.name!r} has "
+      "its own classes"
+    )
+  path = pathlib.Path(classes).expanduser()
+  return folder_lib.spec(path.parent if path.is_file() else path)
+
+
+def source_classes(text: str | None, source: str) -> Sequence[str] | None:
+  """Return the names that --source_classes stands for, by place.
+
+  Args:
+    text: A data set's name, or a file with a JSON list; None for None.
+    source: Whose logits they are.
+
+  Raises:
+    InputError: It is neither.
+  """
+  if text is None:
+    return None
+  if text in spec_lib.SPECS:
+    names = spec_lib.SPECS[text].class_names
+    # research/deeplab datasets/data_generator.py: 151 classes, the first is
+    # what has no label.
+    return ("", *names) if (source, text) == _UNLABELLED_FIRST else names
+  try:
+    names = json.loads(pathlib.Path(text).expanduser().read_text())
+  except (OSError, ValueError) as error:
+    raise errors.InputError(
+      f"--source_classes={text} is none of {sorted(spec_lib.SPECS)} and no "
+      f"JSON file: {error}"
+    ) from error
+  if isinstance(names, dict):
+    names = names.get("names")
+  if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+    raise errors.InputError(
+      f'--source_classes={text} has to hold a list, ["road", "car"]'
+    )
+  return names
+
+
+def _record(args: argparse.Namespace, start: partial.Start) -> dict[str, Any]:
+  """Return what commands.CONVERTED says of a conversion."""
+  return {
+    "source": args.source,
+    "checkpoint": args.checkpoint,
+    "sha256": files.sums(args.checkpoint),
+    "loaded": [summary.path(path) for path in start.loaded],
+    "new": [summary.path(path) for path in start.new],
+    "left_out": start.left_out,
+    "folded": ["/".join(module) for module in start.folded],
+    "subsampled": start.subsampled,
+    "classes_by_name": [name for name, known in start.by_name if known],
+  }
+
+
+def _next(
+  args: argparse.Namespace, start: partial.Start, overrides: Sequence[str]
+) -> str:
+  """Say what the workdir is good for."""
+  loaded = {path[1] for path in start.loaded}
+  new = {
+    # v2's scores are in the head, whose other layers a file may have.
+    "/".join(path[1:-1]) if path[1] in loaded else path[1]
+    for path in start.new
+  }
+  new -= {partial.TRAINING_ONLY}
+  if args.transparent_decoder:
+    new -= {identity_decoder.DECODER}
+  tune = " ".join(
+    [
+      f"python -m deeplax.main --config={args.config}",
+      *map(shlex.quote, overrides),
+      f"--config.init.checkpoint={args.workdir} --workdir=NEW",
+    ]
+  )
+  lines = []
+  if start.folded and not args.statistics:
+    lines.append(
+      "The folded norms have no running statistics: before training, convert "
+      "with --statistics=64, or train with "
+      "--config.model.batch_norm.mode=frozen"
+    )
+  if new:
+    lines.append(
+      f"Drawn at random: {', '.join(sorted(new))}. It predicts noise until it "
+      f"is trained: {tune}"
+    )
+  else:
+    lines.append(
+      f"Next: python -m deeplax.evaluate --workdir={args.workdir}, python -m "
+      f"deeplax.predict --workdir={args.workdir} --out=DIR IMAGE..., or {tune}"
+    )
+  return "\n".join(lines)
+
+
+def export(args: argparse.Namespace) -> None:
+  """Write the weights of a workdir by another program's names.
+
+  Raises:
+    InputError: There are none, a parameter has no name there, or the file
+      cannot be written.
+  """
+  config = settings.load_config(args.workdir)
+  path = epath.Path(args.workdir) / "spec.json"
+  spec = spec_lib.Spec.from_json(json.loads(path.read_text()))
+  variables, step = checkpoint.restore_variables(args.workdir, args.step)
+  with errors.input_errors():
+    model = model_build.from_config(
+      config.model,
+      num_classes=spec.num_classes,
+      auxiliary=partial.TRAINING_ONLY in variables["params"],
+      channels=data_build.channels(config.data),
+    )
+  arrays, nameless = rules.save(variables, tables.table(args.to, model=model))
+  # What only training has may stay behind.
+  nameless = [p for p in nameless if p[1] != partial.TRAINING_ONLY]
+  if nameless:
+    raise errors.InputError(
+      f"--to={args.to} has no names for "
+      f"{summary.names([summary.path(p) for p in nameless])}: that program "
+      "does not build this network"
+    )
+  files.write(args.out, arrays)
+  print(f"{args.workdir} step {step}: {len(arrays)} arrays in {args.out}")

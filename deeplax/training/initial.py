@@ -1,0 +1,126 @@
+"""The variables before step 0: drawn, or those of another workdir."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from deeplax import errors
+from deeplax.data import build as data_build
+from deeplax.models import build as model_build
+from deeplax.models import conventions
+from deeplax.models import variables as variables_lib
+from deeplax.models.heads import large_fov
+from deeplax.pretrained import partial
+from deeplax.pretrained import rules
+from deeplax.workdir import checkpoint
+from deeplax.workdir import settings
+
+Variables = dict[str, Any]
+
+
+def variables(
+  config: ml_collections.ConfigDict, model: Any, *, resumed: bool
+) -> Variables:
+  """Return the variables before step 0: drawn, or of `init.checkpoint`.
+
+  A resumed run has its own, and does not need that workdir any more.
+
+  What has one entry per class is drawn anew when their number differs, and so
+  are an auxiliary head and v1's branches with the logits that read them; the
+  first kernel of an RGB network is widened to the bands.
+
+  Raises:
+    InputError: Anything else differs; naming the parameters.
+  """
+  drawn = variables_lib.initial_variables(model, seed=config.seed)
+  if config.init.checkpoint is None or resumed:
+    return drawn
+  given, step = checkpoint.restore_variables(config.init.checkpoint)
+  given, told = _for_bands(config, model, given)
+  flat = jax.tree_util.tree_leaves_with_path(drawn)
+  have = dict(jax.tree_util.tree_leaves_with_path(given))
+  if partial.TRAINING_ONLY not in drawn["params"]:
+    # Only training has that head: the new run may leave it out.
+    have = {k: v for k, v in have.items() if k[1].key != partial.TRAINING_ONLY}
+  wrong = {
+    path: tuple(key.key for key in path)
+    for path, leaf in flat
+    if path not in have or have[path].shape != leaf.shape
+  }
+  names = ["/".join(words) for words in wrong.values()]
+  unused = len(have) - len(flat) + len([p for p in wrong if p not in have])
+  classes = _of_classes(config, model) if wrong else set()
+  fresh = {partial.TRAINING_ONLY}
+  if isinstance(model.decoder, large_fov.Branches):
+    fresh |= {"decoder", "logits"}  # v1 adds them to a trained network
+  misfits = [
+    "/".join(words)
+    for words in wrong.values()
+    if words[1] not in fresh and words not in classes
+  ]
+  if misfits or unused > 0:
+    raise errors.InputError(
+      f"init.checkpoint {config.init.checkpoint} holds another network: "
+      f"{', '.join(misfits[:8]) or f'{unused} parameters too many'}. "
+      "Use the same config.model as that run"
+    )
+  print(
+    f"init: {len(flat) - len(wrong)} arrays from {config.init.checkpoint} step "
+    f"{step}, new: {', '.join(names) or 'none'} ({model.num_classes} classes)"
+    + told
+  )
+  return jax.tree_util.tree_map_with_path(
+    # Through the host: an array bound to one device cannot be spread over
+    # those of several processes.
+    lambda path, leaf: (
+      leaf if path in wrong else jnp.asarray(jax.device_get(have[path]))
+    ),
+    drawn,
+  )
+
+
+def statistics_of(config: ml_collections.ConfigDict) -> str:
+  """Say what the norms' running statistics are before step 0."""
+  if config.init.checkpoint is None:
+    return "random start"
+  return f"statistics of {config.init.checkpoint}"
+
+
+def _of_classes(
+  config: ml_collections.ConfigDict, model: Any
+) -> set[rules.Path]:
+  """Return the paths of what has one entry per class."""
+  wider = model_build.from_config(
+    config.model,
+    num_classes=model.num_classes + 1,
+    auxiliary=model.auxiliary is not None,
+    channels=data_build.channels(config.data),
+  )
+  return rules.differing(model, wider)
+
+
+def _for_bands(
+  config: ml_collections.ConfigDict, model: Any, given: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
+  """Return them for this run's bands, and a text to say."""
+  old = settings.load_config(config.init.checkpoint)
+  before, now = (data_build.channels(c.data) for c in (old, config))
+  told = ""
+  if before is None and now is not None:
+    given = variables_lib.inflate(given, model)
+    told = (
+      f"; first kernel {'/'.join(variables_lib.first_kernel(model))} from RGB "
+      f"to bands {config.data.channels}"
+    )
+  elif old.data.channels != config.data.channels:
+    told = f"; was trained on bands {old.data.channels}"
+  row = conventions.get(old.model.conventions).backbone(old.model.backbone)
+  before = before or (row.mean, row.std)
+  if before != (model.mean, model.std):
+    told += (
+      f"; its input was normalised with mean {before[0]} and std {before[1]}, "
+      f"now with {model.mean} and {model.std}"
+    )
+  return given, told

@@ -1,0 +1,111 @@
+"""Values of a configuration that no later part would refuse by name."""
+
+import math
+from typing import Any
+
+import ml_collections
+
+from deeplax import errors
+
+# Share of the running statistics that must be the run's own at its end.
+SETTLED = 0.95
+
+
+def refuse_values(config: ml_collections.ConfigDict) -> None:
+  """Refuse what no later part would name.
+
+  Raises:
+    InputError: Naming the key, its value and what it may be.
+  """
+  limits = {
+    "seed": (config.seed, 0),
+    "train.total_steps": (config.train.total_steps, 1),
+    "train.batch_size": (config.train.batch_size, 1),
+    # One is replaced before its successor is sealed.
+    "checkpoint.keep": (config.checkpoint.keep, 2),
+    "log.every": (config.log.every, 1),
+    "train.accumulate": (config.train.accumulate, 1),
+    "train.hard_pixel_steps": (config.train.hard_pixel_steps, 0),
+    "optim.slow_start_steps": (config.optim.slow_start_steps, 0),
+    "eval.pictures": (config.eval.pictures, 0),
+  }
+  for key, (value, least) in limits.items():
+    if not least <= value < 2**31:
+      raise errors.InputError(f"{key} {value}: give {least} or more")
+  if not 0 < config.train.hard_pixels <= 1:
+    raise errors.InputError(
+      f"train.hard_pixels {config.train.hard_pixels}: give a share of the "
+      "pixels, above 0 to 1 (all)"
+    )
+  if not 0 <= config.optim.ema_decay < 1:
+    raise errors.InputError(
+      f"optim.ema_decay {config.optim.ema_decay}: give 0 (none) to below 1, "
+      "like 0.9998"
+    )
+  if config.train.auxiliary_weight < 0:
+    raise errors.InputError(
+      f"train.auxiliary_weight {config.train.auxiliary_weight}: give 0 (no "
+      "auxiliary head) or more, like 0.4"
+    )
+  _refuse_optimizer(config.optim)
+  _refuse_small_norm_batches(config)
+  sizes = {"data.crop_size": config.data.crop_size}
+  if config.eval.pad_to is not None:
+    sizes["eval.pad_to"] = config.eval.pad_to
+  for key, value in sizes.items():
+    if len(value) != 2 or min(value) < 1:
+      raise errors.InputError(
+        f"{key} {value} is no (height, width), like (513, 513)"
+      )
+  if not config.eval.scales or min(config.eval.scales) <= 0:
+    raise errors.InputError(
+      f"eval.scales {config.eval.scales}: give positive numbers, like (1.0,)"
+    )
+
+
+def _refuse_optimizer(settings: ml_collections.ConfigDict) -> None:
+  for key in ("momentum", "second_moment"):
+    if not 0 <= settings[key] < 1:
+      raise errors.InputError(
+        f"optim.{key} {settings[key]}: give 0 to below 1, like 0.9"
+      )
+  for key in ("base_lr", "weight_decay", "power", "end_lr", "slow_start_lr"):
+    if not 0 <= settings[key] < math.inf:
+      raise errors.InputError(f"optim.{key} {settings[key]}: give 0 or more")
+
+
+def _refuse_small_norm_batches(config: ml_collections.ConfigDict) -> None:
+  parts = config.train.accumulate
+  trains = config.model.batch_norm.mode == "train"
+  if parts > 1 and trains and not config.train.accumulate_trained_norm:
+    raise errors.InputError(
+      f"train.accumulate {parts}: norms that train would see "
+      f"{config.train.batch_size // parts} images at a time instead of "
+      f"{config.train.batch_size}, which is another network. Freeze them, "
+      "--config.model.batch_norm.mode=frozen, or ask for it, "
+      "--config.train.accumulate_trained_norm=True"
+    )
+
+
+def norm_warning(model: Any, *, total_steps: int, start: str) -> str | None:
+  """Say so if the run ends before its running statistics have settled.
+
+  Args:
+    model: Whose backbone and head have norm settings; the slower one counts.
+    total_steps: Of the run.
+    start: What the statistics are before step 0.
+  """
+  norm = max(model.backbone.norm, model.head.norm, key=lambda n: n.decay)
+  adapted = 1 - norm.decay**total_steps
+  if norm.mode != "train" or adapted >= SETTLED:
+    return None
+  # The decay at which the start has SETTLED away halfway through the run.
+  fit = (1 - SETTLED) ** (2 / total_steps)
+  digits = max(2, 1 - math.floor(math.log10(1 - fit)))
+  return (
+    f"the norms' running statistics will be {adapted:.0%} adapted after "
+    f"{total_steps:,} steps at decay {norm.decay}: evaluation will still see "
+    f"part of the {start}. Set --config.model.batch_norm.decay="
+    f"{math.floor(fit * 10**digits) / 10**digits}, train longer, or run "
+    "python -m deeplax.recalibrate afterwards"
+  )

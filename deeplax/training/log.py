@@ -1,0 +1,138 @@
+"""metrics.jsonl, and TensorBoard's copy of it."""
+
+import json
+from typing import Any
+
+from etils import epath
+import numpy as np
+from PIL import Image
+
+from deeplax import atomic
+from deeplax import errors
+from deeplax.reports import gallery
+
+
+class MetricLog:
+  """metrics.jsonl: one line each time something was measured.
+
+  TensorBoard, where it is wanted, shows the same numbers.
+  """
+
+  def __init__(
+    self,
+    path: epath.PathLike,
+    *,
+    resume_step: int,
+    write: bool,
+    tensorboard: bool = False,
+  ):
+    """Open the log and cut it, and the pictures, back to `resume_step`.
+
+    Steps after the restored checkpoint will run again; their lines would stand
+    there twice.
+
+    Args:
+      path: Of metrics.jsonl.
+      resume_step: The last step to keep.
+      write: False in all processes but one.
+      tensorboard: Also write tensorboard/ beside it.
+
+    Raises:
+      InputError: TensorBoard is wanted and not installed.
+    """
+    self._path = epath.Path(path)
+    self._write = write
+    self._tensorboard = None
+    kept = []
+    if write and self._path.exists():
+      kept = [
+        line
+        for line in atomic.read_jsonl(self._path)
+        if line["step"] <= resume_step
+      ]
+      # Also where only a torn last line goes: the next one would join it.
+      atomic.replace(
+        self._path, "".join(json.dumps(line) + "\n" for line in kept)
+      )
+    if write:
+      gallery.cut(self._path.parent, resume_step)
+    if write and tensorboard:
+      self._tensorboard = _tensorboard(self._path.parent, kept)
+
+  def write(self, step: int, values: dict[str, Any]) -> None:
+    """Append one line."""
+    if self._write:
+      with self._path.open("a") as file:
+        file.write(json.dumps({"step": step, **values}) + "\n")
+    if self._tensorboard:
+      self._tensorboard.write_scalars(step, values)
+      self._tensorboard.flush()
+
+  def picture(self, step: int, name: str, image: np.ndarray) -> None:
+    """Show a uint8 [h, w, 3] picture in TensorBoard, where it is wanted."""
+    if self._tensorboard:
+      self._tensorboard.write_images(step, {name: image[None]})
+      self._tensorboard.flush()
+
+  def close(self) -> None:
+    """Finish TensorBoard's file."""
+    if self._tensorboard:
+      self._tensorboard.close()
+
+
+def _tensorboard(workdir: epath.Path, lines: list[dict[str, Any]]) -> Any:
+  """Return a writer of tensorboard/ that has written all there is so far.
+
+  An event cannot be taken back, and clu hands no purge step on to TensorFlow:
+  a resumed run writes the folder anew from metrics.jsonl and pictures/.
+  """
+  folder = workdir / "tensorboard"
+  if folder.exists():
+    folder.rmtree()
+  writer = metric_writers().SummaryWriter(str(folder))
+  config = workdir / "config.json"
+  if config.exists():
+    text = config.read_text()
+    writer.write_texts(0, {"config": f"```\n{text}\n```"})
+    writer.write_hparams(_hyperparameters(json.loads(text)))
+  for line in lines:
+    values = {key: value for key, value in line.items() if key != "step"}
+    writer.write_scalars(line["step"], values)
+  for step, split, path in gallery.sheets(workdir):
+    with path.open("rb") as file, Image.open(file) as picture:
+      writer.write_images(step, {split: np.asarray(picture)[None]})
+  writer.flush()
+  return writer
+
+
+def _hyperparameters(config: dict[str, Any], prefix: str = "") -> dict:
+  """Return {"model.output_stride": 16, ...} of what TensorBoard can hold."""
+  flat = {}
+  for key, value in config.items():
+    if isinstance(value, dict):
+      flat |= _hyperparameters(value, f"{prefix}{key}.")
+    else:
+      plain = isinstance(value, bool | int | float | str)
+      flat[prefix + key] = value if plain else str(value)
+  return flat
+
+
+def metric_writers() -> Any:
+  """Return `clu.metric_writers`, which needs TensorFlow and TensorBoard.
+
+  Raises:
+    InputError: One of them is missing.
+  """
+  try:
+    from clu import metric_writers
+    import tensorboard  # noqa: F401  # pyright: ignore
+    import tensorflow  # pyright: ignore
+  except ImportError as error:
+    raise errors.InputError(
+      f"log.tensorboard needs the package {error.name}: install the extra, "
+      'pip install -e ".[tf]", or leave --config.log.tensorboard=False; '
+      "metrics.jsonl and pictures/ are written anyway"
+    ) from error
+  # TensorFlow would take all of a GPU's memory, to write a few numbers.
+  tensorflow.config.set_visible_devices([], "GPU")
+  return metric_writers

@@ -1,0 +1,172 @@
+"""Does a training step fit into a device's memory, and what would fit?
+
+The step is compiled here, because only its compiled form knows the memory it
+needs.
+"""
+
+from collections.abc import Callable
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import psutil
+
+from deeplax import errors
+from deeplax import progress
+from deeplax.training import losses
+from deeplax.training import parallel
+from deeplax.training import state as state_lib
+from deeplax.training import step
+
+
+def compile_step(
+  config: ml_collections.ConfigDict,
+  model: Any,
+  tx: Any,
+  loss: losses.Settings,
+  state: state_lib.State,
+  mesh: jax.sharding.Mesh,
+  say: Callable[..., None],
+  *,
+  dtype: Any = jnp.uint8,
+) -> tuple[Any, int]:
+  """Return (compiled step, bytes that one device needs for it).
+
+  Args:
+    config: Of the run.
+    model: As `models.build.from_config` returns it.
+    tx: The optimizer.
+    loss: What is minimised.
+    state: At its start.
+    mesh: The devices.
+    say: Receives progress lines.
+    dtype: Of the images.
+  """
+  batch, parts = config.train.batch_size, mesh.size * config.train.accumulate
+  if batch % parts:
+    fits = batch // parts * parts or parts
+    raise errors.InputError(
+      f"train.batch_size {batch} does not divide over {mesh.size} devices"
+      f"{_times(config.train.accumulate)}; use {fits}"
+    )
+  mapped = parallel.pmap(
+    step.make_train_step(
+      model,
+      tx,
+      loss=loss,
+      accumulate=config.train.accumulate,
+      ema_decay=config.optim.ema_decay,
+    ),
+    mesh=mesh,
+  )
+  height, width = config.data.crop_size
+  rows = jax.sharding.NamedSharding(
+    mesh, jax.sharding.PartitionSpec(parallel.AXIS)
+  )
+  abstract_batch = {
+    "image": jax.ShapeDtypeStruct(
+      (batch, height, width, len(model.mean)), dtype, sharding=rows
+    ),
+    "label": jax.ShapeDtypeStruct(
+      (batch, height, width), jnp.uint8, sharding=rows
+    ),
+  }
+  whole = parallel.replicated(mesh)
+  abstract_state = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), state
+  )
+  say("compiling the training step ...")
+  start = time.perf_counter()
+  with errors.input_errors():
+    # A norm that would see one value per channel is found here, by tracing.
+    lowered = mapped.lower(abstract_state, abstract_batch)
+  compiled = lowered.compile()
+  seconds = time.perf_counter() - start
+  say(f"compiled the training step in {progress.duration(seconds)}")
+  use = compiled.memory_analysis()
+  needed = (
+    use.temp_size_in_bytes
+    + use.argument_size_in_bytes
+    + use.output_size_in_bytes
+    - use.alias_size_in_bytes
+  )
+  return compiled, needed
+
+
+def _times(accumulate: int) -> str:
+  return f" times train.accumulate {accumulate}" if accumulate > 1 else ""
+
+
+def memory_available(mesh: jax.sharding.Mesh) -> int:
+  """Bytes one device can still give; fake CPU devices share the host's."""
+  device = mesh.local_devices[0]
+  if device.platform == "cpu":
+    return psutil.virtual_memory().available // len(mesh.local_devices)
+  stats = device.memory_stats() or {}
+  return stats.get("bytes_limit", sys.maxsize) - stats.get("bytes_in_use", 0)
+
+
+def refuse_too_large(
+  config: ml_collections.ConfigDict,
+  needed: int,
+  mesh: jax.sharding.Mesh,
+  *,
+  state_bytes: int,
+) -> None:
+  """Exit before step 0 when the step does not fit, saying what would.
+
+  Args:
+    config: Of the run.
+    needed: Bytes one device needs for a step.
+    mesh: The devices.
+    state_bytes: The part of `needed` that no smaller batch or crop reduces.
+
+  Raises:
+    InputError: With a batch and a crop that fit, by proportion.
+  """
+  limit = int(memory_available(mesh) * config.train.memory_fraction)
+  if needed <= limit:
+    return
+  share = max(limit - state_bytes, 0) / (needed - state_bytes)
+  unit = mesh.size * config.train.accumulate
+  batch = int(config.train.batch_size * share) // unit * unit
+  side = [
+    int((d - 1) * share**0.5) // 16 * 16 + 1 for d in config.data.crop_size
+  ]
+  fixes = []
+  if batch >= unit:
+    fixes.append(f"--config.train.batch_size={batch}")
+  splits = config.train.accumulate_trained_norm
+  if (splits or config.model.batch_norm.mode == "frozen") and (
+    parts := _parts_that_fit(config, mesh.size, share)
+  ):
+    fixes.append(f"--config.train.accumulate={parts}")
+  if min(side) >= 33:
+    fixes.append(f"--config.data.crop_size='({side[0]}, {side[1]})'")
+  if not config.model.remat and config.model.backbone.startswith("xception"):
+    fixes.append("--config.model.remat=True")
+  advice = f"Use {' or '.join(fixes)}"
+  if not fixes:
+    advice = "No smaller batch or crop would fit: take a smaller model.backbone"
+  raise errors.InputError(
+    f"one step needs {gigabytes(needed)} and {gigabytes(limit)} of a device's "
+    f"memory is free for it. {advice}"
+  )
+
+
+def _parts_that_fit(
+  config: ml_collections.ConfigDict, devices: int, share: float
+) -> int | None:
+  """Return into how many parts a batch must go to need `share` of it."""
+  per_device = config.train.batch_size // devices
+  wanted = config.train.accumulate / share if share else per_device + 1
+  divisors = (n for n in range(1, per_device + 1) if per_device % n == 0)
+  return next((n for n in divisors if n >= wanted), None)
+
+
+def gigabytes(count: int) -> str:
+  """Return bytes as GB."""
+  return f"{count / 1e9:.1f} GB"

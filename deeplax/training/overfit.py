@@ -1,0 +1,279 @@
+"""Train on a few images until they are memorised, or say why they are not."""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+import math
+import time
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from deeplax import errors
+from deeplax import progress
+from deeplax.data import build as data_build
+from deeplax.data import transforms
+from deeplax.data import views
+from deeplax.data.checks import check
+from deeplax.metrics import confusion
+from deeplax.models import build as model_build
+from deeplax.training import initial
+from deeplax.training import limits
+from deeplax.training import losses
+from deeplax.training import memory
+from deeplax.training import optim as optim_lib
+from deeplax.training import overfit_diagnosis
+from deeplax.training import parallel
+from deeplax.training import run as run_lib
+from deeplax.training import state as state_lib
+from deeplax.workdir import settings as settings_lib
+
+PASSED = 0.95  # mIoU
+# The slowest: it forgets the random start in 50 steps, a run has thousands.
+NORM_DECAY = 0.9
+SHOWN = 8  # classes named before the first step
+PAUSE = 20.0  # seconds without a line, at most a step more
+
+Batch = dict[str, np.ndarray]
+
+
+def crops(
+  config: ml_collections.ConfigDict, source: Any, images: int
+) -> tuple[Batch, list[str]]:
+  """Return the middles of images spread over a source, and their names."""
+  chosen = views.Subset(source, images)
+  channels = data_build.channels(config.data)
+  mean = model_build.mean_pixel(config.model, channels)
+  height, width = config.data.crop_size
+  batch: dict[str, list[np.ndarray]] = {"image": [], "label": []}
+  names = []
+  for index in range(len(chosen)):
+    example = chosen[index]
+    image, label = transforms.pad(
+      example["image"], example["label"], size=(height, width), pad_value=mean
+    )
+    top, left = (label.shape[0] - height) // 2, (label.shape[1] - width) // 2
+    image, label = transforms.crop(image, label, (top, left, height, width))
+    batch["image"].append(image)
+    batch["label"].append(label)
+    names.append(example["name"])
+  return {key: np.stack(value) for key, value in batch.items()}, names
+
+
+def contents(counts: np.ndarray, names: tuple[str, ...]) -> str:
+  """Say which classes there are, the most frequent first.
+
+  Args:
+    counts: Pixels of each class.
+    names: Of the classes.
+  """
+  total = max(int(counts.sum()), 1)
+  order = [i for i in np.argsort(-counts, kind="stable") if counts[i]]
+  shown = [f"{names[i]} {counts[i] / total:.1%}" for i in order[:SHOWN]]
+  more = ", ..." if len(order) > SHOWN else ""
+  return f"{len(order)} of {len(names)} classes: {', '.join(shown)}{more}"
+
+
+def short(
+  config: ml_collections.ConfigDict, *, steps: int, images: int
+) -> ml_collections.ConfigDict:
+  """Return the configuration for a run of so few steps on one batch.
+
+  The learning rate stays even after its slow start, the norms' decay settles
+  within the steps, and no parameter is averaged.
+  """
+  config = config.copy_and_resolve_references()
+  config.train.total_steps = steps
+  config.train.batch_size = images
+  config.train.accumulate = 1
+  optim = config.optim
+  optim.end_lr = optim.base_lr
+  optim.slow_start_steps = min(optim.slow_start_steps, steps // 10)
+  optim.decay_steps = 0
+  optim.step_every = max(optim.step_every, steps)
+  optim.ema_decay = 0.0
+  if config.model.batch_norm.mode == "train":
+    # What is left of the start halfway through is 1 - SETTLED.
+    fit = (1 - limits.SETTLED) ** (2 / steps)
+    config.model.batch_norm.decay = min(fit, NORM_DECAY)
+  return config
+
+
+def network(
+  config: ml_collections.ConfigDict, spec: Any, **settings: Any
+) -> nn.Module:
+  """Return the network for these classes and bands."""
+  return model_build.from_config(
+    config.model,
+    num_classes=spec.num_classes,
+    channels=data_build.channels(config.data),
+    **settings,
+  )
+
+
+def scorer(
+  model: nn.Module, batch: Batch, names: tuple[str, ...]
+) -> Callable[..., dict[str, Any]]:
+  """Return (variables, trains=) -> scores on the batch.
+
+  Args:
+    model: Without dropout, so that `trains` is about norm statistics alone:
+      the batch's own or the running ones.
+    batch: What it is compared with.
+    names: Of the classes.
+  """
+
+  @partial(jax.jit, static_argnames="trains")
+  def labels(variables, image, *, trains):
+    found, _ = model.apply(
+      variables, image, train=trains, mutable=["batch_stats"]
+    )
+    return jnp.argmax(found, -1)
+
+  def scores(variables, *, trains):
+    found = np.asarray(labels(variables, batch["image"], trains=trains))
+    matrix = confusion.count(batch["label"], found, len(names))
+    return confusion.scores(matrix, names)
+
+  return scores
+
+
+def learn(
+  config: ml_collections.ConfigDict,
+  spec: Any,
+  loss: losses.Settings,
+  batch: Batch,
+  seen: overfit_diagnosis.Measured,
+  *,
+  every: int,
+  say: Callable[..., None],
+) -> None:
+  """Train on the batch until it is known, noting in `seen` what is measured.
+
+  Raises:
+    InputError: The step does not fit into memory.
+  """
+  model = network(
+    config,
+    spec,
+    axis_name=parallel.AXIS,
+    auxiliary=config.train.auxiliary_weight > 0,
+  )
+  variables = initial.variables(config, model, resumed=False)
+  _, tx = optim_lib.optimizer(config)
+  state = state_lib.create(variables, tx, seed=config.seed)
+  mesh = parallel.mesh(jax.local_devices()[:1])
+  step, needed = memory.compile_step(
+    config,
+    model,
+    tx,
+    loss,
+    state,
+    mesh,
+    say,
+    dtype=batch["image"].dtype,
+  )
+  free = memory.memory_available(mesh) * config.train.memory_fraction
+  if needed > free:
+    raise errors.InputError(
+      f"--images={len(batch['image'])}: one step needs "
+      f"{memory.gigabytes(needed)} and {memory.gigabytes(int(free))} of "
+      "the device's memory is free for it. Take fewer --images or a smaller "
+      "--config.data.crop_size"
+    )
+  still = config.copy_and_resolve_references()
+  still.model.dropout = 0.0
+  scores = scorer(network(still, spec), batch, spec.class_names)
+
+  state = parallel.replicate(state, mesh=mesh)
+  rows = parallel.shard(batch, mesh=mesh)
+  total = config.train.total_steps
+  began = said = time.perf_counter()
+  for number in range(1, total + 1):
+    state, metrics = step(state, rows)
+    seen.losses.append(float(metrics.compute()["loss"]))
+    if not math.isfinite(seen.losses[-1]):
+      return
+    look = number % every == 0 or number == total
+    if look:
+      seen.evaluated = scores(parallel.local(state.variables), trains=False)
+    now = time.perf_counter()
+    if look or now - said > PAUSE:
+      said = now
+      left = (total - number) * (now - began) / number
+      say(
+        f"step {number}/{total}  loss {seen.losses[-1]:.4f}  "
+        + (f"mIoU {seen.miou:.3f}  " if look else "")
+        + f"ETA {progress.duration(left)}"
+      )
+    if seen.miou > PASSED:
+      break
+  seen.trained = scores(parallel.local(state.variables), trains=True)
+
+
+def run(
+  config: ml_collections.ConfigDict,
+  args: argparse.Namespace,
+  say: Callable[..., None],
+) -> int:
+  """Return the exit status: 0 where the images were learnt, else 1."""
+  with errors.input_errors():
+    limits.refuse_values(config)
+    source = data_build.source(config.data, config.data.train_split)
+    check.check(source, images=args.images)
+    data_build.fill_channels(config.data, source)
+    _, loss = run_lib.train_on(config, source, None, say)
+    batch, files = crops(config, source, args.images)
+    changed = short(config, steps=args.steps, images=len(files))
+    names, label = source.spec.class_names, batch["label"]
+    counts = np.bincount(label.reshape(-1), minlength=256)[: len(names)]
+    seen = overfit_diagnosis.Measured(
+      base_lr=config.optim.base_lr,
+      clip_norm=config.optim.clip_norm,
+      init=config.init.checkpoint,
+      frozen=config.model.batch_norm.mode == "frozen",
+      labelled=float(counts.sum() / label.size),
+      classes=int(np.count_nonzero(counts)),
+      contradictions=overfit_diagnosis.contradictions(batch, files),
+    )
+    height, width = changed.data.crop_size
+    decay = changed.model.batch_norm.decay
+    say(
+      f"{len(files)} images of {source.spec.name}, the middle {height}x{width} "
+      f"of each; {seen.labelled:.1%} labelled, {contents(counts, names)}\n"
+      f"at most {args.steps} steps at lr {config.optim.base_lr:g}"
+      + ("" if seen.frozen else f", norm decay {decay:.3g} for so few")
+      + f"; init: {settings_lib.init_text(config)}"
+    )
+    if seen.classes > 1:
+      learn(changed, source.spec, loss, batch, seen, every=args.every, say=say)
+  if seen.miou > PASSED:
+    say(
+      f"passed: mIoU {seen.miou:.2f} after {len(seen.losses)} steps "
+      f"({seen.trained['miou']:.2f} with the batch's own norm statistics)"
+    )
+    for text in overfit_diagnosis.of_data(seen):
+      say(f"deeplax: {text}")
+    warn(config, source.spec, say)
+    return 0
+  say(f"not learnt: mIoU {seen.miou:.2f} after {len(seen.losses)} steps")
+  for number, text in enumerate(overfit_diagnosis.diagnose(seen), start=1):
+    say(f"  {number}. {text}")
+  return 1
+
+
+def warn(
+  config: ml_collections.ConfigDict, spec: Any, say: Callable[..., None]
+) -> None:
+  """Say what the real run still has against it, which this one had not."""
+  warning = limits.norm_warning(
+    network(config, spec),
+    total_steps=config.train.total_steps,
+    start=initial.statistics_of(config),
+  )
+  if warning:
+    say(f"deeplax: in the real run {warning}")

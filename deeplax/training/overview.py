@@ -1,0 +1,72 @@
+"""The table that a run prints before step 0."""
+
+from typing import Any
+
+from clu import parameter_overview
+import jax
+import ml_collections
+
+from deeplax.models import cost
+from deeplax.training import losses
+from deeplax.training import memory
+from deeplax.workdir import settings as settings_lib
+
+
+def _parts(accumulate: int) -> str:
+  return f" in {accumulate} parts" if accumulate > 1 else ""
+
+
+def overview(
+  config: ml_collections.ConfigDict,
+  *,
+  workdir: str,
+  sources: tuple[Any, Any],
+  model: Any,
+  loss: losses.Settings,
+  params: Any,
+  mesh: jax.sharding.Mesh,
+  needed: int,
+) -> dict[str, str]:
+  """Return the table shown before step 0."""
+  data, norm = config.data, config.model.batch_norm
+  names = sorted({d.device_kind for d in mesh.devices.flat})
+  per_device = config.train.batch_size // mesh.size
+  seen_at_once = per_device // config.train.accumulate
+  groups = {"all": mesh.size, "device": 1}
+  group = groups.get(norm.group) or int(norm.group)
+  height, width = data.crop_size
+  seen = config.train.total_steps * config.train.batch_size
+  epochs = seen / len(sources[0])
+  listed = "entries, some twice" if data.duplicate_classes else "images"
+  return {
+    "data": f"{data.name}: {data.train_split} {len(sources[0])} {listed}, "
+    f"{data.eval_split} {len(sources[1])}, "
+    f"{sources[0].spec.num_classes} classes",
+    "devices": f"{mesh.size} x {', '.join(names)}",
+    "batch": f"{config.train.batch_size} ({per_device} per device"
+    f"{_parts(config.train.accumulate)}), crop {height}x{width}",
+    "norm": f"{norm.mode}, over {seen_at_once * group} images",
+    "parameters": f"{parameter_overview.count_parameters(params):,}",
+    "Multiply-Adds": f"{cost.multiply_adds(model, (height, width)) / 1e9:.2f} "
+    "billion per crop, forward",
+    "memory": f"{memory.gigabytes(needed)} needed per device, "
+    f"{memory.gigabytes(memory.memory_available(mesh))} available",
+    "steps": f"{config.train.total_steps:,} ({epochs:.0f} epochs)",
+    "loss": loss.describe(),
+    "optimizer": _optimizer_text(config.optim),
+    "init": settings_lib.init_text(config, workdir),
+    "workdir": workdir,
+  }
+
+
+def _optimizer_text(settings: ml_collections.ConfigDict) -> str:
+  parts = [
+    f"{settings.name} {settings.momentum:g}",
+    f"{settings.schedule} from {settings.base_lr:g}",
+    f"weight decay {settings.weight_decay:g}",
+  ]
+  if settings.clip_norm:
+    parts.append(f"clipped at {settings.clip_norm:g}")
+  if settings.ema_decay:
+    parts.append(f"averaged with {settings.ema_decay:g}")
+  return ", ".join(parts)

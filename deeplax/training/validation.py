@@ -1,0 +1,80 @@
+"""The validation that training does now and then."""
+
+from collections.abc import Callable
+from typing import Any
+
+from etils import epath
+import jax
+import ml_collections
+import numpy as np
+
+from deeplax.data import build as data_build
+from deeplax.inference import evaluate
+from deeplax.inference import predictor as predictor_lib
+from deeplax.inference import settings as settings_module
+from deeplax.models import build as model_build
+from deeplax.reports import gallery
+from deeplax.reports import picture_sheet
+from deeplax.training import parallel
+from deeplax.training import state as state_lib
+from deeplax.workdir import results
+from deeplax.workdir import settings as settings_lib
+
+
+def evaluator(
+  config: ml_collections.ConfigDict,
+  source: Any,
+  folder: epath.Path,
+  say: Callable[..., None],
+) -> Callable[..., float]:
+  """Return (state, step, log=) -> mIoU on the validation split.
+
+  The scores go to eval/, the same few images to pictures/ and the log.
+  """
+  stride = config.eval.output_stride or config.model.output_stride
+  channels = data_build.channels(config.data)
+  model = model_build.from_config(
+    config.model,
+    num_classes=source.spec.num_classes,
+    output_stride=stride,
+    channels=channels,
+  )
+  predictor = predictor_lib.Predictor(
+    model,
+    {},
+    pad_value=model_build.mean_pixel(config.model, channels),
+    scales=config.eval.scales,
+    flip=config.eval.flip,
+    **settings_module.sizing(config),
+  )
+
+  count = min(config.eval.pictures, len(source))
+  sheet = None
+  if count and jax.process_index() == 0:
+    sheet = picture_sheet.PictureSheet(source, count)
+
+  def measure(state: state_lib.State, step: int, *, log: Any) -> float:
+    predictor.variables = parallel.local(state.variables)
+    result = evaluate.evaluate(
+      predictor,
+      source,
+      max_images=config.eval.max_images,
+      progress=say,
+      threads=config.data.threads,
+      keep=sheet.keep if sheet else None,
+      step=step,
+      output_stride=stride,
+      scales=list(config.eval.scales),
+      flip=config.eval.flip,
+      init=settings_lib.init_text(config, folder),
+    )
+    if jax.process_index() == 0:
+      results.write_result(folder, config.data.eval_split, result)
+      if sheet:
+        picture = sheet.draw(predictor)
+        gallery.add(folder, config.data.eval_split, step, picture)
+        log.picture(step, config.data.eval_split, np.asarray(picture))
+    say(f"step {step}: mIoU {result['miou']:.4f} on {result['images']} images")
+    return result["miou"]
+
+  return measure

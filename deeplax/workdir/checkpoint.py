@@ -1,0 +1,265 @@
+"""Checkpoints of a run, and the one reader of its configuration.
+
+Orbax restores flipped bits without a word, so each finished checkpoint gets a
+`sha256.json` last; one without it, or with another sum, is passed over with a
+message and the one before is taken.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from typing import Any
+import warnings
+
+from etils import epath
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from deeplax import atomic
+from deeplax import errors
+from deeplax.training import parallel
+from deeplax.workdir import settings
+
+SUMS = "sha256.json"
+TRAINED = ("params", "batch_stats")
+
+
+class _Expected(logging.Filter):
+  """Drops two of Orbax's warnings about what is meant to be so."""
+
+  def filter(self, record: logging.LogRecord) -> bool:
+    # A checkpoint that was not evaluated has no metrics; the state alone,
+    # without the data's position, is read from its own folder.
+    return not record.getMessage().startswith(
+      ("Requested `tracked_metric`", "Metadata file does not exist")
+    )
+
+
+logging.getLogger("absl").addFilter(_Expected())
+
+
+def _sums(folder: epath.Path) -> dict[str, str]:
+  """SHA-256 of every file below a checkpoint, by relative name."""
+  sums = {}
+  stack = [folder]
+  while stack:
+    for path in stack.pop().iterdir():
+      if path.is_dir():
+        stack.append(path)
+      elif path.name != SUMS:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        sums[path.relative_to(folder).as_posix()] = digest
+  return sums
+
+
+def _damage(folder: epath.Path) -> str | None:
+  """Say what is wrong with a checkpoint, or None."""
+  if not (folder / SUMS).exists():
+    return f"it has no {SUMS}: writing it was interrupted"
+  expected = json.loads((folder / SUMS).read_text())
+  actual = _sums(folder)
+  wrong = [k for k in expected if actual.get(k) != expected[k]]
+  return f"{wrong[0]} is missing or changed on disk" if wrong else None
+
+
+def sound_step(workdir: epath.PathLike, step: int | None = None) -> int | None:
+  """Return the newest undamaged step (or `step`), None if there is none.
+
+  Raises:
+    InputError: `step` was asked for and does not exist or is damaged.
+  """
+  folder = epath.Path(workdir) / "checkpoints"
+  steps = settings.checkpoint_steps(folder)
+  if step is not None:
+    if step not in steps:
+      raise errors.InputError(f"no step {step} in {folder}; steps: {steps}")
+    if damage := _damage(folder / str(step)):
+      raise errors.InputError(f"checkpoint {folder / str(step)}: {damage}")
+    return step
+  for candidate in reversed(steps):
+    damage = _damage(folder / str(candidate))
+    if damage is None:
+      return candidate
+    print(f"deeplax: skipping checkpoint {folder / str(candidate)}: {damage}")
+  sealed = [s for s in steps if (folder / str(s) / SUMS).exists()]
+  if sealed:  # one whose writing was interrupted is as good as none
+    raise errors.InputError(
+      f"none of the checkpoints {sealed} in {folder} is whole. Restore that "
+      "folder from a copy, or start anew in another --workdir"
+    )
+  return None
+
+
+def best_step(workdir: epath.PathLike) -> int:
+  """Return the step with the best validation mIoU among those kept.
+
+  Raises:
+    InputError: No kept checkpoint has been evaluated.
+  """
+  folder = epath.Path(workdir) / "checkpoints"
+  scores = {}
+  for step in settings.checkpoint_steps(folder):
+    metrics = folder / str(step) / "metrics" / "metrics"
+    if metrics.exists():
+      scores[step] = json.loads(metrics.read_text())["miou"]
+  if not scores:
+    raise errors.InputError(
+      f"no evaluated checkpoint in {folder}; steps: "
+      f"{settings.checkpoint_steps(folder)}"
+    )
+  return max(scores, key=lambda s: (scores[s], s))
+
+
+def restore_variables(
+  workdir: epath.PathLike, step: int | str | None = None
+) -> tuple[dict[str, Any], int]:
+  """Return ({"params", "batch_stats"}, step) of a run.
+
+  Of a run with `optim.ema_decay` these are the moving averages.
+
+  Args:
+    workdir: Of a training run.
+    step: A number, "best" (by validation mIoU) or None for the newest.
+
+  Raises:
+    InputError: There is no such checkpoint; the message lists the nearest.
+  """
+  wanted = best_step(workdir) if step == "best" else step
+  assert not isinstance(wanted, str), wanted
+  found = sound_step(workdir, wanted)
+  if found is None:
+    raise errors.InputError(
+      f"no checkpoint in {epath.Path(workdir) / 'checkpoints'}. "
+      f"{settings.nearest_runs(epath.Path(workdir))}. deeplax never runs on "
+      "random weights"
+    )
+  # Orbax reads nothing below a relative path, and does not say so.
+  folder = epath.Path(workdir).resolve() / "checkpoints" / str(found) / "state"
+  # Any device count may have written it: restore whole arrays to the host's
+  # first device, and of the state only what a model takes.
+  one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  with ocp.PyTreeCheckpointer() as reader:
+    tree = reader.metadata(folder).item_metadata.tree
+    wanted_tree = {
+      key: jax.tree.map(
+        lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=one),
+        tree[key],
+      )
+      # The moving average where one was kept, else what was trained.
+      for key in (("average",) if tree.get("average") else TRAINED)
+      if key in tree
+    }
+    restored = reader.restore(
+      folder,
+      args=ocp.args.PyTreeRestore(
+        item=wanted_tree,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(wanted_tree),
+        partial_restore=True,
+      ),
+    )
+  return {"batch_stats": {}, **restored.get("average", restored)}, found
+
+
+def _fields(state: Any) -> dict[str, Any]:
+  """Return what of a state is kept: a run without an average has none."""
+  fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
+  return {name: value for name, value in fields.items() if value is not None}
+
+
+def _miou(metrics: dict[str, float]) -> float:
+  return metrics["miou"]
+
+
+class Checkpoints:
+  """Writes a run's checkpoints and resumes from the newest sound one."""
+
+  def __init__(self, workdir: epath.PathLike, *, keep: int):
+    self._workdir = epath.Path(workdir).resolve()
+    self._manager = ocp.CheckpointManager(
+      self._workdir / "checkpoints",
+      options=ocp.CheckpointManagerOptions(
+        # Only has the metrics written: alone it would delete the newest state.
+        best_fn=_miou,
+        preservation_policy=policies.AnyPreservationPolicy(
+          [
+            policies.LatestN(keep),
+            policies.BestN(
+              get_metric_fn=_miou,
+              n=1,
+              keep_checkpoints_without_metrics=False,
+            ),
+          ]
+        ),
+        # The sums are made of finished files.
+        enable_async_checkpointing=False,
+        cleanup_tmp_directories=True,
+      ),
+    )
+
+  def save(
+    self, step: int, state: Any, iterator: Any, *, miou: float | None = None
+  ) -> None:
+    """Write one checkpoint; when this returns it is whole and sealed."""
+    folder = self._workdir / "checkpoints" / str(step)
+    saved = self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(_fields(state)),
+        # One number, equal on every process: any number of hosts may resume.
+        data=ocp.args.JsonSave(iterator.get_state()),
+      ),
+      metrics=None if miou is None else {"miou": miou},
+    )
+    if not saved:
+      raise RuntimeError(f"Orbax did not save step {step} in {folder.parent}")
+    self._manager.wait_until_finished()
+    if jax.process_index() == 0:
+      atomic.write_json(folder / SUMS, _sums(folder))
+
+  def restore(self, step: int, state: Any, iterator: Any, *, mesh: Any) -> Any:
+    """Return the state of `step`; sets `iterator` to where it was."""
+    sharding = parallel.replicated(mesh)
+    target = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state
+    )
+    with warnings.catch_warnings():
+      # Another device count than the writer's is fine: the target says where.
+      warnings.filterwarnings("ignore", message=".*[Ss]harding.*")
+      restored = self._manager.restore(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardRestore(_fields(target)),
+          data=ocp.args.JsonRestore(),
+        ),
+      )
+    iterator.set_state(restored["data"])
+    return dataclasses.replace(state, **restored["state"])
+
+  def discard_after(self, step: int) -> None:
+    """Delete newer checkpoints, which were passed over as damaged.
+
+    Orbax saves nothing before the newest step it knows.
+    """
+    for newer in self._manager.all_steps():
+      if newer > step:
+        self._manager.delete(newer)
+
+  def close(self) -> None:
+    self._manager.close()
+
+
+class _FirstBatch:
+  """Stands for a training iterator that has given nothing yet."""
+
+  def get_state(self) -> dict[str, int]:
+    return {"next_index": 0}
+
+
+def save_start(workdir: epath.PathLike, state: Any, *, step: int = 0) -> None:
+  """Write the one checkpoint of a workdir that no training run has made."""
+  checkpoints = Checkpoints(workdir, keep=2)
+  checkpoints.discard_after(-1)  # one whose writing was interrupted
+  checkpoints.save(step, state, _FirstBatch())
+  checkpoints.close()

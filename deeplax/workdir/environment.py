@@ -1,0 +1,39 @@
+"""env.json: exact versions, devices and command; and the compilation cache."""
+
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+from etils import epath
+import jax
+
+from deeplax import machine
+
+
+def compilation_cache(workdir: epath.PathLike) -> None:
+  """Keep compiled programs in the workdir, unless JAX has another place."""
+  if jax.config.values["jax_compilation_cache_dir"] is None:
+    folder = epath.Path(workdir) / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def environment() -> dict[str, Any]:
+  """Exact versions, devices, commit and command of this run."""
+  root = pathlib.Path(__file__).parents[2]
+  try:
+    commit = subprocess.run(
+      ["git", "-C", str(root), "describe", "--always", "--dirty"],
+      capture_output=True,
+      text=True,
+      check=False,
+    ).stdout.strip()
+  except OSError:  # no git here
+    commit = ""
+  return {
+    "command": sys.argv,
+    "commit": commit or None,
+    "python": sys.version.split()[0],
+    "packages": machine.versions(),
+    "devices": [str(d) for d in jax.devices()],
+  }

@@ -1,0 +1,61 @@
+"""Results in a workdir's eval/: their paths, writing and looking up."""
+
+import json
+from typing import Any
+
+from etils import epath
+
+from deeplax import atomic
+
+
+def write_result(
+  workdir: epath.PathLike, split: str, result: dict[str, Any]
+) -> epath.Path:
+  """Write a result to the workdir's eval/ and return the path.
+
+  Args:
+    workdir: Of the run.
+    split: The name of what was evaluated.
+    result: Of `evaluate`, with step, output_stride, scales, flip and, if there
+      was a CRF, its parameters as "crf".
+  """
+  scales = "_".join(str(float(s)) for s in result["scales"])
+  what = f"os{result['output_stride']}-s{scales}"
+  if result["flip"]:
+    what += "-flip"
+  path = result_path(workdir, split, what, result)
+  atomic.write_json(path, {"split": split, **result})
+  return path
+
+
+def result_path(
+  workdir: epath.PathLike, split: str, what: str, result: dict[str, Any]
+) -> epath.Path:
+  """Return the path in eval/ of what has step, crf, images, split_images.
+
+  Those with exact sizes or windows stand beside the papers' way.
+  """
+  name = f"{split}-{result['step']:08d}-{what}"
+  if result.get("crf"):
+    name += "-crf"
+  if result.get("sizes") == "exact":
+    name += "-exact"
+  if result.get("window"):
+    name += "-w{}_{}".format(*result["window"])
+  # Part of a split must not stand for, or overwrite, the whole.
+  if result["images"] < result["split_images"]:
+    name += f"-n{result['images']}"
+  return epath.Path(workdir) / "eval" / f"{name}.json"
+
+
+def known_miou(workdir: epath.PathLike, step: int, output_stride: int) -> str:
+  """Return what the workdir's eval/ says about a step, or that it does not."""
+  folder = epath.Path(workdir) / "eval"
+  wanted = f"*-{step:08d}-os{output_stride}-*.json"
+  paths = list(folder.glob(wanted)) if folder.exists() else []
+  if not paths:
+    return "mIoU not evaluated"
+  # The shortest name is the plain one: single scale, no flip, whole split.
+  plain = min(paths, key=lambda p: (len(p.name), p.name))
+  miou = json.loads(plain.read_text())["miou"]
+  return f"mIoU {miou:.1%} ({plain.name.removesuffix('.json')})"

@@ -1,0 +1,202 @@
+"""What a workdir says of its run: config.json, spec.json, converted.json.
+
+The only reader of these files. The same configuration on the same classes
+resumes; another is refused.
+"""
+
+from collections.abc import Callable
+import itertools
+import json
+from typing import Any
+
+from clu import parameter_overview
+from etils import epath
+import ml_collections
+
+from deeplax import atomic
+from deeplax import errors
+from deeplax.data import spec as spec_lib
+from deeplax.settings import defaults
+from deeplax.workdir import environment as environment_lib
+
+
+def load_config(workdir: epath.PathLike) -> ml_collections.ConfigDict:
+  """Return the configuration a workdir was trained with.
+
+  Raises:
+    InputError: No config.json there, or it has keys that deeplax does not know.
+  """
+  path = epath.Path(workdir) / "config.json"
+  if not path.exists():
+    raise errors.InputError(
+      f"no config.json in {workdir}. {nearest_runs(epath.Path(workdir))}"
+    )
+  config = defaults.base().lock()
+  flat = ml_collections.ConfigDict(json.loads(path.read_text()))
+  try:
+    config.update_from_flattened_dict(flatten(flat))
+  except (KeyError, TypeError, ValueError) as error:
+    raise errors.InputError(
+      f"{path} is not a configuration of this version: {error}"
+    ) from error
+  return config
+
+
+def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Return {"model.output_stride": 16, ...}; sequences as tuples."""
+  flat = {}
+  for key, value in config.items(preserve_field_references=False):
+    if isinstance(value, ml_collections.ConfigDict):
+      for inner, leaf in flatten(value).items():
+        flat[f"{key}.{inner}"] = leaf
+    else:
+      flat[key] = _tuples(value)
+  return flat
+
+
+def _tuples(value: Any) -> Any:
+  """Return a sequence, and those in it, as tuples: JSON knows only lists."""
+  if isinstance(value, list | tuple):
+    return tuple(_tuples(item) for item in value)
+  return value
+
+
+def nearest_runs(workdir: epath.Path) -> str:
+  """Say which runs and steps lie near a path that holds none."""
+  found = []
+  for folder in (workdir, workdir.parent):
+    if folder.is_dir():
+      for child in sorted(folder.iterdir()):
+        if (child / "checkpoints").is_dir():
+          steps = (
+            ", ".join(map(str, checkpoint_steps(child / "checkpoints")))
+            or "none"
+          )
+          found.append(f"{child} (steps {steps})")
+  if not found:
+    return "Train first: python -m deeplax.main --config=..."
+  return "Nearest: " + "; ".join(found[:5])
+
+
+def checkpoint_steps(folder: epath.Path) -> list[int]:
+  if not folder.is_dir():
+    return []
+  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+def refuse_other_classes(workdir: epath.PathLike, spec: Any) -> None:
+  """Refuse data whose classes are not those that a run was trained on.
+
+  Raises:
+    InputError: Naming the classes that differ.
+  """
+  path = epath.Path(workdir) / "spec.json"
+  if not path.exists():
+    return
+  old = json.loads(path.read_text())["class_names"]
+  new = list(spec.class_names)
+  if old != new:
+    pairs = itertools.zip_longest(old, new)
+    place, (was, now) = next(
+      (i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1]
+    )
+    raise errors.InputError(
+      f"{workdir} was trained on {len(old)} classes and the data now has "
+      f"{len(new)}; the first that differs is number {place}: {was!r} there, "
+      f"{now!r} now. Give the data its old classes, or train in another "
+      "--workdir"
+    )
+
+
+# In a workdir that deeplax.convert has written: what came from where.
+CONVERTED = "converted.json"
+RANDOM_INIT = "random (the papers start from ImageNet; expect far less)"
+
+
+def init_text(
+  config: ml_collections.ConfigDict, workdir: epath.PathLike | None = None
+) -> str:
+  """Say where the parameters come from; stands in the results too."""
+  if workdir is not None and (epath.Path(workdir) / CONVERTED).exists():
+    made = json.loads((epath.Path(workdir) / CONVERTED).read_text())
+    return f"{made['source']} {made['checkpoint']}"
+  return config.init.checkpoint or RANDOM_INIT
+
+
+def read_spec(workdir: epath.PathLike) -> spec_lib.Spec:
+  """Return the class names and colours a run was trained with."""
+  path = epath.Path(workdir) / "spec.json"
+  if not path.exists():
+    raise errors.InputError(
+      f"no spec.json in {workdir}; training writes it there beside config.json"
+    )
+  return spec_lib.Spec.from_json(json.loads(path.read_text()))
+
+
+# Keys that do not change what a run computes: resuming may change them.
+FREE_KEYS = (
+  "data.root",
+  "data.threads",
+  "data.check_images",
+  "train.memory_fraction",
+  "checkpoint.keep",
+  "eval.pictures",
+  "log.every",
+  "log.tensorboard",
+)
+
+
+# Keys that a run's first start fills in where they are None.
+FILLED_KEYS = ("data.channel_mean", "data.channel_std")
+
+
+def refuse_other_run(
+  config: ml_collections.ConfigDict, folder: epath.Path, spec: Any
+) -> None:
+  """The same config on the same classes resumes; another one is refused.
+
+  Raises:
+    InputError: Naming each key with its old and new value.
+  """
+  if folder.exists() and not folder.is_dir():
+    raise errors.InputError(f"--workdir={folder} is a file; name a folder")
+  if not (folder / "config.json").exists():
+    return
+  old = flatten(load_config(folder))
+  new = flatten(config)
+  different = [
+    f"{key}: {old[key]} there, {new[key]} now"
+    for key in new
+    if key not in FREE_KEYS
+    and old[key] != new[key]
+    and not (key in FILLED_KEYS and new[key] is None)
+  ]
+  if different:
+    raise errors.InputError(
+      f"{folder} holds another run ({'; '.join(different)}). "
+      "Give this one its own --workdir"
+    )
+  refuse_other_classes(folder, spec)
+
+
+def write_run_files(
+  folder: epath.Path,
+  config: ml_collections.ConfigDict,
+  spec: Any,
+  params: Any,
+  say: Callable[..., None],
+) -> None:
+  """Write config.json, spec.json, env.json and parameters.txt.
+
+  Raises:
+    InputError: The folder cannot be written.
+  """
+  text = parameter_overview.get_parameter_overview(params)
+  try:
+    atomic.write_json(folder / "config.json", json.loads(config.to_json()))
+    atomic.write_json(folder / "spec.json", spec.to_json())
+    atomic.write_json(folder / "env.json", environment_lib.environment())
+    (folder / "parameters.txt").write_text(text + "\n")
+  except OSError as error:
+    raise errors.InputError(f"--workdir={folder}: {error}") from error
+  say(f"parameters by name: {folder / 'parameters.txt'}")

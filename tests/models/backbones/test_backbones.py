@@ -1,0 +1,286 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deeplax.models import build
+from deeplax.models import layers
+from deeplax.models.backbones import mobilenet_v2
+from deeplax.models.backbones import resnet
+from deeplax.models.backbones import xception
+from deeplax.ops import backend
+from deeplax.settings import defaults
+from tests.models import golden
+
+NORM = layers.Norm(decay=0.9, eps=1e-3)
+
+
+def table(plan):
+  """`stride/rate` of each unit, in order."""
+  return " ".join(f"{unit.stride}/{unit.rate}" for unit in plan)
+
+
+@pytest.mark.parametrize(
+  ("output_stride", "expected"),
+  [
+    # stem, entry 1 2 3, middle, exit 1 2
+    (32, "2/1 2/1 2/1 2/1 1/1 2/1 1/1"),
+    (16, "2/1 2/1 2/1 2/1 1/1 1/1 1/2"),
+    (8, "2/1 2/1 2/1 1/1 1/2 1/2 1/4"),
+  ],
+)
+@pytest.mark.parametrize("depth", [41, 65])
+def test_xception_plan_drops_strides_for_rates(depth, output_stride, expected):
+  assert table(xception.plan(depth, output_stride)) == expected
+
+
+@pytest.mark.parametrize(
+  ("output_stride", "expected"),
+  [
+    # stem, entry 1 2 3 4 5, middle, exit 1 2
+    (32, "2/1 2/1 1/1 2/1 1/1 2/1 1/1 2/1 1/1"),
+    (16, "2/1 2/1 1/1 2/1 1/1 2/1 1/1 1/1 1/2"),
+    (8, "2/1 2/1 1/1 2/1 1/1 1/1 1/2 1/2 1/4"),
+  ],
+)
+def test_xception_71_plan_has_strides_in_odd_blocks(output_stride, expected):
+  assert table(xception.plan(71, output_stride)) == expected
+
+
+@pytest.mark.parametrize(
+  ("output_stride", "expected"),
+  [
+    (
+      32,
+      ["2/1 2/1", "1/1 1/1 2/1", "1/1 1/1 1/1 2/1"]
+      + ["1/1 1/1 1/1 1/1 1/1 2/1", "1/1 1/2 1/4"],
+    ),
+    (
+      16,
+      ["2/1 2/1", "1/1 1/1 2/1", "1/1 1/1 1/1 2/1"]
+      + ["1/1 1/1 1/1 1/1 1/1 1/1", "1/2 1/4 1/8"],
+    ),
+    (
+      8,
+      ["2/1 2/1", "1/1 1/1 2/1", "1/1 1/1 1/1 1/1"]
+      + ["1/2 1/2 1/2 1/2 1/2 1/2", "1/4 1/8 1/16"],
+    ),
+  ],
+)
+def test_resnet_plan_has_strides_in_last_units(output_stride, expected):
+  plan = resnet.plan(50, output_stride, multi_grid=(1, 2, 4))
+  assert table(plan) == " ".join(expected)
+  longer = resnet.plan(101, output_stride, multi_grid=(1, 2, 4))
+  by_name = {unit.name: unit for unit in longer}
+  assert len(longer) == 2 + 3 + 4 + 23 + 3
+  assert longer[-3:] == plan[-3:]
+  assert by_name["block3_unit23"][1:] == plan[-4][1:]
+  assert by_name["block3_unit22"][1:] == plan[-5][1:]
+
+
+@pytest.mark.parametrize(
+  ("output_stride", "expected"),
+  [
+    # stem; 16; 24 24; 32 32 32; 64 x4; 96 x3; 160 x3; 320
+    (
+      32,
+      ["2/1", "1/1", "2/1 1/1", "2/1 1/1 1/1", "2/1 1/1 1/1 1/1"]
+      + ["1/1 1/1 1/1", "2/1 1/1 1/1", "1/1"],
+    ),
+    (
+      16,
+      ["2/1", "1/1", "2/1 1/1", "2/1 1/1 1/1", "2/1 1/1 1/1 1/1"]
+      + ["1/1 1/1 1/1", "1/1 1/2 1/2", "1/2"],
+    ),
+    (
+      8,
+      ["2/1", "1/1", "2/1 1/1", "2/1 1/1 1/1", "1/1 1/2 1/2 1/2"]
+      + ["1/2 1/2 1/2", "1/2 1/4 1/4", "1/4"],
+    ),
+  ],
+)
+def test_mobilenet_plan_drops_strides_for_rates(output_stride, expected):
+  assert table(mobilenet_v2.plan(output_stride)) == " ".join(expected)
+
+
+def test_an_output_stride_outside_the_table_is_refused():
+  match = r"output_stride 64 not in \[4, 8, 16, 32\]"
+  with pytest.raises(ValueError, match=match):
+    mobilenet_v2.plan(64)
+
+
+def test_a_multi_grid_of_two_rates_is_refused():
+  with pytest.raises(ValueError, match="not three rates"):
+    resnet.plan(50, 16, multi_grid=(1, 2))
+
+
+def slim_xception(monkeypatch, kept=slice(None)):
+  """Eight channels, a middle flow of two."""
+  full = xception.DEPTHS[41]
+  blocks = tuple(b._replace(widths=(8, 8, 8)) for b in full.blocks[kept])
+  variant = full._replace(blocks=blocks, middle=2)
+  monkeypatch.setitem(xception.DEPTHS, 41, variant)
+  return lambda **fields: xception.Xception(NORM, depth=41, **fields)
+
+
+def slim_resnet(monkeypatch):
+  monkeypatch.setitem(resnet.DEPTHS, 50, (1, 2, 2, 3))
+  monkeypatch.setattr(resnet, "WIDTHS", (4, 4, 4, 4))
+  return lambda **fields: resnet.ResNet(
+    NORM, depth=50, multi_grid=(1, 2, 4), **fields
+  )
+
+
+def slim_mobilenet(monkeypatch):
+  """One block per stride and one after it."""
+  kept = [mobilenet_v2.BLOCKS[i] for i in (0, 1, 3, 6, 7, 13, 14)]
+  monkeypatch.setattr(mobilenet_v2, "BLOCKS", tuple(kept))
+  return lambda **fields: mobilenet_v2.MobileNetV2(
+    NORM, depth_multiplier=0.25, **fields
+  )
+
+
+@pytest.fixture
+def plain_ops(monkeypatch):
+  """XLA's own convolutions: slower to run, a fraction to compile."""
+  monkeypatch.setattr(backend, "prefers_shifted", lambda: False)
+
+
+SLIM = [slim_xception, slim_resnet, slim_mobilenet]
+
+
+def drawn(model, seed=0):
+  """Variables at random: every norm, mean and variance its own value."""
+  rng = np.random.default_rng(seed)
+
+  def draw(path, leaf):
+    if path[-1].key in ("scale", "var"):
+      return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+    fan_in = np.prod(leaf.shape[-4:-1]) if leaf.ndim >= 4 else 100
+    return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
+
+  return jax.tree_util.tree_map_with_path(draw, golden.shapes(model))
+
+
+# 65 = 64 + 1 has a centre tap on every pixel that a stride keeps, at each of
+# the five strides. Then a strided network computes every second position of
+# the one that dilates instead, zeros outside the map included, and nothing
+# else: the two are equal but for the order of sums. (Sides that turn even at a
+# strided layer with TensorFlow's SAME padding keep the odd positions.)
+@pytest.mark.parametrize("slim", SLIM)
+def test_features_at_4_hold_those_at_8_at_16_and_at_32(
+  slim, monkeypatch, plain_ops
+):
+  make = slim(monkeypatch)
+  variables = drawn(make())
+  image = np.random.default_rng(1).uniform(-1, 1, (1, 65, 65, 3))
+  image = image.astype(np.float32)
+
+  @jax.jit
+  def run(variables, image):
+    return [
+      make(output_stride=stride).apply(variables, image, train=False)["high"]
+      for stride in (4, 8, 16, 32)
+    ]
+
+  found = list(map(np.asarray, run(variables, image)))
+  assert [x.shape[1] for x in found] == [17, 9, 5, 3]
+  assert found[-1].std() > 1e-3
+  tolerance = 1e-5 * np.abs(found[0]).max()
+  for fine, coarse in zip(found, found[1:], strict=False):
+    np.testing.assert_allclose(
+      fine[:, ::2, ::2], coarse, rtol=0, atol=tolerance
+    )
+
+
+@pytest.mark.parametrize(
+  "name", ["xception_71", "resnet_v1_50", "resnet_v1_50_beta", "mobilenet_v2"]
+)
+def test_one_set_of_parameters_serves_every_output_stride(name):
+  def traced(stride):
+    model = build.BACKBONES[name](norm=NORM, output_stride=stride)
+    image = jax.ShapeDtypeStruct((1, 64, 97, 3), jnp.float32)
+    out, variables = jax.eval_shape(
+      lambda key, x: model.init_with_output(key, x, train=False),
+      jax.random.key(0),
+      image,
+    )
+    assert set(out) == {"high", "middle", "low4", "low8"}
+    assert out["high"].shape[1:3] == (64 // stride, -(-97 // stride))
+    assert out["low4"].shape[1:3] == (16, 25)
+    assert out["low8"].shape[1:3] == (8, 13)
+    return variables
+
+  at16, at8 = traced(16), traced(8)
+  assert at16 == at8
+  kernels = jax.tree_util.tree_leaves_with_path(at16["params"])
+  assert {path[-1].key for path, _ in kernels} <= {
+    *("kernel", "depthwise_kernel"),
+    *("scale", "offset"),
+  }
+
+
+# reference/tf_deeplab.md section 2: trainable parameters of fixtures.
+@pytest.mark.parametrize(
+  ("settings", "expected"),
+  [
+    ({"backbone": "xception_71"}, 43_477_837),
+    ({"backbone": "resnet_v1_101_beta"}, 45_812_037),
+    (
+      {"backbone": "resnet_v1_50", "separable": False, "decoder.kind": "none"},
+      39_048_533,
+    ),
+  ],
+)
+def test_parameters_are_as_many_as_published(settings, expected):
+  config: Any = defaults.base().model
+  config.update_from_flattened_dict(settings)
+  params = golden.shapes(build.from_config(config, num_classes=21))["params"]
+  assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
+
+
+def test_the_middle_flow_is_stacked_and_trains_each_unit(
+  monkeypatch, plain_ops
+):
+  """Also: recomputing it in the backward pass changes no gradient."""
+  make = slim_xception(monkeypatch, kept=slice(2, 4))
+  variables = drawn(make())
+  kernel = variables["params"]["middle_flow"]["separable_conv1"]["pointwise"]
+  assert kernel["kernel"].shape == (2, 1, 1, 8, 8)
+  image = np.random.default_rng(1).uniform(-1, 1, (2, 33, 33, 3))
+  image = image.astype(np.float32)
+
+  @jax.jit
+  def run(variables, image):
+    def loss(params, model):
+      out, updated = model.apply(
+        {**variables, "params": params},
+        image,
+        train=True,
+        mutable=["batch_stats"],
+      )
+      return (out["high"] ** 2).sum(), updated["batch_stats"]
+
+    return [
+      jax.grad(loss, has_aux=True)(variables["params"], make(remat=remat))
+      for remat in (False, True)
+    ]
+
+  (grads, stats), (remat_grads, remat_stats) = run(variables, image)
+  largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(grads))
+  for got, want in [(remat_grads, grads), (remat_stats, stats)]:
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(
+        a, b, rtol=1e-4, atol=1e-5 * largest
+      ),
+      got,
+      want,
+    )
+  middle = grads["middle_flow"]["separable_conv1"]["pointwise"]["kernel"]
+  assert np.abs(middle).max((1, 2, 3, 4)).min() > 0
+  old = variables["batch_stats"]["middle_flow"]["separable_conv3"]["depthwise"]
+  new = stats["middle_flow"]["separable_conv3"]["depthwise"]
+  moved = np.abs(np.asarray(new["mean"]) - old["mean"])
+  assert moved.max(-1).min() > 0

@@ -1,0 +1,277 @@
+"""VGG-16 with holes and the heads of DeepLab v1 and v2."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deeplax.models import build
+from deeplax.models import cost
+from deeplax.models import layers
+from deeplax.models import variables as variables_lib
+from deeplax.models.backbones import vgg
+from deeplax.models.heads import large_fov
+from deeplax.ops import resize
+from deeplax.pretrained import vgg_fc
+from deeplax.settings import defaults
+
+NORM = layers.Norm(decay=0.0, eps=1e-5)
+
+
+def network(num_classes=21, **settings) -> Any:
+  config: Any = defaults.base().model
+  config.update(
+    conventions="torchvision",
+    backbone="vgg16",
+    output_stride=8,
+    head="large_fov",
+    channels=4096,
+  )
+  config.decoder.kind = "none"
+  config.update_from_flattened_dict(
+    {key.replace("__", "."): value for key, value in settings.items()}
+  )
+  return build.from_config(config, num_classes=num_classes)
+
+
+# v2, table 1: kernel, rate, field of view, millions of parameters.
+TABLE_1 = [
+  (7, 4, 4096, 224, "134.3"),
+  (4, 4, 4096, 128, "65.1"),
+  (4, 8, 4096, 224, "65.1"),
+  (3, 12, 1024, 224, "20.5"),
+]
+
+
+@pytest.mark.parametrize(("kernel", "rate", "channels", "field", "m"), TABLE_1)
+def test_table_1_of_v2_has_these_parameters_and_fields(
+  kernel, rate, channels, field, m
+):
+  model = network(fc6_kernel=kernel, atrous_rates=(rate,), channels=channels)
+  assert f"{cost.parameters(model) / 1e6:.1f}" == m
+  assert cost.field_of_view(model, zero_padded=True) == field
+
+
+@pytest.mark.parametrize(
+  ("kernel", "field", "own"), [(7, 404, 224), (4, 308, 128)]
+)
+def test_the_strided_network_sees_what_v1_says(kernel, field, own):
+  model = network(output_stride=32, fc6_kernel=kernel, atrous_rates=(1,))
+  assert cost.field_of_view(model) == field
+  assert cost.field_of_view(model, zero_padded=True) == own
+
+
+def test_rates_of_fc6_follow_the_output_stride_and_span_the_same_pixels():
+  for kernel in large_fov.KERNELS:
+    spans = {
+      stride * rate * (kernel - 1)
+      for stride, (rate,) in large_fov.fc6_rates(kernel).items()
+    }
+    assert spans == {8 * large_fov.SPAN}
+  assert network(output_stride=16, fc6_kernel=3).head.rate == 6
+  assert network(fc6_kernel=7, output_stride=32).head.rate == 1
+  aspp = network(head="aspp_sum", channels=1024)
+  assert aspp.head.rates == (6, 12, 18, 24)
+
+
+def features(stride, *, pool, image):
+  """Every layer's output, with weights from the layer's name."""
+  model = vgg.VGG16(NORM, output_stride=stride, pool=pool)
+  shapes = jax.eval_shape(
+    lambda key, x: model.init(key, x, train=False), jax.random.key(0), image
+  )
+  rng = np.random.default_rng(0)
+  variables = jax.tree.map(
+    lambda x: rng.normal(0, 0.25, x.shape).astype(np.float32), shapes
+  )
+  output, state = model.apply(
+    variables, image, train=False, capture_intermediates=True
+  )
+  found = {
+    k: v["__call__"][0]
+    for k, v in state["intermediates"].items()
+    if isinstance(v, dict)
+  }
+  return found | {"high": output["high"]}
+
+
+# 65 = 2 * 32 + 1: the centres of all windows fall on one grid.
+@pytest.mark.parametrize("pool", vgg.POOLS)
+@pytest.mark.parametrize("stride", [8, 16])
+def test_dense_features_hold_the_strided_networks_up_to_conv5_3(
+  slim_vgg, pool, stride
+):
+  image = np.random.default_rng(1).normal(size=(1, 65, 65, 3))
+  image = image.astype(np.float32)
+  dense = features(stride, pool=pool, image=image)
+  strided = features(32, pool=pool, image=image)
+  for name, coarse in strided.items():
+    if name == "high":
+      continue
+    step = (dense[name].shape[1] - 1) // (coarse.shape[1] - 1)
+    np.testing.assert_allclose(
+      dense[name][:, ::step, ::step], coarse, rtol=1e-4, atol=1e-5
+    )
+  assert (dense["conv5_3"].shape[1] - 1) * stride == 64
+  # pool5 reads neighbours. At 16 its map is still the strided network's; at 8
+  # it is finer, so that the neighbours are others.
+  step = (dense["high"].shape[1] - 1) // (strided["high"].shape[1] - 1)
+  assert step == 32 // stride
+  gap = np.abs(dense["high"][:, ::step, ::step] - strided["high"]).max()
+  gap /= np.abs(strided["high"]).max()
+  assert gap < 1e-5 if stride == 16 else gap > 1e-2
+  expected = layers.max_pool(dense["conv5_3"], pool, stride=1, padding="ceil")
+  np.testing.assert_array_equal(dense["high"], expected)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 33, 34])
+def test_poolings_of_caffe_round_their_output_up(size):
+  # Caffe's pooling_layer.cpp: ceil((n + 2 pad - k) / s) + 1.
+  for kernel, pad in ((2, 0), (3, 1)):
+    x = jnp.arange(size * size, dtype=jnp.float32).reshape(1, size, size, 1)
+    y = layers.max_pool(x, kernel, stride=2, padding="ceil")
+    assert y.shape[1] == -(-(size + 2 * pad - kernel) // 2) + 1
+    assert y[0, -1, -1, 0] == x.max() and jnp.isfinite(y).all()
+    assert layers.max_pool(x, kernel, stride=1, padding="ceil").shape == x.shape
+
+
+def test_a_max_pool_at_a_rate_is_that_of_every_second_pixel():
+  x = np.random.default_rng(0).normal(size=(2, 9, 11, 3)).astype(np.float32)
+  found = layers.max_pool(x, 3, stride=1, rate=2, padding="symmetric")
+  expected = layers.max_pool(x[:, ::2, ::2], 3, stride=1, padding="symmetric")
+  np.testing.assert_array_equal(found[:, ::2, ::2], expected)
+
+
+def test_the_sum_of_branches_is_the_sum_of_their_scores(slim_vgg):
+  model = network(head="aspp_sum", channels=8, num_classes=3)
+  variables = variables_lib.initial_variables(model, 0)
+  image = np.random.default_rng(0).uniform(0, 255, (1, 33, 33, 3))
+  whole = model.apply(variables, image, train=False, method="coarse")
+  params = variables["params"]
+  total = 0
+  for place in range(4):
+    head = {
+      name: jax.tree.map(jnp.zeros_like, part)
+      if name.startswith("logits") and name != f"logits{place}"
+      else part
+      for name, part in params["head"].items()
+    }
+    one = {"params": {**params, "head": head}}
+    total += model.apply(one, image, train=False, method="coarse")
+  np.testing.assert_allclose(whole, total, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(33, 33), (1, 1), (40, 71), (64, 33)])
+@pytest.mark.parametrize("conventions", ["caffe", "torchvision"])
+def test_branches_of_v1_join_the_head_at_any_size(slim_vgg, size, conventions):
+  model = network(
+    conventions=conventions,
+    channels=8,
+    decoder__kind="branches",
+    decoder__channels=4,
+  )
+  image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+  logits, variables = jax.eval_shape(
+    lambda key, x: model.init_with_output(key, x, train=False),
+    jax.random.key(0),
+    image,
+  )
+  assert logits.shape == (1, *size, 21)
+  assert variables["params"]["logits"]["kernel"].shape == (1, 1, 8 + 5 * 4, 21)
+
+
+def test_branches_of_v1_add_640_channels():
+  model = network(
+    conventions="caffe",
+    channels=1024,
+    decoder__kind="branches",
+    decoder__channels=128,
+  )
+  params = cost.trace(model, (33, 33))[0]["params"]
+  assert params["logits"]["kernel"].shape == (1, 1, 1024 + 640, 21)
+  assert set(params["decoder"]) == {
+    f"{name}_{conv}"
+    for name in ("image", "pool1", "pool2", "pool3", "pool4")
+    for conv in ("conv1", "conv2")
+  }
+
+
+@pytest.mark.parametrize(
+  ("kernel", "kept"), [(3, (0, 3, 6)), (4, (0, 2, 4, 6))]
+)
+def test_fc6_is_subsampled_in_space_and_channels(kernel, kept):
+  layer = vgg_fc.layers(
+    large_fov.LargeFOV(NORM, kernel=kernel, channels=2),
+    fc6="fc6", fc7="fc7", flat=True,
+  )[0]  # fmt: skip
+  source = np.arange(8 * 512 * 49, dtype=np.float32).reshape(8, -1)
+  assert layer.kernel and layer.bias
+  found = layer.kernel.load(source)
+  window = source.reshape(8, 512, 7, 7)[::4][:, :, kept][:, :, :, kept]
+  np.testing.assert_array_equal(found, window.transpose(2, 3, 1, 0))
+  np.testing.assert_array_equal(layer.bias.load(source[:, 0]), source[::4, 0])
+  # Caffe's file has the same numbers as [outputs, all inputs, 1, 1].
+  np.testing.assert_array_equal(
+    layer.kernel.load(source[:, :, None, None]), found
+  )
+  # What was subsampled once stays as it is.
+  np.testing.assert_array_equal(
+    layer.kernel.load(layer.kernel.save(found)), found
+  )
+
+
+def test_fc7_keeps_the_inputs_that_fc6_keeps():
+  layer = vgg_fc.layers(
+    large_fov.LargeFOV(NORM, channels=4), fc6="fc6", fc7="fc7", flat=True
+  )[1]
+  source = np.arange(64.0).reshape(8, 8)
+  assert layer.kernel
+  np.testing.assert_array_equal(
+    layer.kernel.load(source)[0, 0], source[::2, ::2].T
+  )
+
+
+def test_vgg_has_no_classifier_of_means():
+  with pytest.raises(ValueError, match="vgg16 classifies by fc6 and fc7"):
+    network(head="classifier")
+
+
+def test_the_score_over_several_scales_is_the_largest(slim_vgg):
+  settings = {"channels": 8, "num_classes": 3, "head": "aspp_sum"}
+  one = network(conventions="caffe", **settings)
+  three = network(conventions="caffe", input_scales=(0.75, 0.5), **settings)
+  variables = variables_lib.initial_variables(one, 0)
+  image = np.random.default_rng(0).uniform(0, 255, (1, 65, 97, 3))
+  image = image.astype(np.float32)
+  coarse = jax.jit(
+    functools.partial(one.apply, variables, train=False, method="coarse")
+  )
+  fused, parts = jax.jit(
+    functools.partial(
+      three.apply, variables, train=False, method="coarse_and_auxiliary"
+    )
+  )(image)
+  expected = []
+  for size, part in zip(((65, 97), (49, 73), (33, 49)), parts, strict=True):
+    small = resize.resize_bilinear(image, size)
+    alone = coarse(small)
+    np.testing.assert_allclose(part, alone, rtol=1e-4, atol=1e-4)
+    expected.append(resize.resize_bilinear(alone, (9, 13)))
+  np.testing.assert_allclose(
+    fused, np.max(expected, axis=0), rtol=1e-4, atol=1e-4
+  )
+  assert cost.parameters(three) == cost.parameters(one)
+  assert cost.field_of_view(three) == cost.field_of_view(one)
+  counts = [
+    cost.multiply_adds(one, size) for size in ((65, 97), (49, 73), (33, 49))
+  ]
+  assert cost.multiply_adds(three, (65, 97)) == sum(counts)
+
+
+@pytest.mark.parametrize("scales", [(0.0,), (1.0,), (0.5, 2.0)])
+def test_input_scales_are_between_0_and_1(scales):
+  with pytest.raises(ValueError, match="between 0 and 1"):
+    network(input_scales=scales)

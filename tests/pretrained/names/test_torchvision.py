@@ -1,0 +1,150 @@
+"""The names in PyTorch's state dicts: torchvision, timm and smp."""
+
+import flax.traverse_util
+import jax
+import numpy as np
+import pytest
+
+from deeplax import errors
+from deeplax import pretrained
+from deeplax.models import build
+from deeplax.pretrained import rules
+from deeplax.pretrained import tables
+from deeplax.settings import defaults
+from tests.models import torch_golden
+
+V3 = {"decoder.kind": "none", "separable": False}
+V3PLUS = {"decoder.convs": 1}
+CLASSIFIER = {"head": "classifier", "decoder.kind": "none"}
+# Every rule of the tables is in one of these.
+NETWORKS = [
+  ("torchvision", "resnet50", V3),
+  ("torchvision", "resnet50", CLASSIFIER),
+  ("torchvision", "mobilenet_v2", CLASSIFIER),
+  ("torchvision", "mobilenet_v3_large", V3),
+  ("timm", "resnet50", CLASSIFIER),
+  ("timm", "xception_41", CLASSIFIER),
+  ("smp", "resnet50", V3),
+  ("smp", "resnet50", {"separable": False, **V3PLUS}),
+  ("smp", "mobilenet_v2", V3PLUS),
+  ("smp", "xception_71", V3PLUS),
+]
+
+
+def network(conventions, backbone, settings, *, auxiliary=False):
+  config = defaults.base().model
+  config.conventions, config.backbone = conventions, backbone
+  config.channels = config.decoder.channels = 8
+  config.update_from_flattened_dict(settings)
+  return build.from_config(config, num_classes=21, auxiliary=auxiliary)
+
+
+def numbered(model):
+  """Variables with a number of its own in each slice, of almost no memory."""
+  flat = {}
+  for place, (path, shape) in enumerate(rules.shapes(model).items()):
+    start = np.arange(shape[0]) / 1000 + place
+    start = start.reshape(-1, *(len(shape) - 1) * (1,)).astype(np.float32)
+    flat[path] = np.broadcast_to(start, shape)
+  return flax.traverse_util.unflatten_dict(flat)
+
+
+def saved(model, source):
+  table = tables.table(source, model=model)
+  arrays, nameless = rules.save(numbered(model), table)
+  assert not nameless
+  return arrays
+
+
+@pytest.mark.parametrize(("source", "backbone", "settings"), NETWORKS)
+def test_names_written_are_read_back_bit_equal(source, backbone, settings):
+  auxiliary = source == "torchvision" and settings is V3
+  model = network(source, backbone, settings, auxiliary=auxiliary)
+  arrays = saved(model, source)
+  found = pretrained.convert_arrays(arrays, source, model=model)
+  jax.tree.map(np.testing.assert_array_equal, found, numbered(model))
+
+
+@pytest.mark.parametrize("name", torch_golden.NETWORKS)
+def test_names_and_shapes_written_are_the_originals(name):
+  expected = {
+    key: tuple(shape)
+    for key, shape, kind in torch_golden.load(name).manifest["state_dict"]
+    if kind != "counter"
+  }
+  arrays = saved(torch_golden.model(name), torch_golden.NETWORKS[name].source)
+  assert {key: value.shape for key, value in arrays.items()} == expected
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "mobilenet_v3_large"])
+def test_an_imagenet_file_is_a_backbone_without_that_word(backbone):
+  model = network("torchvision", backbone, V3)
+  bare = "" if backbone == "resnet50" else "features."
+  arrays = {
+    key.replace("backbone.", bare, 1): value
+    for key, value in saved(model, "torchvision").items()
+    if key.startswith("backbone.")
+  }
+  arrays |= {
+    "fc.weight": np.zeros((1000, 2048), np.float32),
+    "classifier.3.bias": np.zeros(1000, np.float32),
+    f"{bare}bn.num_batches_tracked": np.zeros((), np.int64),
+  }
+  table = tables.table("torchvision", model=model)
+  found = rules.load(arrays, table, model=model)
+  assert not found.unused and not found.misfits and len(found.left_out) == 3
+  assert {path[1] for path in found.values} == {"backbone"}
+  assert {path[1] for path in found.missing} == {"head", "logits"}
+  backbones = [p for p in rules.shapes(model) if p[1] == "backbone"]
+  assert len(found.values) == len(backbones)
+
+
+def test_a_torchvision_backbone_can_start_a_network_of_smp():
+  """Their encoders are torchvision's: the source is of the file's names."""
+  model = network("smp", "mobilenet_v2", V3PLUS)
+  bare = network("torchvision", "mobilenet_v2", CLASSIFIER)
+  arrays = saved(bare, "torchvision")
+  table = tables.table("torchvision", model=model)
+  found = rules.load(arrays, table, model=model)
+  assert {path[1] for path in found.missing} == {"head", "decoder", "logits"}
+
+
+def test_the_second_head_of_a_file_is_left_out_of_a_network_without_one():
+  whole = network("torchvision", "mobilenet_v3_large", V3, auxiliary=True)
+  model = network("torchvision", "mobilenet_v3_large", V3)
+  arrays = saved(whole, "torchvision")
+  assert "aux_classifier.4.bias" in arrays
+  found = pretrained.convert_arrays(arrays, "torchvision", model=model)
+  assert "auxiliary" not in found["params"]
+
+
+def test_names_of_smp_before_its_release_0_6_are_read_too():
+  model = network("smp", "mobilenet_v2", V3)
+  arrays = saved(model, "smp")
+  old = {}
+  for key, value in arrays.items():
+    for new, name in (("aspp", "0"), ("conv", "1"), ("bn", "2")):
+      key = key.replace(f"decoder.{new}.", f"decoder.{name}.")
+    old[key] = value
+  assert old.keys() != arrays.keys()
+  found = pretrained.convert_arrays(old, "smp", model=model)
+  jax.tree.map(np.testing.assert_array_equal, found, numbered(model))
+
+
+@pytest.mark.parametrize(
+  ("source", "conventions", "backbone", "settings", "message"),
+  [
+    ("smp", "tf_deeplab", "resnet_v1_50", V3, "set model.backbone to 'resnet5"),
+    ("timm", "smp", "mobilenet_v2", V3PLUS, "no names .* MobileNetV2"),
+    ("torchvision", "timm", "xception_65", V3PLUS, "no names .* Xception"),
+    ("smp", "torchvision", "mobilenet_v3_large", V3, "no names .* MobileNetV3"),
+    ("torchvision", "torchvision", "mobilenet_v3_large", CLASSIFIER,
+     "classifies by two layers"),
+  ],
+)  # fmt: skip
+def test_a_network_that_the_peer_does_not_have_is_refused(
+  source, conventions, backbone, settings, message
+):
+  model = network(conventions, backbone, settings)
+  with pytest.raises(errors.InputError, match=message):
+    tables.table(source, model=model)

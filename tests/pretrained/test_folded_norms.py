@@ -1,0 +1,70 @@
+"""Statistics of folded norms: measured right, and nothing else changes."""
+
+from typing import Any
+
+import flax.traverse_util
+import numpy as np
+
+from deeplax.pretrained import folded_norms
+from deeplax.pretrained import rules
+from tests.pretrained import toy
+
+
+def network():
+  """A toy with folded norms, and pictures for it in two batches."""
+  found = rules.load(toy.folded(), toy.TABLE, model=toy.Toy())
+  variables = flax.traverse_util.unflatten_dict(found.values)
+  rng = np.random.default_rng(2)
+  batches = rng.uniform(-1, 1, (2, 3, 16, 12, 3)).astype(np.float32)
+  return variables, batches, found.folded
+
+
+def apply(variables, images, *, train):
+  return toy.Toy().apply(
+    variables, images, train=train, method="coarse", mutable=["batch_stats"]
+  )
+
+
+def test_predictions_stay_and_training_sees_the_same_network():
+  variables, batches, folded = network()
+  found = folded_norms.measured(toy.Toy(), variables, batches, modules=folded)
+  images = np.concatenate(batches)
+  before, _ = apply(variables, images, train=False)
+  after, _ = apply(found, images, train=False)
+  np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
+  # A training step over the same pictures normalises by the same numbers.
+  trained, _ = apply(found, images, train=True)
+  scale = np.abs(np.asarray(before)).max()
+  np.testing.assert_allclose(trained, before, atol=5e-3 * scale)
+  # Without them it would be another network.
+  other, _ = apply(variables, images, train=True)
+  assert np.abs(np.asarray(other) - before).max() > 0.1 * scale
+
+
+def test_mean_and_variance_are_those_of_the_convolution():
+  variables, batches, folded = network()
+  found = folded_norms.measured(toy.Toy(), variables, batches, modules=folded)
+  kernel = variables["params"]["stem"]["kernel"]
+  images = np.concatenate(batches)
+  padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  y: Any = sum(
+    padded[:, i : i + 16, j : j + 12] @ kernel[i, j]
+    for i in range(3)
+    for j in range(3)
+  )
+  stats = found["batch_stats"]["stem"]
+  np.testing.assert_allclose(stats["mean"], y.mean((0, 1, 2)), rtol=1e-4)
+  np.testing.assert_allclose(stats["var"], y.var((0, 1, 2)), rtol=5e-3)
+
+
+def test_norms_that_were_not_folded_keep_theirs():
+  variables, batches, _ = network()
+  found = folded_norms.measured(
+    toy.Toy(), variables, batches, modules=[("stem",)]
+  )
+  for name in ("scale", "offset"):
+    np.testing.assert_array_equal(
+      found["params"]["blocks"][name], variables["params"]["blocks"][name]
+    )
+  assert (found["batch_stats"]["blocks"]["var"] == 1).all()
+  assert (found["batch_stats"]["stem"]["var"] != 1).all()

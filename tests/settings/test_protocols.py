@@ -1,0 +1,79 @@
+"""docs/protocols.md says what the configurations do, line by line."""
+
+import ast
+import importlib
+import re
+
+import pytest
+
+from deeplax.crf import search
+from deeplax.inference import crf_search
+from deeplax.models import conventions
+from deeplax.settings import defaults
+from deeplax.settings import protocols
+from tests import conftest
+
+DOC = conftest.ROOT / "docs" / "protocols.md"
+ROW = re.compile(
+  r"^\| (?P<what>[^|]+) \| `(?P<key>[^`]+)` \| `(?P<value>[^`]+)` "
+  r"\| `(?P<place>[^`]+)` \| (?P<source>[^|]+) \|$"
+)
+TABLE_LINES = [
+  line
+  for line in DOC.read_text().splitlines()
+  if line.startswith("|") and "`" in line
+]
+
+
+def setting(place, key):
+  """Return what `place` sets `key` to."""
+  if place in conventions.CONVENTIONS:
+    row = conventions.get(place)
+    name, _, field = key.rpartition(".")
+    found = getattr(row.backbone(name) if name else row, field)
+    return tuple(found) if isinstance(found, tuple) else found
+  if place == "deeplax.crf.search":
+    if key.startswith("--"):
+      return search.parser().get_default(key.removeprefix("--"))
+    grid, name = key.split(".")
+    return crf_search.GRIDS[grid][name]
+  if place == "base":
+    config = defaults.base()
+  elif place in protocols.STAGES:
+    config = protocols.STAGES[place](defaults.base(), "name")
+  elif hasattr(protocols, place):
+    config = getattr(protocols, place)(defaults.base())
+  else:
+    config = importlib.import_module(f"configs.{place}").get_config()
+  for part in key.split("."):
+    config = config[part]
+  return config
+
+
+@pytest.mark.parametrize("line", TABLE_LINES)
+def test_every_documented_number_is_the_code_s(line):
+  row = ROW.match(line)
+  assert row, f"not a line of five cells: {line}"
+  expected = ast.literal_eval(row["value"])
+  found = setting(row["place"], row["key"])
+  assert found == expected and type(found) is type(expected)
+
+
+def test_the_tables_cover_every_paper():
+  assert len(TABLE_LINES) > 60
+  sources = " ".join(ROW.match(line)["source"] for line in TABLE_LINES)  # pyright: ignore
+  assert all(paper in sources for paper in ("v1", "v2", "v3", "v3+"))
+
+
+@pytest.mark.parametrize("stage", protocols.STAGES)
+def test_every_stage_sets_keys_that_exist(stage):
+  config = defaults.base().lock()  # a new key would raise
+  assert protocols.STAGES[stage](config, "name") is config
+
+
+@pytest.mark.parametrize(
+  "paper", ["v1", "v2_vgg16", "v2_resnet101", "v3_cascade"]
+)
+def test_every_paper_sets_keys_that_exist(paper):
+  config = defaults.base().lock()
+  assert getattr(protocols, paper)(config) is config

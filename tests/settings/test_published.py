@@ -1,0 +1,121 @@
+"""configs/published.py: each network is the one that its file is of."""
+
+import flax.traverse_util
+import numpy as np
+import pytest
+
+from configs import published
+from deeplax.data import spec
+from deeplax.models import build
+from deeplax.models import cost
+from deeplax.pretrained import convert_arrays
+from deeplax.pretrained import rules
+from deeplax.pretrained import tables
+from deeplax.settings import defaults
+from deeplax.settings import published as published_lib
+
+# Of the state dicts, counted in PyTorch; the second head included.
+PARAMETERS = {
+  "torchvision_deeplabv3_resnet50": 42_004_074,
+  "torchvision_deeplabv3_resnet101": 60_996_202,
+  "torchvision_deeplabv3_mobilenet_v3_large": 11_029_328,
+  "kazuto_deeplabv2_resnet101": 44_048_532,
+  "smp_deeplabv3_resnet101": 58_630_997,
+  "smp_deeplabv3plus_resnet101": 45_674_853,
+  "smp_deeplabv3plus_mobilenet_v2": 4_383_653,
+  "smp_deeplabv3plus_xception65": 41_042_005,
+  "smp_deeplabv3plus_xception71": 43_464_429,
+}
+# The zoo's column, in billions, for one image at one scale. MobileNetV3's
+# two are left out: they are near twice the Multiply-Adds, and not equal.
+MULTIPLY_ADDS = {
+  "mobilenetv2_dm05_coco_voc_trainaug": 0.88,
+  "mobilenetv2_dm05_coco_voc_trainval": 2.84,
+  "mobilenetv2_coco_voc_trainaug": 2.75,
+  "xception65_coco_voc_trainaug": 54.17,
+  "mobilenetv2_coco_cityscapes_trainfine": 21.27,
+  "xception65_cityscapes_trainfine": 418.64,
+  "xception71_dpc_cityscapes_trainfine": 502.07,
+}
+SMALL = ("mobilenetv2", "mobilenetv3", "edgetpu", "smp_deeplabv3plus_mobile")
+
+
+def each(names):
+  """Networks by name; the big ones, of some seconds each, are slow tests."""
+  return [
+    pytest.param(
+      name, marks=[] if name.startswith(SMALL) else [pytest.mark.slow]
+    )
+    for name in names
+  ]
+
+
+def network(name, **settings):
+  config = published.get_config(name)
+  return build.from_config(
+    config.model,
+    num_classes=spec.SPECS[config.data.name].num_classes,
+    auxiliary=config.train.auxiliary_weight > 0,
+    **settings,
+  )
+
+
+@pytest.mark.parametrize("name", each(published_lib.NETWORKS))
+def test_a_file_of_all_its_names_is_the_whole_network(name):
+  model, source = network(name), published_lib.NETWORKS[name].source
+  table = tables.table(source, model=model)
+  wanted = flax.traverse_util.unflatten_dict(
+    {
+      # One number in memory, whatever the shape.
+      path: np.broadcast_to(np.float32(0.5), shape)
+      for path, shape in rules.shapes(model).items()
+    }
+  )
+  arrays, nameless = rules.save(wanted, table)
+  backbone_only = published_lib.NETWORKS[name].data is None
+  if not backbone_only:
+    assert not nameless
+    convert_arrays(arrays, source, model=model)
+  elif source == "timm":
+    assert {path[1] for path in nameless} == {"head", "decoder", "logits"}
+
+
+@pytest.mark.parametrize("name", each(PARAMETERS))
+def test_its_parameters_are_as_many_as_there(name):
+  assert cost.parameters(network(name)) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", each(MULTIPLY_ADDS))
+def test_its_multiply_adds_are_the_reported_ones(name):
+  config = published.get_config(name)
+  found = cost.multiply_adds(
+    network(name, output_stride=config.eval.output_stride),
+    config.eval.pad_to,
+    convention="paper",
+  )
+  assert found / 1e9 == pytest.approx(MULTIPLY_ADDS[name], rel=0.015)
+
+
+@pytest.mark.parametrize("name", published_lib.NETWORKS)
+def test_its_configuration_has_the_keys_of_the_base(name):
+  config = published.get_config(name)
+  assert keys(config) == keys(defaults.base())
+  figures = published_lib.NETWORKS[name].reported
+  first = figures[0].output_stride if figures else None
+  assert config.eval.output_stride == first
+  for reported in figures:
+    assert 30 < reported.miou < 90
+    assert reported.output_stride in config.eval.sweep.output_strides
+
+
+def keys(config):
+  return {
+    (key, *rest)
+    for key, value in config.items()
+    for rest in (keys(value) if hasattr(value, "items") else [()])
+  }
+
+
+def test_an_unknown_network_is_refused_with_the_known_ones():
+  with pytest.raises(ValueError, match="published:resnet9000.*xception65"):
+    published.get_config("resnet9000")

@@ -1,0 +1,174 @@
+"""Exact sizes: a padded image is predicted as it would be without padding."""
+
+import argparse
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deeplax import errors
+from deeplax.inference import predictor as predictor_lib
+from deeplax.inference import probabilities
+from deeplax.inference import settings as settings_lib
+from deeplax.models import build
+from deeplax.settings import defaults
+
+MEAN = (127.5, 127.5, 127.5)
+TINY = {"channels": 16, "atrous_rates": (2, 3)}
+
+
+def _network(settings, *, decoder="concat", seed=0):
+  """A network with variables drawn so that neighbours matter."""
+  config: Any = defaults.base().model
+  config.update(settings)
+  config.decoder.update({"kind": decoder, "channels": 16})
+  model = build.from_config(config, num_classes=4)
+  shapes = jax.eval_shape(
+    lambda: model.init(
+      jax.random.key(0), jnp.zeros((1, 65, 65, 3)), train=False
+    )
+  )
+  rng = np.random.default_rng(seed)
+
+  def draw(path, leaf):
+    name = path[-1].key
+    if name in ("var", "scale"):
+      return np.ones(leaf.shape, np.float32)
+    if "kernel" not in name:
+      return rng.normal(0, 0.3, leaf.shape).astype(np.float32)
+    # Smaller than He's: the sums of residual units stay small too.
+    deviation = 1 / np.sqrt(np.prod(leaf.shape[-4:-1]))
+    return rng.normal(0, deviation, leaf.shape).astype(np.float32)
+
+  return model, jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def _image(size, seed=0):
+  rng = np.random.default_rng(seed)
+  return rng.integers(0, 256, (*size, 3), np.uint8)
+
+
+def _compare(network, size, **settings):
+  """The largest gap of each mode's probabilities to the unpadded ones."""
+  image = _image(size)
+
+  @jax.jit
+  def unpadded(variables, images):
+    return probabilities.predict_probabilities(
+      network[0], variables, images, **settings
+    )
+
+  expected = np.asarray(unpadded(network[1], image[None]))[0]
+  gaps = {}
+  for sizes in defaults.SIZES:
+    predictor = predictor_lib.Predictor(
+      *network, pad_value=MEAN, sizes=sizes, log=lambda _: None, **settings
+    )
+    found = predictor(image)
+    assert found.shape == expected.shape
+    gaps[sizes] = float(np.abs(found - expected).max())
+  return gaps
+
+
+MOBILE = {**TINY, "backbone": "mobilenet_v2", "depth_multiplier": 0.35}
+NETWORKS = {
+  "mobilenet_v2": MOBILE,
+  "mobilenet_v3": {**TINY, "backbone": "mobilenet_v3_small_seg"},
+  "resnet": {**TINY, "backbone": "resnet_v1_50_beta"},
+  "resnet of torchvision": {
+    **TINY,
+    "backbone": "resnet50",
+    "conventions": "torchvision",
+    "separable": False,
+  },
+  "xception": {**TINY, "backbone": "xception_41"},
+}
+
+
+@pytest.mark.slow  # 150 s: compiles five backbones, padded and not
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_backbone_is_predicted_as_without_padding(name):
+  decoder = "none" if "torch" in name else "concat"
+  network = _network(NETWORKS[name], decoder=decoder)
+  gaps = _compare(network, (50, 61))
+  assert gaps["exact"] < 1e-4
+  assert gaps["reference"] > 1e-2
+
+
+@pytest.mark.slow  # 60 s: compiles the network at two scales, padded and not
+def test_scales_and_flips_are_exact_too():
+  network = _network(MOBILE)
+  gaps = _compare(network, (50, 61), scales=(0.5, 1.25), flip=True)
+  assert gaps["exact"] < 1e-4
+  assert gaps["reference"] > 1e-2
+
+
+def test_sizes_of_one_bucket_share_a_program_and_are_exact():
+  # No atrous branches and no decoder: compiled in seconds.
+  settings = {**MOBILE, "atrous_rates": ()}
+  network = _network(settings, decoder="none")
+  lines = []
+  predictor = predictor_lib.Predictor(
+    *network, pad_value=MEAN, sizes="exact", log=lines.append
+  )
+  model, variables = network
+  for size in ((50, 61), (65, 34)):
+    image = _image(size)
+    unpadded = jax.jit(
+      lambda v, x: probabilities.predict_probabilities(model, v, x)
+    )
+    expected = np.asarray(unpadded(variables, image[None]))[0]
+    np.testing.assert_allclose(predictor(image), expected, atol=1e-5)
+  assert len(lines) == 1
+  assert lines[0].startswith("compiled 65x65 for exact sizes in ")
+  other = predictor_lib.Predictor(*network, pad_value=MEAN, log=lambda _: None)
+  assert np.abs(other(image) - expected).max() > 1e-3
+
+
+def test_the_padding_is_not_read_whatever_is_in_it():
+  settings = {**MOBILE, "atrous_rates": ()}
+  network = _network(settings, decoder="none")
+  image = _image((40, 47))
+  found = [
+    predictor_lib.Predictor(
+      *network, pad_value=(value,) * 3, sizes="exact", log=lambda _: None
+    )(image)
+    for value in (0.0, 255.0)
+  ]
+  np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_pooling_over_windows_is_refused():
+  settings = {**MOBILE, "atrous_rates": (), "image_pooling_crop": (33, 33)}
+  network = _network(settings, decoder="none")
+  predictor = predictor_lib.Predictor(*network, pad_value=MEAN, sizes="exact")
+  with pytest.raises(
+    errors.InputError, match="windows of 3x3 has no exact form"
+  ):
+    predictor.labels(_image((40, 47)))
+
+
+def test_an_unknown_way_of_sizes_is_refused():
+  with pytest.raises(ValueError, match="'exakt' not in"):
+    predictor_lib.Predictor(nn.Module(), {}, pad_value=MEAN, sizes="exakt")
+  config = defaults.base()
+  config.eval.sizes = "exakt"
+  with pytest.raises(errors.InputError, match="'exakt' in the config must be"):
+    settings_lib.sizing(config)
+
+
+def test_flags_win_over_the_config():
+  config = defaults.base()
+  config.eval.sizes, config.eval.window = "exact", 65
+  found = settings_lib.sizing(config)
+  assert found["sizes"] == "exact"
+  assert (found["windows"].size, found["windows"].overlap) == (65, 16)
+  args = argparse.Namespace(sizes="reference", window=0, overlap=None)
+  assert settings_lib.sizing(config, args) == {
+    "pad_to": None,
+    "sizes": "reference",
+    "windows": None,
+  }

@@ -1,0 +1,120 @@
+"""Run by test_parallel in its own process: one run on one and on 8 devices."""
+
+import sys
+import tempfile
+
+import grain
+import jax
+import numpy as np
+
+from deeplax.models import build
+from deeplax.models import variables as variables_lib
+from deeplax.settings import defaults
+from deeplax.training import optim
+from deeplax.training import parallel
+from deeplax.training import state as state_lib
+from deeplax.training import step as step_lib
+from deeplax.workdir import checkpoint
+
+BATCH, SIZE, CLASSES, STEPS = 16, (33, 33), 5, 3
+
+
+def tiny():
+  config = defaults.base().model
+  config.backbone = "mobilenet_v2"
+  config.depth_multiplier = 0.1
+  config.channels = 8
+  config.decoder.channels = 8
+  config.decoder.low_level_channels = 4
+  config.batch_norm.decay = 0.9
+  return config
+
+
+def batches():
+  rng = np.random.default_rng(0)
+  for _ in range(STEPS):
+    labels = rng.integers(0, CLASSES, (BATCH, *SIZE)).astype(np.uint8)
+    # Uneven: example i has i/BATCH of its rows ignored, the last one all.
+    for i in range(BATCH):
+      labels[i, : (SIZE[0] * i + BATCH - 1) // (BATCH - 1)] = 255
+    yield {
+      "image": rng.integers(0, 256, (BATCH, *SIZE, 3)).astype(np.uint8),
+      "label": labels,
+    }
+
+
+def start():
+  model = build.from_config(
+    tiny(), num_classes=CLASSES, axis_name=parallel.AXIS
+  )
+  tx = optim.build(lambda _: 0.01, momentum=0.9, weight_decay=1e-4)
+  variables = variables_lib.initial_variables(model, seed=0)
+  state = state_lib.create(variables, tx, seed=0)
+  return step_lib.make_train_step(model, tx), state
+
+
+def by_parallel(devices):
+  mesh = parallel.mesh(devices)
+  step, state = start()
+  mapped = parallel.pmap(step, mesh=mesh)
+  state = parallel.replicate(state, mesh=mesh)
+  for batch in batches():
+    state, metrics = mapped(state, parallel.shard(batch, mesh=mesh))
+  for leaf in jax.tree.leaves(state.batch_stats):
+    copies = [np.asarray(s.data) for s in leaf.addressable_shards]
+    assert all(np.array_equal(copies[0], c) for c in copies[1:])
+  return jax.device_get((state, metrics.compute()))
+
+
+def by_jax_pmap():
+  count = jax.device_count()
+  step, state = start()
+  mapped = jax.pmap(step, axis_name=parallel.AXIS)
+  state = jax.tree.map(lambda x: np.stack([np.asarray(x)] * count), state)
+  for batch in batches():
+    split = {k: v.reshape(count, -1, *v.shape[1:]) for k, v in batch.items()}
+    state, metrics = mapped(state, split)
+  state, metrics = jax.tree.map(lambda x: x[0], (state, metrics))
+  return jax.device_get((state, metrics.compute()))
+
+
+def difference(a, b):
+  """Largest difference of two states, relative to each array's largest."""
+  return max(
+    np.max(np.abs(np.asarray(x, np.float64) - y)) / (np.max(np.abs(y)) + 1e-3)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    if np.size(x)
+  )
+
+
+def restored_on_one(state):
+  """Save from 8 devices, restore on one; return the host's copy."""
+  eight, one = parallel.mesh(), parallel.mesh(jax.devices()[:1])
+  numbers = iter(grain.MapDataset.range(9).to_iter_dataset())
+  next(numbers)
+  with tempfile.TemporaryDirectory() as folder:
+    checkpoints = checkpoint.Checkpoints(folder, keep=2)
+    checkpoints.save(3, parallel.replicate(state, mesh=eight), numbers)
+    again = iter(grain.MapDataset.range(9).to_iter_dataset())
+    found = checkpoints.restore(3, state, again, mesh=one)
+    checkpoints.close()
+  assert next(again) == 1
+  assert jax.tree.leaves(found)[1].devices() == set(jax.devices()[:1])
+  return jax.device_get(found)
+
+
+if __name__ == "__main__":
+  assert jax.device_count() == 8, jax.devices()
+  eight, eight_metrics = by_parallel(jax.devices())
+  pmapped, pmapped_metrics = by_jax_pmap()
+  one, one_metrics = by_parallel(jax.devices()[:1])
+  assert int(eight.step) == STEPS
+  print("pmap", difference(eight, pmapped))
+  print("restored", difference(restored_on_one(eight), eight))
+  print("one", difference(eight.variables, one.variables))
+  print("momentum", difference(eight.opt_state, one.opt_state))
+  print(
+    "losses",
+    *(float(m["loss"]) for m in (eight_metrics, pmapped_metrics, one_metrics)),
+  )
+  sys.exit(0)

@@ -1,0 +1,149 @@
+"""Starting from another workdir: what is carried over, what is new."""
+
+from etils import epath
+import flax.traverse_util
+import numpy as np
+import pytest
+
+from configs import lraspp_mobilenet_v3
+from configs import v1_vgg16_largefov
+from deeplax import errors
+from deeplax.data import spec as spec_lib
+from deeplax.models import build
+from deeplax.models import variables as variables_lib
+from deeplax.training import initial
+from deeplax.training import optim
+from deeplax.training import state as state_lib
+from deeplax.workdir import checkpoint
+from deeplax.workdir import settings
+
+
+def config():
+  """LR-ASPP, whose class scores come from three places; made tiny."""
+  c = lraspp_mobilenet_v3.get_config("debug")
+  c.model.backbone = "mobilenet_v3_small_seg"
+  return c
+
+
+def flat(variables):
+  return {
+    "/".join(path): np.asarray(value)
+    for path, value in flax.traverse_util.flatten_dict(variables).items()
+  }
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  """Return the workdir of a network of three classes, and its variables."""
+  return save_run(tmp_path_factory.mktemp("start") / "run", config())
+
+
+def save_run(folder, c):
+  """Save drawn variables of three classes as a run; return them too."""
+  model = build.from_config(c.model, num_classes=3)
+  variables = variables_lib.initial_variables(model, seed=7)
+  _, tx = optim.optimizer(c)
+  state = state_lib.create(variables, tx, seed=0)
+  checkpoint.save_start(folder, state)
+  spec = spec_lib.Spec("three", ("a", "b", "c"), spec_lib.color_map(3))
+  settings.write_run_files(
+    epath.Path(folder), c, spec, state.params, lambda line: None
+  )
+  return folder, flat(variables)
+
+
+def test_the_same_classes_carry_everything_over(workdir):
+  folder, old = workdir
+  c = config()
+  c.init.checkpoint = str(folder)
+  model = build.from_config(c.model, num_classes=3)
+  new = flat(initial.variables(c, model, resumed=False))
+  assert new.keys() == old.keys()
+  for path, value in new.items():
+    np.testing.assert_array_equal(value, old[path])
+  # A resumed run restores its own.
+  drawn = flat(variables_lib.initial_variables(model, seed=c.seed))
+  resumed = flat(initial.variables(c, model, resumed=True))
+  kernel = "params/backbone/conv/kernel"
+  np.testing.assert_array_equal(resumed[kernel], drawn[kernel])
+  assert (drawn[kernel] != old[kernel]).any()
+
+
+def test_with_other_classes_only_what_has_one_entry_for_each_is_new(
+  workdir, capsys
+):
+  folder, old = workdir
+  c = config()
+  c.init.checkpoint = str(folder)
+  model = build.from_config(c.model, num_classes=5)
+  new = flat(initial.variables(c, model, resumed=False))
+  of_classes = {
+    f"params/{part}/{leaf}"
+    for part in ("decoder/conv0", "decoder/feature_projection0")
+    for leaf in ("kernel", "bias")
+  }
+  changed = {p for p in new if new[p].shape != old[p].shape}
+  assert changed == of_classes
+  for path in new.keys() - changed:
+    np.testing.assert_array_equal(new[path], old[path])
+  said = capsys.readouterr().out
+  assert "(5 classes)" in said
+  for path in changed:
+    assert path in said
+
+
+def test_another_network_is_refused_naming_its_parameters(workdir):
+  folder, _ = workdir
+  c = config()
+  c.init.checkpoint = str(folder)
+  c.model.channels = 48
+  model = build.from_config(c.model, num_classes=5)
+  with pytest.raises(errors.InputError, match="holds another network") as error:
+    initial.variables(c, model, resumed=False)
+  assert "params/head" in str(error.value)
+  assert "decoder/conv0/bias" not in str(error.value)
+
+
+@pytest.fixture
+def plain_run(slim_vgg, tmp_path):
+  """Return the workdir of v1 as its plain configuration trains it."""
+  c = v1_vgg16_largefov.get_config("debug")
+  return save_run(tmp_path / "run", c), c
+
+
+def test_v1s_branches_start_from_the_plain_run(plain_run, capsys):
+  (folder, old), c = plain_run
+  msc = v1_vgg16_largefov.get_config("msc")
+  assert msc.init.checkpoint == "runs/v1_vgg16_largefov"
+  c.init.checkpoint = str(folder)
+  c.model.decoder.kind = msc.model.decoder.kind
+  c.optim.trained = msc.optim.trained
+  model = build.from_config(c.model, num_classes=3)
+  new = flat(initial.variables(c, model, resumed=False))
+  fresh = flat(variables_lib.initial_variables(model, seed=c.seed))
+  parts = {"params/decoder", "params/logits"}
+  for path, value in new.items():
+    part = "/".join(path.split("/")[:2])
+    source = fresh if part in parts else old
+    np.testing.assert_array_equal(value, source[path])
+  assert "decoder/pool4_conv2/kernel" in capsys.readouterr().out
+  # Only these train: the others have no step.
+  _, tx = optim.optimizer(c)
+  params = {
+    part: {"kernel": np.ones((1, 1, 2, 2), np.float32)}
+    for part in ("backbone", "head", "decoder", "logits")
+  }
+  steps, _ = tx.update(params, tx.init(params), params)
+  moved = {part for part, step in steps.items() if step["kernel"].any()}
+  assert moved == {"decoder", "logits"}
+
+
+def test_a_run_without_v1s_head_is_no_start_for_its_branches(plain_run):
+  (folder, _), c = plain_run
+  c.init.checkpoint = str(folder)
+  c.model.decoder.kind = "branches"
+  c.model.channels = 16
+  model = build.from_config(c.model, num_classes=3)
+  with pytest.raises(errors.InputError, match="params/head/fc6") as error:
+    initial.variables(c, model, resumed=False)
+  assert "decoder" not in str(error.value)

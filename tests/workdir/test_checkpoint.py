@@ -1,0 +1,169 @@
+"""Saving, sealing, passing over damage, reading back."""
+
+import json
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from deeplax import atomic
+from deeplax import errors
+from deeplax.data import spec as spec_lib
+from deeplax.settings import defaults
+from deeplax.training import parallel
+from deeplax.training import state as state_lib
+from deeplax.workdir import checkpoint
+from deeplax.workdir import settings
+
+
+def make_state(value=0.0):
+  variables = {
+    "params": {"conv": {"kernel": jnp.full((2, 3), value)}},
+    "batch_stats": {"conv": {"mean": jnp.full((3,), value)}},
+  }
+  state = state_lib.create(variables, optax.sgd(0.1, momentum=0.9), seed=7)
+  return parallel.replicate(state, mesh=parallel.mesh())
+
+
+def make_iterator():
+  return iter(grain.MapDataset.range(100).to_iter_dataset())
+
+
+@pytest.fixture
+def run(tmp_path):
+  """A workdir with checkpoints 1..4; step 2 is the best."""
+  atomic.write_json(
+    tmp_path / "config.json", json.loads(defaults.base().to_json())
+  )
+  checkpoints = checkpoint.Checkpoints(tmp_path, keep=2)
+  iterator = make_iterator()
+  for step, miou in ((1, 0.1), (2, 0.9), (3, None), (4, 0.3)):
+    next(iterator)
+    state = make_state(float(step)).replace(step=jnp.int32(step))
+    checkpoints.save(step, state, iterator, miou=miou)
+  yield tmp_path, checkpoints
+  checkpoints.close()
+
+
+def test_the_newest_two_and_the_best_are_kept(run):
+  folder, _ = run
+  kept = {p.name for p in (folder / "checkpoints").iterdir() if p.is_dir()}
+  assert kept == {"2", "3", "4"}
+
+
+def test_state_and_data_position_come_back(run):
+  _, checkpoints = run
+  iterator = make_iterator()
+  state = checkpoints.restore(4, make_state(), iterator, mesh=parallel.mesh())
+  assert int(state.step) == 4
+  np.testing.assert_array_equal(state.params["conv"]["kernel"], 4.0)
+  assert next(iterator) == 4
+
+
+@pytest.mark.parametrize(("step", "value"), [(None, 4), ("best", 2), (3, 3)])
+def test_variables_are_read_without_the_optimizer(run, step, value):
+  variables, found = checkpoint.restore_variables(run[0], step)
+  assert found == value and set(variables) == {"params", "batch_stats"}
+  np.testing.assert_array_equal(variables["params"]["conv"]["kernel"], value)
+
+
+def test_a_flipped_bit_is_passed_over_with_a_message(run, capsys):
+  folder, _ = run
+  files = [
+    p
+    for p in (folder / "checkpoints" / "4" / "state").rglob("*")
+    if p.is_file()
+  ]
+  largest = max(files, key=lambda p: p.stat().st_size)
+  data = bytearray(largest.read_bytes())
+  data[len(data) // 2] ^= 1
+  largest.write_bytes(bytes(data))
+  assert checkpoint.sound_step(folder) == 3
+  assert "skipping checkpoint" in capsys.readouterr().out
+  with pytest.raises(errors.InputError, match="missing or changed on disk"):
+    checkpoint.restore_variables(folder, 4)
+
+
+def test_an_unsealed_checkpoint_is_passed_over_and_written_again(run):
+  folder, checkpoints = run
+  (folder / "checkpoints" / "4" / checkpoint.SUMS).unlink()
+  assert checkpoint.sound_step(folder) == 3
+  checkpoints.discard_after(3)
+  checkpoints.save(4, make_state(40.0), make_iterator())
+  variables, step = checkpoint.restore_variables(folder)
+  assert step == 4
+  np.testing.assert_array_equal(variables["params"]["conv"]["kernel"], 40.0)
+
+
+def test_a_save_between_the_sound_and_a_damaged_step_is_kept(run):
+  folder, checkpoints = run
+  (folder / "checkpoints" / "4" / checkpoint.SUMS).unlink()
+  (folder / "checkpoints" / "3" / checkpoint.SUMS).unlink()
+  checkpoints.discard_after(2)
+  checkpoints.save(3, make_state(30.0), make_iterator())
+  variables, step = checkpoint.restore_variables(folder)
+  assert step == 3
+  np.testing.assert_array_equal(variables["params"]["conv"]["kernel"], 30.0)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(run):
+  folder, _ = run
+  for seal in (folder / "checkpoints").glob(f"*/{checkpoint.SUMS}"):
+    seal.write_text('{"state/manifest.ocdbt": "0"}')
+  with pytest.raises(errors.InputError, match="none of the checkpoints"):
+    checkpoint.sound_step(folder)
+
+
+def test_an_interrupted_first_checkpoint_is_as_good_as_none(tmp_path):
+  (tmp_path / "checkpoints" / "2").mkdir(parents=True)
+  assert checkpoint.sound_step(tmp_path) is None
+
+
+def test_relative_workdirs_are_read(run, monkeypatch):
+  monkeypatch.chdir(run[0].parent)
+  _, step = checkpoint.restore_variables(run[0].name)
+  assert step == 4
+
+
+def test_other_classes_than_the_runs_are_refused(tmp_path):
+  spec = spec_lib.SPECS["shapes"]
+  atomic.write_json(tmp_path / "spec.json", spec.to_json())
+  settings.refuse_other_classes(tmp_path, spec)
+  with pytest.raises(errors.InputError, match="trained on 8 classes"):
+    settings.refuse_other_classes(tmp_path, spec_lib.SPECS["camvid"])
+
+
+def test_no_checkpoint_is_an_error_that_lists_the_nearest(run, tmp_path):
+  elsewhere = run[0].parent / "other"
+  with pytest.raises(errors.InputError, match=r"steps 2, 3, 4"):
+    checkpoint.restore_variables(elsewhere)
+  with pytest.raises(errors.InputError, match="no step 9"):
+    checkpoint.restore_variables(run[0], 9)
+  with pytest.raises(errors.InputError, match=r"no config.json in .*Nearest"):
+    settings.load_config(elsewhere)
+
+
+def test_the_config_comes_back_with_its_types(run):
+  config = settings.load_config(run[0])
+  assert config.data.crop_size == (513, 513)
+  # JSON holds lists in lists.
+  assert config.model.cell == defaults.base().model.cell
+  assert config.model.atrous_rates is None
+  assert config.is_locked
+
+
+def test_unknown_keys_of_a_config_are_refused(tmp_path):
+  text = json.loads(defaults.base().to_json())
+  text["model"]["outputstride"] = 8
+  atomic.write_json(tmp_path / "config.json", text)
+  with pytest.raises(errors.InputError, match="outputstride"):
+    settings.load_config(tmp_path)
+
+
+def test_variables_equal_on_any_device(run):
+  variables, _ = checkpoint.restore_variables(run[0])
+  leaf = jax.tree.leaves(variables)[0]
+  assert leaf.sharding.device_set == {jax.local_devices()[0]}
