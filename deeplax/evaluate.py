@@ -10,7 +10,6 @@ import argparse
 from deeplax import errors
 from deeplax import flags
 from deeplax.reports import evaluation
-from deeplax.workdir import settings
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,7 +74,9 @@ def parser() -> argparse.ArgumentParser:
 @errors.command
 def main(argv: list[str] | None = None) -> None:
   args = parser().parse_args(argv)
-  evaluation.run(settings.load_config(args.workdir), args)
+  if args.worst < 1:
+    raise errors.InputError(f"--worst={args.worst}: give 1 or more")
+  evaluation.run(args)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,7 @@ import pathlib
 
 from deeplax import errors
 from deeplax import flags
-from deeplax.data import bands
 from deeplax.reports import label_pictures
-from deeplax.workdir import settings
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,12 +51,7 @@ def main(argv: list[str] | None = None) -> int:
   out = pathlib.Path(args.out)
   if out.exists() and not out.is_dir():
     raise errors.InputError(f"--out={out} is a file; name a folder")
-  config = settings.load_config(args.workdir)
-  suffixes = label_pictures.SUFFIXES
-  if config.data.channels is not None:
-    suffixes += bands.SUFFIXES
-  pictures = label_pictures.find(args.inputs, out, suffixes)
-  return label_pictures.run(config, args, pictures, out)
+  return label_pictures.run(args)
 
 
 if __name__ == "__main__":

@@ -14,30 +14,16 @@ from deeplax import errors
 from deeplax import progress as progress_lib
 from deeplax.crf import dense
 from deeplax.crf import mean_field
-from deeplax.data import build as data_build
 from deeplax.data import views
+from deeplax.inference import open_run
 from deeplax.inference import predictor as predictor_lib
-from deeplax.inference import settings as settings_module
+from deeplax.inference import settings as asked
 from deeplax.metrics import confusion
-from deeplax.models import build as model_build
+from deeplax.settings import protocols
 from deeplax.workdir import checkpoint
-from deeplax.workdir import environment
-from deeplax.workdir import settings as settings_lib
+from deeplax.workdir import settings
 
 NAMES = ("w1", "sigma_alpha", "sigma_beta")
-# The first grids of the papers.
-GRIDS = {
-  "v1": {
-    "w1": (5, 6, 7, 8, 9, 10),
-    "sigma_alpha": (50, 60, 70, 80, 90, 100),
-    "sigma_beta": (3, 4, 5, 6, 7, 8, 9, 10),
-  },
-  "v2": {
-    "w1": (3, 4, 5, 6),
-    "sigma_alpha": (30, 40, 50, 60, 70, 80, 90, 100),
-    "sigma_beta": (3, 4, 5, 6),
-  },
-}
 Setting = tuple[float, ...]  # of NAMES
 Grid = Mapping[str, Iterable[float | int]]
 
@@ -246,43 +232,32 @@ def _told(state: dict[str, Any]) -> str:
   )
 
 
-def run(config: Any, args: argparse.Namespace) -> None:
-  """Search for the run in `args.workdir`."""
+def run(args: argparse.Namespace) -> None:
+  """Search for the run in `args.workdir`.
+
+  Raises:
+    InputError: A flag, the workdir or the data is wrong.
+  """
+  config = settings.load_config(args.workdir)
   if config.data.channels is not None:
     raise errors.InputError(
       "the CRF compares colours, and this run reads the bands "
       f"data.channels={tuple(config.data.channels)}"
     )
-  environment.compilation_cache(args.workdir)
   split = args.split or config.data.eval_split
-  stride = (
-    args.output_stride
-    or config.eval.output_stride
-    or config.model.output_stride
-  )
-  scales = args.scales or config.eval.scales
-  flip = config.eval.flip if args.flip is None else args.flip
-  try:
-    source = data_build.source(config.data, split)
-    settings_lib.refuse_other_classes(args.workdir, source.spec)
-    model = model_build.from_config(
-      config.model, num_classes=source.spec.num_classes, output_stride=stride
-    )
-  except ValueError as error:
-    raise errors.InputError(str(error)) from error
+  opened = open_run.open_run(args.workdir, config, split=split)
+  stride = args.output_stride or opened.output_stride
+  model = opened.network(stride)
   variables, step = checkpoint.restore_variables(args.workdir, args.step)
-  chosen = views.Subset(source, args.images)
+  chosen = views.Subset(opened.source, args.images)
   if not len(chosen):
-    raise errors.InputError(f"no image in {source.spec.name} {split}")
-  predictor = predictor_lib.Predictor(
-    model,
-    variables,
-    pad_value=model_build.mean_pixel(config.model),
-    scales=scales,
-    flip=flip,
-    **settings_module.sizing(config),
+    raise errors.InputError(f"no image in {opened.spec.name} {split}")
+  scales, flip = asked.scales_and_flip(config, args)
+  predictor = opened.predictor(
+    model, variables, scales=scales, flip=flip, **asked.sizing(config)
   )
-  grid = {name: getattr(args, name) or GRIDS[args.grid][name] for name in NAMES}
+  first = protocols.CRF_GRIDS[args.grid]
+  grid = {name: getattr(args, name) or first[name] for name in NAMES}
   fields = {
     "split": split,
     "step": step,

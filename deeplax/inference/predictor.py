@@ -1,12 +1,7 @@
-"""The one prediction function: evaluation, prediction and export all use it.
-
-Multi-scale prediction follows the reference's predict_labels_multi_scale
-(tensorflow/models research/deeplab model.py) without its second softmax.
-"""
+"""Predict images of any size: padded to a few sizes, or cut into windows."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import copy
-import functools
 import math
 import time
 from typing import Any, NamedTuple
@@ -16,18 +11,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import (
   Float,
-  Int32,
   Integer,
   Num,
   UInt8,
 )
 import numpy as np
 
-from deeplax import crf as crf_lib
-from deeplax import errors
 from deeplax import progress
+from deeplax.crf import dense
 from deeplax.inference import averaging
 from deeplax.inference import probabilities
+from deeplax.inference import programs
 from deeplax.inference import windows as windows_lib
 from deeplax.settings import defaults
 
@@ -82,7 +76,7 @@ class Refining(NamedTuple):
 
   def result(self) -> np.ndarray:
     """Wait for it, and refine it."""
-    found = crf_lib.dense_crf(
+    found = dense.dense_crf(
       self.image, self.pending.result(), **self.parameters
     )
     if self.kind == "labels":
@@ -135,18 +129,11 @@ class Predictor:
     self._pad_to = pad_to
     if sizes not in defaults.SIZES:
       raise ValueError(f"sizes {sizes!r} not in {list(defaults.SIZES)}")
-    self._exact = sizes == "exact"
     self.windows = windows
     self._log = log
-    self._programs = {}
-    self._expected = 0
+    self._programs = programs.Programs(model, exact=sizes == "exact", log=log)
     self._running: Any = ()
-    self.compile_seconds = 0.0
     self.variables = variables
-    self._logits = jax.jit(
-      functools.partial(probabilities.logits_at_size, model),
-      static_argnames="scale",
-    )
 
   def in_mode(self, mode: averaging.Mode) -> "Predictor":
     """Return the same predictor with another mode; programs are shared."""
@@ -159,7 +146,7 @@ class Predictor:
     """How sizes are treated, for a result: "sizes" and "window"."""
     cut = self.windows
     return {
-      "sizes": "exact" if self._exact else "reference",
+      "sizes": "exact" if self._programs.exact else "reference",
       "window": [cut.size, cut.overlap] if cut else None,
     }
 
@@ -180,8 +167,8 @@ class Predictor:
 
   def expect(self, sizes: Iterable[tuple[int, int]]) -> int:
     """Say which image sizes will come; returns the number of programs."""
-    self._expected = len({self.bucket(size) for size in sizes})
-    return self._expected
+    self._programs.expected = len({self.bucket(size) for size in sizes})
+    return self._programs.expected
 
   def __call__(
     self, image: Num[np.ndarray, "h w c"]
@@ -286,16 +273,22 @@ class Predictor:
     padded = np.empty((1, *target, self._pad_value.size), np.float32)
     padded[:] = self._pad_value.reshape(1, 1, 1, -1)
     padded[0, :height, :width] = image
-    self._compile(padded, {s for mode in modes for s in mode.scales})
+    self._programs.compile(
+      self._variables, padded, {s for mode in modes for s in mode.scales}
+    )
     mirrored = (np.zeros(1, bool), np.ones(1, bool))
     if seconds is not None:
       jax.block_until_ready(self._running)
 
     def logits(view: averaging.View) -> jax.Array:
       mirror, scale = view
-      program = self._programs[scale, target]
-      true = self._true((height, width), scale)
-      return program(self._variables, padded, mirrored[mirror], true)
+      return self._programs.run(
+        self._variables,
+        padded,
+        mirrored[mirror],
+        size=(height, width),
+        scale=scale,
+      )
 
     self._running = averaging.predict(
       modes,
@@ -304,15 +297,6 @@ class Predictor:
       seconds=seconds,
     )
     return [Pending(array, (height, width)) for array in self._running]
-
-  def _true(
-    self, size: tuple[int, int], scale: float
-  ) -> Int32[np.ndarray, "2 2"] | None:
-    """Return what `_logits` is told of an image's size, and of its scaled."""
-    if not self._exact:
-      return None
-    scaled = size if scale == 1.0 else probabilities.scaled_size(size, scale)
-    return np.array([size, scaled], np.int32)
 
   def bucket(self, size: tuple[int, int]) -> tuple[int, int]:
     """Return the (height, width) that the network sees of such an image.
@@ -325,41 +309,13 @@ class Predictor:
 
   def compiled(self, size: tuple[int, int]) -> bool:
     """Return whether an image of this size has been predicted before."""
-    return any(target == self.bucket(size) for _, target in self._programs)
+    return self.bucket(size) in self._programs.sizes
+
+  @property
+  def compile_seconds(self) -> float:
+    """Seconds spent on compiling the network."""
+    return self._programs.seconds
 
   def clock(self) -> float:
     """Return the seconds of a clock that stands still while compiling."""
     return time.perf_counter() - self.compile_seconds
-
-  def _compile(self, padded: np.ndarray, scales: set[float]) -> None:
-    """Compile the network for a bucket, at the scales that are missing."""
-    height, width = padded.shape[1:3]
-    target = (height, width)
-    missing = sorted(s for s in scales if (s, target) not in self._programs)
-    if not missing:
-      return
-    start = time.perf_counter()
-    for scale in missing:
-      self._programs[scale, target] = self._lowered(padded, scale).compile()
-    seconds = time.perf_counter() - start
-    self.compile_seconds += seconds
-    number = len({target for _, target in self._programs})
-    total = f"of at most {self._expected}" if self._expected else "so far"
-    at = f" at {len(missing)} scales" if len(missing) > 1 else ""
-    what = " for exact sizes" if self._exact else ""
-    self._log(
-      f"compiled {height}x{width}{what}{at} in {seconds:.1f} s "
-      f"({number} {total})"
-    )
-
-  def _lowered(self, padded: np.ndarray, scale: float) -> Any:
-    target = padded.shape[1], padded.shape[2]
-    true = self._true(target, scale)
-    try:
-      return self._logits.lower(
-        self._variables, padded, np.zeros(1, bool), true, scale=scale
-      )
-    except ValueError as error:
-      if self._exact:
-        raise errors.InputError(f"exact sizes: {error}") from error
-      raise

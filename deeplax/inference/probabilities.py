@@ -16,7 +16,6 @@ from jaxtyping import (
   Float,
   Integer,
   Shaped,
-  UInt,
 )
 import numpy as np
 
@@ -62,28 +61,6 @@ def predict_probabilities(
   halves = [jnp.split(part, 1 + flip) for part in parts]
   views = [half[m] for m in range(1 + flip) for half in halves]
   return sum(views[1:], start=views[0]) / len(views)
-
-
-def predict_labels(
-  model: nn.Module,
-  variables: Any,
-  images: Images,
-  scales: Numbers = (1.0,),
-  flip: bool = False,
-) -> UInt[Array, "b h w"]:
-  """Return the most probable classes: uint8, or uint16 past 256 classes.
-
-  See `predict_probabilities`. At one scale without flip the classes are taken
-  from the logits; see `averaging.predict`.
-  """
-  if len(averaging.Mode(tuple(scales), flip).views) == 1:
-    mirrored = jnp.zeros(images.shape[0], bool)
-    found = logits_at_size(
-      model, variables, images, mirrored, scale=float(scales[0])
-    )
-  else:
-    found = predict_probabilities(model, variables, images, scales, flip)
-  return averaging.classes(found)
 
 
 def logits_at_size(

@@ -1,6 +1,7 @@
 """What flags and the config's `eval` ask of a prediction."""
 
 import argparse
+from collections.abc import Sequence
 import json
 from typing import Any
 
@@ -71,7 +72,7 @@ def crf_parameters(
 def sizing(
   config: Any, args: argparse.Namespace | None = None
 ) -> dict[str, Any]:
-  """Return the keywords of `predictor.Predictor` about sizes.
+  """Return the keywords of `Predictor` about sizes.
 
   Args:
     config: Of the run.
@@ -114,6 +115,14 @@ def sizing_text(sizing: dict[str, Any]) -> str:
   return text
 
 
+def scales_and_flip(
+  config: Any, args: argparse.Namespace
+) -> tuple[Sequence[float], bool]:
+  """Return the scales and flip of the flags, or else of the config."""
+  flip = config.eval.flip if args.flip is None else args.flip
+  return args.scales or config.eval.scales, flip
+
+
 def strides_and_modes(
   config: Any, args: argparse.Namespace
 ) -> tuple[tuple[int, ...], tuple[averaging.Mode, ...]]:
@@ -134,9 +143,8 @@ def strides_and_modes(
   strides, scales = args.output_strides, args.scales
   if args.sweep is False or (one and not args.sweep):
     stride = config.eval.output_stride or config.model.output_stride
-    flip = config.eval.flip if args.flip is None else args.flip
-    mode = averaging.Mode(tuple(scales or config.eval.scales), flip)
-    return strides or (stride,), (mode,)
+    scales, flip = scales_and_flip(config, args)
+    return strides or (stride,), (averaging.Mode(tuple(scales), flip),)
   swept = config.eval.sweep
   flips = swept.flip if args.flip is None else (args.flip,)
   modes = [averaging.Mode()]

@@ -1,106 +1,126 @@
 """Evaluate a run and write its tables, pictures and pages."""
 
 import argparse
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from etils import epath
+import flax.linen as nn
 
 from deeplax import errors
-from deeplax.data import build as data_build
-from deeplax.inference import evaluate as evaluate_lib
-from deeplax.inference import predictor as predictor_lib
-from deeplax.inference import settings as settings_lib
+from deeplax.inference import evaluate
+from deeplax.inference import open_run
+from deeplax.inference import settings as asked
 from deeplax.inference import sweep as sweep_lib
 from deeplax.metrics import measures
-from deeplax.models import build as model_build
 from deeplax.reports import kept as kept_lib
 from deeplax.reports import tables
 from deeplax.workdir import checkpoint
-from deeplax.workdir import environment
-from deeplax.workdir import results as results_lib
+from deeplax.workdir import results
 from deeplax.workdir import settings
 
 
-def run(config: Any, args: argparse.Namespace) -> None:
-  """Evaluate the run in `args.workdir`, each row of the table."""
-  environment.compilation_cache(args.workdir)
-  if args.worst < 1:
-    raise errors.InputError(f"--worst={args.worst}: give 1 or more")
+class Row(NamedTuple):
+  """An evaluation that is done, and what its pictures and page need."""
+
+  path: epath.Path
+  result: dict[str, Any]
+  cells: dict[str, Any] | None  # of the table, if there is one
+  kept: kept_lib.Kept
+
+
+def run(args: argparse.Namespace) -> None:
+  """Evaluate the run in `args.workdir`, each row of the table.
+
+  Raises:
+    InputError: A flag, the workdir or the data is wrong.
+  """
+  config = settings.load_config(args.workdir)
   split = args.split or config.data.eval_split
-  crf = settings_lib.crf_parameters(config, args)
-  sizing = settings_lib.sizing(config, args)
-  try:
-    strides, modes = settings_lib.strides_and_modes(config, args)
-    source = data_build.source(config.data, split)
-    settings.refuse_other_classes(args.workdir, source.spec)
-    channels = data_build.channels(config.data)
-    models = {
-      stride: model_build.from_config(
-        config.model,
-        num_classes=source.spec.num_classes,
-        output_stride=stride,
-        channels=channels,
-      )
-      for stride in strides
-    }
-  except ValueError as error:
-    raise errors.InputError(str(error)) from error
+  keywords = asked.sizing(config, args)
+  keywords["crf"] = asked.crf_parameters(config, args)
+  with errors.input_errors():
+    strides, modes = asked.strides_and_modes(config, args)
+  opened = open_run.open_run(args.workdir, config, split=split)
+  models = {stride: opened.network(stride) for stride in strides}
   variables, step = checkpoint.restore_variables(args.workdir, args.step)
   what = f"{args.workdir} step {step} on {config.data.name} {split}"
   tabulated = args.html or len(models) * len(modes) > 1
-  rows, evaluated = [], []
+  rows: list[Row] = []
   for stride, model in models.items():
     print(
       f"{what}: output stride {stride}, {'; '.join(map(str, modes))}"
-      + (f", CRF {crf}" if crf else "")
-      + settings_lib.sizing_text(sizing)
+      + (f", CRF {keywords['crf']}" if keywords["crf"] else "")
+      + asked.sizing_text(keywords)
     )
-    predictor = predictor_lib.Predictor(
-      model,
-      variables,
-      pad_value=model_build.mean_pixel(config.model, channels),
-      **sizing,
-      crf=crf,
+    sweep = sweep_lib.Sweep(
+      opened.predictor(model, variables, **keywords), modes
     )
-    sweep = sweep_lib.Sweep(predictor, modes)
-    kept = [kept_lib.Kept(source, args) for _ in modes]
-    results = evaluate_lib.evaluate_rows(
+    rows += _at_stride(
+      opened,
       sweep,
-      source,
-      max_images=args.max_images,
-      threads=config.data.threads,
-      keep=lambda row, index, counted, kept=kept: kept[row].keep(
-        index, counted.labels, counted.counts["matrix"]
-      ),
+      args,
+      split=split,
+      model=model if tabulated else None,
       step=step,
       output_stride=stride,
-      measured=settings_lib.chosen_measures(args),
-      crf=crf,
-      init=settings.init_text(config, args.workdir),
     )
-    for mode, result, keep in zip(modes, results, kept, strict=True):
-      result |= {"scales": list(mode.scales), "flip": mode.flip}
-      path = results_lib.write_result(args.workdir, split, result)
-      keep.draw(path.with_suffix(".png"), predictor.in_mode(mode))
-      if tabulated:
-        rows.append(
-          tables.row(result, sweep, mode, model=model, file=path.name)
-        )
-      evaluated.append((path, result, keep))
-  if len(evaluated) == 1:
-    print(measures.table(evaluated[0][1], source.spec.class_names))
+  table = [row.cells for row in rows if row.cells is not None]
+  if len(rows) == 1:
+    print(measures.table(rows[0].result, opened.spec.class_names))
   else:
-    path = results_lib.result_path(
-      args.workdir, split, "table", evaluated[0][1]
-    )
-    _write_table(path, rows, evaluated[0][1], title=what, split=split)
-  for path, result, keep in evaluated:
-    print(f"{result['images']} images; {path}")
+    path = results.result_path(args.workdir, split, "table", rows[0].result)
+    _write_table(path, table, rows[0].result, title=what, split=split)
+  for row in rows:
+    print(f"{row.result['images']} images; {row.path}")
     if args.html:
-      page = path.with_suffix(".html")
-      name = tables.name(result)
-      keep.page(page, result, rows, title=f"{what}, {name}")
+      page = row.path.with_suffix(".html")
+      title = f"{what}, {tables.name(row.result)}"
+      row.kept.page(page, row.result, table, title=title)
       print(f"the worst of them on a page: {page}")
+
+
+def _at_stride(
+  opened: open_run.Run,
+  sweep: sweep_lib.Sweep,
+  args: argparse.Namespace,
+  *,
+  split: str,
+  model: nn.Module | None,
+  **fields: Any,
+) -> Iterator[Row]:
+  """Evaluate all modes at one output stride, and write each result.
+
+  Args:
+    opened: The run, with its split.
+    sweep: Predicts.
+    args: Of the command.
+    split: The name of what is evaluated.
+    model: To count the costs of a table's row with; None: there is no table.
+    **fields: Of all results: step and output_stride.
+  """
+  kept = [kept_lib.Kept(opened.source, args) for _ in sweep.modes]
+  found = evaluate.evaluate_rows(
+    sweep,
+    opened.source,
+    max_images=args.max_images,
+    threads=opened.config.data.threads,
+    keep=lambda row, index, counted: kept[row].keep(
+      index, counted.labels, counted.counts["matrix"]
+    ),
+    measured=asked.chosen_measures(args),
+    crf=sweep.predictor.crf,
+    init=settings.init_text(opened.config, args.workdir),
+    **fields,
+  )
+  for mode, result, keep in zip(sweep.modes, found, kept, strict=True):
+    result |= {"scales": list(mode.scales), "flip": mode.flip}
+    path = results.write_result(args.workdir, split, result)
+    keep.draw(path.with_suffix(".png"), sweep.predictor.in_mode(mode))
+    cells = None
+    if model is not None:
+      cells = tables.row(result, sweep, mode, model=model, file=path.name)
+    yield Row(path, result, cells, keep)
 
 
 def _write_table(

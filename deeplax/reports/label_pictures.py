@@ -18,12 +18,11 @@ from deeplax import progress
 from deeplax.data import bands
 from deeplax.data import files
 from deeplax.inference import ahead as ahead_lib
+from deeplax.inference import open_run
 from deeplax.inference import predictor as predictor_lib
-from deeplax.inference import settings as settings_lib
-from deeplax.models import build as model_build
+from deeplax.inference import settings as asked
 from deeplax.reports import pictures as pictures_lib
 from deeplax.workdir import checkpoint
-from deeplax.workdir import environment
 from deeplax.workdir import results
 from deeplax.workdir import settings
 
@@ -214,54 +213,49 @@ def _whole(path: pathlib.Path, write: Any) -> None:
     raise errors.InputError(f"cannot write {path}: {error}") from error
 
 
-def run(
+def run(args: argparse.Namespace) -> int:
+  """Label what `args.inputs` stand for; return the command's status.
+
+  Raises:
+    InputError: A flag, the workdir or an input is wrong.
+  """
+  config = settings.load_config(args.workdir)
+  suffixes = SUFFIXES
+  if config.data.channels is not None:
+    suffixes += bands.SUFFIXES
+  out = pathlib.Path(args.out)
+  return label(config, args, find(args.inputs, out, suffixes), out)
+
+
+def label(
   config: Any,
   args: argparse.Namespace,
   pictures: list[Picture],
   out: pathlib.Path,
 ) -> int:
-  """Label the pictures with the run in `args.workdir`; return the status."""
-  environment.compilation_cache(args.workdir)
-  spec = settings.read_spec(args.workdir)
-  stride = (
-    args.output_stride
-    or config.eval.output_stride
-    or config.model.output_stride
-  )
-  data = config.data
-  channels = bands.given(data.channels, data.channel_mean, data.channel_std)
-  try:
-    model = model_build.from_config(
-      config.model,
-      num_classes=spec.num_classes,
-      output_stride=stride,
-      channels=channels,
-    )
-  except ValueError as error:
-    raise errors.InputError(str(error)) from error
+  """Label pictures with the run in `args.workdir`; return the status."""
+  opened = open_run.open_run(args.workdir, config)
+  stride = args.output_stride or opened.output_stride
+  keywords = asked.sizing(config, args)
+  keywords["crf"] = asked.crf_parameters(config, args)
+  model = opened.network(stride)
   variables, step = checkpoint.restore_variables(args.workdir, args.step)
-  miou = results.known_miou(args.workdir, step, stride)
+  names = opened.spec.class_names
   print(
-    f"{args.workdir} step {step}, {miou}\n"
-    f"{spec.num_classes} classes: {', '.join(spec.class_names)}"
+    f"{args.workdir} step {step}, "
+    f"{results.known_miou(args.workdir, step, stride)}\n"
+    f"{len(names)} classes: {', '.join(names)}"
   )
-  predictor = predictor_lib.Predictor(
-    model,
-    variables,
-    pad_value=model_build.mean_pixel(config.model, channels),
-    scales=args.scales or config.eval.scales,
-    flip=config.eval.flip if args.flip is None else args.flip,
-    **settings_lib.sizing(config, args),
-    crf=settings_lib.crf_parameters(config, args),
-  )
+  scales, flip = asked.scales_and_flip(config, args)
+  channels = config.data.channels
   failed = predict(
-    predictor,
+    opened.predictor(model, variables, scales=scales, flip=flip, **keywords),
     pictures,
     out=out,
-    palette=spec.palette,
-    reader=bands.Reader(data.channels) if channels else files.decode_image,
+    palette=opened.spec.palette,
+    reader=bands.Reader(channels) if channels else files.decode_image,
     probabilities=args.probs,
-    threads=data.threads,
+    threads=config.data.threads,
   )
   return 1 if failed else 0
 

@@ -117,7 +117,7 @@ def label(
     label_pictures.Picture(path, pathlib.Path(name))
     for name, path in wanted.items()
   ]
-  if label_pictures.run(settings.load_config(workdir), args, pictures, out):
+  if label_pictures.label(settings.load_config(workdir), args, pictures, out):
     raise errors.InputError(
       "some test images could not be read, as said above: unpack them again"
     )

@@ -10,6 +10,20 @@ tensorflow/models research/deeplab.
 
 from typing import Any
 
+# What the dense CRF's search tries first (v1, 4.1; v2, 4.1).
+CRF_GRIDS = {
+  "v1": {
+    "w1": (5, 6, 7, 8, 9, 10),
+    "sigma_alpha": (50, 60, 70, 80, 90, 100),
+    "sigma_beta": (3, 4, 5, 6, 7, 8, 9, 10),
+  },
+  "v2": {
+    "w1": (3, 4, 5, 6),
+    "sigma_alpha": (30, 40, 50, 60, 70, 80, 90, 100),
+    "sigma_beta": (3, 4, 5, 6),
+  },
+}
+
 # Duplicated in the second stage (v3, 4.1), by their names in VOC.
 HARD_CLASSES = ("bicycle", "chair", "diningtable", "pottedplant", "sofa")
 

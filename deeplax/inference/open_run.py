@@ -1,0 +1,95 @@
+"""Open a workdir for predicting: configuration, classes, data and network."""
+
+from typing import Any, NamedTuple
+
+from etils import epath
+import flax.linen as nn
+
+from deeplax import errors
+from deeplax.data import bands
+from deeplax.data import build as data_build
+from deeplax.data import files
+from deeplax.data import spec as spec_lib
+from deeplax.inference import predictor as predictor_lib
+from deeplax.models import build as model_build
+from deeplax.workdir import environment
+from deeplax.workdir import settings
+
+
+class Run(NamedTuple):
+  """A run that predicts.
+
+  Attributes:
+    config: Its configuration.
+    spec: Its classes.
+    channels: Mean and std of each band that it reads; None: RGB.
+    examples: The split that was asked for; None: none was.
+  """
+
+  config: Any
+  spec: spec_lib.Spec
+  channels: bands.Channels | None
+  examples: files.Source | None = None
+
+  @property
+  def source(self) -> files.Source:
+    """The split that was asked for."""
+    assert self.examples is not None, "opened without a split"
+    return self.examples
+
+  @property
+  def output_stride(self) -> int:
+    """The stride of its evaluations, where no flag names another."""
+    return self.config.eval.output_stride or self.config.model.output_stride
+
+  def network(
+    self, output_stride: int | None = None, *, auxiliary: bool = False
+  ) -> nn.Module:
+    """Return the network at an output stride; None: that of evaluations.
+
+    Raises:
+      InputError: The network is not to be had at that stride.
+    """
+    with errors.input_errors():
+      return model_build.from_config(
+        self.config.model,
+        num_classes=self.spec.num_classes,
+        output_stride=output_stride or self.output_stride,
+        auxiliary=auxiliary,
+        channels=self.channels,
+      )
+
+  def predictor(
+    self, model: nn.Module, variables: Any, **settings: Any
+  ) -> predictor_lib.Predictor:
+    """Return what predicts with `model`; for `settings` see `Predictor`."""
+    return predictor_lib.Predictor(
+      model,
+      variables,
+      pad_value=model_build.mean_pixel(self.config.model, self.channels),
+      **settings,
+    )
+
+
+def open_run(
+  workdir: epath.PathLike, config: Any, *, split: str | None = None
+) -> Run:
+  """Return the run in a workdir; its compiled programs are kept there.
+
+  Args:
+    workdir: Of the run.
+    config: As `settings.load_config` reads it.
+    split: Of the data, to read; None: the workdir alone is read.
+
+  Raises:
+    InputError: A file is missing or wrong, or the data has other classes than
+      the run.
+  """
+  environment.compilation_cache(workdir)
+  with errors.input_errors():
+    channels = data_build.channels(config.data)
+    if split is None:
+      return Run(config, settings.read_spec(workdir), channels)
+    source = data_build.source(config.data, split)
+  settings.refuse_other_classes(workdir, source.spec)
+  return Run(config, source.spec, channels, source)

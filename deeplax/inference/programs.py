@@ -1,0 +1,116 @@
+"""The compiled forms of a network: one for each padded size and scale."""
+
+from collections.abc import Callable
+import functools
+import time
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jaxtyping import Bool, Int32
+import numpy as np
+
+from deeplax import errors
+from deeplax.inference import probabilities
+
+Size = tuple[int, int]
+
+
+class Programs:
+  """Compiles a network when a size or scale comes first, and says so.
+
+  Attributes:
+    exact: The network computes what it would without the padding.
+    seconds: Spent on compiling.
+    expected: Padded sizes that will come; 0: not known.
+  """
+
+  def __init__(
+    self, model: nn.Module, *, exact: bool, log: Callable[[str], None]
+  ):
+    """Prepare; nothing is compiled.
+
+    Args:
+      model: With a `coarse` method.
+      exact: See `Predictor`.
+      log: Told of each compiled size.
+    """
+    self.exact = exact
+    self.seconds = 0.0
+    self.expected = 0
+    self._log = log
+    self._compiled: dict[tuple[float, Size], Any] = {}
+    self._logits = jax.jit(
+      functools.partial(probabilities.logits_at_size, model),
+      static_argnames="scale",
+    )
+
+  @property
+  def sizes(self) -> set[Size]:
+    """The padded sizes there is a program of."""
+    return {size for _, size in self._compiled}
+
+  def compile(
+    self, variables: Any, padded: np.ndarray, scales: set[float]
+  ) -> None:
+    """Compile for the size of a padded image, at the scales that are missing.
+
+    Raises:
+      InputError: The network cannot be computed at exact sizes.
+    """
+    height, width = size = (padded.shape[1], padded.shape[2])
+    missing = sorted(s for s in scales if (s, size) not in self._compiled)
+    if not missing:
+      return
+    start = time.perf_counter()
+    for scale in missing:
+      lowered = self._lowered(variables, padded, scale)
+      self._compiled[scale, size] = lowered.compile()
+    seconds = time.perf_counter() - start
+    self.seconds += seconds
+    total = f"of at most {self.expected}" if self.expected else "so far"
+    at = f" at {len(missing)} scales" if len(missing) > 1 else ""
+    what = " for exact sizes" if self.exact else ""
+    self._log(
+      f"compiled {height}x{width}{what}{at} in {seconds:.1f} s "
+      f"({len(self.sizes)} {total})"
+    )
+
+  def run(
+    self,
+    variables: Any,
+    padded: np.ndarray,
+    mirrored: Bool[np.ndarray, " b"],
+    *,
+    size: Size,
+    scale: float,
+  ) -> jax.Array:
+    """Start computing logits [b, h, w, k] at the padded size.
+
+    Args:
+      variables: Of the network.
+      padded: Raw images, of a size and scale that were compiled.
+      mirrored: Which of them the network is to see mirrored.
+      size: (height, width) of the images without their padding.
+      scale: The images are resized by.
+    """
+    program = self._compiled[scale, (padded.shape[1], padded.shape[2])]
+    return program(variables, padded, mirrored, self._true(size, scale))
+
+  def _true(self, size: Size, scale: float) -> Int32[np.ndarray, "2 2"] | None:
+    """Return the sizes of an image and of the scaled one, if they are told."""
+    if not self.exact:
+      return None
+    scaled = size if scale == 1.0 else probabilities.scaled_size(size, scale)
+    return np.array([size, scaled], np.int32)
+
+  def _lowered(self, variables: Any, padded: np.ndarray, scale: float) -> Any:
+    true = self._true((padded.shape[1], padded.shape[2]), scale)
+    try:
+      return self._logits.lower(
+        variables, padded, np.zeros(1, bool), true, scale=scale
+      )
+    except ValueError as error:
+      if self.exact:
+        raise errors.InputError(f"exact sizes: {error}") from error
+      raise

@@ -1,0 +1,49 @@
+"""A workdir of an earlier commit still evaluates, resumes and takes a step.
+
+tests/fixtures/earlier_workdir.tar.xz was written by the command, at the commit,
+that earlier_workdir.json names, and cut back to its step 400: parameters of
+32,000 numbers, the optimizer, the data's position. The JSON has what that
+commit made of it: the scores of its table and its step 401.
+"""
+
+import json
+import tarfile
+
+import pytest
+
+from tests import conftest
+from tests import test_main
+
+FIXTURES = conftest.ROOT / "tests" / "fixtures"
+EXPECTED = json.loads((FIXTURES / "earlier_workdir.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("runs") / "earlier"
+  with tarfile.open(FIXTURES / "earlier_workdir.tar.xz") as archive:
+    archive.extractall(folder, filter="data")
+  return folder
+
+
+def test_it_gives_its_scores(workdir):
+  done = test_main.command("evaluate", f"--workdir={workdir}")
+  assert done.returncode == 0, done.stderr[-3000:]
+  for name, expected in EXPECTED["evaluations"].items():
+    result = json.loads((workdir / "eval" / name).read_text())
+    for key, value in expected.items():
+      assert result[key] == pytest.approx(value, abs=1e-6), (name, key)
+
+
+def test_it_resumes_and_takes_a_step(workdir):
+  flags = [f for f in EXPECTED["command"][3:] if not f.startswith("--workdir")]
+  done = test_main.command("main", *flags, f"--workdir={workdir}")
+  assert done.returncode == 0, done.stderr[-3000:]
+  assert "resuming from step 400 of 401" in done.stdout
+  expected = EXPECTED["step_401"]
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  step, evaluation = map(json.loads, lines[-2:])
+  assert step["step"] == evaluation["step"] == 401
+  for key in ("loss", "pixel_accuracy", "lr"):
+    assert step[key] == pytest.approx(expected[key], rel=1e-5), key
+  assert evaluation["miou"] == pytest.approx(expected["miou"], abs=1e-6)
