@@ -48,7 +48,7 @@ LEAVES = {
 }
 
 # Files that read a configuration by their name, but never in these rooms.
-CONFIG_FILES = ("settings.py", "build.py", "head_from_config.py")
+CONFIG_FILES = ("settings.py", "build.py", "*_from_config.py")
 NO_CONFIG = (
   *("deeplax.ops", "deeplax.metrics", "deeplax.crf", "deeplax.pretrained"),
 )
@@ -248,7 +248,7 @@ def few_files_read_a_config(tree: Tree, readers: Iterable[str]) -> list[str]:
   exempt = (*doors(tree), *(f"deeplax/{name}.py" for name in FLAGS))
   wrong = []
   for path in of(tree, "deeplax"):
-    by_name = pathlib.PurePath(path).name in CONFIG_FILES
+    by_name = any(pathlib.PurePath(path).match(name) for name in CONFIG_FILES)
     free = path in exempt or module(path) == HIGH_DOOR
     free |= within(module(path), ("deeplax.settings",))
     free |= by_name and not within(module(path), NO_CONFIG)

@@ -15,8 +15,8 @@ CARD = (
   *("clu", "flax", "jax", "ml-collections", "optax", "orbax-checkpoint"),
   "tensorflow-datasets",
 )
-# What reads a configuration besides settings.py, build.py and
-# head_from_config.py: where a run, a network for it or a table is put together.
+# What reads a configuration besides settings.py, build.py and *_from_config.py:
+# where a run, a network for it or a table is put together.
 CONFIG_READERS = (
   "deeplax/ablation/costs.py",
   "deeplax/ablation/experiment.py",
