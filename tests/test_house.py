@@ -119,6 +119,7 @@ COVERED = {
 
 RULES = {
   "doors": house.doors_hold_flags_and_one_call,
+  "choices": house.choices_load_nothing,
   "ends": house.doors_lead_nowhere,
   "floors": house.imports_never_go_up,
   "leaves": house.leaves_know_nothing_else,
@@ -141,7 +142,7 @@ def present(rule: str) -> list[str]:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_the_house_keeps(rule):
+def test_the_house_keeps_its_rule(rule):
   breaches = present(rule)
   assert not breaches, "\n".join(breaches)
 
@@ -169,6 +170,8 @@ UP = "def f():\n  from deeplax.inference import predictor"
     ("doors", "deeplax/new.py", ROOM_AT_THE_TOP, "imports deeplax.metrics"),
     ("doors", "deeplax/data/shapes.py", "x = 1", "shapes: no main"),
     ("doors", "deeplax/crf/search.py", "x = 1", "no main under"),
+    ("choices", "deeplax/data/spec.py", "import numpy as np", "numpy"),
+    ("choices", "deeplax/settings/protocols.py", OPS, "deeplax.ops"),
     ("ends", "deeplax/reports/new.py", "from deeplax import score", "the door"),
     ("ends", "experiments/new.py", "import deeplax.predict", "the door"),
     ("ends", "deeplax/crf/new.py", "import deeplax.crf.search", "the door"),
@@ -215,6 +218,7 @@ def test_a_planted_breach_is_told(rule, path, text, told):
   "rule, path, text",
   [
     ("doors", "deeplax/new.py", DOOR),
+    ("doors", "deeplax/new.py", f"from deeplax.data import spec\n{DOOR}"),
     ("ends", "tests/test_new.py", "from deeplax import score, flags"),
     ("floors", "deeplax/training/new.py", UP),
     ("floors", "deeplax/workdir/new.py", "from deeplax.data import spec"),
