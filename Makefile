@@ -37,7 +37,7 @@ $(NEXT)/installed: requirements.txt requirements-dev.txt
 	@$(NEXT)/bin/python $(PIP) -r requirements-dev.txt
 	@touch $@
 
-.PHONY: help quickstart test test-all test-next lint types clean
+.PHONY: help quickstart test test-all test-next lint types lines clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' Makefile | column -t -s '|'
@@ -77,6 +77,9 @@ lint: $(VENV)/installed-dev  ## ruff check, ruff format --check
 
 types: $(VENV)/installed-dev  ## pyright
 	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pyright
+
+lines:  ## lines of code, without blank lines, comments and docstrings
+	@.ci/lines
 
 clean:  ## remove the environments and the caches; runs/ stays
 	rm -rf $(VENV) $(NEXT) .cache .pytest_cache .ruff_cache

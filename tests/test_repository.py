@@ -10,6 +10,10 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
+PAGES = [
+  *(ROOT / "README.md", ROOT / "CONTRIBUTING.md"),
+  *sorted((ROOT / "docs").glob("*.md")),
+]
 BINARY = (".gif", ".jpg", ".npz", ".png")
 
 
@@ -100,3 +104,34 @@ def test_readme_gives_the_plain_command_behind_each_target():
   for recipe in filter(None, recipes):
     command = " ".join(["python -m", *shlex.split(recipe)])
     assert command in readme, command
+
+
+def test_docs_are_at_most_twelve_pages():
+  assert len(list((ROOT / "docs").glob("*.md"))) <= 12
+
+
+def slugs(text: str) -> set[str]:
+  """What a page's headings are called in links."""
+  titles = re.findall(r"^#+ (.+)$", text, re.M)
+  return {re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_of_the_checkout_and_to_headings(page):
+  text = page.read_text()
+  for link in re.findall(r"\]\(([^)\s]+)\)", text):
+    if re.match(r"\w+:", link):
+      continue  # another site
+    name, _, heading = link.partition("#")
+    target = (page.parent / name).resolve() if name else page
+    assert target.exists() and target.is_relative_to(ROOT), link
+    assert not heading or heading in slugs(target.read_text()), link
+
+
+@pytest.mark.parametrize("name", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_files_and_folders_that_the_map_names_are_there(name):
+  named = re.findall(r"`([\w./]+(?:\.py|\.json|/))`", (ROOT / name).read_text())
+  assert named
+  paths = [f"/{path.relative_to(ROOT)}" for path in tracked()]
+  for place in named:
+    assert any(f"/{place}" in path for path in paths), place
