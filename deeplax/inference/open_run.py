@@ -43,9 +43,11 @@ class Run(NamedTuple):
     return self.config.eval.output_stride or self.config.model.output_stride
 
   def network(
-    self, output_stride: int | None = None, *, auxiliary: bool = False
+    self, output_stride: int | None = None, **settings: Any
   ) -> nn.Module:
     """Return the network at an output stride; None: that of evaluations.
+
+    Further `settings` are those of `models.build.from_config`.
 
     Raises:
       InputError: The network is not to be had at that stride.
@@ -55,8 +57,8 @@ class Run(NamedTuple):
         self.config.model,
         num_classes=self.spec.num_classes,
         output_stride=output_stride or self.output_stride,
-        auxiliary=auxiliary,
         channels=self.channels,
+        **settings,
       )
 
   def predictor(
