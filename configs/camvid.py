@@ -34,13 +34,15 @@ configs/cityscapes_as_camvid.json; test with --flip:
 
 from deeplax.settings import defaults
 
+ARGS = ("", "quick", "imagenet", "cityscapes", "debug")
+
 
 def get_config(arg: str = ""):
-  """Return the configuration; `arg` is "", "quick" or "debug"."""
+  """Return the configuration; `arg` is one of `ARGS`."""
+  defaults.pick("camvid", arg, ARGS)
   c = defaults.base()
   c.data.name = "camvid"
   c.data.train_split = "train"
-  c.data.eval_split = "val"
   c.data.crop_size = (241, 321)
   c.data.min_scale = 0.75
   c.data.max_scale = 1.5
@@ -68,13 +70,7 @@ def get_config(arg: str = ""):
     return c
   if arg == "debug":
     return defaults.debug(c)
-  if arg in ("imagenet", "cityscapes"):
-    return _fine_tuned(c, arg)
-  if arg:
-    raise ValueError(
-      f"camvid:{arg} not in ['', 'quick', 'imagenet', 'cityscapes', 'debug']"
-    )
-  return c
+  return _fine_tuned(c, arg) if arg else c
 
 
 def _fine_tuned(c, source: str):

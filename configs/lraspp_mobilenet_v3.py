@@ -25,8 +25,7 @@ ARGS = ("", "debug", "small")
 
 def get_config(arg: str = ""):
   """Return the configuration; `arg` is one of `ARGS`."""
-  if arg not in ARGS:
-    raise ValueError(f"lraspp_mobilenet_v3:{arg} not in {list(ARGS)}")
+  defaults.pick("lraspp_mobilenet_v3", arg, ARGS)
   c = protocols.cityscapes(defaults.base(), "lraspp_mobilenet_v3")
   size = "small" if arg else "large"
   c.model.backbone = f"mobilenet_v3_{size}_seg"

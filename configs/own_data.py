@@ -19,9 +19,12 @@ Expected mIoU: depends on the data. Time: not measured.
 
 from deeplax.settings import defaults
 
+ARGS = ("", "debug")
+
 
 def get_config(arg: str = ""):
-  """Return the configuration; `arg` is "" or "debug"."""
+  """Return the configuration; `arg` is one of `ARGS`."""
+  defaults.pick("own_data", arg, ARGS)
   c = defaults.base()
   c.data.name = "folder"
   c.data.train_split = "train"
@@ -44,6 +47,4 @@ def get_config(arg: str = ""):
   c.checkpoint.every = 500
   if arg == "debug":
     return defaults.debug(c)
-  if arg:
-    raise ValueError(f"own_data:{arg} not in ['', 'debug']")
   return c

@@ -21,46 +21,37 @@ and decoder are new then, and deeplax.main trains them
 (--config.init.checkpoint).
 """
 
-from typing import Any
-
 from deeplax.settings import defaults
 from deeplax.settings import protocols
 from deeplax.settings import published
 
-ARGS = ("debug", *published.NETWORKS)
+NETWORKS = published.NETWORKS
+ARGS = ("debug", *NETWORKS)
 
 
 def get_config(arg: str = ""):
   """Return the configuration of the network `arg`, one of `ARGS`."""
-  if arg not in ARGS:
-    raise ValueError(f"published:{arg} not in {list(ARGS)}")
+  defaults.pick("published", arg, ARGS)
   c = defaults.base()
   c.eval.pad_to = (513, 513)
   if arg == "debug":
-    _set(
-      c.model, {**published.MOBILENET, "depth_multiplier": 0.5, "channels": 32}
-    )
+    small = {"depth_multiplier": 0.5, "channels": 32}
+    c.model.update_from_flattened_dict(published.MOBILENET | small)
     return defaults.debug(c)
-  network = published.NETWORKS[arg]
+  network = NETWORKS[arg]
   if network.data == "cityscapes":
     c = protocols.cityscapes(c, arg)
   elif network.data == "ade20k":
     c.data.name = network.data
     c.data.train_split = "train"
     c.eval.pad_to = None
-  _set(c.model, network.settings)
-  c.train.auxiliary_weight = 0.5 if network.auxiliary else 0.0
+  c.model.update_from_flattened_dict(network.settings)
+  if network.auxiliary:
+    c.train.auxiliary_weight = 0.5
   for reported in network.reported[:1]:
     c.eval.output_stride = reported.output_stride
     c.eval.scales = reported.scales
     c.eval.flip = reported.flip
-  c.eval.sweep.output_strides = tuple(
-    {r.output_stride: None for r in network.reported}
-  ) or (c.model.output_stride,)
+  strides = dict.fromkeys(r.output_stride for r in network.reported)
+  c.eval.sweep.output_strides = (*strides,) or (c.model.output_stride,)
   return c
-
-
-def _set(model: Any, settings: published.Settings) -> None:
-  for key, value in settings.items():
-    part, _, leaf = key.rpartition(".")
-    (model[part] if part else model)[leaf] = value

@@ -11,9 +11,12 @@ evaluations and predictions of `make quickstart` included.
 
 from deeplax.settings import defaults
 
+ARGS = ("", "debug")
+
 
 def get_config(arg: str = ""):
-  """Return the configuration; `arg` is "" or "debug"."""
+  """Return the configuration; `arg` is one of `ARGS`."""
+  defaults.pick("quickstart", arg, ARGS)
   c = defaults.base()
   c.data = defaults.shapes(c.data)
   c.data.crop_size = (97, 97)
@@ -41,6 +44,4 @@ def get_config(arg: str = ""):
   c.checkpoint.every = 300
   if arg == "debug":
     return defaults.debug(c)
-  if arg:
-    raise ValueError(f"quickstart:{arg} not in ['', 'debug']")
   return c

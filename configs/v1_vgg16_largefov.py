@@ -23,8 +23,7 @@ ARGS = ("", "7x7", "4x4", "msc", "debug")
 
 def get_config(arg: str = ""):
   """Return the configuration; `arg` is one of `ARGS`."""
-  if arg not in ARGS:
-    raise ValueError(f"v1_vgg16_largefov:{arg} not in {list(ARGS)}")
+  defaults.pick("v1_vgg16_largefov", arg, ARGS)
   c = protocols.v1(defaults.base())
   c.model.conventions = "caffe"
   c.model.backbone = "vgg16"

@@ -21,8 +21,7 @@ ARGS = ("", "debug")
 
 def get_config(arg: str = ""):
   """Return the configuration; `arg` is one of `ARGS`."""
-  if arg not in ARGS:
-    raise ValueError(f"v2_resnet101:{arg} not in {list(ARGS)}")
+  defaults.pick("v2_resnet101", arg, ARGS)
   c = protocols.v2_resnet101(defaults.base())
   c.model.conventions = "caffe"
   c.model.backbone = "resnet101"

@@ -20,8 +20,7 @@ ARGS = ("", "aspp_s", "large_fov", "debug")
 
 def get_config(arg: str = ""):
   """Return the configuration; `arg` is one of `ARGS`."""
-  if arg not in ARGS:
-    raise ValueError(f"v2_vgg16:{arg} not in {list(ARGS)}")
+  defaults.pick("v2_vgg16", arg, ARGS)
   c = protocols.v2_vgg16(defaults.base())
   c.model.conventions = "caffe"
   c.model.backbone = "vgg16"

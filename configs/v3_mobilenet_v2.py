@@ -22,14 +22,12 @@ ARGS = ("", *STAGES, "aspp", *(f"aspp_{stage}" for stage in STAGES))
 
 def get_config(arg: str = ""):
   """Return the configuration; `arg` is one of `ARGS`."""
-  if arg not in ARGS:
-    raise ValueError(f"v3_mobilenet_v2:{arg} not in {list(ARGS)}")
+  defaults.pick("v3_mobilenet_v2", arg, ARGS)
   c = defaults.base()
   c.model.backbone = "mobilenet_v2"
   c.model.separable = False  # table 7's Multiply-Adds
   c.model.decoder.kind = "none"
   c.model.atrous_rates = ()
-  c.optim.weight_decay = 4e-5  # research/deeplab/train.py
   c.eval.pad_to = (513, 513)
   name, stage = "v3_mobilenet_v2", arg
   if arg.startswith("aspp"):

@@ -24,8 +24,7 @@ ARGS = ("", *STAGES, "cascade", *(f"cascade_{stage}" for stage in STAGES))
 
 def get_config(arg: str = ""):
   """Return the configuration; `arg` is one of `ARGS`."""
-  if arg not in ARGS:
-    raise ValueError(f"v3_resnet101:{arg} not in {list(ARGS)}")
+  defaults.pick("v3_resnet101", arg, ARGS)
   c = defaults.base()
   c.model.backbone = "resnet_v1_101_beta"
   c.model.multi_grid = (1, 2, 4)  # table 5

@@ -19,11 +19,9 @@ ARGS = ("", "debug", *protocols.STAGES)
 
 def get_config(arg: str = ""):
   """Return the configuration; `arg` is one of `ARGS`."""
-  if arg not in ARGS:
-    raise ValueError(f"v3plus_mobilenet_v2:{arg} not in {list(ARGS)}")
+  defaults.pick("v3plus_mobilenet_v2", arg, ARGS)
   c = defaults.base()
   c.model.backbone = "mobilenet_v2"
-  c.optim.weight_decay = 4e-5  # research/deeplab/train.py
   c.eval.pad_to = (513, 513)
   if arg == "debug":
     c.model.channels = 32

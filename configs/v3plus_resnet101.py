@@ -18,8 +18,7 @@ ARGS = ("", "debug", *protocols.STAGES)
 
 def get_config(arg: str = ""):
   """Return the configuration; `arg` is one of `ARGS`."""
-  if arg not in ARGS:
-    raise ValueError(f"v3plus_resnet101:{arg} not in {list(ARGS)}")
+  defaults.pick("v3plus_resnet101", arg, ARGS)
   c = defaults.base()
   c.model.backbone = "resnet_v1_101_beta"
   # The published checkpoints and the tables' Multiply-Adds need it.

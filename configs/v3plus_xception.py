@@ -18,12 +18,8 @@ ARGS = ("", "debug", *protocols.STAGES)
 
 def get_config(arg: str = ""):
   """Return the configuration; `arg` is one of `ARGS`."""
-  if arg not in ARGS:
-    raise ValueError(f"v3plus_xception:{arg} not in {list(ARGS)}")
-  c = defaults.base()
-  c.model.backbone = "xception_65"
-  c.model.multi_grid = (1, 1, 1)  # none for Xception (v3+, 4.3)
-  c.optim.weight_decay = 4e-5  # research/deeplab/train.py
+  defaults.pick("v3plus_xception", arg, ARGS)
+  c = defaults.base()  # this network, without multi-grid (v3+, 4.3)
   c.eval.pad_to = (513, 513)
   if arg == "debug":
     c.model.backbone = "xception_41"

@@ -7,11 +7,12 @@ from absl import flags
 from ml_collections import config_flags
 
 from deeplax import errors
+from deeplax.settings import find
 
 CONFIG = config_flags.DEFINE_config_file(
   "config",
   None,
-  "The run: configs/v3plus_xception.py, configs/camvid.py:quick, ...",
+  "The run, v3plus_xception or camvid:quick, or a file of your own.",
   lock_config=True,
 )
 WORKDIR = flags.DEFINE_string(
@@ -39,7 +40,7 @@ def parse(argv: list[str]) -> None:
       f"Write {argv[argv.index('=') - 1]}=value without spaces"
     )
   try:
-    rest = flags.FLAGS(argv)[1:]
+    rest = flags.FLAGS(_with_files(argv))[1:]
   except (
     flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError
   ) as error:  # fmt: skip
@@ -58,10 +59,29 @@ def parse(argv: list[str]) -> None:
       "--config=configs/v3plus_xception.py, or configs/quickstart.py to see it "
       "work without data"
     )
-  file = pathlib.Path(config_name().partition(":")[0])
-  if not file.is_file():
-    have = sorted(str(p) for p in file.parent.glob("[!_]*.py"))
-    raise errors.InputError(f"no configuration {file}; there are {have}")
+
+
+def _with_files(argv: list[str]) -> list[str]:
+  """Return the command line with the file of each configuration in it."""
+  found = list(argv)
+  for place, text in enumerate(argv):
+    flag, equals, value = text.partition("=")
+    if flag not in ("--config", "-config"):
+      continue
+    if equals:
+      found[place] = f"{flag}={_file(value)}"
+    elif place + 1 < len(argv):
+      found[place + 1] = _file(argv[place + 1])
+  return found
+
+
+def _file(value: str) -> str:
+  """Return FILE[:ARG] of what --config was given."""
+  text, colon, argument = value.partition(":")
+  path = str(find.config(text))
+  if path != str(pathlib.Path(text)):
+    print(f"--config={text} comes with deeplax: {path}")
+  return f"{path}{colon}{argument}"
 
 
 def _help() -> str:

@@ -7,9 +7,8 @@ None, which `--config.eval.pad_to=None` would take for text; keys are separated
 by commas. `experiments.run` writes these.
 """
 
-import importlib
-
 from deeplax.ablation import recipes
+from deeplax.settings import find
 
 
 def get_config(arg: str):
@@ -17,7 +16,7 @@ def get_config(arg: str):
   arg, _, keys = arg.partition("+")
   base, _, data = arg.partition("@")
   name, _, argument = base.partition(":")
-  c = importlib.import_module(f"configs.{name}").get_config(argument)
+  c = find.load(find.own(name)).get_config(argument)
   c.lock()
   if data:
     data, _, full = data.partition("-")

@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
   for flag, sources in imagenet.BACKBONES.items():
     text = f"weights of {ROWS[flag]!r}; SOURCE: {', '.join(sources)}"
     add(f"--{flag}", metavar="SOURCE:FILE", help=text)
-  default = experiment.FOLDER / "results" / NAME
+  default = experiment.RESULTS / NAME
   text = "for table4.json and table.md (default: %(default)s)"
   add("--out", type=path, default=default, metavar="DIR", help=text)
   for flag, default, text in (

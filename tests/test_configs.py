@@ -16,16 +16,11 @@ from deeplax.data import spec
 from deeplax.models import build
 from deeplax.models import cost
 from deeplax.settings import defaults
+from deeplax.settings import find
 from deeplax.training import losses
 from deeplax.training import optim
-from tests import conftest
 
-FOLDER = conftest.ROOT / "configs"
-NAMES = sorted(
-  path.stem
-  for path in FOLDER.glob("*.py")
-  if path.stem not in ("__init__", "common", "protocols")
-)
+NAMES = find.names()
 
 
 def get(name, arg=""):

@@ -20,8 +20,6 @@ import ast
 from collections.abc import Sequence
 import dataclasses
 import functools
-import importlib
-import importlib.util
 import json
 import pathlib
 import re
@@ -34,9 +32,13 @@ from deeplax import errors
 from deeplax.ablation import papers
 from deeplax.ablation import recipes
 from deeplax.models import build
+from deeplax.settings import find
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "experiments"
+# The tables. A checkout keeps their results beside them and its commands run
+# there; an installed package is left as it is, for the folder one stands in.
+FOLDER = find.shipped("experiments")
+ROOT = pathlib.Path.cwd() if FOLDER.parent == find.PACKAGE else FOLDER.parent
+RESULTS = ROOT / "experiments" / "results"
 SEEDS = (0, 1, 2)
 EVALUATED = ("eval.output_stride", "eval.scales", "eval.flip")
 WORDS = ("name", "base", "crf", "not_here")
@@ -143,7 +145,7 @@ class Experiment:
   def out(self) -> pathlib.Path:
     """Return where its results are kept unless a command says otherwise."""
     words = [self.name, self.argument, self.data]
-    return FOLDER / "results" / "_".join(filter(None, words))
+    return RESULTS / "_".join(filter(None, words))
 
 
 def names() -> list[str]:
@@ -236,22 +238,19 @@ def load(
 def _module(name: str) -> Any:
   """Return an experiment's module, of its name or its file."""
   path = pathlib.Path(name)
-  if path.suffix == ".py":
-    found = importlib.util.spec_from_file_location(path.stem, path)
-    if not path.is_file() or found is None or found.loader is None:
-      raise errors.InputError(f"no experiment {path}: there is no such file")
-    module = importlib.util.module_from_spec(found)
-    try:
-      found.loader.exec_module(module)
-    except Exception as error:  # whatever a user's own file raises
-      raise errors.InputError(f"{path}: {_where(error, path)}") from error
-  elif name in names():
-    module = importlib.import_module(f"experiments.{name}")
-  else:
+  if name in names():
+    path = FOLDER / f"{name}.py"
+  elif path.suffix != ".py":
     raise errors.InputError(
       f"no experiment {name!r} in experiments/; have {names()}. Your own may "
       "be anywhere: name its file, my_ablation.py"
     )
+  elif not path.is_file():
+    raise errors.InputError(f"no experiment {path}: there is no such file")
+  try:
+    module = find.load(path)
+  except Exception as error:  # whatever a user's own file raises
+    raise errors.InputError(f"{path}: {_where(error, path)}") from error
   if missing := [key for key in ("BASE", "sweep") if not hasattr(module, key)]:
     raise errors.InputError(f"{module.__file__} has no {', '.join(missing)}")
   return module
@@ -463,17 +462,14 @@ def configuration(base: str) -> Any:
   """
   name, _, argument = base.partition(":")
   try:
-    module = importlib.import_module(f"configs.{name}")
-    return module.get_config(argument).lock()
+    return find.load(find.own(name)).get_config(argument).lock()
   except (ImportError, ValueError) as error:
     raise errors.InputError(f"no configuration {base}: {error}") from error
 
 
 def from_file(file: str) -> Any:
   """Return what `experiments/config.py:<file>` is."""
-  from experiments import config
-
-  return config.get_config(file)
+  return find.load(FOLDER / "config.py").get_config(file)
 
 
 def apply(config: Any, settings: dict[str, Any], what: str) -> Any:
@@ -506,12 +502,16 @@ def look_up(config: Any, key: str) -> Any:
 
 
 def _file(file: str, unset: Sequence[str]) -> str:
-  """Return the value of --config."""
+  """Return the value of --config, for commands that run in ROOT."""
   if unset or "@" in file:
     keys = f"+{','.join(unset)}" if unset else ""
-    return f"experiments/config.py:{file}{keys}"
-  name, _, argument = file.partition(":")
-  return f"configs/{name}.py" + (f":{argument}" if argument else "")
+    return f"{_shown(FOLDER / 'config.py')}:{file}{keys}"
+  name, colon, argument = file.partition(":")
+  return f"{_shown(find.own(name))}{colon}{argument}"
+
+
+def _shown(path: pathlib.Path) -> pathlib.Path:
+  return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def varying(settings: Sequence[dict[str, Any]]) -> list[str]:

@@ -4,6 +4,7 @@ A config file starts from `base()` and states only what differs. Placeholders
 (`None` until set) are marked; everything else has a value that works.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -11,7 +12,6 @@ from ml_collections import config_dict
 
 # How images of many sizes share a program; see `predictor.Predictor`.
 SIZES = ("reference", "exact")
-
 
 placeholder = config_dict.placeholder
 
@@ -130,7 +130,7 @@ def base() -> Any:
   c.optim.momentum = 0.9  # adamw: decay of the first moment
   c.optim.nesterov = False
   c.optim.second_moment = 0.999  # adamw: decay of the second moment
-  c.optim.weight_decay = 4e-5  # dense kernels only; ResNet: 1e-4
+  c.optim.weight_decay = 4e-5  # dense kernels only; ResNet: 1e-4 (code)
   c.optim.head_multiplier = 1.0  # of the lr, for what `multiplied` says
   # head: head, decoder and logits | classifier: class scores and new branches
   # only, not fc6 and fc7, which come from ImageNet (v1, v2)
@@ -230,3 +230,9 @@ def shapes(data: Any) -> Any:
   data.train_split = "train"
   data.eval_split = "val"
   return data
+
+
+def pick(name: str, arg: str, known: Sequence[str]) -> None:
+  """Refuse what a configuration does not know behind its colon."""
+  if arg not in known:
+    raise ValueError(f"{name}:{arg} not in {list(known)}")

@@ -1,4 +1,4 @@
-"""How the four papers train, as settings over `common.base()`.
+"""How the four papers train, as settings over `defaults.base()`.
 
 `base()` itself is the first stage of v3 and v3+ on VOC 2012. Each function
 here changes what another stage, data set or paper does otherwise, and returns
@@ -38,9 +38,6 @@ def v1(c: Any) -> Any:
   c.optim.head_multiplier = 10.0  # the classifier: 0.01
   c.optim.multiplied = "classifier"
   c.optim.schedule = "step"
-  c.optim.step_every = 2_000
-  c.optim.step_factor = 0.1
-  c.optim.momentum = 0.9
   c.optim.weight_decay = 5e-4
   c.train.batch_size = 20
   c.train.total_steps = 6_000  # three drops; v2, table 2, "step"
@@ -61,7 +58,6 @@ def v2_vgg16(c: Any) -> Any:
   c.data.max_scale = 1.5
   c.data.flip = True
   c.optim.schedule = "poly"
-  c.optim.power = 0.9
   c.train.batch_size = 10
   c.train.total_steps = 20_000
   return c
@@ -80,7 +76,6 @@ def v2_resnet101(c: Any) -> Any:
 def v3_cascade(c: Any) -> Any:
   """v3's network without ASPP (table 4): blocks 5 to 7 after block4."""
   c.model.head = "cascade"
-  c.model.cascade_blocks = 3
   c.model.multi_grid = (1, 2, 1)
   c.model.decoder.kind = "none"
   return c
@@ -99,7 +94,6 @@ def stage2(c: Any, name: str) -> Any:
   c.model.output_stride = 8
   # The paper; a comment in the code (train.py) has 0.0001 for trainval.
   c.optim.base_lr = 0.001
-  c.train.total_steps = 30_000
   c.eval.sweep.output_strides = (8,)
   return c
 
