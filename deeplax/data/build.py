@@ -8,19 +8,18 @@ A split may be several, "train+val".
 As a command, python -m deeplax.data.build, it prepares one (`builders`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 import os
 import pathlib
 from typing import Any
 
-import grain
+import numpy as np
 
 from deeplax import errors
 from deeplax.data import bands
 from deeplax.data import files
 from deeplax.data import folder
-from deeplax.data import loader
 from deeplax.data import prepared
 from deeplax.data import published
 from deeplax.data import shapes
@@ -161,8 +160,8 @@ def train_loader(
   pad_value: tuple[float, ...],
   process_index: int = 0,
   process_count: int = 1,
-) -> grain.DatasetIterator[loader.Batch]:
-  """Return the endless batches of a run.
+) -> Iterator[dict[str, np.ndarray]]:
+  """Return the endless batches of a run, Grain's iterator with its state.
 
   Args:
     config: The whole configuration.
@@ -190,6 +189,9 @@ def train_loader(
     raise errors.InputError(
       f"data.crop_size {data.crop_size} is no (height, width), like (513, 513)"
     )
+  # Here, because Grain brings JAX: whoever looks for data needs neither.
+  from deeplax.data import loader
+
   return loader.train(
     source,
     augmentation,

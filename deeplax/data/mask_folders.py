@@ -9,6 +9,7 @@ import numpy as np
 from deeplax import errors
 from deeplax.data import files
 from deeplax.data import folder
+from deeplax.data import label_tables
 from deeplax.data import published as published_lib
 from deeplax.data import spec as spec_lib
 from deeplax.data.checks import mask_counts
@@ -182,7 +183,7 @@ def read(pair: Pair, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
     files.decode_label(files.read_bytes(path), str(path))
     for path in (pair.label, pair.prediction)
   )
-  truth = files.apply_table(raw, classes.table)
+  truth = label_tables.apply(raw, classes.table)
   if truth.shape != predicted.shape:
     sizes = [f"{x.shape[0]}x{x.shape[1]}" for x in (predicted, truth)]
     raise errors.InputError(
@@ -192,7 +193,7 @@ def read(pair: Pair, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
     )
   k, name = classes.spec.num_classes, classes.spec.name
   _refuse_values(
-    raw, truth == files.ILLEGAL, pair.label, f"in the masks of {name}"
+    raw, truth == label_tables.ILLEGAL, pair.label, f"in the masks of {name}"
   )
   wrong = (predicted < 0) | (predicted >= k)
   wrong &= truth != spec_lib.IGNORE_LABEL

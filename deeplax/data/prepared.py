@@ -4,24 +4,24 @@ import json
 import pathlib
 import re
 
-import tensorflow_datasets as tfds
-
 from deeplax import errors
 from deeplax.data import files
+from deeplax.data import label_tables
 from deeplax.data import published
 from deeplax.data import spec as spec_lib
 
 
 class Prepared(files.Decoded):
-  """A split that was prepared as array_record (`builders.prepare`).
+  """A split that was prepared as array_record (`prepare.write`).
 
   Its features are image and label (encoded pictures) and name; labels hold
   what deeplax's labels hold, 0 to k-1 and 255.
   """
 
   def __init__(self, spec: spec_lib.Spec, path: pathlib.Path, split: str):
-    table = files.plain_table(spec.num_classes)
-    super().__init__(spec, split, table)
+    import tensorflow_datasets as tfds
+
+    super().__init__(spec, split, label_tables.plain(spec.num_classes))
     self._path = path
     builder = tfds.builder_from_directory(path)
     features = dict(builder.info.features or {})  # pyright: ignore
@@ -106,6 +106,8 @@ def prepared(
 
 def prepared_splits(path: pathlib.Path) -> list[str]:
   """Return the splits of a prepared data set."""
+  import tensorflow_datasets as tfds
+
   return sorted(tfds.builder_from_directory(path).info.splits)
 
 
