@@ -1,5 +1,6 @@
-"""Published weights in and out: python -m deeplax.convert --source=tf_deeplab
---checkpoint=model.ckpt-30000 --config=configs/v3plus_xception.py --workdir=OUT
+"""Load or write published weights: python -m deeplax.convert --workdir=OUT
+--source=tf_deeplab --checkpoint=model.ckpt-30000
+--config=configs/v3plus_xception.py
 
 --source says whose names the arrays have, the file's extension who reads it,
 --config which network it is. The workdir then is as of a run at step 0, for
@@ -14,8 +15,7 @@ from absl import flags
 from deeplax import config_flag
 from deeplax import errors
 from deeplax.data import spec as spec_lib
-from deeplax.pretrained import tables
-from deeplax.training import conversion
+from deeplax.settings import published
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,13 +30,12 @@ def parser() -> argparse.ArgumentParser:
     "--workdir=runs/published --out=weights.npz",
     allow_abbrev=False,
   )
-  known = sorted(tables.TABLES)
   parser.add_argument(
     "--workdir", required=True, metavar="DIR", help="to write, or to read"
   )
   into = parser.add_argument_group("into a workdir")
   into.add_argument(
-    "--source", choices=known, help="whose names the arrays have"
+    "--source", choices=published.SOURCES, help="whose names the arrays have"
   )
   into.add_argument(
     "--checkpoint",
@@ -51,8 +50,7 @@ def parser() -> argparse.ArgumentParser:
   into.add_argument(
     "--classes",
     metavar="FILE",
-    help="classes.json, for own data that is not here (default: the "
-    "classes of the config's data)",
+    help="classes.json of own data that is not here (default: as the config's)",
   )
   into.add_argument(
     "--source_classes",
@@ -82,7 +80,9 @@ def parser() -> argparse.ArgumentParser:
     "of the config's data, so that norms can train (default: 0, none)",
   )
   out = parser.add_argument_group("out of a workdir")
-  out.add_argument("--to", choices=known, help="whose names to write")
+  out.add_argument(
+    "--to", choices=published.SOURCES, help="whose names to write"
+  )
   out.add_argument(
     "--out", metavar="FILE", help=".npz, .safetensors, .pth or .ckpt"
   )
@@ -100,11 +100,15 @@ def main(argv: list[str] | None = None) -> None:
         f"--{name} is missing. Give --source, --checkpoint and --config to "
         "load weights, or --to and --out to write them"
       )
+  if not args.to:
+    config_flag.parse([sys.argv[0], f"--config={args.config}", *rest])
+  elif rest:
+    raise errors.InputError(f"unread arguments {rest}")
+
+  from deeplax.training import conversion
+
   if args.to:
-    if rest:
-      raise errors.InputError(f"unread arguments {rest}")
     return conversion.export(args)
-  config_flag.parse([sys.argv[0], f"--config={args.config}", *rest])
   conversion.convert(flags.FLAGS["config"].value, args, rest)
 
 

@@ -9,8 +9,6 @@ import argparse
 
 from deeplax import errors
 from deeplax import flags
-from deeplax.reports import evaluation
-from deeplax.workdir import settings
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,6 +73,12 @@ def parser() -> argparse.ArgumentParser:
 @errors.command
 def main(argv: list[str] | None = None) -> None:
   args = parser().parse_args(argv)
+  if args.worst < 1:
+    raise errors.InputError(f"--worst={args.worst}: give 1 or more")
+
+  from deeplax.reports import evaluation
+  from deeplax.workdir import settings
+
   evaluation.run(settings.load_config(args.workdir), args)
 
 

@@ -1,4 +1,4 @@
-"""Can the network learn a few images by heart?
+"""See whether the network can learn a few images by heart:
 
   python -m deeplax.overfit_check --config=configs/own_data.py \\
     --config.data.root=DIR
@@ -17,7 +17,6 @@ from absl import flags as absl_flags
 
 from deeplax import config_flag
 from deeplax import errors
-from deeplax.training import overfit
 
 # Flags of the training command that mean nothing here.
 UNUSED = ("workdir", "multihost")
@@ -67,6 +66,9 @@ def main(argv: list[str] | None = None) -> int:
       )
   config_flag.parse([sys.argv[0], f"--config={args.config}", *rest])
   config = absl_flags.FLAGS["config"].value
+
+  from deeplax.training import overfit
+
   # Flushed: progress through a pipe is read while it happens.
   return overfit.run(config, args, partial(print, flush=True))
 

@@ -11,8 +11,7 @@ import argparse
 
 from deeplax import errors
 from deeplax import flags
-from deeplax.inference import crf_search
-from deeplax.workdir import settings as settings_lib
+from deeplax.settings import protocols
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,11 +41,11 @@ def parser() -> argparse.ArgumentParser:
   )
   parser.add_argument(
     "--grid",
-    choices=sorted(crf_search.GRIDS),
+    choices=sorted(protocols.CRF_GRIDS),
     default="v2",
     help="whose first grid (default: v2)",
   )
-  for name in crf_search.NAMES:
+  for name in protocols.CRF_GRIDS["v2"]:
     parser.add_argument(
       f"--{name}",
       type=flags.numbers(float),
@@ -79,7 +78,11 @@ def main(argv: list[str] | None = None) -> None:
       raise errors.InputError(
         f"--{name}={getattr(args, name)}: give a number above 0"
       )
-  crf_search.run(settings_lib.load_config(args.workdir), args)
+
+  from deeplax.inference import crf_search
+  from deeplax.workdir import settings
+
+  crf_search.run(settings.load_config(args.workdir), args)
 
 
 if __name__ == "__main__":

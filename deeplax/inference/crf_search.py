@@ -20,24 +20,12 @@ from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import settings as settings_module
 from deeplax.metrics import confusion
 from deeplax.models import build as model_build
+from deeplax.settings import protocols
 from deeplax.workdir import checkpoint
 from deeplax.workdir import environment
 from deeplax.workdir import settings as settings_lib
 
-NAMES = ("w1", "sigma_alpha", "sigma_beta")
-# The first grids of the papers.
-GRIDS = {
-  "v1": {
-    "w1": (5, 6, 7, 8, 9, 10),
-    "sigma_alpha": (50, 60, 70, 80, 90, 100),
-    "sigma_beta": (3, 4, 5, 6, 7, 8, 9, 10),
-  },
-  "v2": {
-    "w1": (3, 4, 5, 6),
-    "sigma_alpha": (30, 40, 50, 60, 70, 80, 90, 100),
-    "sigma_beta": (3, 4, 5, 6),
-  },
-}
+NAMES = tuple(protocols.CRF_GRIDS["v2"])
 Setting = tuple[float, ...]  # of NAMES
 Grid = Mapping[str, Iterable[float | int]]
 
@@ -282,7 +270,8 @@ def run(config: Any, args: argparse.Namespace) -> None:
     flip=flip,
     **settings_module.sizing(config),
   )
-  grid = {name: getattr(args, name) or GRIDS[args.grid][name] for name in NAMES}
+  first = protocols.CRF_GRIDS[args.grid]
+  grid = {name: getattr(args, name) or first[name] for name in NAMES}
   fields = {
     "split": split,
     "step": step,

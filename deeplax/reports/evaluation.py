@@ -24,8 +24,6 @@ from deeplax.workdir import settings
 def run(config: Any, args: argparse.Namespace) -> None:
   """Evaluate the run in `args.workdir`, each row of the table."""
   environment.compilation_cache(args.workdir)
-  if args.worst < 1:
-    raise errors.InputError(f"--worst={args.worst}: give 1 or more")
   split = args.split or config.data.eval_split
   crf = settings_lib.crf_parameters(config, args)
   sizing = settings_lib.sizing(config, args)
@@ -74,7 +72,7 @@ def run(config: Any, args: argparse.Namespace) -> None:
       ),
       step=step,
       output_stride=stride,
-      measured=settings_lib.chosen_measures(args),
+      measured=measures.from_flags(args),
       crf=crf,
       init=settings.init_text(config, args.workdir),
     )

@@ -16,6 +16,7 @@ from deeplax.inference import predictor as predictor_lib
 from deeplax.metrics import confusion
 from deeplax.models import build as model_build
 from deeplax.settings import defaults
+from deeplax.settings import protocols
 from deeplax.workdir import checkpoint
 from deeplax.workdir import settings
 from tests import test_evaluate
@@ -128,7 +129,8 @@ def test_values_stay_above_zero():
 
 def test_the_first_grids_are_those_of_the_papers():
   sizes = {
-    name: len(crf_search.first_grid(g)) for name, g in crf_search.GRIDS.items()
+    name: len(crf_search.first_grid(g))
+    for name, g in protocols.CRF_GRIDS.items()
   }
   assert sizes == {"v1": 6 * 6 * 8, "v2": 4 * 8 * 4}
 

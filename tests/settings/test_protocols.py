@@ -7,7 +7,6 @@ import re
 import pytest
 
 from deeplax.crf import search
-from deeplax.inference import crf_search
 from deeplax.models import conventions
 from deeplax.settings import defaults
 from deeplax.settings import protocols
@@ -36,7 +35,7 @@ def setting(place, key):
     if key.startswith("--"):
       return search.parser().get_default(key.removeprefix("--"))
     grid, name = key.split(".")
-    return crf_search.GRIDS[grid][name]
+    return protocols.CRF_GRIDS[grid][name]
   if place == "base":
     config = defaults.base()
   elif place in protocols.STAGES:
