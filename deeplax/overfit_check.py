@@ -13,8 +13,6 @@ import argparse
 from functools import partial
 import sys
 
-from absl import flags as absl_flags
-
 from deeplax import config_flag
 from deeplax import errors
 
@@ -65,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         f"{text}: nothing is written, on one device; leave it out"
       )
   config_flag.parse([sys.argv[0], f"--config={args.config}", *rest])
-  config = absl_flags.FLAGS["config"].value
+  config = config_flag.CONFIG.value
 
   from deeplax.training import overfit
 

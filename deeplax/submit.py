@@ -79,17 +79,14 @@ def main(argv: list[str] | None = None) -> None:
       f"--out={args.out} must end in {' or '.join(suffixes)}: that is what "
       f"--server={args.server} takes"
     )
-  predicting = None
+  predicting, hint = None, "those of deeplax.predict need --workdir"
   if args.workdir:
     predicting, rest = predict_parser().parse_known_args(
       [f"--workdir={args.workdir}", *rest]
     )
+    hint = "which images are labelled follows from --images and --split"
   if rest:
-    raise errors.InputError(
-      f"{rest[0]}: no flag of deeplax.submit; those of deeplax.predict need "
-      "--workdir, and which images are labelled follows from --images and "
-      "--split"
-    )
+    raise errors.InputError(f"{rest[0]}: no flag of deeplax.submit; {hint}")
 
   from deeplax.reports import submission
 

@@ -89,7 +89,7 @@ def newest(root: pathlib.Path) -> pathlib.Path | None:
   return max(versions, key=lambda p: [int(n) for n in p.name.split(".")])
 
 
-def prepared(
+def find(
   root: pathlib.Path, spec: spec_lib.Spec, split: str
 ) -> Prepared | None:
   """Return `split` of the newest root/<name>/<version>, or None.
@@ -104,14 +104,14 @@ def prepared(
   return Prepared(spec, path, split) if path else None
 
 
-def prepared_splits(path: pathlib.Path) -> list[str]:
+def splits(path: pathlib.Path) -> list[str]:
   """Return the splits of a prepared data set."""
   import tensorflow_datasets as tfds
 
   return sorted(tfds.builder_from_directory(path).info.splits)
 
 
-def prepared_spec(path: pathlib.Path) -> spec_lib.Spec:
+def spec(path: pathlib.Path) -> spec_lib.Spec:
   """Return the classes that were stored with a prepared data set.
 
   Raises:

@@ -35,10 +35,8 @@ def mask_table(name: str, *, ids: bool = False) -> np.ndarray:
   """
   spec = spec_lib.SPECS[name]
   if ids:
-    values = {
-      i: spec_lib.IGNORE_LABEL for i in range(34)
-    } | spec_lib.CITYSCAPES_IDS
-    return label_tables.table(values)
+    ignored = dict.fromkeys(range(34), spec_lib.IGNORE_LABEL)
+    return label_tables.table(ignored | spec_lib.CITYSCAPES_IDS)
   if name == "ade20k":
     values = {k: k - 1 for k in range(1, spec.num_classes + 1)}
     return label_tables.table(values | {0: spec_lib.IGNORE_LABEL})
@@ -103,23 +101,23 @@ def _train_aug(root: pathlib.Path) -> tuple[list[files.Pair], pathlib.Path]:
 
   The masks are often handed on without a list; it is all of them but val.
   """
-  lists, folder = root / "ImageSets" / "Segmentation", root / AUG_LABELS
-  if not folder.is_dir():
+  lists, masks = root / "ImageSets" / "Segmentation", root / AUG_LABELS
+  if not masks.is_dir():
     raise errors.InputError(
-      f"VOC 2012 is in {root}, but train_aug is not: no {folder}. Either add "
+      f"VOC 2012 is in {root}, but train_aug is not: no {masks}. Either add "
       f"{SBD}; or train on fewer images (1,464, expect a lower mIoU): "
       "--config.data.train_split=train"
     )
-  listed = next((lists / n for n in AUG_LISTS if (lists / n).is_file()), folder)
-  if listed == folder:
+  listed = next((lists / n for n in AUG_LISTS if (lists / n).is_file()), masks)
+  if listed == masks:
     val = set(voc_ids(lists / "val.txt"))
-    ids = sorted({p.stem for p in folder.glob("*.png")} - val)
+    ids = sorted({p.stem for p in masks.glob("*.png")} - val)
   else:
     ids = voc_ids(listed)
   pairs = [voc_pair(root, i) for i in ids]
   own = names_in(root / "SegmentationClass")
   return [
-    p if p.label.name in own else p._replace(label=folder / p.label.name)
+    p if p.label.name in own else p._replace(label=masks / p.label.name)
     for p in pairs
   ], listed
 

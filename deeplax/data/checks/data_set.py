@@ -152,7 +152,7 @@ def examine(
         rule: class_counts.weights(counted, rule, progress=warn)
         for rule in class_counts.RULES
       }
-  result.warnings += _classes(result.reports) + overlap.doubles(seen)
+  result.warnings += _class_warnings(result.reports) + overlap.doubles(seen)
   result.faults += overlap.leaks(seen)
   return result
 
@@ -188,14 +188,14 @@ def splits(root: pathlib.Path) -> list[str]:
     names = []
     for split, _ in spec_lib.SPECS[name].splits:
       try:
-        if prepared.prepared(root, spec_lib.SPECS[name], split):
+        if prepared.find(root, spec_lib.SPECS[name], split):
           names.append(split)
       except errors.InputError:  # prepared without this split
         continue
     if names := [split for split in names if not overlap.whole(split)]:
       return names
   if path := prepared.newest(root):
-    return _ordered(prepared.prepared_splits(path))
+    return _ordered(prepared.splits(path))
   build.at(root, "train")  # says what was looked for
   return ["train"]
 
@@ -205,7 +205,7 @@ def _ordered(names: Iterable[str]) -> list[str]:
   return sorted(names, key=lambda s: (not overlap.trains(s), s != "val", s))
 
 
-def _classes(reports: dict[str, check.Report]) -> list[str]:
+def _class_warnings(reports: dict[str, check.Report]) -> list[str]:
   """Return warnings about classes that are in some splits only."""
   learnt, scored = set(), set()
   for split, report in reports.items():
