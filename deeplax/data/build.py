@@ -9,13 +9,11 @@ As a command, python -m deeplax.data.build, it prepares one
 (`prepare.command`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 import os
 import pathlib
 from typing import Any
-
-import numpy as np
 
 from deeplax import errors
 from deeplax.data import bands
@@ -161,8 +159,8 @@ def train_loader(
   pad_value: tuple[float, ...],
   process_index: int = 0,
   process_count: int = 1,
-) -> Iterator[dict[str, np.ndarray]]:
-  """Return the endless batches of a run, Grain's iterator with its state.
+) -> Any:
+  """Return the endless batches of a run, a `grain.DatasetIterator`.
 
   Args:
     config: The whole configuration.
