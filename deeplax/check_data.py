@@ -9,11 +9,11 @@ split, and looks for pictures that are in more than one.
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 import pathlib
 
 from deeplax import errors
-from deeplax.data.checks import data_set
+
+IMAGES = 200  # masks of a split to look at
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     type=int,
     metavar="N",
     help="masks to look at in a split, evenly spread; 0: all "
-    f"(default: {data_set.IMAGES})",
+    f"(default: {IMAGES})",
   )
   parser.add_argument(
     "--channels",
@@ -64,38 +64,19 @@ def parser() -> argparse.ArgumentParser:
 @errors.command
 def main(argv: Sequence[str] | None = None) -> None:
   commands = parser()
-  flags = commands.parse_args(argv)
-  if flags.full and flags.images is not None:
+  args = commands.parse_args(argv)
+  if args.full and args.images is not None:
     commands.error("--full looks at all masks: leave --images out")
-  images = data_set.IMAGES if flags.images is None else flags.images
-  if images < 0:
-    commands.error(f"--images={images}: give 0 or more")
-  if flags.threads < 1:
-    commands.error(f"--threads={flags.threads}: give 1 or more")
-  split = flags.split or (data_set.ALL if flags.full else "train")
-  names = data_set.splits(flags.root) if split == data_set.ALL else [split]
-  say = partial(print, flush=True)
-  result = data_set.examine(
-    flags.root,
-    names,
-    images=0 if flags.full else images,
-    full=flags.full,
-    threads=flags.threads,
-    channels=flags.channels,
-    say=say,
-  )
-  for text in result.warnings:
-    say(f"warning: {text}")
-  if flags.json:
-    data_set.write(
-      flags.json,
-      {"root": str(flags.root), "full": flags.full, **result.to_json()},
-    )
-  data_set.refuse(result, flags.root)
-  for name, weights in result.weights.items():
-    report = result.reports[name]
-    say(data_set.weights_text(weights, f"{report.checked} masks of {name}"))
-  say(data_set.summary(result, full=flags.full))
+  if args.images is None:
+    args.images = 0 if args.full else IMAGES
+  if args.images < 0:
+    commands.error(f"--images={args.images}: give 0 or more")
+  if args.threads < 1:
+    commands.error(f"--threads={args.threads}: give 1 or more")
+
+  from deeplax.data.checks import data_set
+
+  data_set.run(args)
 
 
 if __name__ == "__main__":

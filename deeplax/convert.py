@@ -1,43 +1,32 @@
-"""Published weights in and out: python -m deeplax.convert --source=tf_deeplab
+"""Convert published weights: python -m deeplax.convert --source=tf_deeplab
 --checkpoint=model.ckpt-30000 --config=configs/v3plus_xception.py --workdir=OUT
 
 --source says whose names the arrays have, the file's extension who reads it,
---config which network it is. The workdir then is as of a run at step 0, for
-evaluate, predict and --config.init.checkpoint.
+--config which network it is. The workdir then is as of a run at step 0. Back
+again: python -m deeplax.convert --to=timm --workdir=DIR --out=FILE
 """
 
 import argparse
 import sys
 
-from absl import flags
-
 from deeplax import config_flag
 from deeplax import errors
 from deeplax.data import spec as spec_lib
-from deeplax.pretrained import tables
-from deeplax.training import conversion
+from deeplax.settings import published
 
 
 def parser() -> argparse.ArgumentParser:
   """The command line, without the flags of the configuration."""
   parser = argparse.ArgumentParser(
     prog="python -m deeplax.convert",
-    description="Load another program's weights into a workdir, or write a "
-    "workdir's weights by another program's names.",
-    epilog="examples: python -m deeplax.convert --source=tf_deeplab "
-    "--checkpoint=model.ckpt-30000 --config=configs/v3plus_xception.py "
-    "--workdir=runs/published; python -m deeplax.convert --to=tf_deeplab "
-    "--workdir=runs/published --out=weights.npz",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  known = sorted(tables.TABLES)
-  parser.add_argument(
-    "--workdir", required=True, metavar="DIR", help="to write, or to read"
-  )
+  sources = published.SOURCES
+  parser.add_argument("--workdir", required=True, help="to write, or to read")
   into = parser.add_argument_group("into a workdir")
-  into.add_argument(
-    "--source", choices=known, help="whose names the arrays have"
-  )
+  into.add_argument("--source", choices=sources, help="whose names it has")
   into.add_argument(
     "--checkpoint",
     metavar="FILE",
@@ -51,8 +40,7 @@ def parser() -> argparse.ArgumentParser:
   into.add_argument(
     "--classes",
     metavar="FILE",
-    help="classes.json, for own data that is not here (default: the "
-    "classes of the config's data)",
+    help="classes.json of own data that is not here (default: as the config's)",
   )
   into.add_argument(
     "--source_classes",
@@ -64,8 +52,7 @@ def parser() -> argparse.ArgumentParser:
     "--new",
     default="",
     metavar="PART,PART",
-    help="parts to draw anew whatever the file holds; those that read them "
-    "are new too (head, decoder, logits)",
+    help="parts to draw anew: head, decoder, logits, and those that read them",
   )
   into.add_argument(
     "--transparent_decoder",
@@ -82,10 +69,8 @@ def parser() -> argparse.ArgumentParser:
     "of the config's data, so that norms can train (default: 0, none)",
   )
   out = parser.add_argument_group("out of a workdir")
-  out.add_argument("--to", choices=known, help="whose names to write")
-  out.add_argument(
-    "--out", metavar="FILE", help=".npz, .safetensors, .pth or .ckpt"
-  )
+  out.add_argument("--to", choices=sources, help="whose names to write")
+  out.add_argument("--out", help=".npz, .safetensors, .pth or .ckpt")
   out.add_argument("--step", type=int, help="default: the newest checkpoint")
   return parser
 
@@ -93,19 +78,22 @@ def parser() -> argparse.ArgumentParser:
 @errors.command
 def main(argv: list[str] | None = None) -> None:
   args, rest = parser().parse_known_args(argv)
-  wanted = ("to", "out") if args.to else ("source", "checkpoint", "config")
-  for name in wanted:
+  for name in ("to", "out") if args.to else ("source", "checkpoint", "config"):
     if getattr(args, name) is None:
       raise errors.InputError(
         f"--{name} is missing. Give --source, --checkpoint and --config to "
         "load weights, or --to and --out to write them"
       )
+  if not args.to:
+    config_flag.parse([sys.argv[0], f"--config={args.config}", *rest])
+  elif rest:
+    raise errors.InputError(f"unread arguments {rest}")
+
+  from deeplax.training import conversion
+
   if args.to:
-    if rest:
-      raise errors.InputError(f"unread arguments {rest}")
     return conversion.export(args)
-  config_flag.parse([sys.argv[0], f"--config={args.config}", *rest])
-  conversion.convert(flags.FLAGS["config"].value, args, rest)
+  conversion.convert(config_flag.CONFIG.value, args, rest)
 
 
 if __name__ == "__main__":

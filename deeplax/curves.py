@@ -1,4 +1,4 @@
-"""Trimap curves of runs in one plot: python -m deeplax.curves --out=DIR RUN RUN
+"""Draw runs' trimap curves in one plot: python -m deeplax.curves --out=DIR RUN
 
 It reads what `python -m deeplax.evaluate --trimap=1,2,5,10,20,40` has written.
 Seeds of one design form a group, and two groups are subtracted:
@@ -9,11 +9,7 @@ Seeds of one design form a group, and two groups are subtracted:
 
 import argparse
 
-from etils import epath
-
-from deeplax import atomic
 from deeplax import errors
-from deeplax.reports import trimap_curves
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,28 +53,10 @@ def parser() -> argparse.ArgumentParser:
 @errors.command
 def main(argv: list[str] | None = None) -> None:
   args = parser().parse_args(argv)
-  results = {
-    name: [trimap_curves.find(run, args.result) for run in runs]
-    for name, runs in trimap_curves.groups(args).items()
-  }
-  trimap_curves.refuse_different(results)
-  _, first = next(iter(results.values()))[0]
-  fields = {key: first.get(key) for key in trimap_curves.SHARED}
-  widths = [int(width) for width in first["trimap"]]
-  curves = [trimap_curves.curve(name, found) for name, found in results.items()]
-  text = trimap_curves.markdown(curves, widths, fields)
-  out = epath.Path(args.out)
-  try:
-    atomic.write_json(
-      out / "curves.json", trimap_curves.numbers(curves, widths, fields)
-    )
-    atomic.write_text(out / "curves.md", text)
-    atomic.write_text(
-      out / "curves.svg", trimap_curves.picture(curves, widths, fields)
-    )
-  except OSError as error:
-    raise errors.InputError(f"cannot write --out={out}: {error}") from error
-  print(f"{text}\n{out / 'curves.svg'}")
+
+  from deeplax.reports import trimap_curves
+
+  trimap_curves.run(args)
 
 
 if __name__ == "__main__":

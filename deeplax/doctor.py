@@ -10,22 +10,19 @@ from deeplax import errors
 from deeplax import machine
 
 
-@errors.command
-def main(argv: list[str] | None = None) -> int:
-  argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+  """Return the command line."""
+  return argparse.ArgumentParser(
     prog="python -m deeplax.doctor",
     description="Look at versions, devices, memory and disk.",
     epilog="exit status: 0 when deeplax can run here, else 1",
-  ).parse_args(argv)
-  found, problems = machine.report()
-  for name, value in found.items():
-    print(f"{name:<20}{value}")
-  if found["jax"] != "missing" and (warning := machine.accelerator_warning()):
-    print(f"warning: {warning}")
-  for problem in problems:
-    print(f"problem: {problem}")
-  print("not ready" if problems else "ready")
-  return 1 if problems else 0
+  )
+
+
+@errors.command
+def main(argv: list[str] | None = None) -> int:
+  parser().parse_args(argv)
+  return machine.report()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import argparse
 
 from deeplax import errors
 from deeplax import flags
-from deeplax.reports import evaluation
 
 
 def parser() -> argparse.ArgumentParser:
@@ -76,6 +75,9 @@ def main(argv: list[str] | None = None) -> None:
   args = parser().parse_args(argv)
   if args.worst < 1:
     raise errors.InputError(f"--worst={args.worst}: give 1 or more")
+
+  from deeplax.reports import evaluation
+
   evaluation.run(args)
 
 

@@ -55,6 +55,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
+  """Add the flags of how pictures are labelled: deeplax.predict, submit."""
+  add_arguments(parser)
+  add_crf_arguments(parser)
+  add_size_arguments(parser)
+  parser.add_argument(
+    "--output_stride",
+    type=int,
+    metavar="OS",
+    help="8, 16 or 32 (default: the config's)",
+  )
+  parser.add_argument(
+    "--probs",
+    action="store_true",
+    help="also write <name>_probs.npz: probabilities [h, w, k], float16",
+  )
+
+
 def add_crf_arguments(parser: argparse.ArgumentParser) -> None:
   """Add the flags of every command that can refine what it predicts."""
   parser.add_argument(

@@ -8,8 +8,6 @@ import platform
 import shutil
 import time
 
-import numpy as np
-
 PACKAGES = (
   "jax",
   "jaxlib",
@@ -21,13 +19,116 @@ PACKAGES = (
   "clu",
   "ml-collections",
   "numpy",
+  "psutil",
 )
+# Without these there is nothing more to look at.
+NEEDED = ("jax", "jaxlib", "numpy", "psutil")
 NVIDIA_FILES = ("dev/nvidia[0-9]*", "proc/driver/nvidia/gpus/*", "dev/dxg")
 # A vfio group may be any device handed to a virtual machine: it counts only
 # with the variables that a TPU host sets.
 TPU_FILES = ("dev/accel[0-9]*",)
 TPU_VFIO = "dev/vfio/[0-9]*"
 TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "TPU_ACCELERATOR_TYPE")
+
+
+def report() -> int:
+  """Print what `examine` finds; return 0 when deeplax can run here, else 1."""
+  found, problems = examine()
+  for name, value in found.items():
+    print(f"{name:<20}{value}")
+  if "devices" in found and (warning := accelerator_warning()):
+    print(f"warning: {warning}")
+  for problem in problems:
+    print(f"problem: {problem}")
+  print("not ready" if problems else "ready")
+  return 1 if problems else 0
+
+
+def examine() -> tuple[dict[str, str], list[str]]:
+  """Return what this computer has, by name, and what stands in the way."""
+  found = {"python": platform.python_version(), "system": platform.platform()}
+  problems = []
+  for name, version in versions().items():
+    found[name] = version or "missing"
+    if version is None:
+      problems.append(
+        f"{name} is not installed: pip install -r requirements.txt"
+      )
+  if any(found.get(name) == "missing" for name in NEEDED):
+    return found, problems
+  import jax
+  import psutil
+
+  try:
+    devices = jax.devices()
+  except RuntimeError as error:
+    problems.append(
+      f"JAX cannot start its devices: {error}. Install JAX for this machine, "
+      "or set JAX_PLATFORMS=cpu"
+    )
+    return found, problems
+  found["devices"] = ", ".join(
+    f"{d.id}: {d.device_kind} ({d.platform})" for d in devices
+  )
+  milliseconds, error = convolution()
+  found["convolution"] = f"{milliseconds:.2f} ms, relative error {error:.0e}"
+  # Accelerators may round the factors (TF32, bfloat16) even at "highest".
+  if not error < 1e-2:
+    problems.append(
+      f"a 3x3 convolution is wrong by {error:.0e} of its largest value: "
+      "reinstall jax and jaxlib of the same version"
+    )
+  memory = psutil.virtual_memory().available
+  found["memory"] = f"{memory / 1e9:.1f} GB free"
+  free = shutil.disk_usage(os.getcwd()).free
+  found["disk"] = f"{free / 1e9:.1f} GB free in {os.getcwd()}"
+  cache = jax.config.values["jax_compilation_cache_dir"]
+  found["compiled"] = f"kept in {cache or 'the workdir of each run'}"
+  return found, problems
+
+
+def versions() -> dict[str, str | None]:
+  """Return the version of each package deeplax stands on; None if missing."""
+  found = {}
+  for name in PACKAGES:
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      found[name] = None
+  return found
+
+
+def convolution() -> tuple[float, float]:
+  """Return (milliseconds, largest error / largest value) of one convolution."""
+  import jax
+  import jax.numpy as jnp
+  import numpy as np
+
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.standard_normal((1, 65, 65, 32), np.float32))
+  kernel = jnp.asarray(rng.standard_normal((3, 3, 32, 32), np.float32))
+
+  @jax.jit
+  def run(x, kernel):
+    return jax.lax.conv_general_dilated(
+      x,
+      kernel,
+      window_strides=(1, 1),
+      padding="VALID",
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+      precision="highest",
+    )
+
+  run(x, kernel).block_until_ready()
+  start = time.perf_counter()
+  y = run(x, kernel).block_until_ready()
+  seconds = time.perf_counter() - start
+  taps = np.lib.stride_tricks.sliding_window_view(
+    np.asarray(x[0]), (3, 3), (0, 1)
+  )
+  truth = np.einsum("hwcij,ijck->hwk", taps, np.asarray(kernel), optimize=True)
+  error = np.abs(np.asarray(y[0]) - truth).max() / np.abs(truth).max()
+  return seconds * 1e3, float(error)
 
 
 def accelerator_warning(
@@ -80,98 +181,3 @@ def _accelerator(root: pathlib.Path, environ: Mapping[str, str]) -> str | None:
 
 def _any(root: pathlib.Path, pattern: str) -> bool:
   return next(root.glob(pattern), None) is not None
-
-
-def versions() -> dict[str, str | None]:
-  """Return the version of each package deeplax stands on; None if missing."""
-  found = {}
-  for name in PACKAGES:
-    try:
-      found[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-      found[name] = None
-  return found
-
-
-def convolution() -> tuple[float, float]:
-  """Return (milliseconds, largest error / largest value) of one convolution."""
-  import jax
-  import jax.numpy as jnp
-
-  rng = np.random.default_rng(0)
-  x = jnp.asarray(rng.standard_normal((1, 65, 65, 32), np.float32))
-  kernel = jnp.asarray(rng.standard_normal((3, 3, 32, 32), np.float32))
-
-  @jax.jit
-  def run(x, kernel):
-    return jax.lax.conv_general_dilated(
-      x,
-      kernel,
-      window_strides=(1, 1),
-      padding="VALID",
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-      precision="highest",
-    )
-
-  run(x, kernel).block_until_ready()
-  start = time.perf_counter()
-  y = run(x, kernel).block_until_ready()
-  seconds = time.perf_counter() - start
-  taps = np.lib.stride_tricks.sliding_window_view(
-    np.asarray(x[0]), (3, 3), (0, 1)
-  )
-  truth = np.einsum("hwcij,ijck->hwk", taps, np.asarray(kernel), optimize=True)
-  error = np.abs(np.asarray(y[0]) - truth).max() / np.abs(truth).max()
-  return seconds * 1e3, float(error)
-
-
-def free_memory() -> int | None:
-  """Return the bytes of host memory that can still be had, where known."""
-  try:
-    lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
-  except OSError:
-    return None
-  fields = dict(line.split(":", 1) for line in lines)
-  return int(fields["MemAvailable"].split()[0]) * 1024
-
-
-def report() -> tuple[dict[str, str], list[str]]:
-  """Return (what there is, what stands in the way)."""
-  found = {"python": platform.python_version(), "system": platform.platform()}
-  problems = []
-  for name, version in versions().items():
-    found[name] = version or "missing"
-    if version is None:
-      problems.append(
-        f"{name} is not installed: pip install -r requirements.txt"
-      )
-  if found["jax"] == "missing" or found["jaxlib"] == "missing":
-    return found, problems
-  import jax
-
-  try:
-    devices = jax.devices()
-  except RuntimeError as error:
-    problems.append(
-      f"JAX cannot start its devices: {error}. Install JAX for this machine, "
-      "or set JAX_PLATFORMS=cpu"
-    )
-    return found, problems
-  found["devices"] = ", ".join(
-    f"{d.id}: {d.device_kind} ({d.platform})" for d in devices
-  )
-  milliseconds, error = convolution()
-  found["convolution"] = f"{milliseconds:.2f} ms, relative error {error:.0e}"
-  # Accelerators may round the factors (TF32, bfloat16) even at "highest".
-  if not error < 1e-2:
-    problems.append(
-      f"a 3x3 convolution is wrong by {error:.0e} of its largest value: "
-      "reinstall jax and jaxlib of the same version"
-    )
-  memory = free_memory()
-  found["memory"] = f"{memory / 1e9:.1f} GB free" if memory else "unknown"
-  free = shutil.disk_usage(os.getcwd()).free
-  found["disk"] = f"{free / 1e9:.1f} GB free in {os.getcwd()}"
-  cache = jax.config.values["jax_compilation_cache_dir"]
-  found["compiled"] = f"kept in {cache or 'the workdir of each run'}"
-  return found, problems

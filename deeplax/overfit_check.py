@@ -1,4 +1,4 @@
-"""Can the network learn a few images by heart?
+"""See whether the network can learn a few images by heart:
 
   python -m deeplax.overfit_check --config=configs/own_data.py \\
     --config.data.root=DIR
@@ -13,11 +13,8 @@ import argparse
 from functools import partial
 import sys
 
-from absl import flags as absl_flags
-
 from deeplax import config_flag
 from deeplax import errors
-from deeplax.training import overfit
 
 # Flags of the training command that mean nothing here.
 UNUSED = ("workdir", "multihost")
@@ -66,7 +63,10 @@ def main(argv: list[str] | None = None) -> int:
         f"{text}: nothing is written, on one device; leave it out"
       )
   config_flag.parse([sys.argv[0], f"--config={args.config}", *rest])
-  config = absl_flags.FLAGS["config"].value
+  config = config_flag.CONFIG.value
+
+  from deeplax.training import overfit
+
   # Flushed: progress through a pipe is read while it happens.
   return overfit.run(config, args, partial(print, flush=True))
 

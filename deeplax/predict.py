@@ -10,7 +10,6 @@ import pathlib
 
 from deeplax import errors
 from deeplax import flags
-from deeplax.reports import label_pictures
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,22 +21,9 @@ def parser() -> argparse.ArgumentParser:
     "--out=predictions photos/ street.jpg 'more/**/*.png'",
     allow_abbrev=False,
   )
-  flags.add_arguments(parser)
-  flags.add_crf_arguments(parser)
-  flags.add_size_arguments(parser)
+  flags.add_predict_arguments(parser)
   parser.add_argument(
     "--out", required=True, metavar="DIR", help="where masks and overlays go"
-  )
-  parser.add_argument(
-    "--output_stride",
-    type=int,
-    metavar="OS",
-    help="8, 16 or 32 (default: the config's)",
-  )
-  parser.add_argument(
-    "--probs",
-    action="store_true",
-    help="also write <name>_probs.npz: probabilities [h, w, k], float16",
   )
   parser.add_argument(
     "inputs", nargs="+", metavar="IMAGE|FOLDER|GLOB", help="what to label"
@@ -51,6 +37,9 @@ def main(argv: list[str] | None = None) -> int:
   out = pathlib.Path(args.out)
   if out.exists() and not out.is_dir():
     raise errors.InputError(f"--out={out} is a file; name a folder")
+
+  from deeplax.reports import label_pictures
+
   return label_pictures.run(args)
 
 

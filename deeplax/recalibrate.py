@@ -8,11 +8,8 @@ those of training batches, and a new workdir holds them; the old one stays.
 
 import argparse
 
-from etils import epath
-
 from deeplax import errors
-from deeplax import flags as flags_lib
-from deeplax.training import norm_statistics
+from deeplax import flags
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
   )
   parser.add_argument(
     "--step",
-    type=flags_lib.step,
+    type=flags.step,
     metavar="N|best",
     help="checkpoint: a step, or best by mIoU (default: the newest)",
   )
@@ -55,17 +52,22 @@ def parser() -> argparse.ArgumentParser:
 
 @errors.command
 def main(argv: list[str] | None = None) -> None:
-  flags = parser().parse_args(argv)
+  args = parser().parse_args(argv)
   for name in ("batches", "batch_size"):
-    value = getattr(flags, name)
+    value = getattr(args, name)
     if value is not None and value < 1:
       raise errors.InputError(f"--{name}={value}: give 1 or more")
-  out = epath.Path(flags.out or f"{flags.workdir.rstrip('/')}_recalibrated")
+
+  from etils import epath
+
+  from deeplax.training import norm_statistics
+
+  out = epath.Path(args.out or f"{args.workdir.rstrip('/')}_recalibrated")
   if (out / "config.json").exists():
     raise errors.InputError(
       f"--out={out} holds a run already; name another folder, or remove it"
     )
-  norm_statistics.run(flags, out, print)
+  norm_statistics.run(args, out, print)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,9 @@ import argparse
 import os
 import pathlib
 
-from deeplax import atomic
 from deeplax import errors
 from deeplax import flags
-from deeplax.data import mask_folders
-from deeplax.data import published as published_lib
 from deeplax.data import spec as spec_lib
-from deeplax.inference import settings
-from deeplax.metrics import measures
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,31 +59,12 @@ def parser() -> argparse.ArgumentParser:
 @errors.command
 def main(argv: list[str] | None = None) -> None:
   args = parser().parse_args(argv)
-  if args.dataset:
-    classes = mask_folders.published(args.dataset, args.labels)
-  else:
-    classes = mask_folders.own(args.classes, args.labels)
   if args.list and not args.list.is_file():
     raise errors.InputError(f"no file --list={args.list} of names, one a line")
-  names = published_lib.voc_ids(args.list) if args.list else None
-  pairs = mask_folders.pairs(
-    args.predictions, args.labels, ending=classes.ending, names=names
-  )
-  result = mask_folders.score(
-    pairs,
-    classes,
-    measured=settings.chosen_measures(args),
-    threads=args.threads,
-  )
-  print(measures.table(result, classes.spec.class_names))
-  said = f"{result['images']} images"
-  if args.out:
-    try:
-      atomic.write_json(args.out, result)
-    except OSError as error:
-      raise errors.InputError(f"cannot write {args.out}: {error}") from error
-    said += f"; {args.out}"
-  print(said)
+
+  from deeplax.data import mask_folders
+
+  mask_folders.run(args)
 
 
 if __name__ == "__main__":

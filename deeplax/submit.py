@@ -1,21 +1,19 @@
-"""Archives for test servers: python -m deeplax.submit --server=voc --out=FILE
+"""Pack masks for a server: python -m deeplax.submit --server=voc --out=FILE
 
   --workdir=DIR      labels the test images first; --flip, --scales, --crf and
                      the other flags of deeplax.predict are passed on to it
   --predictions=DIR  takes masks that deeplax.predict has written
 
-`archives` says what each server reads. The archive is read again and compared
-with the masks before it gets its name.
+`data.test_servers` says what each server reads. The archive is read again and
+compared with the masks before it gets its name.
 """
 
 import argparse
-import contextlib
 import pathlib
-import tempfile
 
 from deeplax import errors
+from deeplax import flags
 from deeplax.data import test_servers
-from deeplax.reports import submission
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,51 +61,36 @@ def parser() -> argparse.ArgumentParser:
   return parser
 
 
+def predict_parser() -> argparse.ArgumentParser:
+  """The flags of deeplax.predict but --out and the pictures, told here."""
+  parser = argparse.ArgumentParser(
+    prog="python -m deeplax.predict", allow_abbrev=False
+  )
+  flags.add_predict_arguments(parser)
+  return parser
+
+
 @errors.command
 def main(argv: list[str] | None = None) -> None:
-  args, flags = parser().parse_known_args(argv)
-  server = test_servers.SERVERS[args.server]
-  if not args.out.name.endswith(server.suffixes):
+  args, rest = parser().parse_known_args(argv)
+  suffixes = test_servers.SERVERS[args.server].suffixes
+  if not args.out.name.endswith(suffixes):
     raise errors.InputError(
-      f"--out={args.out} must end in {' or '.join(server.suffixes)}: that is "
-      f"what --server={args.server} takes"
+      f"--out={args.out} must end in {' or '.join(suffixes)}: that is what "
+      f"--server={args.server} takes"
     )
-  if flags and not args.workdir:
-    raise errors.InputError(
-      f"{flags[0]}: no flag of deeplax.submit; those of deeplax.predict need "
-      "--workdir"
+  predicting, hint = None, "those of deeplax.predict need --workdir"
+  if args.workdir:
+    predicting, rest = predict_parser().parse_known_args(
+      [f"--workdir={args.workdir}", *rest]
     )
-  wanted = submission.images(
-    server, args.images or submission.tree(server, args.workdir), args.split
-  )
-  print(f"{len(wanted)} images of {args.split}")
-  if args.split == "test" and len(wanted) != server.images:
-    print(
-      f"deeplax: {server.spec.name} has {server.images} test images, and the "
-      "server wants them all"
-    )
-  with contextlib.ExitStack() as stack:
-    folder = args.predictions
-    if args.workdir:
-      args.out.parent.mkdir(parents=True, exist_ok=True)
-      folder = pathlib.Path(
-        stack.enter_context(
-          tempfile.TemporaryDirectory(dir=args.out.parent, prefix=".submit-")
-        )
-      )
-      submission.label(server, args.workdir, wanted, folder, flags)
-    found = {
-      test_servers.member(server, name, args.split, args.comp): (
-        mask,
-        wanted[name],
-      )
-      for name, mask in submission.masks(folder, wanted).items()
-    }
-    test_servers.pack(server, args.out, found)
-  print(
-    f"{args.out}: {len(found)} files, {args.out.stat().st_size / 1e6:.1f} MB, "
-    "read again and equal to the masks"
-  )
+    hint = "which images are labelled follows from --images and --split"
+  if rest:
+    raise errors.InputError(f"{rest[0]}: no flag of deeplax.submit; {hint}")
+
+  from deeplax.reports import submission
+
+  submission.run(args, predicting)
 
 
 if __name__ == "__main__":

@@ -212,7 +212,7 @@ def test_prepared_data_is_checked_in_the_splits_that_it_has(
       raise errors.InputError("no split 'test'")
     return folder.source(good, split)
 
-  monkeypatch.setattr(prepared_lib, "prepared", prepared)
+  monkeypatch.setattr(prepared_lib, "find", prepared)
   status, printed, _ = check(tmp_path, "--full")
   assert status == 0 and "no fault found: train, val, 4 masks" in printed
 

@@ -61,7 +61,7 @@ def test_the_convolution_is_right():
 
 def test_a_missing_package_is_a_problem(monkeypatch):
   monkeypatch.setattr(machine, "PACKAGES", ("jax", "jaxlib", "no-such-package"))
-  found, problems = machine.report()
+  found, problems = machine.examine()
   assert found["no-such-package"] == "missing"
   assert problems == [
     "no-such-package is not installed: pip install -r requirements.txt"

@@ -13,6 +13,7 @@ import pytest
 
 from deeplax import errors
 from deeplax import submit
+from deeplax.data import archives
 from deeplax.data import spec as spec_lib
 from deeplax.data import test_servers
 from deeplax.models import build as model_build
@@ -306,43 +307,43 @@ packed_each = pytest.mark.parametrize("packed", OUT, indirect=True)
 @packed_each
 def test_the_check_accepts_what_was_written(packed):
   server, found, path = packed
-  test_servers.write(server, path, found)
-  test_servers.check(server, path, found)
+  archives.write(server, path, found)
+  archives.check(server, path, found)
 
 
 @packed_each
 def test_the_check_finds_a_file_that_is_missing(packed):
   server, found, path = packed
-  test_servers.write(server, path, dict(list(found.items())[:1]))
+  archives.write(server, path, dict(list(found.items())[:1]))
   with pytest.raises(errors.InputError, match=r"is missing \(1 of 2\)"):
-    test_servers.check(server, path, found)
+    archives.check(server, path, found)
 
 
 @packed_each
 def test_the_check_finds_a_file_too_many(packed):
   server, found, path = packed
-  test_servers.write(server, path, found)
+  archives.write(server, path, found)
   with pytest.raises(errors.InputError, match="or is no test image"):
-    test_servers.check(server, path, dict(list(found.items())[:1]))
+    archives.check(server, path, dict(list(found.items())[:1]))
 
 
 @packed_each
 def test_the_check_finds_exchanged_files(packed):
   server, found, path = packed
-  test_servers.write(server, path, found)
+  archives.write(server, path, found)
   names, files = list(found), list(found.values())
   exchanged = dict(zip(names, files[::-1], strict=True))
   with pytest.raises(errors.InputError, match="numbers or another size"):
-    test_servers.check(server, path, exchanged)
+    archives.check(server, path, exchanged)
 
 
 @packed_each
 def test_the_check_finds_a_cut_archive(packed):
   server, found, path = packed
-  test_servers.write(server, path, found)
+  archives.write(server, path, found)
   path.write_bytes(path.read_bytes()[:-60])
   with pytest.raises(errors.InputError, match="Write it again"):
-    test_servers.check(server, path, found)
+    archives.check(server, path, found)
 
 
 def _without_palette(server, classes):
@@ -374,10 +375,10 @@ def test_the_check_finds_what_a_server_would_misread(
 ):
   server, found, path = packed
   with monkeypatch.context() as patch:
-    patch.setattr(test_servers, "encode", encode)
-    test_servers.write(server, path, found)
+    patch.setattr(archives, "encode", encode)
+    archives.write(server, path, found)
   with pytest.raises(errors.InputError, match=words):
-    test_servers.check(server, path, found)
+    archives.check(server, path, found)
 
 
 @each_server
@@ -387,7 +388,7 @@ def test_a_full_disk_leaves_no_archive(
   def full(*_):
     raise OSError(28, "No space left on device")
 
-  monkeypatch.setattr(test_servers, "encode", full)
+  monkeypatch.setattr(archives, "encode", full)
   out = tmp_path / "out" / OUT[server]
   assert _command(*_flags(server, tree, masks, out)) == 2
   assert "No space left on device" in capsys.readouterr().err

@@ -7,12 +7,9 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-  """Load `dense_crf`, and with it JAX, when it is asked for.
+  """Load JAX when `dense_crf` is used: `crf.search --help` needs none."""
+  if name != "dense_crf":
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+  from deeplax.crf import dense
 
-  `python -m deeplax.crf.search --help` imports this package and nothing more.
-  """
-  if name == "dense_crf":
-    from deeplax.crf import dense
-
-    return dense.dense_crf
-  raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+  return dense.dense_crf

@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     default="v2",
     help="whose first grid (default: v2)",
   )
-  for name in protocols.CRF_GRIDS["v1"]:
+  for name in protocols.CRF_GRIDS["v2"]:
     parser.add_argument(
       f"--{name}",
       type=flags.numbers(float),
@@ -78,6 +78,7 @@ def main(argv: list[str] | None = None) -> None:
       raise errors.InputError(
         f"--{name}={getattr(args, name)}: give a number above 0"
       )
+
   from deeplax.inference import crf_search
 
   crf_search.run(args)

@@ -5,7 +5,8 @@ Looked up in data.root if it is given, else in $DEEPLAX_DATA, $TFDS_DATA_DIR and
 <name>/<version> as TensorFlow Datasets prepares it, which is taken first.
 A split may be several, "train+val".
 
-As a command, python -m deeplax.data.build, it prepares one (`builders`).
+As a command, python -m deeplax.data.build, it prepares one
+(`prepare.command`).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,13 +15,10 @@ import os
 import pathlib
 from typing import Any
 
-import grain
-
 from deeplax import errors
 from deeplax.data import bands
 from deeplax.data import files
 from deeplax.data import folder
-from deeplax.data import loader
 from deeplax.data import prepared
 from deeplax.data import published
 from deeplax.data import shapes
@@ -74,7 +72,7 @@ def _own(
         f"data.channels {channels} cannot be read from {path}, which holds RGB "
         "pictures: give the folder that it was made from"
       )
-    return prepared.Prepared(prepared.prepared_spec(path), path, split)
+    return prepared.Prepared(prepared.spec(path), path, split)
   return folder.source(root, split, channels)
 
 
@@ -137,7 +135,7 @@ def _published(data: Config, split: str) -> files.Decoded:
 
 def _in(root: pathlib.Path, name: str, split: str) -> files.Decoded | None:
   """Return a split of a published data set if `root` holds that."""
-  if found := prepared.prepared(root, spec_lib.SPECS[name], split):
+  if found := prepared.find(root, spec_lib.SPECS[name], split):
     return found
   tree = published.TREES[name]
   path = tree.find(root)
@@ -150,7 +148,7 @@ def spec(data: Config) -> spec_lib.Spec:
   if data.name == FOLDER:
     root = _folder_root(data)
     path = prepared.newest(root)
-    return prepared.prepared_spec(path) if path else folder.spec(root)
+    return prepared.spec(path) if path else folder.spec(root)
   return spec_lib.SPECS[data.name]
 
 
@@ -161,8 +159,8 @@ def train_loader(
   pad_value: tuple[float, ...],
   process_index: int = 0,
   process_count: int = 1,
-) -> grain.DatasetIterator[loader.Batch]:
-  """Return the endless batches of a run.
+) -> Any:
+  """Return the endless batches of a run, a `grain.DatasetIterator`.
 
   Args:
     config: The whole configuration.
@@ -190,6 +188,9 @@ def train_loader(
     raise errors.InputError(
       f"data.crop_size {data.crop_size} is no (height, width), like (513, 513)"
     )
+  # Here, because Grain brings JAX: whoever looks for data needs neither.
+  from deeplax.data import loader
+
   return loader.train(
     source,
     augmentation,
@@ -293,11 +294,11 @@ def _missing(data: Config, what: str, get: tuple[str, ...]) -> str:
   return "\n".join([*lines, _HELP])
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
   # Building needs nothing of what reading needs, and the other way round.
   from deeplax.data.prepare import command
 
-  command.main()
+  command.main(argv)
 
 
 if __name__ == "__main__":

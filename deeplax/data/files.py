@@ -8,7 +8,7 @@ never as colours.
 """
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import io
 import pathlib
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -20,14 +20,10 @@ from PIL import Image
 from PIL import ImageOps
 
 from deeplax import errors
+from deeplax.data import label_tables
 from deeplax.data import spec as spec_lib
 from deeplax.data.formats import npy
 from deeplax.data.formats import tiff
-
-# What a number that is no class becomes inside: neither a class nor ignored,
-# so that training counts it and stops (255 would hide it).
-ILLEGAL = 254
-MAX_CLASSES = 254
 
 # What reading a spoilt file raises.
 BROKEN = (
@@ -83,35 +79,6 @@ class Pair(NamedTuple):
   label: pathlib.Path
 
 
-def label_table(values: Mapping[int, int]) -> np.ndarray:
-  """Return the 256 entries that map a file's number to deeplax's label.
-
-  Args:
-    values: Number in the file -> class or 255; all others become illegal.
-  """
-  table = np.full(256, ILLEGAL, np.uint8)
-  for value, label in values.items():
-    table[value] = label
-  return table
-
-
-def plain_table(num_classes: int, ignore_label: int | None = 255) -> np.ndarray:
-  """Return the table of masks that hold the class itself, or `ignore_label`."""
-  values = {i: i for i in range(num_classes)}
-  if ignore_label is not None:
-    values[ignore_label] = spec_lib.IGNORE_LABEL
-  return label_table(values)
-
-
-def apply_table(raw: np.ndarray, table: np.ndarray) -> np.ndarray:
-  """Map a mask's numbers, 8 bit or wider, to labels."""
-  if raw.dtype == np.uint8:
-    # The same, but NumPy would first make an index of 8 bytes of each pixel.
-    return cv2.LUT(raw, table) if raw.ndim == 2 else table[raw]
-  legal = (raw >= 0) & (raw < 256)
-  return np.where(legal, table[np.where(legal, raw, 0)], np.uint8(ILLEGAL))
-
-
 class Decoded(abc.ABC):
   """Turns encoded examples into arrays; subclasses say where they lie."""
 
@@ -156,7 +123,7 @@ class Decoded(abc.ABC):
     image = self.reader(item.image, item.image_file)
     raw = decode_label(item.label, item.label_file)
     check_sizes(item, image.shape[:2], raw.shape)
-    return {"image": image, "label": apply_table(raw, self.table)}
+    return {"image": image, "label": label_tables.apply(raw, self.table)}
 
 
 class Files(Decoded):

@@ -20,6 +20,7 @@ import numpy as np
 from deeplax import errors
 from deeplax.data import bands
 from deeplax.data import files
+from deeplax.data import label_tables
 from deeplax.data import spec as spec_lib
 
 CLASSES = "classes.json"
@@ -134,8 +135,8 @@ def _parse(obj: Any, name: str) -> tuple[spec_lib.Spec, np.ndarray]:
     isinstance(n, str) and n for n in names
   ):
     raise ValueError(f'"names" is {names!r}, not a list of texts')
-  if not 1 <= len(names) <= files.MAX_CLASSES:
-    raise ValueError(f"{len(names)} names, not 1 to {files.MAX_CLASSES}")
+  if not 1 <= len(names) <= label_tables.MAX_CLASSES:
+    raise ValueError(f"{len(names)} names, not 1 to {label_tables.MAX_CLASSES}")
   ignore = obj.get("ignore_label", spec_lib.IGNORE_LABEL)
   if ignore is not None and not _is_byte(ignore):
     raise ValueError(f'"ignore_label" is {ignore!r}, not 0 to 255 or null')
@@ -158,7 +159,7 @@ def _parse(obj: Any, name: str) -> tuple[spec_lib.Spec, np.ndarray]:
     class_names=tuple(names),
     palette=tuple((r, g, b) for r, g, b in palette),
   )
-  return found, files.label_table(values)
+  return found, label_tables.table(values)
 
 
 def _label_map(obj: Any, num_classes: int) -> dict[int, int]:

@@ -1,15 +1,18 @@
 """Two folders of masks, predicted and true: paired by name and scored."""
 
+import argparse
 import pathlib
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
+from deeplax import atomic
 from deeplax import errors
 from deeplax.data import files
 from deeplax.data import folder
-from deeplax.data import published as published_lib
+from deeplax.data import label_tables
+from deeplax.data import published
 from deeplax.data import spec as spec_lib
 from deeplax.data.checks import mask_counts
 from deeplax.metrics import confusion
@@ -43,7 +46,35 @@ class Pair(NamedTuple):
   label: pathlib.Path
 
 
-def published(name: str, labels: pathlib.Path) -> Classes:
+def run(args: argparse.Namespace) -> None:
+  """Score the masks that the flags of `deeplax.score` name."""
+  if args.dataset:
+    classes = published_classes(args.dataset, args.labels)
+  else:
+    classes = own_classes(args.classes, args.labels)
+  result = score(
+    pairs(
+      args.predictions,
+      args.labels,
+      ending=classes.ending,
+      names=published.voc_ids(args.list) if args.list else None,
+    ),
+    classes,
+    measured=measures.from_flags(args),
+    threads=args.threads,
+  )
+  print(measures.table(result, classes.spec.class_names))
+  said = f"{result['images']} images"
+  if args.out:
+    try:
+      atomic.write_json(args.out, result)
+    except OSError as error:
+      raise errors.InputError(f"cannot write {args.out}: {error}") from error
+    said += f"; {args.out}"
+  print(said)
+
+
+def published_classes(name: str, labels: pathlib.Path) -> Classes:
   """Return the classes of a published data set.
 
   Args:
@@ -56,12 +87,10 @@ def published(name: str, labels: pathlib.Path) -> Classes:
     for kind in (TRAIN_IDS, IDS):
       if not ending and next(labels.rglob(f"*{kind}.png"), None):
         ending = kind
-  return Classes(
-    spec, published_lib.mask_table(name, ids=ending == IDS), ending
-  )
+  return Classes(spec, published.mask_table(name, ids=ending == IDS), ending)
 
 
-def own(path: pathlib.Path | None, labels: pathlib.Path) -> Classes:
+def own_classes(path: pathlib.Path | None, labels: pathlib.Path) -> Classes:
   """Return the classes of a classes.json.
 
   Args:
@@ -182,7 +211,7 @@ def read(pair: Pair, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
     files.decode_label(files.read_bytes(path), str(path))
     for path in (pair.label, pair.prediction)
   )
-  truth = files.apply_table(raw, classes.table)
+  truth = label_tables.apply(raw, classes.table)
   if truth.shape != predicted.shape:
     sizes = [f"{x.shape[0]}x{x.shape[1]}" for x in (predicted, truth)]
     raise errors.InputError(
@@ -192,7 +221,7 @@ def read(pair: Pair, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
     )
   k, name = classes.spec.num_classes, classes.spec.name
   _refuse_values(
-    raw, truth == files.ILLEGAL, pair.label, f"in the masks of {name}"
+    raw, truth == label_tables.ILLEGAL, pair.label, f"in the masks of {name}"
   )
   wrong = (predicted < 0) | (predicted >= k)
   wrong &= truth != spec_lib.IGNORE_LABEL

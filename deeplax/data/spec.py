@@ -8,9 +8,8 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
-IGNORE_LABEL = (
-  255  # in every label that a source returns, whatever the files say
-)
+# In every label that a source returns, whatever the files say.
+IGNORE_LABEL = 255
 
 Color = tuple[int, int, int]
 
@@ -127,6 +126,15 @@ CITYSCAPES = Spec(
     ("test", 1525),
     ("train_extra", 19998),
   ),
+)
+
+# cityscapesScripts, helpers/labels.py: ids of the masks -> trainIds.
+CITYSCAPES_IDS = dict(
+  zip(
+    (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33),
+    range(19),
+    strict=True,
+  )
 )
 
 # objectInfo150.csv and color150.mat, first word of each name; the first of its

@@ -1,4 +1,4 @@
-"""Sources made of other sources: several splits, a part, a list of indices."""
+"""Sources made of other sources: several splits, a list of examples, a part."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,18 +8,25 @@ from deeplax import errors
 from deeplax.data import files
 
 
-class Listed:
-  """Examples of a source in a given order, some of them more than once."""
+def read_splits(
+  one: Callable[[str], files.Decoded], split: str
+) -> files.Decoded:
+  """Return `split`, or several: "train+val" is train, then val.
 
-  def __init__(self, source: files.Source, indices: np.ndarray):
-    self.spec, self.split, self._source = source.spec, source.split, source
-    self._indices = indices
+  Args:
+    one: Reads one split.
+    split: Its name, or several with + between.
 
-  def __len__(self) -> int:
-    return len(self._indices)
-
-  def __getitem__(self, index: int) -> files.Example:
-    return self._source[int(self._indices[index])]
+  Raises:
+    InputError: A name is empty or there twice.
+  """
+  names = split.split("+")
+  if "" in names or len(set(names)) < len(names):
+    raise errors.InputError(
+      f"no split {split!r}: write different names with + between, as train+val"
+    )
+  parts = [one(name) for name in names]
+  return Joined(parts) if len(parts) > 1 else parts[0]
 
 
 class Joined(files.Decoded):
@@ -74,37 +81,12 @@ class Joined(files.Decoded):
     return part[index]
 
 
-def read_splits(
-  one: Callable[[str], files.Decoded], split: str
-) -> files.Decoded:
-  """Return `split`, or several: "train+val" is train, then val.
+class Listed:
+  """Examples of a source in a given order, some of them more than once."""
 
-  Args:
-    one: Reads one split.
-    split: Its name, or several with + between.
-
-  Raises:
-    InputError: A name is empty or there twice.
-  """
-  names = split.split("+")
-  if "" in names or len(set(names)) < len(names):
-    raise errors.InputError(
-      f"no split {split!r}: write different names with + between, as train+val"
-    )
-  parts = [one(name) for name in names]
-  return Joined(parts) if len(parts) > 1 else parts[0]
-
-
-class Subset:
-  """Some examples of a source, spread evenly over it.
-
-  The first ones would be one street or one class of a sorted data set.
-  """
-
-  def __init__(self, source: files.Source, images: int):
+  def __init__(self, source: files.Source, indices: np.ndarray):
     self.spec, self.split, self._source = source.spec, source.split, source
-    count = min(images, len(source)) if images > 0 else len(source)
-    self._indices = np.arange(count) * len(source) // max(count, 1)
+    self._indices = indices
 
   def __len__(self) -> int:
     return len(self._indices)
@@ -115,3 +97,14 @@ class Subset:
   def index(self, index: int) -> int:
     """Return where an example stands in the source."""
     return int(self._indices[index])
+
+
+class Subset(Listed):
+  """Some examples of a source, spread evenly over it.
+
+  The first ones would be one street or one class of a sorted data set.
+  """
+
+  def __init__(self, source: files.Source, images: int):
+    count = min(images, len(source)) if images > 0 else len(source)
+    super().__init__(source, np.arange(count) * len(source) // max(count, 1))

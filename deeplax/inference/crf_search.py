@@ -23,7 +23,7 @@ from deeplax.settings import protocols
 from deeplax.workdir import checkpoint
 from deeplax.workdir import settings
 
-NAMES = ("w1", "sigma_alpha", "sigma_beta")
+NAMES = tuple(protocols.CRF_GRIDS["v2"])
 Setting = tuple[float, ...]  # of NAMES
 Grid = Mapping[str, Iterable[float | int]]
 

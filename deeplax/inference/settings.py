@@ -10,17 +10,7 @@ from etils import epath
 from deeplax import errors
 from deeplax.inference import averaging
 from deeplax.inference import windows as windows_lib
-from deeplax.metrics import measures
 from deeplax.settings import defaults
-
-
-def chosen_measures(args: argparse.Namespace) -> measures.Measures:
-  """Return what the flags of `add_measure_arguments` ask for."""
-  return measures.Measures(
-    trimap=tuple(sorted(set(args.trimap))),
-    boundary=args.boundary,
-    objects=args.objects,
-  )
 
 
 def crf_parameters(

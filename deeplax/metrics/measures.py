@@ -4,6 +4,7 @@ Commands that count and score by this module give the same numbers for the same
 predictions: there is no second place that could differ.
 """
 
+import argparse
 from collections.abc import Sequence
 import dataclasses
 from typing import Any
@@ -32,39 +33,48 @@ class Measures:
   objects: bool = False
 
 
+CONFUSION_ONLY = Measures()
+
+
+def from_flags(args: argparse.Namespace) -> Measures:
+  """Return what the flags of `flags.add_measure_arguments` ask for."""
+  return Measures(
+    trimap=tuple(sorted(set(args.trimap))),
+    boundary=args.boundary,
+    objects=args.objects,
+  )
+
+
 # What the bands of a trimap lie around, by its kind.
 AROUND = {"void": "the void border", "class": "class boundaries"}
-
-# The confusion matrix is enough.
-CONFUSION_ONLY = Measures()
 
 
 def count(
   labels: np.ndarray,
   predictions: np.ndarray,
   num_classes: int,
-  chosen: Measures,
+  measured: Measures,
 ) -> Counts:
-  """Count what `chosen` needs in one image; 255 is ignored.
+  """Count what `measured` needs in one image; 255 is ignored.
 
   Raises:
     ValueError: The sizes differ, or a value is no class.
   """
   pair = labels, predictions, num_classes
   counts: Counts = {}
-  if chosen.trimap:
-    counts |= boundary.count_trimap(*pair, widths=chosen.trimap)
-  if chosen.boundary:
+  if measured.trimap:
+    counts |= boundary.count_trimap(*pair, widths=measured.trimap)
+  if measured.boundary:
     counts |= boundary.count_f(*pair) | boundary.count_iou(*pair)
-  if chosen.objects:
+  if measured.objects:
     counts |= objects.count(*pair)
   return counts
 
 
-def empty(num_classes: int, chosen: Measures) -> Counts:
+def empty(num_classes: int, measured: Measures) -> Counts:
   """Return the counts of no image, to add to."""
   pixel = np.full((1, 1), 255)  # ignored, so that it counts nowhere
-  return count(pixel, pixel, num_classes, chosen)
+  return count(pixel, pixel, num_classes, measured)
 
 
 def add(counts: Counts, other: Counts) -> Counts:
@@ -73,16 +83,18 @@ def add(counts: Counts, other: Counts) -> Counts:
 
 
 def scores(
-  counts: Counts, class_names: Sequence[str], chosen: Measures
+  counts: Counts, class_names: Sequence[str], measured: Measures
 ) -> dict[str, Any]:
   """Turn counts, added over the data set, into the fields of a result."""
   result: dict[str, Any] = {}
-  if chosen.trimap:
-    result |= boundary.trimap_scores(counts, class_names, widths=chosen.trimap)
-  if chosen.boundary:
+  if measured.trimap:
+    result |= boundary.trimap_scores(
+      counts, class_names, widths=measured.trimap
+    )
+  if measured.boundary:
     result |= boundary.f_scores(counts, class_names)
     result |= boundary.iou_scores(counts, class_names)
-  if chosen.objects:
+  if measured.objects:
     result |= objects.scores(counts, class_names)
   return result
 

@@ -108,7 +108,7 @@ def _at_stride(
     keep=lambda row, index, counted: kept[row].keep(
       index, counted.labels, counted.counts["matrix"]
     ),
-    measured=asked.chosen_measures(args),
+    measured=measures.from_flags(args),
     crf=sweep.predictor.crf,
     init=settings.init_text(opened.config, args.workdir),
     **fields,

@@ -1,10 +1,12 @@
 """Predictions of a test split as the archive that a test server takes."""
 
+import argparse
 from collections.abc import Mapping
 import pathlib
+import tempfile
 
 from deeplax import errors
-from deeplax import predict
+from deeplax.data import archives
 from deeplax.data import build as data_build
 from deeplax.data import mask_folders
 from deeplax.data import published
@@ -12,6 +14,68 @@ from deeplax.data import spec as spec_lib
 from deeplax.data import test_servers
 from deeplax.reports import label_pictures
 from deeplax.workdir import settings
+
+
+def run(
+  args: argparse.Namespace, predicting: argparse.Namespace | None
+) -> None:
+  """Write the archive that the flags of `deeplax.submit` ask for.
+
+  Args:
+    args: These flags.
+    predicting: Those of `deeplax.predict`, to label the images first; None:
+      the masks are in `args.predictions`.
+  """
+  server = test_servers.SERVERS[args.server]
+  wanted = images(server, args.images or tree(server, args.workdir), args.split)
+  print(f"{len(wanted)} images of {args.split}")
+  if args.split == "test" and len(wanted) != server.images:
+    print(
+      f"deeplax: {server.spec.name} has {server.images} test images, and the "
+      "server wants them all"
+    )
+  if predicting is None:
+    return _pack(args, args.predictions, wanted)
+  args.out.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(
+    dir=args.out.parent, prefix=".submit-"
+  ) as folder:
+    label(server, predicting, wanted, pathlib.Path(folder))
+    _pack(args, pathlib.Path(folder), wanted)
+
+
+def _pack(
+  args: argparse.Namespace,
+  folder: pathlib.Path,
+  wanted: Mapping[str, pathlib.Path],
+) -> None:
+  """Pack the masks in a folder, one for each wanted image."""
+  server = test_servers.SERVERS[args.server]
+  found = {
+    test_servers.member(server, name, args.split, args.comp): (
+      mask,
+      wanted[name],
+    )
+    for name, mask in masks(folder, wanted).items()
+  }
+  archives.pack(server, args.out, found)
+  print(
+    f"{args.out}: {len(found)} files, {args.out.stat().st_size / 1e6:.1f} MB, "
+    "read again and equal to the masks"
+  )
+
+
+def tree(server: test_servers.Server, workdir: str | None) -> pathlib.Path:
+  """Return where a run's data lie, if they are what the server tests."""
+  if workdir:
+    data = settings.load_config(workdir).data
+    found = data.name == server.spec.name and data_build.tree(data)
+    if found:
+      return found
+  raise errors.InputError(
+    "which images are the test's? Name their folder: "
+    f"--images=DIR, that holds {published.TREES[server.spec.name].what}"
+  )
 
 
 def images(
@@ -87,50 +151,28 @@ def masks(
 
 def label(
   server: test_servers.Server,
-  workdir: str,
+  args: argparse.Namespace,
   wanted: Mapping[str, pathlib.Path],
   out: pathlib.Path,
-  flags: list[str],
 ) -> None:
-  """Label images by a run, into a folder, with the flags of deeplax.predict.
+  """Label images into a folder by a run, with the flags of deeplax.predict.
 
   Raises:
     InputError: The run has other classes, or an image cannot be read.
   """
-  names = settings.read_spec(workdir).class_names
+  names = settings.read_spec(args.workdir).class_names
   if names != server.spec.class_names:
     raise errors.InputError(
-      f"{workdir} was trained on {len(names)} classes ({names[0]}, ...), not "
-      f"on the {server.spec.num_classes} of {server.spec.name}: the server "
+      f"{args.workdir} was trained on {len(names)} classes ({names[0]}, ...), "
+      f"not on the {server.spec.num_classes} of {server.spec.name}: the server "
       "would take them for others"
-    )
-  paths = [str(path) for path in wanted.values()]
-  args = predict.parser().parse_args(
-    [f"--workdir={workdir}", f"--out={out}", *flags, *paths]
-  )
-  if args.inputs != paths:
-    raise errors.InputError(
-      f"{args.inputs[0]} is no flag: which images are labelled follows from "
-      "--images and --split"
     )
   pictures = [
     label_pictures.Picture(path, pathlib.Path(name))
     for name, path in wanted.items()
   ]
-  if label_pictures.label(settings.load_config(workdir), args, pictures, out):
+  config = settings.load_config(args.workdir)
+  if label_pictures.label(config, args, pictures, out):
     raise errors.InputError(
       "some test images could not be read, as said above: unpack them again"
     )
-
-
-def tree(server: test_servers.Server, workdir: str | None) -> pathlib.Path:
-  """Return where a run's data lie, if they are what the server tests."""
-  if workdir:
-    data = settings.load_config(workdir).data
-    found = data.name == server.spec.name and data_build.tree(data)
-    if found:
-      return found
-  raise errors.InputError(
-    "which images are the test's? Name their folder: "
-    f"--images=DIR, that holds {published.TREES[server.spec.name].what}"
-  )

@@ -11,6 +11,7 @@ from typing import Any
 from etils import epath
 import numpy as np
 
+from deeplax import atomic
 from deeplax import errors
 from deeplax.metrics import measures
 from deeplax.reports import line_plot
@@ -51,6 +52,61 @@ class Curve:
     if len(values) < 2:
       return np.full(values.shape[1], np.nan)
     return values.std(axis=0, ddof=1)
+
+
+def run(args: argparse.Namespace) -> None:
+  """Write the curves of runs to `args.out`: a plot, tables and numbers."""
+  results = {
+    name: [find(path, args.result) for path in paths]
+    for name, paths in groups(args).items()
+  }
+  refuse_different(results)
+  _, first = next(iter(results.values()))[0]
+  fields = {key: first.get(key) for key in SHARED}
+  widths = [int(width) for width in first["trimap"]]
+  curves = [curve(name, found) for name, found in results.items()]
+  text = markdown(curves, widths, fields)
+  out = epath.Path(args.out)
+  try:
+    atomic.write_json(out / "curves.json", numbers(curves, widths, fields))
+    atomic.write_text(out / "curves.md", text)
+    atomic.write_text(out / "curves.svg", picture(curves, widths, fields))
+  except OSError as error:
+    raise errors.InputError(f"cannot write --out={out}: {error}") from error
+  print(f"{text}\n{out / 'curves.svg'}")
+
+
+def groups(args: argparse.Namespace) -> dict[str, list[str]]:
+  """Return the runs of each group, those of --group last.
+
+  Raises:
+    InputError: There is none, two have the same name, or one has no run.
+  """
+  found = [(epath.Path(run).name or run, [run]) for run in args.runs]
+  for text in args.group:
+    name, equals, runs = text.partition("=")
+    if not name or not equals:
+      raise errors.InputError(
+        f"--group={text}: give it a name, as --group='decoder=runs/decoder_*'"
+      )
+    paths = []
+    for run in runs.split(","):
+      matching = sorted(glob.glob(run))
+      if not matching:
+        raise errors.InputError(f"--group={text}: nothing is named {run!r}")
+      paths += matching
+    if len(set(paths)) < len(paths):
+      raise errors.InputError(f"--group={text} has a run twice")
+    found.append((name, paths))
+  if not found:
+    raise errors.InputError("no run: give workdirs, or --group=NAME=RUN,RUN")
+  names = [name for name, _ in found]
+  for name in names:
+    if names.count(name) > 1:
+      raise errors.InputError(
+        f"two curves would be named {name!r}: name them by --group=NAME=RUN"
+      )
+  return dict(found)
 
 
 def find(path: epath.PathLike, pattern: str) -> tuple[str, dict[str, Any]]:
@@ -250,36 +306,3 @@ def picture(
     name = f"gain of {curves[1].name} over {curves[0].name}, points"
     panels.append(line_plot.Panel(name, lines, difference=True))
   return line_plot.svg(panels, widths, f"width of the band: {band}")
-
-
-def groups(args: argparse.Namespace) -> dict[str, list[str]]:
-  """Return the runs of each group, those of --group last.
-
-  Raises:
-    InputError: There is none, two have the same name, or one has no run.
-  """
-  found = [(epath.Path(run).name or run, [run]) for run in args.runs]
-  for text in args.group:
-    name, equals, runs = text.partition("=")
-    if not name or not equals:
-      raise errors.InputError(
-        f"--group={text}: give it a name, as --group='decoder=runs/decoder_*'"
-      )
-    paths = []
-    for run in runs.split(","):
-      matching = sorted(glob.glob(run))
-      if not matching:
-        raise errors.InputError(f"--group={text}: nothing is named {run!r}")
-      paths += matching
-    if len(set(paths)) < len(paths):
-      raise errors.InputError(f"--group={text} has a run twice")
-    found.append((name, paths))
-  if not found:
-    raise errors.InputError("no run: give workdirs, or --group=NAME=RUN,RUN")
-  names = [name for name, _ in found]
-  for name in names:
-    if names.count(name) > 1:
-      raise errors.InputError(
-        f"two curves would be named {name!r}: name them by --group=NAME=RUN"
-      )
-  return dict(found)

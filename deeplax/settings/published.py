@@ -3,6 +3,8 @@
 from typing import Any, NamedTuple
 
 Settings = dict[str, Any]
+# Whose names arrays can have: what `pretrained.tables` reads and writes.
+SOURCES = ("caffe", "smp", "tf_deeplab", "timm", "torchvision")
 
 
 class Reported(NamedTuple):

@@ -10,6 +10,8 @@ from deeplax import errors
 from deeplax.data import build
 from deeplax.data import loader
 from deeplax.data import spec
+from deeplax.data.prepare import folder as folder_plan
+from deeplax.data.prepare import write
 from deeplax.settings import defaults
 from tests.data import trees
 
@@ -158,9 +160,12 @@ def test_own_images_pass_through_the_loader(tmp_path):
   assert names == ["00", "01", "02"]
 
 
-def test_data_never_imports_tensorflow():
+def test_data_never_imports_tensorflow(tmp_path):
+  plan = folder_plan.plan(trees.folder(tmp_path / "data"))
+  path = write.write(plan, tmp_path)
   code = (
-    "import sys; from deeplax.data import build; "
+    "import pathlib, sys; from deeplax.data import build; "
+    f"assert len(build.at(pathlib.Path({str(path)!r}), 'train')[0]) == 3; "
     "assert 'tensorflow_datasets' in sys.modules; "
     "assert 'tensorflow' not in sys.modules"
   )

@@ -8,6 +8,7 @@ import pytest
 
 from deeplax import errors
 from deeplax.data import files
+from deeplax.data import label_tables
 from deeplax.data import spec
 from tests.data import tiffs
 from tests.data import trees
@@ -268,12 +269,12 @@ def test_masks_keep_their_numbers():
 
 
 def test_numbers_without_a_class_become_illegal_not_ignored():
-  table = files.plain_table(3, ignore_label=7)
+  table = label_tables.plain(3, ignore_label=7)
   raw = np.array([[0, 2, 7, 3, 255]])
   for dtype in (np.uint8, np.uint16, np.int32):
     np.testing.assert_array_equal(
-      files.apply_table(raw.astype(dtype), table), [[0, 2, 255, 254, 254]]
+      label_tables.apply(raw.astype(dtype), table), [[0, 2, 255, 254, 254]]
     )
   np.testing.assert_array_equal(
-    files.apply_table(np.array([[-1, 256, 65535]]), table), 254
+    label_tables.apply(np.array([[-1, 256, 65535]]), table), 254
   )

@@ -197,7 +197,7 @@ def prepared(tmp_path_factory):
 
 def test_prepared_data_set_equals_the_tree(prepared):
   root, tree = prepared
-  found = prepared_lib.prepared(root, spec.VOC2012, "train")
+  found = prepared_lib.find(root, spec.VOC2012, "train")
   assert found is not None
   expected = published.voc(tree, "train")
   order = sorted(range(len(found)), key=found.name)
@@ -210,8 +210,8 @@ def test_prepared_data_set_equals_the_tree(prepared):
 
 def test_prepared_data_set_lists_its_splits(prepared):
   with pytest.raises(errors.InputError, match=r"'val'.*\['train'\]"):
-    prepared_lib.prepared(prepared[0], spec.VOC2012, "val")
+    prepared_lib.find(prepared[0], spec.VOC2012, "val")
 
 
 def test_nothing_prepared_is_nothing(tmp_path):
-  assert prepared_lib.prepared(tmp_path, spec.VOC2012, "train") is None
+  assert prepared_lib.find(tmp_path, spec.VOC2012, "train") is None

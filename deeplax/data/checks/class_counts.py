@@ -19,6 +19,7 @@ import numpy as np
 from deeplax import atomic
 from deeplax import errors
 from deeplax.data import files
+from deeplax.data import label_tables
 from deeplax.data import spec as spec_lib
 from deeplax.data.checks import faults
 from deeplax.data.checks import mask_counts
@@ -107,7 +108,7 @@ def _legal(
   """Pass masks on; stop at the first with a number that is no class."""
   table = mask_counts.table(source)
   for mask in read:
-    if mask_counts.by_label(mask, table)[files.ILLEGAL]:
+    if mask_counts.by_label(mask, table)[label_tables.ILLEGAL]:
       (fault,) = faults.of_values(source.spec, table, [mask], whole=False)
       raise errors.InputError(
         f"{fault.text}\nFor all such masks: python -m deeplax.check_data "

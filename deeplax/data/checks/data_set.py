@@ -1,7 +1,9 @@
 """Every split of a data set: faulty files, leaks between splits, classes."""
 
+import argparse
 from collections.abc import Callable, Iterable, Sequence
 import dataclasses
+from functools import partial
 import pathlib
 from typing import Any
 
@@ -20,7 +22,6 @@ from deeplax.data.checks import mask_counts
 from deeplax.data.checks import overlap
 
 ALL = "all"
-IMAGES = 200
 
 # What tells that a published tree has a split. VOC's trainval is the others
 # together; the masks of Cityscapes' test are empty.
@@ -67,6 +68,40 @@ class Result:
         for group in faults_lib.groups(self.faults)
       ],
     }
+
+
+def run(args: argparse.Namespace) -> None:
+  """Check the data set that the flags of `deeplax.check_data` name.
+
+  Raises:
+    InputError: A file cannot be used.
+  """
+  say = partial(print, flush=True)
+  split = args.split or (ALL if args.full else "train")
+  result = examine(
+    args.root,
+    splits(args.root) if split == ALL else [split],
+    images=args.images,
+    full=args.full,
+    threads=args.threads,
+    channels=args.channels,
+    say=say,
+  )
+  for text in result.warnings:
+    say(f"warning: {text}")
+  if args.json:
+    fields = {"root": str(args.root), "full": args.full, **result.to_json()}
+    try:
+      atomic.write_json(args.json, fields)
+    except OSError as error:
+      raise errors.InputError(
+        f"--json={args.json} cannot be written: {error.strerror}"
+      ) from error
+  _refuse(result, args.root)
+  for name, weights in result.weights.items():
+    report = result.reports[name]
+    say(_weights_text(weights, f"{report.checked} masks of {name}"))
+  say(_summary(result, full=args.full))
 
 
 def examine(
@@ -117,7 +152,7 @@ def examine(
         rule: class_counts.weights(counted, rule, progress=warn)
         for rule in class_counts.RULES
       }
-  result.warnings += _classes(result.reports) + overlap.doubles(seen)
+  result.warnings += _class_warnings(result.reports) + overlap.doubles(seen)
   result.faults += overlap.leaks(seen)
   return result
 
@@ -153,14 +188,14 @@ def splits(root: pathlib.Path) -> list[str]:
     names = []
     for split, _ in spec_lib.SPECS[name].splits:
       try:
-        if prepared.prepared(root, spec_lib.SPECS[name], split):
+        if prepared.find(root, spec_lib.SPECS[name], split):
           names.append(split)
       except errors.InputError:  # prepared without this split
         continue
     if names := [split for split in names if not overlap.whole(split)]:
       return names
   if path := prepared.newest(root):
-    return _ordered(prepared.prepared_splits(path))
+    return _ordered(prepared.splits(path))
   build.at(root, "train")  # says what was looked for
   return ["train"]
 
@@ -170,16 +205,7 @@ def _ordered(names: Iterable[str]) -> list[str]:
   return sorted(names, key=lambda s: (not overlap.trains(s), s != "val", s))
 
 
-def write(path: pathlib.Path, value: dict[str, Any]) -> None:
-  try:
-    atomic.write_json(path, value)
-  except OSError as error:
-    raise errors.InputError(
-      f"--json={path} cannot be written: {error.strerror}"
-    ) from error
-
-
-def _classes(reports: dict[str, check.Report]) -> list[str]:
+def _class_warnings(reports: dict[str, check.Report]) -> list[str]:
   """Return warnings about classes that are in some splits only."""
   learnt, scored = set(), set()
   for split, report in reports.items():
@@ -208,7 +234,7 @@ def _classes(reports: dict[str, check.Report]) -> list[str]:
   return result
 
 
-def weights_text(weights: dict[str, tuple[float, ...]], title: str) -> str:
+def _weights_text(weights: dict[str, tuple[float, ...]], title: str) -> str:
   """Return class weights, ready to copy."""
   lines = [f"class weights by {title}, if the loss is to have some:"]
   for rule, values in weights.items():
@@ -218,7 +244,7 @@ def weights_text(weights: dict[str, tuple[float, ...]], title: str) -> str:
   return "\n".join(lines)
 
 
-def refuse(result: Result, root: pathlib.Path) -> None:
+def _refuse(result: Result, root: pathlib.Path) -> None:
   """Raise if any file is faulty."""
   found = result.faults
   if len(found) == 1:
@@ -232,7 +258,7 @@ def refuse(result: Result, root: pathlib.Path) -> None:
     )
 
 
-def summary(result: Result, *, full: bool) -> str:
+def _summary(result: Result, *, full: bool) -> str:
   masks = sum(report.checked for report in result.reports.values())
   what = "masks, all images decoded" if full else "masks; --full reads all"
   names = ", ".join(result.reports)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deeplax.data import files
+from deeplax.data import label_tables
 from deeplax.data import spec as spec_lib
 from deeplax.data.checks import mask_counts
 
@@ -97,7 +97,7 @@ def of_values(
       all of them together, and one mask alone would be misread.
   """
   present = sorted({v for mask in found for v in mask.values.tolist()})
-  allowed = set(np.flatnonzero(table != files.ILLEGAL).tolist())
+  allowed = set(np.flatnonzero(table != label_tables.ILLEGAL).tolist())
   if (
     whole and present == [0, 255] and table[255] not in range(spec.num_classes)
   ):
@@ -132,7 +132,9 @@ def of_values(
 
 def legal(mask: mask_counts.Counts, table: np.ndarray) -> int:
   """Return how many pixels of a mask belong to a class."""
-  return int(mask_counts.by_label(mask, table)[: files.MAX_CLASSES].sum())
+  return int(
+    mask_counts.by_label(mask, table)[: label_tables.MAX_CLASSES].sum()
+  )
 
 
 def _illegal(

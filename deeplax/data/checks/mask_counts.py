@@ -10,6 +10,7 @@ from PIL import Image
 
 from deeplax import progress as progress_lib
 from deeplax.data import files
+from deeplax.data import label_tables
 
 # Of the pixels that are no class; undeclared classes have an inside, too.
 BETWEEN = 0.75
@@ -49,14 +50,14 @@ def count(raw: np.ndarray, file: str, table: np.ndarray) -> Counts:
     values, pixels = np.unique(raw, return_counts=True)
     values, pixels = values.astype(np.int64), pixels.astype(np.int64)
   result = Counts(file, values, pixels)
-  if by_label(result, table)[files.ILLEGAL]:
+  if by_label(result, table)[label_tables.ILLEGAL]:
     return result._replace(blended=_blended(raw, table))
   return result
 
 
 def _blended(raw: np.ndarray, table: np.ndarray) -> bool:
   """Return whether what is no class is the edges between classes."""
-  bad = files.apply_table(raw, table) == files.ILLEGAL
+  bad = label_tables.apply(raw, table) == label_tables.ILLEGAL
   bad &= raw != 255  # the white of a black and white mask
   values = raw.astype(np.float32)
   window = np.ones((3, 3), np.uint8)
@@ -82,12 +83,12 @@ def table(source: files.Source) -> np.ndarray:
   """Return the label of each number 0 to 255 in the masks of a source."""
   if isinstance(source, files.Decoded):
     return source.table
-  return files.plain_table(source.spec.num_classes)
+  return label_tables.plain(source.spec.num_classes)
 
 
 def by_label(counts: Counts, table: np.ndarray) -> np.ndarray:
   """Return the pixels of a mask by deeplax's label, int64 [256]."""
-  labels = files.apply_table(counts.values, table)
+  labels = label_tables.apply(counts.values, table)
   result = np.zeros(256, np.int64)
   np.add.at(result, labels, counts.pixels)
   return result

@@ -19,6 +19,7 @@ import numpy as np
 
 from deeplax import errors
 from deeplax.data import files
+from deeplax.data import label_tables
 from deeplax.data import published
 from deeplax.data import spec as spec_lib
 from deeplax.data.prepare import write
@@ -133,7 +134,7 @@ class Coco(files.Files):
     sizes: list[tuple[int, int]],
     regions: list[list[Region]],
   ):
-    table = files.plain_table(spec_lib.COCO.num_classes)
+    table = label_tables.plain(spec_lib.COCO.num_classes)
     super().__init__(spec_lib.COCO, split, table, pairs)
     self._path, self._sizes, self._regions = path, sizes, regions
 

@@ -23,18 +23,11 @@ from deeplax.data import published
 from deeplax.data.prepare import ade20k
 from deeplax.data.prepare import cityscapes
 from deeplax.data.prepare import coco
-from deeplax.data.prepare import download
 from deeplax.data.prepare import folder as folder_lib
 from deeplax.data.prepare import voc
 from deeplax.data.prepare import write
 
 NAMES = ("voc2012", "cityscapes", "ade20k", "coco", "folder")
-# What --download fetches, and the folder that it is unpacked to.
-ARCHIVES = {
-  "voc2012": {"voc2012": (download.VOC,), "sbd": (download.SBD,)},
-  "ade20k": {"ade20k": (download.ADE20K,)},
-  "coco": {"coco": download.COCO},
-}
 
 Say = Callable[[str], None]
 
@@ -187,7 +180,10 @@ def _download(
   name = flags.name
   if name == "cityscapes":
     raise errors.InputError(cityscapes.GET)
-  if name not in ARCHIVES:
+  # Here and below, because HTTP is dear to load for who has the files.
+  from deeplax.data.prepare import download
+
+  if name not in download.ARCHIVES:
     raise errors.InputError(
       f"{name} has nothing to --download: give --source=PATH"
     )
@@ -196,7 +192,7 @@ def _download(
     result[name] = folder
   if flags.sbd:
     result["sbd"] = flags.sbd
-  for place, archives in ARCHIVES[name].items():
+  for place, archives in download.ARCHIVES[name].items():
     if place in result:
       continue
     result[place] = folder / place
@@ -222,4 +218,7 @@ def _cityscapes(
   place = "cityscapes"
   if all(path.is_file() for path in extra):
     paths, place = paths + extra, "cityscapes_train_extra"
+
+  from deeplax.data.prepare import download
+
   return download.unpack(paths, out / "downloads" / place, say=say)

@@ -81,6 +81,12 @@ COCO = (
     252907541,
   ),
 )
+# By data set: the archives, and the folder that they are unpacked to.
+ARCHIVES = {
+  "voc2012": {"voc2012": (VOC,), "sbd": (SBD,)},
+  "ade20k": {"ade20k": (ADE20K,)},
+  "coco": {"coco": COCO},
+}
 
 
 class _Progress:

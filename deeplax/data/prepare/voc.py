@@ -13,6 +13,7 @@ import numpy as np
 
 from deeplax import errors
 from deeplax.data import files
+from deeplax.data import label_tables
 from deeplax.data import published
 from deeplax.data import spec as spec_lib
 from deeplax.data.prepare import write
@@ -92,7 +93,7 @@ def augmented(root: pathlib.Path, sbd: pathlib.Path) -> tuple[files.Files, str]:
     f"{len(pairs)} (SBD has {len(listed)} masks; {len(listed & train)} are in "
     f"train, where VOC's own are taken, and {len(listed & val)} in val)"
   )
-  table = files.plain_table(spec_lib.VOC2012.num_classes)
+  table = label_tables.plain(spec_lib.VOC2012.num_classes)
   return _Sbd(spec_lib.VOC2012, "train_aug", table, pairs), note
 
 

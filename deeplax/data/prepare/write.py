@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-import tensorflow_datasets as tfds
 
 from deeplax import errors
 from deeplax import progress as progress_lib
 from deeplax.data import files
+from deeplax.data import label_tables
 from deeplax.data import spec as spec_lib
 from deeplax.data.checks import faults as faults_lib
 from deeplax.data.checks import mask_counts
@@ -100,6 +100,8 @@ def write(
   Raises:
     InputError: A picture or mask cannot be used, or the disk is too small.
   """
+  import tensorflow_datasets as tfds
+
   target = out / plan.name / VERSION
   staging = out / f"incomplete.{plan.name}"
   try:
@@ -155,25 +157,25 @@ def _sizes(source: files.Files) -> list[int]:
     ) from error
 
 
-class _Info(tfds.core.DatasetInfo):
-  """What TFDS keeps about a data set; it is not looked up on the net."""
-
-  def initialize_from_bucket(self) -> None:
-    # Would leave an empty folder in the system's temporary folder, too.
-    pass
-
-
 def _builder(
   plan: Plan,
   sizes: Mapping[str, list[int]],
   threads: int,
   step: Callable[[], None],
-) -> type[tfds.core.ShardBasedBuilder]:
+) -> type[Any]:
   """Return the TFDS builder of a plan.
 
   Shard based and not generator based: the latter sorts a split of more than
   1,000 MiB on disk, for which it needs TensorFlow.
   """
+  import tensorflow_datasets as tfds
+
+  class Info(tfds.core.DatasetInfo):
+    """What TFDS keeps about a data set; it is not looked up on the net."""
+
+    def initialize_from_bucket(self) -> None:
+      # Would leave an empty folder in the system's temporary folder, too.
+      pass
 
   def examples(split: str, indices: range) -> Iterator[tuple[str, Any]]:
     pool = futures.ThreadPoolExecutor(threads)
@@ -194,7 +196,7 @@ def _builder(
       VERSION = tfds.core.Version(VERSION)
 
       def _info(self) -> tfds.core.DatasetInfo:
-        return _Info(
+        return Info(
           builder=self,
           description=f"{plan.spec.name}, labels 0 to k-1, 255 = ignored.",
           features=tfds.features.FeaturesDict(
@@ -241,7 +243,7 @@ def _example(source: files.Files, index: int) -> dict[str, Any]:
   """
   item = source.encoded(index)
   label = source.decoded(item)["label"]
-  if (label == files.ILLEGAL).any():
+  if (label == label_tables.ILLEGAL).any():
     raw = files.decode_label(item.label, item.label_file)
     counts = mask_counts.count(raw, item.label_file, source.table)
     found = faults_lib.of_values(

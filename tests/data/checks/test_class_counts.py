@@ -10,6 +10,7 @@ from deeplax import errors
 from deeplax import progress
 from deeplax.data import files
 from deeplax.data import folder
+from deeplax.data import label_tables
 from deeplax.data import shapes
 from deeplax.data import spec
 from deeplax.data import views
@@ -268,7 +269,7 @@ def test_camvid_weights_with_void_as_a_class_are_those_that_others_found():
   pairs = folder.source(root, "train").pairs
   names = (*spec.CAMVID.class_names, "void")
   twelve = spec.Spec("camvid", names, spec.color_map(12))
-  table = files.plain_table(12, ignore_label=None)
+  table = label_tables.plain(12, ignore_label=None)
   found = class_counts.count(files.Files(twelve, "train", table, pairs))
   weights = class_counts.weights(found, "median_frequency")
   assert weights == pytest.approx(CAMVID_WEIGHTS, rel=1e-8)

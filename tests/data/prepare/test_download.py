@@ -273,7 +273,7 @@ def published(site, tmp_path, monkeypatch):
     },
     "ade20k": {"ade20k": (site.archive("ade.zip"),)},
   }
-  monkeypatch.setattr(command, "ARCHIVES", archives)
+  monkeypatch.setattr(download, "ARCHIVES", archives)
   return site
 
 

@@ -1,0 +1,188 @@
+"""Predicted masks packed for a test server, and read again as it will.
+
+What each server reads is in `test_servers`.
+"""
+
+from collections.abc import Iterator, Mapping
+import io
+import os
+import pathlib
+import tarfile
+import zipfile
+import zlib
+
+import numpy as np
+from PIL import Image
+
+from deeplax import errors
+from deeplax import progress
+from deeplax.data import files
+from deeplax.data import test_servers
+
+# {path in the archive: (predicted mask, image)}
+Found = Mapping[str, tuple[pathlib.Path, pathlib.Path]]
+
+# What reading a spoilt archive raises.
+BROKEN = (
+  *(EOFError, OSError, ValueError, zlib.error),
+  *(tarfile.TarError, zipfile.BadZipFile),
+)
+
+
+def labels(
+  server: test_servers.Server, mask: pathlib.Path, image: pathlib.Path
+) -> np.ndarray:
+  """Return a predicted mask, uint8 classes at the size of its image.
+
+  Raises:
+    InputError: It has another size, or numbers that are no class.
+  """
+  found = files.decode_label(files.read_bytes(mask), str(mask))
+  size, _ = files.image_size(files.read_bytes(image), str(image))
+  if found.shape != size:
+    raise errors.InputError(
+      f"{mask} is {found.shape[0]}x{found.shape[1]} (height x width) but "
+      f"{image} is {size[0]}x{size[1]}: predict at the image's own size"
+    )
+  k = server.spec.num_classes
+  wrong = (found < 0) | (found >= k)
+  if wrong.any():
+    raise errors.InputError(
+      f"{mask} has values {np.unique(found[wrong])[:8].tolist()}; the classes "
+      f"of {server.spec.name} are 0 to {k - 1}. Give masks of class indices, "
+      "as deeplax.predict writes them"
+    )
+  return found.astype(np.uint8)
+
+
+def encode(server: test_servers.Server, classes: np.ndarray) -> bytes:
+  """Return the PNG of a prediction as the server reads it."""
+  numbers = np.array(server.ids, np.uint8)[classes]
+  picture = Image.fromarray(numbers)
+  if server.palette:
+    picture.putpalette([v for color in server.palette for v in color])
+  buffer = io.BytesIO()
+  picture.save(buffer, format="PNG")
+  return buffer.getvalue()
+
+
+def write(
+  server: test_servers.Server,
+  path: pathlib.Path,
+  found: Found,
+) -> None:
+  """Write an archive.
+
+  Args:
+    server: Whose.
+    path: The file.
+    found: {path in the archive: (mask, image)}.
+  """
+  report = progress.Progress(len(found), print, name="packed")
+
+  def pngs() -> Iterator[tuple[str, bytes]]:
+    for name, (mask, image) in found.items():
+      yield name, encode(server, labels(server, mask, image))
+      report.step()
+
+  # PNGs are compressed as they are: the archives need not try again.
+  if server.suffixes[0] == ".zip":
+    with zipfile.ZipFile(path, "w") as zipped:
+      for name, data in pngs():
+        zipped.writestr(name, data)
+    return
+  with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+    for name, data in pngs():
+      info = tarfile.TarInfo(name)
+      info.size = len(data)
+      tar.addfile(info, io.BytesIO(data))
+
+
+def members(
+  server: test_servers.Server, path: pathlib.Path
+) -> Iterator[tuple[str, bytes]]:
+  """Yield (path, bytes) of the files in an archive."""
+  if server.suffixes[0] == ".zip":
+    with zipfile.ZipFile(path) as zipped:
+      for info in zipped.infolist():
+        yield info.filename, zipped.read(info)
+    return
+  with tarfile.open(path, "r:gz") as tar:
+    for info in tar:
+      file = tar.extractfile(info)
+      yield info.name, file.read() if file else b""
+
+
+def check(
+  server: test_servers.Server,
+  path: pathlib.Path,
+  found: Found,
+) -> None:
+  """Read an archive as the server will, and compare it with the masks.
+
+  Args:
+    server: Whose.
+    path: The file.
+    found: {path in the archive: (mask, image)}.
+
+  Raises:
+    InputError: A file is missing, too many, or not what the mask says.
+  """
+  seen: set[str] = set()
+  report = progress.Progress(len(found), print, name="checked")
+  try:
+    for name, data in members(server, path):
+      if name in seen or name not in found:
+        raise ValueError(f"{name} is there twice, or is no test image")
+      seen.add(name)
+      _check_one(server, name, data, labels(server, *found[name]))
+      report.step()
+    if lost := sorted(found.keys() - seen):
+      raise ValueError(f"{lost[0]} is missing ({len(lost)} of {len(found)})")
+  except BROKEN as error:
+    raise errors.InputError(
+      f"{path} does not hold what was to be packed: {error}. Is the disk full? "
+      "Write it again"
+    ) from error
+
+
+def _check_one(
+  server: test_servers.Server, name: str, data: bytes, classes: np.ndarray
+) -> None:
+  """Compare a file of an archive with the classes it must hold."""
+  with Image.open(io.BytesIO(data)) as picture:
+    mode = "P" if server.palette else "L"
+    if (picture.format, picture.mode) != ("PNG", mode):
+      raise ValueError(
+        f"{name} is {picture.format} of mode {picture.mode}, not PNG of {mode}"
+      )
+    colors = picture.getpalette() or []
+    numbers = np.asarray(picture)
+  wanted = np.array(server.ids, np.uint8)[classes]
+  if not np.array_equal(numbers, wanted):
+    raise ValueError(f"{name} has other numbers or another size than its mask")
+  needed = [v for color in server.palette[: len(server.ids)] for v in color]
+  if colors[: len(needed)] != needed:
+    raise ValueError(f"{name} has not the colours of {server.spec.name}")
+
+
+def pack(
+  server: test_servers.Server,
+  out: pathlib.Path,
+  found: Found,
+) -> None:
+  """Write and check an archive; it gets its name when it is right.
+
+  Raises:
+    InputError: A mask is not what the server takes, or writing fails.
+  """
+  partial = out.parent / f".{out.name}.partial"
+  try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write(server, partial, found)
+    check(server, partial, found)
+    os.replace(partial, out)
+  except OSError as error:
+    raise errors.InputError(f"cannot write {out}: {error}") from error
+  finally:
+    partial.unlink(missing_ok=True)

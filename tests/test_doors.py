@@ -1,0 +1,147 @@
+"""Commands answer before anything heavy is loaded, and some never load it."""
+
+import ast
+import importlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from deeplax import __main__ as overview
+from deeplax.pretrained import tables
+from deeplax.settings import published
+from tests.data import trees
+
+FOLDER = pathlib.Path(overview.FOLDER)
+# Inside rooms that need NumPy and OpenCV themselves.
+IN_DATA = ("data.build", "data.shapes")
+DOORS = sorted(set(overview.commands()) - set(IN_DATA))
+# absl's flags make `main` a door without argparse.
+PARSERS = [name for name in DOORS if name != "main"]
+each_door = pytest.mark.parametrize("name", overview.commands())
+
+
+def loaded(code: str) -> set[str]:
+  """Return the modules in memory once a process of its own has run `code`."""
+  done = subprocess.run(
+    [sys.executable, "-c", f"{code}\nprint(*sys.modules)"],
+    capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  return set(done.stdout.splitlines()[-1].split())
+
+
+def test_the_package_loads_neither_jax_nor_a_room():
+  have = loaded("import sys, deeplax")
+  assert "jax" not in have
+  assert not [name for name in have if name.startswith("deeplax.")]
+
+
+def test_the_flags_of_all_commands_load_nothing_heavy():
+  have = loaded(
+    "import importlib, sys\n"
+    f"for name in {DOORS}:\n"
+    "  door = importlib.import_module(f'deeplax.{name}')\n"
+    "  if name != 'main':\n"
+    "    door.parser().format_help()"
+  )
+  heavy = {"cv2", "grain", "jax", "numpy", "orbax", "tensorflow_datasets"}
+  assert not have & heavy
+
+
+def test_finding_data_loads_neither_jax_nor_grain_nor_tfds():
+  have = loaded("import sys, deeplax.data.build, deeplax.data.prepare.command")
+  assert not have & {"grain", "jax", "orbax", "tensorflow_datasets"}
+
+
+def test_masks_are_scored_and_checked_without_jax(tmp_path):
+  root = trees.folder(tmp_path / "data")
+  labels = str(root / "labels" / "val")
+  have = loaded(
+    "import sys\n"
+    "from deeplax import check_data, score\n"
+    f"for main, words in ((score.main, [{labels!r}, {labels!r}]),\n"
+    f"                    (check_data.main, [{str(root)!r}])):\n"
+    "  try:\n"
+    "    main(words)\n"
+    "  except SystemExit as end:\n"
+    "    assert not end.code, end.code"
+  )
+  assert {"deeplax.data.mask_folders", "deeplax.data.checks.data_set"} <= have
+  assert not have & {"grain", "jax", "orbax", "tensorflow_datasets"}
+
+
+def run(name: str, *words: str) -> object:
+  door = importlib.import_module(f"deeplax.{name}")
+  with pytest.raises(SystemExit) as end:
+    door.main(list(words))
+  return end.value.code
+
+
+@pytest.mark.parametrize("name", [*PARSERS, *IN_DATA])
+def test_help_names_the_command(name, capsys):
+  assert not run(name, "--help")
+  assert f"python -m deeplax.{name}" in capsys.readouterr().out
+
+
+# What each command requires, so that the wrong flag is what is wrong.
+REQUIRED = {
+  "check_data": ("data",),
+  "convert": ("--workdir=run", "--to=timm", "--out=a.npz"),
+  "crf.search": ("--workdir=run",),
+  "curves": ("--out=out",),
+  "data.build": ("voc2012", "--source=data"),
+  "data.shapes": ("--out=out",),
+  "doctor": (),
+  "evaluate": ("--workdir=run",),
+  "overfit_check": ("--config=configs/quickstart.py:debug",),
+  "predict": ("--workdir=run", "--out=out", "a.jpg"),
+  "recalibrate": ("--workdir=run",),
+  "score": ("masks", "labels"),
+  "submit": ("--server=voc", "--workdir=run", "--out=a.tgz"),
+}
+
+
+@pytest.mark.parametrize("name", [*PARSERS, *IN_DATA])
+def test_a_wrong_flag_is_named_and_ends_with_2(name, capsys):
+  assert run(name, *REQUIRED[name], "--nonsense=1") == 2
+  assert "nonsense" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_a_door_is_at_most_100_lines(name):
+  assert (
+    len((FOLDER / f"{name.replace('.', '/')}.py").read_text().splitlines())
+    <= 100
+  )
+
+
+def test_sources_of_weights_are_those_that_have_a_table():
+  assert published.SOURCES == tuple(sorted(tables.TABLES))
+
+
+def test_all_commands_are_listed_with_one_line_each(capsys):
+  with pytest.raises(SystemExit) as end:
+    overview.main([])
+  assert not end.value.code
+  first, *lines = capsys.readouterr().out.splitlines()
+  assert first.startswith("usage: python -m deeplax.NAME")
+  assert [line.split()[0] for line in lines] == sorted(overview.commands())
+  assert "  predict         Label pictures" in lines
+  assert all(10 < len(line) <= 80 for line in lines)
+
+
+@each_door
+def test_what_is_listed_is_a_command(name):
+  door = importlib.import_module(f"deeplax.{name}")
+  assert callable(door.main) and door.__file__
+  tree = ast.parse(pathlib.Path(door.__file__).read_text())
+  assert isinstance(tree.body[-1], ast.If)  # __name__ == "__main__"
+
+
+def test_the_list_takes_no_command(capsys):
+  with pytest.raises(SystemExit) as end:
+    overview.main(["train"])
+  assert end.value.code == 2
+  assert "'train'" in capsys.readouterr().err
