@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deeplax.models import layers
+from deeplax.models.backbones import dilation
 
 
 class Block(NamedTuple):
@@ -48,11 +49,13 @@ def name(index: int) -> str:
   return f"expanded_conv_{index}" if index else "expanded_conv"
 
 
-def plan(output_stride: int, *, dilate_from: str = "next") -> list[layers.Unit]:
+def plan(
+  output_stride: int, *, dilate_from: str = "next"
+) -> list[dilation.Unit]:
   """Return the name, stride and rate of the stem and of each block."""
   blocks = [(name(i), block.stride) for i, block in enumerate(BLOCKS)]
   units = [("conv", 2), *blocks]
-  return layers.dilate(units, output_stride, dilate_from=dilate_from)
+  return dilation.dilate(units, output_stride, dilate_from=dilate_from)
 
 
 def divisible(value: int | float, divisor: int) -> int:
@@ -115,7 +118,7 @@ class MobileNetV2(nn.Module):
     last_conv: Whether the 1x1 convolution to 1280 channels follows, which
       ImageNet networks have and DeepLab leaves out.
     padding: As ConvNorm.
-    dilate_from: As `layers.dilate`.
+    dilate_from: As `dilation.dilate`.
     low_level: What of a block is a low-level feature, "filtered" (what its
       depthwise convolution gives) or "output".
     norm: Of every convolution.

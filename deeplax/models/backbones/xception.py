@@ -15,6 +15,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deeplax.models import layers
+from deeplax.models.backbones import dilation
+from deeplax.ops import pooling
 
 
 class Block(NamedTuple):
@@ -80,7 +82,7 @@ AFTER_DEPTHWISE = ("none", "norm", "norm_relu")
 DOWNSAMPLE = ("separable", "max_pool")
 
 
-def plan(depth: int, output_stride: int) -> list[layers.Unit]:
+def plan(depth: int, output_stride: int) -> list[dilation.Unit]:
   """Return the name, stride and rate of the stem and of each block.
 
   Multi-grid multiplies the rate of the last block's three convolutions.
@@ -90,7 +92,7 @@ def plan(depth: int, output_stride: int) -> list[layers.Unit]:
   """
   layers.check_one_of("depth", depth, DEPTHS)
   units = [(block.name, block.stride) for block in DEPTHS[depth].blocks]
-  return layers.dilate([("stem", 2), *units], output_stride)
+  return dilation.dilate([("stem", 2), *units], output_stride)
 
 
 class XceptionModule(nn.Module):
@@ -131,7 +133,9 @@ class XceptionModule(nn.Module):
     y = pair(first, rate=a, name="separable_conv1")(x, train=train)
     y = low = pair(second, rate=b, name="separable_conv2")(y, train=train)
     if self.downsample == "max_pool" and self.block.stride > 1:
-      y = layers.max_pool(y, 3, stride=self.stride, rate=c, padding="symmetric")
+      y = pooling.max_pool(
+        y, 3, stride=self.stride, rate=c, padding="symmetric"
+      )
     else:
       y = pair(third, rate=c, stride=self.stride, name="separable_conv3")(
         y, train=train
@@ -190,7 +194,7 @@ class Xception(nn.Module):
     self, x: Float[layers.Floats, "b h w c"], *, train: bool
   ) -> dict[str, Array]:
     """Return `low4`, `low8`, `middle` and `high` of normalised images."""
-    layers.check_multi_grid(self.multi_grid)
+    dilation.check_multi_grid(self.multi_grid)
     layers.check_one_of("low_level", self.low_level, LOW_LEVELS)
     layers.check_one_of(
       "after_depthwise", self.after_depthwise, AFTER_DEPTHWISE

@@ -14,6 +14,7 @@ from deeplax.models import layers
 from deeplax.models import variables as variables_lib
 from deeplax.models.backbones import vgg
 from deeplax.models.heads import large_fov
+from deeplax.ops import pooling
 from deeplax.ops import resize
 from deeplax.pretrained import vgg_fc
 from deeplax.settings import defaults
@@ -123,26 +124,8 @@ def test_dense_features_hold_the_strided_networks_up_to_conv5_3(
   gap = np.abs(dense["high"][:, ::step, ::step] - strided["high"]).max()
   gap /= np.abs(strided["high"]).max()
   assert gap < 1e-5 if stride == 16 else gap > 1e-2
-  expected = layers.max_pool(dense["conv5_3"], pool, stride=1, padding="ceil")
+  expected = pooling.max_pool(dense["conv5_3"], pool, stride=1, padding="ceil")
   np.testing.assert_array_equal(dense["high"], expected)
-
-
-@pytest.mark.parametrize("size", [1, 2, 7, 8, 33, 34])
-def test_poolings_of_caffe_round_their_output_up(size):
-  # Caffe's pooling_layer.cpp: ceil((n + 2 pad - k) / s) + 1.
-  for kernel, pad in ((2, 0), (3, 1)):
-    x = jnp.arange(size * size, dtype=jnp.float32).reshape(1, size, size, 1)
-    y = layers.max_pool(x, kernel, stride=2, padding="ceil")
-    assert y.shape[1] == -(-(size + 2 * pad - kernel) // 2) + 1
-    assert y[0, -1, -1, 0] == x.max() and jnp.isfinite(y).all()
-    assert layers.max_pool(x, kernel, stride=1, padding="ceil").shape == x.shape
-
-
-def test_a_max_pool_at_a_rate_is_that_of_every_second_pixel():
-  x = np.random.default_rng(0).normal(size=(2, 9, 11, 3)).astype(np.float32)
-  found = layers.max_pool(x, 3, stride=1, rate=2, padding="symmetric")
-  expected = layers.max_pool(x[:, ::2, ::2], 3, stride=1, padding="symmetric")
-  np.testing.assert_array_equal(found[:, ::2, ::2], expected)
 
 
 def test_the_sum_of_branches_is_the_sum_of_their_scores(slim_vgg):
