@@ -1,4 +1,4 @@
-"""What every network is made of: convolution + norm, separable pair, dropout.
+"""The layers of every network: convolution + norm, separable pair, dropout.
 
 Convolution, norm and activation are one flat module, so that inference folds
 the norm into the kernel in the graph and a checkpoint path stays short:

@@ -27,14 +27,14 @@ _ACCEPTED = (
   ".safetensors or .npz"
 )
 _EXTRAS = {"tensorflow": "tf", "torch": "torch"}
-# What stands after the prefix of a checkpoint's files.
+# Endings of a checkpoint's files, after their common prefix.
 _TF_FILES = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
 _KERAS = (
   "in Keras, np.savez(FILE, **{w.path: w.numpy() for w in model.weights})"
 )
 _UNPACK = "unpack it and give the file inside"
 _TRAINED = "give the checkpoint that it was made from"
-# How to come from other files to an accepted one.
+# How to get from other files to an accepted one.
 _ELSEWHERE = {
   ".caffemodel": "in Caffe, np.savez(FILE, **{f'{layer}/{i}': blob.data for "
   "layer, blobs in net.params.items() for i, blob in enumerate(blobs)})",
@@ -114,7 +114,7 @@ def _by_suffix(
 
 
 def _in(folder: pathlib.Path) -> str:
-  """Return what of the accepted lies in a folder."""
+  """Name the first accepted files of a folder in a sentence."""
   found = []
   if folder.is_dir():
     for file in sorted(folder.iterdir()):
@@ -237,7 +237,7 @@ def _write_npz(path: pathlib.Path, arrays: Arrays) -> None:
 def _read_safetensors(path: pathlib.Path) -> Arrays:
   try:
     # Opened here too: safetensors says of any failure to open "no such file".
-    # It asks NumPy for bfloat16, which is there once JAX has been imported.
+    # It takes bfloat16 from NumPy, which has it once JAX has been imported.
     with path.open("rb"):
       return safetensors.numpy.load_file(path)
   except (

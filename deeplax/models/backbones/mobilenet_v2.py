@@ -40,7 +40,7 @@ LAST_CHANNELS = 1280
 # layer_7).
 LOW_LEVEL = {"expanded_conv_2": "low4", "expanded_conv_5": "low8"}
 MIDDLE = "expanded_conv_12"  # the last unit before the last stride
-# Which of their values: the depthwise convolution's, or the block's.
+# That feature: the output of the block's depthwise convolution, or its own.
 LOW_LEVELS = ("filtered", "output")
 
 
@@ -119,8 +119,8 @@ class MobileNetV2(nn.Module):
       ImageNet networks have and DeepLab leaves out.
     padding: As ConvNorm.
     dilate_from: As `dilation.dilate`.
-    low_level: What of a block is a low-level feature, "filtered" (what its
-      depthwise convolution gives) or "output".
+    low_level: The output of a block that is a low-level feature, "filtered"
+      (its depthwise convolution's) or "output" (its own).
     norm: Of every convolution.
     kernel_init: How kernels are drawn.
     dtype: Compute dtype; parameters stay float32.

@@ -134,7 +134,8 @@ class ResNet(nn.Module):
     dilate_from: As `dilation.dilate`.
     pool_padding: Of the max-pooling, "same" (TensorFlow's), "symmetric"
       (PyTorch's) or "ceil" (Caffe's).
-    low_level: What of a unit is a low-level feature, "residual" or "output".
+    low_level: The value of a unit that is a low-level feature, "residual" or
+      "output".
     kernel_init: How kernels are drawn.
     dtype: Compute dtype; parameters stay float32.
   """

@@ -64,7 +64,7 @@ class VGG16(nn.Module):
   """The 13 convolutions and five poolings; there are no norms.
 
   Attributes:
-    norm: Of no use here; every backbone has one.
+    norm: Unused, since VGG-16 has no norms; every backbone takes one.
     output_stride: 8, 16 or 32, from the same parameters.
     pool: Side of the pooling windows, 2 or 3.
     kernel_init: How kernels are drawn.

@@ -1,9 +1,8 @@
 """Aligned Xception (v3+, arXiv:1802.02611, section 3.2 and figure 4).
 
-tensorflow/models research/deeplab/core/xception.py: 41, 65 and 71 layers. The
-three changes that the paper makes to the network it starts from can be taken
-back, each by its own field; the first also is not in the released code as the
-paper has it.
+tensorflow/models research/deeplab/core/xception.py: 41, 65 and 71 layers. Each
+of the three changes that the paper makes to the original network can be undone
+by a field; the released code does not have the first as the paper has it.
 """
 
 from functools import partial
@@ -68,17 +67,13 @@ DEPTHS = {
   65: Variant(_SHALLOW, 16, _LOW),
   71: Variant(_DEEP, 16, _LOW_DEEP),
 }
-
-
-# That feature before the next convolution's ReLU, or after it (timm).
+# The low-level feature before the next convolution's ReLU, or after it (timm).
 LOW_LEVELS = ("norm", "relu")
-
-
 # What follows each depthwise convolution. The paper: "norm_relu"; the released
 # code, but for the last block: "norm"; the network before the paper: "none".
 AFTER_DEPTHWISE = ("none", "norm", "norm_relu")
-# What of a block has its stride: the third separable convolution, or in its
-# place a 3x3 max-pooling, as before the paper.
+# The layer that has a block's stride: the third separable convolution, or in
+# its place a 3x3 max-pooling, as before the paper.
 DOWNSAMPLE = ("separable", "max_pool")
 
 
@@ -170,7 +165,7 @@ class Xception(nn.Module):
     after_depthwise: What follows each depthwise convolution, "none", "norm" or
       "norm_relu".
     middle_units: Of the middle flow; None: 8 at depth 41, else 16.
-    downsample: What has a block's stride, "separable" or "max_pool".
+    downsample: The layer with a block's stride, "separable" or "max_pool".
     remat: Recompute the middle flow in the backward pass.
     low_level: Which value of a low-level feature, "norm" or "relu".
     kernel_init: How kernels are drawn.
