@@ -42,11 +42,8 @@ def table(model: Any) -> rules.Table:
   if isinstance(model.backbone, resnet.ResNet):
     backbone, bare, classifier = resnet_layers(model.backbone), "", "fc"
   elif isinstance(model.backbone, mobilenet_v2.MobileNetV2):
-    backbone, bare, classifier = (
-      mobilenet_v2_layers(),
-      "features.",
-      "classifier.1",
-    )
+    backbone, bare = mobilenet_v2_layers(), "features."
+    classifier = "classifier.1"
   elif isinstance(model.backbone, mobilenet_v3.MobileNetV3):
     if classifies:
       raise errors.InputError(

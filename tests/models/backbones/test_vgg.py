@@ -16,7 +16,6 @@ from deeplax.models.backbones import vgg
 from deeplax.models.heads import large_fov
 from deeplax.ops import pooling
 from deeplax.ops import resize
-from deeplax.pretrained import vgg_fc
 from deeplax.settings import defaults
 
 NORM = layers.Norm(decay=0.0, eps=1e-5)
@@ -180,41 +179,6 @@ def test_branches_of_v1_add_640_channels():
     for name in ("image", "pool1", "pool2", "pool3", "pool4")
     for conv in ("conv1", "conv2")
   }
-
-
-@pytest.mark.parametrize(
-  ("kernel", "kept"), [(3, (0, 3, 6)), (4, (0, 2, 4, 6))]
-)
-def test_fc6_is_subsampled_in_space_and_channels(kernel, kept):
-  layer = vgg_fc.layers(
-    large_fov.LargeFOV(NORM, kernel=kernel, channels=2),
-    fc6="fc6", fc7="fc7", flat=True,
-  )[0]  # fmt: skip
-  source = np.arange(8 * 512 * 49, dtype=np.float32).reshape(8, -1)
-  assert layer.kernel and layer.bias
-  found = layer.kernel.load(source)
-  window = source.reshape(8, 512, 7, 7)[::4][:, :, kept][:, :, :, kept]
-  np.testing.assert_array_equal(found, window.transpose(2, 3, 1, 0))
-  np.testing.assert_array_equal(layer.bias.load(source[:, 0]), source[::4, 0])
-  # Caffe's file has the same numbers as [outputs, all inputs, 1, 1].
-  np.testing.assert_array_equal(
-    layer.kernel.load(source[:, :, None, None]), found
-  )
-  # What was subsampled once stays as it is.
-  np.testing.assert_array_equal(
-    layer.kernel.load(layer.kernel.save(found)), found
-  )
-
-
-def test_fc7_keeps_the_inputs_that_fc6_keeps():
-  layer = vgg_fc.layers(
-    large_fov.LargeFOV(NORM, channels=4), fc6="fc6", fc7="fc7", flat=True
-  )[1]
-  source = np.arange(64.0).reshape(8, 8)
-  assert layer.kernel
-  np.testing.assert_array_equal(
-    layer.kernel.load(source)[0, 0], source[::2, ::2].T
-  )
 
 
 def test_vgg_has_no_classifier_of_means():
