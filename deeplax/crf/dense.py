@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Float32, UInt8
 import numpy as np
 
 from deeplax.crf import lattice as lattice_lib
-from deeplax.crf import mean_field as mean_field_lib
+from deeplax.crf import mean_field
 from deeplax.crf import negligible as negligible_lib
 
 Arrays = Array | np.ndarray
@@ -48,8 +48,8 @@ def dense_crf(
   training step is given `appearance` and `smoothness` and calls `mean_field`.
 
   Marginals are pydensecrf's to float32, but where the number of pixels is no
-  multiple of four: it then fills up with pixels of its own, whose vertices
-  change a few marginals, by up to 0.02, and no label that was seen.
+  multiple of four: it then adds pixels of its own, whose vertices change a few
+  marginals by up to 0.02; no label changed in the images compared.
 
   Args:
     image: RGB, one or a batch of equal size.
@@ -64,7 +64,8 @@ def dense_crf(
     mask: Where False, a pixel is padding: it keeps its probabilities, and the
       others are as if it were not there.
     negligible: Classes whose marginals cannot reach it in any pixel send no
-      messages, which saves their time; see `active`. 0: all do.
+      messages, which saves their time; see `negligible.split`. 0: all
+      classes do.
 
   Raises:
     ValueError: Sizes differ, a sigma is not positive or too small, or
@@ -98,7 +99,7 @@ def dense_crf(
       iterations=iterations,
     )
   else:
-    marginals = mean_field_lib.mean_field(
+    marginals = mean_field.mean_field(
       unary,
       lattices,
       weights,

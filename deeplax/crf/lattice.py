@@ -5,8 +5,8 @@ lattice" (2010). A pixel with d features lies in one simplex of the lattice and
 has d + 1 weights, one for each corner. A Gaussian filter is then: splat (each
 vertex sums its pixels), blur along the d + 1 axes of the lattice, and slice
 (each pixel sums its corners). All of that is linear in what is filtered and
-depends on the features alone, so it is worked out once for an image, as arrays
-of indices and weights that `filtering.apply` uses any number of times.
+depends on the features alone, so it is computed once for an image, as indices
+and weights that `filtering.apply` uses any number of times.
 
 The features are rounded to a simplex in float32 and in the order of Krahenbuhl
 and Koltun's program, so that a pixel on a border falls to the same side.
@@ -88,9 +88,8 @@ def build(
     features: Of the pixels, each divided by its standard deviation; 2 or more.
     mask: Where False, a pixel is left out: it gives and receives nothing, as
       if it were not there.
-    raster: Number the vertices as the pixels meet them. The filter is the
-      same; it is a sixth faster so where the features are positions, and
-      slower, for its blur, where they are colours too.
+    raster: Number the vertices as the pixels meet them: the same filter, faster
+      by a sixth where the features are positions, slower with colours.
     rows: Lengths of the arrays; None: the next buckets.
 
   Raises:
@@ -130,17 +129,15 @@ def build(
   found.weights[:, kept] = weights
   found.neighbours[:, :, : start.size + 1] = neighbours
   weights = np.ascontiguousarray(weights.T).ravel()
-  _list_pixels(found, item, start, counts, weights=weights, kept=kept)
-  _list_chunks(found, item, start, counts, weights=weights, kept=kept)
+  _list_pixels(found, item, start, counts, weights, kept)
+  _list_chunks(found, item, start, counts, weights, kept)
   return found
 
 
 def stack(lattices: list[Lattice]) -> Lattice:
   """Return one lattice with a leading batch axis."""
   columns = []
-  for name, arrays in zip(
-    Lattice._fields, zip(*lattices, strict=True), strict=True
-  ):
+  for name, *arrays in zip(Lattice._fields, *lattices, strict=True):
     length = max(array.shape[-1] for array in arrays)
     # Chunks stay in ascending order of their vertices.
     first = name.startswith("chunk")
@@ -358,7 +355,6 @@ def _list_pixels(
   item: Int64[np.ndarray, " m"],
   start: Int64[np.ndarray, " v"],
   counts: Int64[np.ndarray, " v"],
-  *,
   weights: Float32[np.ndarray, " m"],
   kept: Int64[np.ndarray, " n"],
 ) -> None:
@@ -375,15 +371,12 @@ def _list_chunks(
   item: Int64[np.ndarray, " m"],
   start: Int64[np.ndarray, " v"],
   counts: Int64[np.ndarray, " v"],
-  *,
   weights: Float32[np.ndarray, " m"],
   kept: Int64[np.ndarray, " n"],
 ) -> None:
   corners = found.corners.shape[0]
   chunks = -(-np.maximum(counts - DIRECT, 0) // CHUNK)
   total = int(chunks.sum())
-  if not total:
-    return
   # Unused chunks come first: their vertex, 0, is the least.
   used = slice(found.chunk_vertex.size - total, None)
   vertex = np.repeat(np.arange(start.size), chunks)

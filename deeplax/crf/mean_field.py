@@ -28,7 +28,7 @@ def mean_field(
   *,
   iterations: int = 10,
   compatibility: Float[Arrays, "k k"] | None = None,
-  silent: bool = False,
+  isolate_last: bool = False,
 ) -> Float[Array, "*b n k"]:
   """Return the marginals of every pixel, of one image or of a batch.
 
@@ -43,8 +43,8 @@ def mean_field(
     iterations: Parallel updates of all pixels.
     compatibility: What label l costs beside label m, [l, m]; None is the Potts
       model, 1 - identity. Only differences along l matter.
-    silent: The last label takes its share of each pixel, but neither sends nor
-      hears messages; for the Potts model.
+    isolate_last: The last label takes its share of each pixel, but neither
+      sends nor receives messages; for the Potts model.
 
   Raises:
     ValueError: Arguments do not fit together.
@@ -53,8 +53,8 @@ def mean_field(
     raise ValueError(f"{len(weights)} weights for {len(lattices)} kernels")
   if iterations < 0:
     raise ValueError(f"iterations {iterations} must be 0 or more")
-  if silent and compatibility is not None:
-    raise ValueError("a silent label is for the Potts model alone")
+  if isolate_last and compatibility is not None:
+    raise ValueError("isolate_last is for the Potts model alone")
   if compatibility is not None:
     compatibility = jnp.asarray(compatibility, jnp.float32)
   return _mean_field(
@@ -63,7 +63,7 @@ def mean_field(
     [jnp.asarray(weight, jnp.float32) for weight in weights],
     compatibility,
     iterations,
-    silent,
+    isolate_last,
   )
 
 
@@ -74,17 +74,17 @@ def _mean_field(
   weights: list[Float[Array, ""]],
   compatibility: Float[Arrays, "k k"] | None,
   iterations: int,
-  silent: bool,
+  isolate_last: bool,
 ) -> Float[Array, "*b n k"]:
+  infer = partial(_infer, weights, compatibility, iterations, isolate_last)
   if log_probabilities.ndim == 2:
-    infer = partial(_infer, weights, compatibility, iterations, silent)
     return infer(log_probabilities, lattices)
   stacked = [lattice.corners.ndim == 3 for lattice in lattices]
 
   def one(given):
     unary, own = given
     chosen = [a or b for a, b in zip(own, lattices, strict=True)]
-    return _infer(weights, compatibility, iterations, silent, unary, chosen)
+    return infer(unary, chosen)
 
   # One image after the other: each has work for every core, and their arrays
   # need not be in memory together.
@@ -93,19 +93,20 @@ def _mean_field(
 
 
 def _infer(
-  weights, compatibility, iterations, silent, log_probabilities, lattices
+  weights, compatibility, iterations, isolate_last, log_probabilities, lattices
 ):
-  heard = slice(-1 if silent else None)
+  # The labels that send and receive messages.
+  active = slice(-1 if isolate_last else None)
 
   def update(logits, _):
-    marginals = jax.nn.softmax(logits, axis=-1)[..., heard]
+    marginals = jax.nn.softmax(logits, axis=-1)[..., active]
     message = jnp.zeros((), jnp.float32)
     for lattice, weight in zip(lattices, weights, strict=True):
       message = message + weight * filtering.apply(lattice, marginals)
     if compatibility is None:
       # All labels' messages sum to a constant of the pixel: 1 - identity and
       # minus the identity have one softmax.
-      return log_probabilities.at[..., heard].add(message), None
+      return log_probabilities.at[..., active].add(message), None
     return log_probabilities - message @ compatibility.T, None
 
   # Logits, not marginals, are carried: XLA would fuse the softmax with the

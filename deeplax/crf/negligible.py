@@ -103,7 +103,7 @@ def mean_field(
     lattices,
     weights,
     iterations=iterations,
-    silent=True,
+    isolate_last=True,
   )
   shares = marginals[..., -1:] * jnp.exp(rest - together)
   both = jnp.concatenate([marginals[..., :-1], shares], axis=-1)

@@ -368,9 +368,9 @@ def iou_scores(counts: Counts, class_names: Sequence[str]) -> dict[str, Any]:
     class_names: One for each class.
 
   Returns:
-    boundary_iou: Mean over the classes that are there or predicted; None: no
-      class is.
-    boundary_iou_class: By class name; None where the class is neither.
+    boundary_iou: Mean over the classes that are true or predicted somewhere;
+      None: no class is.
+    boundary_iou_class: By class name; None: the class is neither.
   """
   both, true, predicted = counts["boundary_iou"].T
   union = true + predicted - both

@@ -76,7 +76,7 @@ def scores(matrix: Matrix, class_names: Sequence[str]) -> dict[str, Any]:
 
   Returns:
     miou: Mean over classes with a non-zero union.
-    iou: By class name; None where the class is neither there nor predicted.
+    iou: By class name; None where the class is neither true nor predicted.
     pixel_accuracy: Share of pixels that are right.
     mean_accuracy: Mean recall over the classes in the ground truth.
     precision: By class name, share of the pixels predicted so that are right;
@@ -177,7 +177,7 @@ def table(scores: dict[str, Any], class_names: Sequence[str]) -> str:
 
 
 def by_iou(scores: dict[str, Any], class_names: Sequence[str]) -> list[str]:
-  """Sort classes by IoU, the worst last and behind it those without any."""
+  """Sort classes by IoU, best first; those without an IoU come last."""
 
   def key(name: str) -> float:
     iou = scores["iou"][name]

@@ -20,8 +20,8 @@ def pair(
 ) -> tuple[Labels, Labels]:
   """Return truth and prediction as uint8 (or 16), `void` in ignored pixels.
 
-  What is predicted where the truth is ignored is gone after this, so that it
-  can change no measure.
+  Predictions in ignored pixels are overwritten, so that they can change no
+  measure.
 
   Args:
     labels: True classes, and `ignore_label`.

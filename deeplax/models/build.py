@@ -1,4 +1,7 @@
-"""From `config.model` to a network: the one reader of that ConfigDict."""
+"""From `config.model` to a network.
+
+`head_from_config` and `decoder_from_config` read the keys of those two parts.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,17 +14,20 @@ import ml_collections
 
 from deeplax.models import config_values
 from deeplax.models import conventions
-from deeplax.models import decoder as decoder_lib
+from deeplax.models import decoder_from_config
 from deeplax.models import deeplab
 from deeplax.models import head_from_config
 from deeplax.models import layers
+from deeplax.models.backbones import dilation
 from deeplax.models.backbones import mobilenet_v2
 from deeplax.models.backbones import mobilenet_v3
 from deeplax.models.backbones import resnet
 from deeplax.models.backbones import vgg
 from deeplax.models.backbones import xception
-from deeplax.models.heads import auxiliary as auxiliary_lib
-from deeplax.models.heads import large_fov
+from deeplax.models.heads import auxiliary
+
+# Outside programs call it from here.
+from deeplax.models.variables import initial_variables as initial_variables
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
   "mobilenet_v2": mobilenet_v2.MobileNetV2,
@@ -45,8 +51,6 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
   "xception_71": partial(xception.Xception, depth=71),
 }
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-LOW_LEVEL_STRIDES = (2, 4, 8)
-DECODER_STRIDES = (2, 4, 8)
 
 # (mean, std) of each channel of the images.
 Channels = tuple[tuple[float, ...], tuple[float, ...]]
@@ -76,75 +80,36 @@ def from_config(
     ValueError: Naming the key, the value and what is allowed.
   """
   row = conventions.get(config.conventions)
-  layers.check_one_of("model.backbone", config.backbone, sorted(BACKBONES))
-  layers.check_one_of("model.head", config.head, head_from_config.HEADS)
-  layers.check_one_of("model.dtype", config.dtype, sorted(DTYPES))
+  _check_names(config)
   config_values.positive("num_classes", num_classes)
-  dtype = DTYPES[config.dtype]
-  backbone_row = row.backbone(config.backbone)
-  norm = partial(_norm, config.batch_norm, axis_name=axis_name)
-  head_norm = norm(row.head_decay, row.head_eps)
-  inits: dict[str, Any] = {
-    "conv_init": row.conv_init,
-    "depthwise_init": row.depthwise_init,
-    "pointwise_init": row.pointwise_init,
-  }
+  images = row.backbone(config.backbone)
+  mean, std = channels or (images.mean, images.std)
   stride = config.output_stride if output_stride is None else output_stride
   for value in (config.output_stride, stride):
-    layers.check_one_of("output_stride", value, layers.OUTPUT_STRIDES)
-  mean, std = channels or (backbone_row.mean, backbone_row.std)
-  # LR-ASPP's sum is one of class scores.
-  scored = config.head == "lraspp" and decoder_kind(config.decoder) == "sum"
-  backbone = BACKBONES[config.backbone](
-    output_stride=stride,
-    norm=norm(backbone_row.decay, backbone_row.eps),
-    kernel_init=backbone_row.kernel_init,
-    dtype=dtype,
-    **{
-      **_backbone_options(config),
-      **backbone_row.fields,
-      **({} if config.atrous else {"dilate_from": "never"}),
-    },
-  )
+    layers.check_one_of("output_stride", value, dilation.OUTPUT_STRIDES)
+  style = _style(config, row, axis_name)
+  backbone = _backbone(config, row, stride, axis_name)
+  # LR-ASPP's decoder adds up class scores.
+  kind = decoder_from_config.kind(config.decoder)
+  scores = config.head == "lraspp" and kind == "sum"
   return deeplab.DeepLab(
     backbone=backbone,
-    head=head_from_config.head(
-      config,
-      stride,
-      backbone=backbone,
-      num_classes=num_classes,
-      row=row,
-      norm=head_norm,
-      inits=inits,
-      dtype=dtype,
+    head=head_from_config.build(
+      config, row, stride, style, backbone=backbone, num_classes=num_classes
     ),
     head_logits=config.head == "aspp_sum",
     input_scales=_input_scales(config, auxiliary),
-    decoder=_decoder(
-      config.decoder,
-      scores=num_classes if scored else None,
-      norm=head_norm,
-      norm_between=row.norm_between,
-      align_corners=row.align_corners,
-      dtype=dtype,
-      **inits,
+    decoder=decoder_from_config.build(
+      config.decoder, row, style, num_classes=num_classes if scores else None
     ),
-    decoder_logits=scored,
+    decoder_logits=scores,
     align_corners=row.align_corners,
-    auxiliary=auxiliary_lib.Auxiliary(
-      norm=head_norm,
-      num_classes=num_classes,
-      conv_init=row.conv_init,
-      logits_init=row.logits_init,
-      dtype=dtype,
-    )
-    if auxiliary
-    else None,
+    auxiliary=_auxiliary(row, style, num_classes) if auxiliary else None,
     num_classes=num_classes,
     mean=mean,
     std=std,
     logits_init=row.logits_init,
-    dtype=dtype,
+    dtype=style["dtype"],
   )
 
 
@@ -162,11 +127,63 @@ def mean_pixel(
   return conventions.get(config.conventions).backbone(config.backbone).mean
 
 
+def _check_names(config: ml_collections.ConfigDict) -> None:
+  layers.check_one_of("model.backbone", config.backbone, sorted(BACKBONES))
+  layers.check_one_of("model.head", config.head, head_from_config.HEADS)
+  layers.check_one_of("model.dtype", config.dtype, sorted(DTYPES))
+
+
+def _style(
+  config: ml_collections.ConfigDict,
+  row: conventions.Conventions,
+  axis_name: str | None,
+) -> dict[str, Any]:
+  """Return the settings that convolutions of head and decoder share."""
+  return {
+    "norm": _norm(config.batch_norm, row.head_decay, row.head_eps, axis_name),
+    "norm_between": row.norm_between,
+    "conv_init": row.conv_init,
+    "depthwise_init": row.depthwise_init,
+    "pointwise_init": row.pointwise_init,
+    "dtype": DTYPES[config.dtype],
+  }
+
+
+def _backbone(
+  config: ml_collections.ConfigDict,
+  row: conventions.Conventions,
+  output_stride: int,
+  axis_name: str | None,
+) -> nn.Module:
+  own = row.backbone(config.backbone)
+  options = {**_backbone_options(config), **own.fields}
+  if not config.atrous:
+    options["dilate_from"] = "never"
+  return BACKBONES[config.backbone](
+    output_stride=output_stride,
+    norm=_norm(config.batch_norm, own.decay, own.eps, axis_name),
+    kernel_init=own.kernel_init,
+    dtype=DTYPES[config.dtype],
+    **options,
+  )
+
+
+def _auxiliary(
+  row: conventions.Conventions, style: dict[str, Any], num_classes: int
+) -> nn.Module:
+  return auxiliary.Auxiliary(
+    norm=style["norm"],
+    num_classes=num_classes,
+    conv_init=row.conv_init,
+    logits_init=row.logits_init,
+    dtype=style["dtype"],
+  )
+
+
 def _norm(
   config: ml_collections.ConfigDict,
   decay: float,
   eps: float,
-  *,
   axis_name: str | None,
 ) -> layers.Norm:
   """Return settings of a norm whose conventional decay and eps are given."""
@@ -180,10 +197,14 @@ def _norm(
 
 
 def _backbone_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """Return what only some backbones take; elsewhere it must be neutral."""
+  """Return the settings that only some backbones take.
+
+  Raises:
+    ValueError: One differs from its neutral value on a backbone without it.
+  """
   family = re.split("[_0-9]", config.backbone)[0]
   multi_grid = config_values.as_tuple("model.multi_grid", config.multi_grid)
-  layers.check_multi_grid(multi_grid)
+  dilation.check_multi_grid(multi_grid)
   factor = config.depth_multiplier
   if factor <= 0:
     raise ValueError(f"model.depth_multiplier {factor} is not positive")
@@ -239,62 +260,3 @@ def _input_scales(
       "model.input_scales have a loss each: set train.auxiliary_weight to 0"
     )
   return scales
-
-
-def decoder_kind(config: ml_collections.ConfigDict | None) -> str:
-  """Return the decoder's kind; the configuration None means "none"."""
-  kind = "none" if config is None else config.kind
-  kinds = ("none", "branches", *decoder_lib.KINDS)
-  layers.check_one_of("model.decoder.kind", kind, kinds)
-  return kind
-
-
-def _decoder(
-  config: ml_collections.ConfigDict | None,
-  *,
-  scores: int | None,
-  **settings: Any,
-) -> nn.Module | None:
-  """Return the decoder, or None for kind "none".
-
-  With `scores`, a number of classes, it is LR-ASPP's: of the configuration
-  only `features` and `output_stride` count.
-  """
-  kind = decoder_kind(config)
-  if config is None or kind == "none":
-    return None
-  if kind == "branches":
-    return large_fov.Branches(
-      channels=config_values.positive(
-        "model.decoder.channels", config.channels
-      ),
-      conv_init=settings["conv_init"],
-      dtype=settings["dtype"],
-    )
-  layers.check_one_of("model.decoder.kernel", config.kernel, (1, 3))
-  finest = config.output_stride
-  layers.check_one_of("model.decoder.output_stride", finest, DECODER_STRIDES)
-  strides = config_values.as_tuple("model.decoder.features", config.features)
-  descending = sorted(set(strides), reverse=True)
-  if not strides or list(strides) != descending or finest > strides[-1]:
-    raise ValueError(
-      f"model.decoder.features {strides} are not strides from coarse to fine "
-      f"down to decoder.output_stride {finest}, such as (4,) or (8, 4)"
-    )
-  for stride in strides:
-    layers.check_one_of("model.decoder.features", stride, LOW_LEVEL_STRIDES)
-  numbers = {
-    key: config_values.positive(f"model.decoder.{key}", config[key])
-    for key in ("low_level_channels", "convs", "channels")
-  }
-  if scores is not None:
-    numbers |= {"convs": 1, "num_classes": scores}
-  return decoder_lib.Decoder(
-    kind=config.kind,
-    kernel=config.kernel,
-    separable=config.separable,
-    features=strides,
-    output_stride=finest,
-    **numbers,
-    **settings,
-  )

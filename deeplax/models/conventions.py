@@ -1,7 +1,7 @@
 """What differs between ecosystems, one row each: numbers, not code.
 
-A row is chosen by `model.conventions`; `build.py` hands its values down. Rows
-exist once a test holds them against the original.
+A row is chosen by `model.conventions`; `build.py` hands its values down. A row
+is added once a test compares it with the original.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ FUSED_MIN_EPS = 1.001e-5
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-  """What follows from the backbone.
+  """The settings of one backbone.
 
   Attributes:
     mean: RGB mean of the raw image, 0..255; images are padded with it.
@@ -195,7 +195,7 @@ _TORCHVISION = Conventions(
   align_corners=False,
 )
 
-# deeplab-public-ver2, the authors' Caffe: its mean_value, there in BGR.
+# deeplab-public-ver2, the authors' Caffe: its mean_value, turned from BGR.
 _CAFFE_MEAN: dict[str, Any] = {
   "mean": (122.675, 116.669, 104.008),
   "std": (1.0, 1.0, 1.0),

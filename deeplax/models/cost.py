@@ -48,7 +48,7 @@ def trace(
 ) -> tuple[dict[str, Any], list[Convolution]]:
   """Return the abstract variables and every convolution, in order of call.
 
-  Kept for the last few networks, since all that is asked here starts with it.
+  The last few results are cached: every function here starts from a trace.
   """
   # By path and size: a scanned block may be traced more than once, and a
   # network over several scales runs at several sizes.

@@ -1,4 +1,4 @@
-"""From `config.model` to a head: its kind, rates and widths, and refusals."""
+"""From `config.model` to a head, at the rates of an output stride."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import flax.linen as nn
 import ml_collections
 
-from deeplax.models import build
 from deeplax.models import config_values
 from deeplax.models import conventions
-from deeplax.models import decoder as decoder_lib
+from deeplax.models import decoder
+from deeplax.models import decoder_from_config
 from deeplax.models import layers
 from deeplax.models.backbones import resnet
 from deeplax.models.heads import aspp
@@ -26,56 +26,50 @@ HEADS = (
 ATROUS_HEADS = ("aspp", "aspp_sum", "large_fov")
 
 
-def head(
+def build(
   config: ml_collections.ConfigDict,
+  row: conventions.Conventions,
   output_stride: int,
+  style: dict[str, Any],
   *,
   backbone: nn.Module,
   num_classes: int,
-  row: conventions.Conventions,
-  norm: layers.Norm,
-  inits: dict[str, Any],
-  dtype: Any,
 ) -> nn.Module:
-  """Return the head, refusing what it has no use for."""
+  """Return the head that `config.model` describes.
+
+  Args:
+    config: The `model` part of a configuration.
+    row: The conventions of the network.
+    output_stride: Of the features that the head reads.
+    style: Settings that convolutions of head and decoder share.
+    backbone: What gives these features.
+    num_classes: Background included.
+
+  Raises:
+    ValueError: On a setting that the head cannot take.
+  """
   dropout = row.dropout
   if config.dropout is not None:
     dropout = config_values.fraction("model.dropout", config.dropout)
-  common: dict[str, Any] = dict(norm=norm, dropout=dropout, dtype=dtype)
   if config.head not in ATROUS_HEADS and config.atrous_rates:
     raise ValueError(
       f"model.atrous_rates {tuple(config.atrous_rates)} are for the heads "
       f"{', '.join(ATROUS_HEADS)}; {config.head!r} has no atrous branch, set "
       "them to ()"
     )
+  common = {"dropout": dropout, "norm": style["norm"], "dtype": style["dtype"]}
   if config.head == "classifier":
-    if build.decoder_kind(config.decoder) != "none":
-      raise ValueError(
-        "model.head 'classifier' gives one answer for the whole image: set "
-        "model.decoder.kind to 'none'"
-      )
-    if config.backbone == "vgg16":
-      raise ValueError(
-        "model.head 'classifier' averages the features; vgg16 classifies by "
-        "fc6 and fc7: model.head 'large_fov' with model.fc6_kernel 7"
-      )
-    return classifier.Classifier(**common)
+    return _classifier(config, common)
   if config.head == "cascade":
-    return _cascade(config, output_stride, backbone=backbone, common=common)
+    return _cascade(config, output_stride, common, backbone=backbone)
   if config.head in ("large_fov", "aspp_sum"):
     return _fully_connected(
-      config, output_stride, num_classes=num_classes, row=row, common=common
+      config, row, output_stride, common, num_classes=num_classes
     )
   common["channels"] = config_values.positive("model.channels", config.channels)
   if config.head == "dpc":
-    cell = _cell(config.cell)
-    return dpc.DPC(
-      cell=dpc.at_stride(cell, output_stride),
-      separable=config.separable,
-      norm_between=row.norm_between,
-      **common,
-      **inits,
-    )
+    cell = dpc.at_stride(_cell(config.cell), output_stride)
+    return dpc.DPC(cell=cell, separable=config.separable, **(style | common))
   common |= {
     "image_pooling": config.image_pooling,
     "pool_window": _pool_window(config.image_pooling_crop, output_stride),
@@ -84,29 +78,46 @@ def head(
     ),
   }
   if config.head == "lraspp":
-    return lraspp.LRASPP(conv_init=inits["conv_init"], **common)
-  refine = (
-    "dense" if build.decoder_kind(config.decoder) == "none" else "separable"
-  )
+    return lraspp.LRASPP(conv_init=style["conv_init"], **common)
+  refine = "dense" if _last(config) else "separable"
   return aspp.ASPP(
     rates=_atrous_rates(config, output_stride, row.atrous_rates),
     pooling_first=row.pooling_first,
     separable=config.separable,
-    norm_between=row.norm_between,
     refine=refine if row.refine else None,
-    **common,
-    **inits,
+    **(style | common),
   )
+
+
+def _last(config: ml_collections.ConfigDict) -> bool:
+  """Whether no decoder follows the head."""
+  return decoder_from_config.kind(config.decoder) == "none"
+
+
+def _classifier(
+  config: ml_collections.ConfigDict, common: dict[str, Any]
+) -> nn.Module:
+  if not _last(config):
+    raise ValueError(
+      "model.head 'classifier' gives one answer for the whole image: set "
+      "model.decoder.kind to 'none'"
+    )
+  if config.backbone == "vgg16":
+    raise ValueError(
+      "model.head 'classifier' averages the features; vgg16 classifies by "
+      "fc6 and fc7: model.head 'large_fov' with model.fc6_kernel 7"
+    )
+  return classifier.Classifier(**common)
 
 
 def _cascade(
   config: ml_collections.ConfigDict,
   output_stride: int,
+  common: dict[str, Any],
   *,
   backbone: nn.Module,
-  common: dict[str, Any],
 ) -> nn.Module:
-  """Return v3's blocks after block4, which they are copies of."""
+  """Return v3's blocks after block4, of which they are copies."""
   if not isinstance(backbone, resnet.ResNet):
     raise ValueError(
       "model.head 'cascade' repeats a ResNet's last block; "
@@ -142,11 +153,11 @@ def _cell(config: Iterable[Any]) -> dpc.Cell:
 
 def _fully_connected(
   config: ml_collections.ConfigDict,
+  row: conventions.Conventions,
   output_stride: int,
+  common: dict[str, Any],
   *,
   num_classes: int,
-  row: conventions.Conventions,
-  common: dict[str, Any],
 ) -> nn.Module:
   """Return v1's or v2's head."""
   kernel, channels = config.fc6_kernel, config.channels
@@ -161,7 +172,7 @@ def _fully_connected(
       )
     channels = config_values.positive("model.channels", channels)
     return large_fov.LargeFOV(rate=rates[0], channels=channels, **common)
-  if build.decoder_kind(config.decoder) != "none":
+  if not _last(config):
     raise ValueError(
       "model.head 'aspp_sum' gives the class scores: set model.decoder.kind to "
       "'none'"
@@ -188,7 +199,7 @@ def _pool_window(
   if crop is None:
     return None
   size = config_values.height_width("model.image_pooling_crop", crop)
-  return decoder_lib.scaled(size, output_stride)
+  return decoder.scaled(size, output_stride)
 
 
 def _atrous_rates(

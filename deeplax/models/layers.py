@@ -1,4 +1,4 @@
-"""What every network is made of: convolution + norm, separable pair, dropout.
+"""The layers of every network: convolution + norm, separable pair, dropout.
 
 Convolution, norm and activation are one flat module, so that inference folds
 the norm into the kernel in the graph and a checkpoint path stays short:
@@ -107,111 +107,6 @@ class Init(NamedTuple):
     return np.float32(bound) * values
 
 
-OUTPUT_STRIDES = (4, 8, 16, 32)
-DILATE_FROM = ("next", "same", "never")
-
-
-class Unit(NamedTuple):
-  """One unit of a backbone's plan; `rate` is that of its first 3x3 kernel."""
-
-  name: str
-  stride: int
-  rate: int
-
-
-def dilate(
-  units: list[tuple[str, int]],
-  output_stride: int,
-  *,
-  dilate_from: str = "next",
-) -> list[Unit]:
-  """Give each (name, stride), in order, the stride and rate it runs at.
-
-  Once the product of strides reaches `output_stride`, further strides are
-  dropped and multiply the rate of the units after them. Under "next" the unit
-  that lost its stride keeps the rate before it (slim stack_blocks_dense,
-  mobilenet_base; torchvision), so that one set of parameters computes the same
-  features at every output stride; under "same" it runs at the new rate
-  (segmentation_models_pytorch replace_strides_with_dilation). Under "never"
-  strides are dropped and no rate takes their place: what atrous convolution is
-  compared with.
-
-  Raises:
-    ValueError: On an output stride that is not offered.
-  """
-  check_one_of("output_stride", output_stride, OUTPUT_STRIDES)
-  check_one_of("dilate_from", dilate_from, DILATE_FROM)
-  plan, reached, rate = [], 1, 1
-  for name, stride in units:
-    if reached == output_stride:
-      after = 1 if dilate_from == "never" else rate * stride
-      plan.append(Unit(name, 1, after if dilate_from == "same" else rate))
-      rate = after
-    else:
-      plan.append(Unit(name, stride, 1))
-      reached *= stride
-  return plan
-
-
-POOL_PADDINGS = (*PADDINGS, "ceil")
-
-
-def max_pool(
-  x: Float[Floats, "b h w c"],
-  kernel: int,
-  *,
-  stride: int,
-  rate: int = 1,
-  padding: str = "same",
-) -> Float[Array, "b H W c"]:
-  """Return the largest value of each window of `kernel` x `kernel` pixels.
-
-  Args:
-    x: The map; outside it nothing counts.
-    kernel: Side of the window.
-    stride: Between windows.
-    rate: Between the pixels of a window.
-    padding: "same" is TensorFlow's; "symmetric" pads by half the window;
-      "ceil" is Caffe's: the last window may reach beyond the map.
-
-  Raises:
-    ValueError: On an unknown padding, or "ceil" inside `true_size.within`.
-  """
-  check_one_of("pool_padding", padding, POOL_PADDINGS)
-  x = jnp.asarray(x)
-  size = x.shape[1], x.shape[2]
-  if padding != "ceil":
-    x, pads = true_size.windows(
-      x,
-      kernel=kernel,
-      stride=stride,
-      rate=rate,
-      padding=padding,
-      outside=-jnp.inf,
-    )
-  elif true_size.sides(size) is None:
-    pads = padding_ops.ceil(size, kernel=kernel, stride=stride, rate=rate)
-  else:
-    raise ValueError(
-      "pooling that rounds its size up has no exact form on padded images: "
-      "use --sizes=reference"
-    )
-  if rate == 1:
-    window = kernel, kernel
-    return nn.pool(x, -jnp.inf, lax.max, window, (stride, stride), pads)
-  # The gradient of XLA's pooling knows no rate.
-  lowest = jnp.array(-jnp.inf, x.dtype)
-  x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=lowest)
-  ends = [n - (kernel - 1) * rate for n in x.shape[1:3]]
-  y = None
-  for i, j in np.ndindex(kernel, kernel):
-    top, left = i * rate, j * rate
-    seen = x[:, top : top + ends[0] : stride, left : left + ends[1] : stride]
-    y = seen if y is None else jnp.maximum(y, seen)
-  assert y is not None
-  return y
-
-
 class Norm(NamedTuple):
   """Settings of batch normalisation, handed to every layer.
 
@@ -262,15 +157,6 @@ def check_one_of(name: str, value: str | int | None, allowed) -> None:
   """Raise ValueError unless `value` is one of `allowed`."""
   if value not in allowed:
     raise ValueError(f"{name} {value!r} not in {list(allowed)}")
-
-
-def check_multi_grid(multi_grid: tuple[int, ...]) -> None:
-  """Raise ValueError unless it is three positive rates."""
-  if len(multi_grid) != 3 or min(multi_grid) < 1:
-    raise ValueError(
-      f"multi_grid {multi_grid} is not three rates of 1 or more, such as "
-      "(1, 2, 4)"
-    )
 
 
 class ConvNorm(nn.Module):

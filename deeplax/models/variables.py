@@ -17,8 +17,8 @@ def initial_variables(
 ) -> dict[str, Any]:
   """Return drawn {"params", "batch_stats"}.
 
-  The model is only traced and the values drawn by NumPy, since compiling
-  `init` takes longer than everything here. Each array is drawn from its path
+  The model is only traced and NumPy draws the values, since compiling `init`
+  takes longer than both together. Each array is drawn from its path
   and the seed alone: a part that two networks share starts equal in both.
 
   Args:
@@ -27,7 +27,7 @@ def initial_variables(
     image_size: (height, width) to trace with; no array depends on it.
 
   Raises:
-    ValueError: A parameter has no rule here.
+    ValueError: No rule says how to draw a parameter.
   """
   variables, convolutions = cost.trace(model, image_size)
   inits = {conv.path: conv.module.kernel_init for conv in convolutions}
@@ -50,7 +50,7 @@ def inflate(variables: dict[str, Any], model: nn.Module) -> dict[str, Any]:
   """Return an RGB network's variables, the first kernel widened to `model`'s.
 
   Channel i takes the weights of channel i mod 3, times 3 / channels, which
-  keeps the size of what comes out; a single one takes the sum of the three
+  keeps the size of the output; a single one takes the sum of the three
   (segmentation_models.pytorch's rule). All other variables stay.
 
   Args:

@@ -12,7 +12,7 @@ Arrays = Array | np.ndarray
 def cross_entropy(
   logits: Float[Arrays, "*n k"], labels: Integer[Arrays, "*n"]
 ) -> Float[Array, "*n"]:
-  """Returns -log softmax(logits)[label] in float32.
+  """Return -log softmax(logits)[label] in float32.
 
   Labels must lie in 0..k-1: one outside would pass for a logit of zero, so
   the caller maps ignored pixels to a class first and masks them after.

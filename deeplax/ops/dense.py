@@ -23,7 +23,7 @@ def conv(
   rate: paddings.Rate = 1,
   padding: paddings.Padding,
 ) -> Float[Array, "b H W k"]:
-  """Convolves in the backend's best form.
+  """Convolve in the backend's best form.
 
   On CPU that of a 1x1 kernel and that of a large rate may be scanned; the
   gradient of the others is far slower inside `lax.scan`.

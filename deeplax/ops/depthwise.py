@@ -26,7 +26,7 @@ def depthwise_conv(
   rate: paddings.Rate = 1,
   padding: paddings.Padding,
 ) -> Float[Array, "b H W c"]:
-  """Convolves every channel with its own kernel in the backend's best form."""
+  """Convolve every channel with its own kernel in the backend's best form."""
   form = _shifted if backend.prefers_shifted() else _grouped
   return form(jnp.asarray(x), jnp.asarray(kernel), stride, rate, padding)
 
@@ -91,7 +91,7 @@ _shifted.defvjp(_forward, _backward)
 
 
 def _sum_of_windows(x, kernel, rows, columns, size, *, stride=1, spread=1):
-  """Sums windows of the map, each times the kernel's weights at its tap.
+  """Sum windows of the map, each times the kernel's weights at its tap.
 
   Args:
     rows: (index in the kernel, first row of the window) of each tap.
@@ -131,7 +131,7 @@ def _sum_of_windows(x, kernel, rows, columns, size, *, stride=1, spread=1):
 
 
 def _kernel_gradient(x, kernel, dy, rows, columns):
-  """Sums x * dy for each tap, row by row so that what it reads is in cache."""
+  """Sum x * dy for each tap, row by row so that what it reads is in cache."""
   wide = _wide(x.dtype)
   channels = x.shape[3]
   sums = dict.fromkeys(np.ndindex(kernel.shape[:2]), jnp.zeros(channels, wide))
@@ -181,5 +181,5 @@ def _outputs(tap, y, axis):
 
 
 def _wide(dtype):
-  """Sums of half precision are kept in float32."""
+  """Sum of half precision are kept in float32."""
   return jnp.promote_types(dtype, jnp.float32)

@@ -23,7 +23,7 @@ def moments(
   axis_name: str | None = None,
   axis_index_groups: Groups = None,
 ) -> tuple[Float[Array, " c"], Float[Array, " c"], int]:
-  """Returns mean, biased variance and count over all but the last axis.
+  """Return mean, biased variance and count over all but the last axis.
 
   Args:
     axis_name: Mapped axis whose devices are counted together.
@@ -47,7 +47,7 @@ def batch_norm(
   axis_name: str | None = None,
   axis_index_groups: Groups = None,
 ) -> tuple[Float[Array, "*n c"], Float[Array, " c"], Float[Array, " c"], int]:
-  """Normalises with the batch's own statistics.
+  """Normalise with the batch's own statistics.
 
   Returns the result in x's dtype, and the mean, biased variance and count of
   `moments`.
@@ -122,7 +122,7 @@ def _wide(x):
 
 
 def _last(vector, x):
-  """Shapes one value per channel so that it broadcasts against x."""
+  """Shape one value per channel so that it broadcasts against x."""
   return vector.reshape((1,) * (x.ndim - 1) + (-1,))
 
 

@@ -83,7 +83,7 @@ class Tap(NamedTuple):
 def taps(
   size: int, *, kernel: int, stride: int, rate: int, padding: tuple[int, int]
 ) -> tuple[int, list[Tap]]:
-  """Returns the number of outputs and the taps that meet the map.
+  """Return the number of outputs and the taps that meet the map.
 
   A rate beyond the map's size leaves only the centre: the others read zeros.
   """

@@ -20,7 +20,7 @@ MAX_GATHERS = 63
 
 
 def scale_dimension(size: int, scale: float) -> int:
-  """Scales a side so that corners stay aligned: 513 at 1/4 gives 129."""
+  """Scale a side so that corners stay aligned: 513 at 1/4 gives 129."""
   return int((size - 1) * scale + 1)
 
 
@@ -30,7 +30,7 @@ def resize_bilinear(
   *,
   align_corners: bool = True,
 ) -> Float[Array, "b H W c"]:
-  """Resizes by bilinear interpolation, align-corners or else half-pixel.
+  """Resize by bilinear interpolation, align-corners or else half-pixel.
 
   The gradient is gathered as the values are. That of a gather would be a
   scatter, on CPU 10 to 20 times slower.
@@ -63,7 +63,7 @@ def resize_within(
   *,
   align_corners: bool = True,
 ) -> Float[Array, "b H W c"]:
-  """Resizes the true part of a padded map to the true part of another.
+  """Resize the true part of a padded map to the true part of another.
 
   Args:
     x: The map.
@@ -104,7 +104,7 @@ def resize_bilinear_plain(
 def resize_nearest(
   labels: Integer[Arrays, "b h w"], size: tuple[int, int]
 ) -> Integer[Array, "b H W"]:
-  """Resizes by the nearest pixel with aligned corners, halves rounded up."""
+  """Resize by the nearest pixel with aligned corners, halves rounded up."""
   labels = jnp.asarray(labels)
   for axis in (1, 2):
     near = _nearest(labels.shape[axis], size[axis - 1])

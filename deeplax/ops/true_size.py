@@ -5,7 +5,7 @@ A network then sees the padding: through its kernels at the edge, its averages
 and its resizes. Inside `within` the operations know the true size, a value and
 no shape, and compute what they would without the padding: beyond the true edge
 kernels read zeros, averages count no pixel and resizes stretch the true map.
-Whatever stands there besides is never read.
+The values of the padding are never read.
 
 A side is known by its padded length: a map at stride s of an image of N pixels
 has ceil(N / s), for TensorFlow's SAME and for symmetric padding, and different

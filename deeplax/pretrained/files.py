@@ -16,9 +16,10 @@ from typing import Any
 import zipfile
 
 import numpy as np
+import safetensors
+import safetensors.numpy
 
 from deeplax import errors
-from deeplax.pretrained import safetensors
 
 Arrays = dict[str, np.ndarray]
 _ACCEPTED = (
@@ -26,14 +27,14 @@ _ACCEPTED = (
   ".safetensors or .npz"
 )
 _EXTRAS = {"tensorflow": "tf", "torch": "torch"}
-# What stands after the prefix of a checkpoint's files.
+# Endings of a checkpoint's files, after their common prefix.
 _TF_FILES = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
 _KERAS = (
   "in Keras, np.savez(FILE, **{w.path: w.numpy() for w in model.weights})"
 )
 _UNPACK = "unpack it and give the file inside"
 _TRAINED = "give the checkpoint that it was made from"
-# How to come from other files to an accepted one.
+# How to get from other files to an accepted one.
 _ELSEWHERE = {
   ".caffemodel": "in Caffe, np.savez(FILE, **{f'{layer}/{i}': blob.data for "
   "layer, blobs in net.params.items() for i, blob in enumerate(blobs)})",
@@ -113,7 +114,7 @@ def _by_suffix(
 
 
 def _in(folder: pathlib.Path) -> str:
-  """Return what of the accepted lies in a folder."""
+  """Name the first accepted files of a folder in a sentence."""
   found = []
   if folder.is_dir():
     for file in sorted(folder.iterdir()):
@@ -233,16 +234,38 @@ def _write_npz(path: pathlib.Path, arrays: Arrays) -> None:
         np.lib.format.write_array(member, array, allow_pickle=False)
 
 
+def _read_safetensors(path: pathlib.Path) -> Arrays:
+  try:
+    # Opened here too: safetensors says of any failure to open "no such file".
+    # It takes bfloat16 from NumPy, which has it once JAX has been imported.
+    with path.open("rb"):
+      return safetensors.numpy.load_file(path)
+  except (
+    AttributeError,  # a type that NumPy does not have
+    ValueError,
+    safetensors.SafetensorError,
+  ) as error:
+    raise errors.InputError(
+      f"{path} is no whole safetensors file ({error}): download it again"
+    ) from error
+
+
+def _write_safetensors(path: pathlib.Path, arrays: Arrays) -> None:
+  # Its memory is written as it lies.
+  arrays = {name: np.asarray(a, order="C") for name, a in arrays.items()}
+  path.write_bytes(safetensors.numpy.save(arrays))
+
+
 _READERS: dict[str, Callable[[pathlib.Path], Arrays]] = {
   ".npz": _read_npz,
   ".pt": _read_torch,
   ".pth": _read_torch,
-  ".safetensors": safetensors.read,
+  ".safetensors": _read_safetensors,
 }
 _WRITERS: dict[str, Callable[[pathlib.Path, Arrays], None]] = {
   ".ckpt": _write_tensorflow,
   ".npz": _write_npz,
   ".pt": _write_torch,
   ".pth": _write_torch,
-  ".safetensors": safetensors.write,
+  ".safetensors": _write_safetensors,
 }

@@ -1,7 +1,7 @@
-"""A new decoder that at first hands the head's features through.
+"""A new decoder that starts by passing the head's features through.
 
 A published network without a decoder then keeps its logits: it starts as good
-as it is, and the decoder learns what low-level features add. The idea is
+as it was, and the decoder learns what low-level features add. The idea is
 Net2DeeperNet's (arXiv:1511.05641, section 2.3): a new layer starts as the
 identity.
 """
@@ -22,7 +22,7 @@ DECODER = "decoder"
 def decoder(
   model: nn.Module, variables: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[tuple[str, ...]]]:
-  """Return `variables` with such a decoder, and the modules set in it.
+  """Return `variables` with an identity decoder, and the modules set in it.
 
   The convolutions start as the identity on the running features, which have
   passed a ReLU, and without the low-level ones; their norms do nothing. The
@@ -33,8 +33,8 @@ def decoder(
     variables: {"params", "batch_stats"}.
 
   Raises:
-    InputError: The decoder is none, adds in place of concatenating, or is not
-      as wide as the head.
+    InputError: The network has no decoder, or one that adds instead of
+      concatenating or is not as wide as the head.
   """
   settings = getattr(model, DECODER, None)
   if settings is None or settings.kind != "concat":
@@ -75,7 +75,7 @@ def decoder(
 
 
 def _check_width(flat: Mapping[Any, np.ndarray], channels: int) -> None:
-  """Refuse a decoder that has not a channel for each of the head's."""
+  """Refuse a decoder that is not as wide as the head."""
   given = flat["params", "head", "projection", "kernel"].shape[-1]
   if given != channels:
     raise errors.InputError(

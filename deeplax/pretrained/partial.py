@@ -1,7 +1,7 @@
 """Which parts of a network come from a file, and which start anew.
 
-Parts are what stands at the top of the parameters: backbone, head, decoder,
-logits and, in training, auxiliary.
+Parts are the top level of the parameters: backbone, head, decoder, logits and,
+in training, auxiliary.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,9 +17,9 @@ from deeplax.pretrained import rules
 from deeplax.pretrained import summary
 
 BACKBONE = "backbone"
-# Each reads what the one before it gives.
+# Each reads the output of the one before it.
 ORDER = ("head", "decoder", "logits")
-# Not of the network that predicts: a file without it is whole.
+# Prediction does not use it: a file without it is whole.
 TRAINING_ONLY = "auxiliary"
 
 
@@ -72,8 +72,8 @@ def start(
     source_classes: The file's, in the order of its logits.
     new: Parts that start anew whatever the file holds for them, and with them
       those that read them; names that no other part asked for are left out.
-    transparent: Whether a new decoder gives what the head gives, so that the
-      file's logits can read it.
+    transparent: Whether a new decoder passes the head's output through, so that
+      the file's logits can read it.
 
   Raises:
     InputError: Anything else does not fit.
@@ -92,20 +92,7 @@ def start(
     if path[1] in skipped:
       for items in (values, missing, misfits):
         items.pop(path, None)
-  for path in class_paths:
-    there = values.get(path)
-    if path in misfits:
-      there = misfits[path].value
-    if there is None:
-      continue
-    misfits.pop(path, None)
-    values.pop(path, None)
-    if source_classes is not None:
-      _check_classes(source_classes, there)
-      values[path] = fresh[path].copy()
-      values[path][..., [*columns]] = there[..., [*columns.values()]]
-    elif there.shape == fresh[path].shape:
-      values[path] = there
+  _carry_scores(values, misfits, fresh, class_paths, source_classes, columns)
   rest = dataclasses.replace(
     found,
     missing=missing,
@@ -125,11 +112,9 @@ def start(
     left_out=found.left_out + dropped + (found.unused if new else []),
     folded=[m for m in found.folded if m[0] not in skipped],
     subsampled=[] if "head" in skipped else found.subsampled,
-    by_name=[
-      (name, i in columns)
-      for i, name in enumerate(class_names)
-      if source_classes is not None
-    ],
+    by_name=[]
+    if source_classes is None
+    else [(name, i in columns) for i, name in enumerate(class_names)],
   )
 
 
@@ -150,6 +135,32 @@ def _skipped(
     skipped |= {*ORDER[ORDER.index(opaque[0]) :]} & have
   others = have - {BACKBONE, TRAINING_ONLY}
   return skipped | (others if others <= absent else set()), absent
+
+
+def _carry_scores(
+  values: dict[rules.Path, np.ndarray],
+  misfits: dict[rules.Path, rules.Misfit],
+  fresh: Mapping[rules.Path, np.ndarray],
+  class_paths: Collection[rules.Path],
+  source_classes: Sequence[str] | None,
+  columns: Mapping[int, int],
+) -> None:
+  """Carry class scores over by name, or leave those of other classes new.
+
+  Changes `values`, and takes out of `misfits` what is settled here.
+  """
+  for path in class_paths:
+    given = misfits[path].value if path in misfits else values.get(path)
+    if given is None:
+      continue
+    misfits.pop(path, None)
+    values.pop(path, None)
+    if source_classes is not None:
+      _check_classes(source_classes, given)
+      values[path] = fresh[path].copy()
+      values[path][..., [*columns]] = given[..., [*columns.values()]]
+    elif given.shape == fresh[path].shape:
+      values[path] = given
 
 
 def _columns(

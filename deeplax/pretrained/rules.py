@@ -50,7 +50,7 @@ LINEAR = Transform(lambda x: x.T[None, None], lambda x: x[0, 0].T)
 
 
 class Layer(NamedTuple):
-  """Where a convolution and its norm are, here and there.
+  """The names of a convolution and its norm in deeplax and in the source.
 
   `{word}` stands for a piece of a path without a slash, and in the source's
   name also for a number near it, `{unit-1}`. `{i}` in that name counts the
@@ -91,10 +91,10 @@ class Table(NamedTuple):
 
   Attributes:
     layers: The first one whose path matches counts.
-    spellings: {leaf in deeplax: leaf there}, one for each form of file; the
-      first is written. In one without norms they are folded into the kernels.
-    left_out: Patterns of whole names that no parameter asks for and that are
-      no mistake: counters, an optimizer's arrays, a classifier.
+    spellings: {leaf in deeplax: leaf in the source}, one for each form of file;
+      the first is written. A form without norms has them in the kernels.
+    left_out: Patterns of whole names that no parameter asks for, rightly:
+      counters, an optimizer's arrays, a classifier.
     forms: What further words in the layers' names stand for, one mapping for
       each form of file; the first is written.
     prepare: Done to the file's arrays before they are looked up.
@@ -186,8 +186,8 @@ def shapes(model: nn.Module) -> dict[Path, Shape]:
 
 def differing(model: nn.Module, other: nn.Module) -> set[Path]:
   """Return the paths at which two networks have other shapes."""
-  there = shapes(other)
-  return {path for path, shape in shapes(model).items() if shape != there[path]}
+  theirs = shapes(other)
+  return {p for p, shape in shapes(model).items() if shape != theirs[p]}
 
 
 def load(
@@ -327,7 +327,7 @@ def _folded(
   spelling: Mapping[str, Leaf],
   model: nn.Module,
 ) -> dict[Path, tuple[Entry, float]]:
-  """Return bias and eps of each normed module that has only a bias there."""
+  """Return bias and eps of each normed module that the source folded."""
   wanted = shapes(model)
   result = {}
   for conv in cost.trace(model, _TRACE_SIZE)[1]:
@@ -350,7 +350,7 @@ def _folded(
 def _take(
   found: Loaded, entry: Entry, arrays: Mapping[str, np.ndarray]
 ) -> None:
-  """Put the arrays of one parameter where they belong in `found`."""
+  """Add the arrays of one parameter to the field of `found` they belong to."""
   absent = tuple(name for name in entry.names if name not in arrays)
   if absent or not entry.names:
     found.missing[entry.path] = absent
@@ -378,7 +378,7 @@ def _fit(
   entry: Entry, name: str, array: np.ndarray, needed: Shape
 ) -> tuple[np.ndarray | None, Misfit | None]:
   """Return the array in deeplax's layout, or why it cannot be."""
-  # Of no memory: only to learn the shape in the source's layout.
+  # A view without memory of its own, to learn the shape in the source's layout.
   there = entry.transform.save(np.broadcast_to(np.float32(0), needed)).shape
   if array.ndim != len(there):
     reason = f"has shape {array.shape}, needs {there}"

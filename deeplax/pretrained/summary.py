@@ -1,4 +1,4 @@
-"""What a file gave for a model, in words."""
+"""Text about the arrays that a file gave for a model."""
 
 import collections
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ SHOWN = 10  # names in a list; the rest is counted
 
 
 def names(items: Sequence[str]) -> str:
-  """Return the first names, and how many there are besides."""
+  """Return the first names and the number of the others."""
   shown = ", ".join(items[:SHOWN])
   rest = len(items) - SHOWN
   return f"{shown} and {rest} more" if rest > 0 else shown

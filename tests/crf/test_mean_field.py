@@ -53,11 +53,11 @@ def test_marginals_are_those_of_float64(compatibility, iterations):
   np.testing.assert_allclose(np.sum(found, -1), 1, atol=1e-6)
 
 
-def test_a_silent_label_takes_its_share_and_hears_nothing():
+def test_an_isolated_label_takes_its_share_without_messages():
   logits, features = problem()
   kernels_of = lattices(features)
   found = mean_field.mean_field(
-    logits, kernels_of, WEIGHTS, iterations=1, silent=True
+    logits, kernels_of, WEIGHTS, iterations=1, isolate_last=True
   )
   plain = [truth.lattice(f.T.astype(np.float64)) for f in features]
   marginals = truth.softmax(logits.astype(np.float64))[:, :-1]
@@ -67,7 +67,7 @@ def test_a_silent_label_takes_its_share_and_hears_nothing():
   np.testing.assert_allclose(found, truth.softmax(expected), atol=2e-5)
   with pytest.raises(ValueError, match="Potts"):
     mean_field.mean_field(
-      logits, kernels_of, WEIGHTS, compatibility=RANDOM, silent=True
+      logits, kernels_of, WEIGHTS, compatibility=RANDOM, isolate_last=True
     )
 
 

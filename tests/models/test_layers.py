@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deeplax.models import conventions
 from deeplax.models import layers
 
 NORM = layers.Norm(decay=0.9, eps=1e-3)
@@ -392,16 +391,3 @@ def test_a_kaiming_normal_is_not_cut():
     # 4.6% of a normal lie beyond two deviations.
     beyond = (np.abs(values) > 2 * deviation).mean()
     np.testing.assert_allclose(beyond, 0.046, rtol=0.1)
-
-
-def test_every_backbone_row_keeps_to_the_fused_norms_least_epsilon():
-  row = conventions.get("tf_deeplab")
-  eps = [backbone.eps for backbone in row.backbones.values()] + [row.head_eps]
-  assert min(eps) == conventions.FUSED_MIN_EPS
-
-
-def test_unknown_conventions_and_backbones_are_refused_by_name():
-  with pytest.raises(ValueError, match="conventions 'jft' not in .*tf_deeplab"):
-    conventions.get("jft")
-  with pytest.raises(ValueError, match="backbone 'vgg19' not in .*mobilenet"):
-    conventions.get("tf_deeplab").backbone("vgg19")

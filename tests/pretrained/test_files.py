@@ -12,7 +12,6 @@ import pytest
 
 from deeplax import errors
 from deeplax.pretrained import files
-from deeplax.pretrained import safetensors
 
 
 def arrays():
@@ -48,18 +47,21 @@ def test_what_is_written_reads_back_bit_equal(tmp_path, name, package):
   assert all(len(digest) == 64 for digest in files.sums(path).values())
 
 
+def safetensors_bytes(header, data=b""):
+  text = json.dumps(header).encode()
+  return struct.pack("<Q", len(text)) + text + data
+
+
 def test_a_safetensors_file_is_read_as_its_format_says(tmp_path):
   path = tmp_path / "w.safetensors"
   values = np.arange(6, dtype="<f4"), np.array([0x3F80, 0xC000], "<u2")
-  header = json.dumps(
-    {
-      "__metadata__": {"format": "pt"},
-      "x": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
-      "half": {"dtype": "BF16", "shape": [2], "data_offsets": [24, 28]},
-    }
-  ).encode()
+  header = {
+    "__metadata__": {"format": "pt"},
+    "x": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
+    "half": {"dtype": "BF16", "shape": [2], "data_offsets": [24, 28]},
+  }
   data = b"".join(v.tobytes() for v in values)
-  path.write_bytes(struct.pack("<Q", len(header)) + header + data)
+  path.write_bytes(safetensors_bytes(header, data))
   found = files.read(str(path))
   assert found.keys() == {"x", "half"}
   np.testing.assert_array_equal(found["x"], [[0, 1, 2], [3, 4, 5]])
@@ -67,9 +69,38 @@ def test_a_safetensors_file_is_read_as_its_format_says(tmp_path):
   np.testing.assert_array_equal(found["half"].astype(np.float32), [1, -2])
 
 
+def test_a_safetensors_file_takes_bfloat16_and_any_order_in_memory(tmp_path):
+  path = str(tmp_path / "w.safetensors")
+  half = jnp.arange(6, dtype=jnp.bfloat16).reshape(2, 3)
+  files.write(path, {"x": np.asarray(half).T})
+  found = files.read(path)["x"]
+  assert found.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(found, np.asarray(half).T)
+
+
+@pytest.mark.parametrize(
+  "entry",
+  [
+    {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+    {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]},
+    {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 4]},
+    {"dtype": "F32", "shape": [2**62, 0], "data_offsets": [0, 0]},
+    {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]},
+    {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]},
+    {"dtype": "F32"},
+    [1],
+  ],
+)
+def test_a_safetensors_header_that_does_not_fit_is_refused(tmp_path, entry):
+  path = tmp_path / "w.safetensors"
+  path.write_bytes(safetensors_bytes({"x": entry}, bytes(4)))
+  with pytest.raises(errors.InputError, match=r"w\.safetensors is no whole"):
+    files.read(str(path))
+
+
 def test_a_safetensors_file_starts_its_arrays_at_a_multiple_of_eight(tmp_path):
   path = tmp_path / "w.safetensors"
-  safetensors.write(path, {"abc": np.ones(3, np.float32)})
+  files.write(str(path), {"abc": np.ones(3, np.float32)})
   data = path.read_bytes()
   start = 8 + struct.unpack("<Q", data[:8])[0]
   assert start % 8 == 0

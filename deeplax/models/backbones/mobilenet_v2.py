@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deeplax.models import layers
+from deeplax.models.backbones import dilation
 
 
 class Block(NamedTuple):
@@ -39,7 +40,7 @@ LAST_CHANNELS = 1280
 # layer_7).
 LOW_LEVEL = {"expanded_conv_2": "low4", "expanded_conv_5": "low8"}
 MIDDLE = "expanded_conv_12"  # the last unit before the last stride
-# Which of their values: the depthwise convolution's, or the block's.
+# That feature: the output of the block's depthwise convolution, or its own.
 LOW_LEVELS = ("filtered", "output")
 
 
@@ -48,11 +49,13 @@ def name(index: int) -> str:
   return f"expanded_conv_{index}" if index else "expanded_conv"
 
 
-def plan(output_stride: int, *, dilate_from: str = "next") -> list[layers.Unit]:
+def plan(
+  output_stride: int, *, dilate_from: str = "next"
+) -> list[dilation.Unit]:
   """Return the name, stride and rate of the stem and of each block."""
   blocks = [(name(i), block.stride) for i, block in enumerate(BLOCKS)]
   units = [("conv", 2), *blocks]
-  return layers.dilate(units, output_stride, dilate_from=dilate_from)
+  return dilation.dilate(units, output_stride, dilate_from=dilate_from)
 
 
 def divisible(value: int | float, divisor: int) -> int:
@@ -115,9 +118,9 @@ class MobileNetV2(nn.Module):
     last_conv: Whether the 1x1 convolution to 1280 channels follows, which
       ImageNet networks have and DeepLab leaves out.
     padding: As ConvNorm.
-    dilate_from: As `layers.dilate`.
-    low_level: What of a block is a low-level feature, "filtered" (what its
-      depthwise convolution gives) or "output".
+    dilate_from: As `dilation.dilate`.
+    low_level: The output of a block that is a low-level feature, "filtered"
+      (its depthwise convolution's) or "output" (its own).
     norm: Of every convolution.
     kernel_init: How kernels are drawn.
     dtype: Compute dtype; parameters stay float32.

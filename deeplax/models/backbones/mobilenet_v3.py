@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deeplax.models import layers
+from deeplax.models.backbones import dilation
 from deeplax.models.backbones import mobilenet_v2
 from deeplax.ops import true_size
 
@@ -159,14 +160,14 @@ VARIANTS = {
 
 def plan(
   variant: str, output_stride: int, *, dilate_from: str = "next"
-) -> list[layers.Unit]:
+) -> list[dilation.Unit]:
   """Return the name, stride and rate of the stem and of each block."""
   blocks = VARIANTS[variant].blocks
   units = [
     (mobilenet_v2.name(i), block.stride) for i, block in enumerate(blocks)
   ]
   units = [("conv", 2), *units]
-  return layers.dilate(units, output_stride, dilate_from=dilate_from)
+  return dilation.dilate(units, output_stride, dilate_from=dilate_from)
 
 
 class SqueezeExcite(nn.Module):
@@ -252,7 +253,7 @@ class MobileNetV3(nn.Module):
     depth_multiplier: Factor of every width, in multiples of 8.
     output_stride: 8, 16 or 32, from the same parameters.
     padding: As ConvNorm.
-    dilate_from: As `layers.dilate`.
+    dilate_from: As `dilation.dilate`.
     gate: Activation that ends squeeze-and-excite.
     kernel_init: How kernels are drawn.
     dtype: Compute dtype; parameters stay float32.

@@ -16,6 +16,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deeplax.models import layers
+from deeplax.models.backbones import dilation
+from deeplax.ops import pooling
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 STEMS = ("plain", "beta")
@@ -42,7 +44,7 @@ def plan(
   multi_grid: tuple[int, ...] = (1, 1, 1),
   strided: str = "last",
   dilate_from: str = "next",
-) -> list[layers.Unit]:
+) -> list[dilation.Unit]:
   """Return the name, stride and rate of the stem, the pooling and each unit.
 
   Raises:
@@ -51,14 +53,14 @@ def plan(
   """
   layers.check_one_of("depth", depth, DEPTHS)
   layers.check_one_of("strided", strided, STRIDES)
-  layers.check_multi_grid(multi_grid)
+  dilation.check_multi_grid(multi_grid)
   units = [("stem", 2), ("pool1", 2)]
   for block, count in enumerate(DEPTHS[depth]):
     place = count - 1 if strided == "last" else 0
     for i in range(count):
       stride = STRIDES[strided][block] if i == place else 1
       units.append((f"block{block + 1}_unit{i + 1}", stride))
-  steps = layers.dilate(units, output_stride, dilate_from=dilate_from)
+  steps = dilation.dilate(units, output_stride, dilate_from=dilate_from)
   last = [
     unit._replace(rate=unit.rate * grid)
     for unit, grid in zip(steps[-3:], multi_grid, strict=True)
@@ -129,10 +131,11 @@ class ResNet(nn.Module):
     strided: The unit of a block that has its stride, "last" or "first".
     stride_in: The convolution of that unit with the stride, "conv2" (3x3) or
       "conv1" (the first 1x1).
-    dilate_from: As `layers.dilate`.
+    dilate_from: As `dilation.dilate`.
     pool_padding: Of the max-pooling, "same" (TensorFlow's), "symmetric"
       (PyTorch's) or "ceil" (Caffe's).
-    low_level: What of a unit is a low-level feature, "residual" or "output".
+    low_level: The value of a unit that is a low-level feature, "residual" or
+      "output".
     kernel_init: How kernels are drawn.
     dtype: Compute dtype; parameters stay float32.
   """
@@ -179,7 +182,7 @@ class ResNet(nn.Module):
       y = conv(64, kernel=3, name="conv1_2")(y, train=train)
       y = conv(128, kernel=3, name="conv1_3")(y, train=train)
     # The reference's one strided layer with TensorFlow's SAME padding.
-    y = layers.max_pool(y, 3, stride=2, padding=self.pool_padding)
+    y = pooling.max_pool(y, 3, stride=2, padding=self.pool_padding)
     low_level, features = LOW_LEVEL[self.strided], {}
     for unit in units:
       block = int(unit.name[len("block")]) - 1

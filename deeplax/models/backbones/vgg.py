@@ -11,6 +11,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deeplax.models import layers
+from deeplax.models.backbones import dilation
+from deeplax.ops import pooling
 
 # Width and number of the 3x3 convolutions before each pooling.
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
@@ -54,7 +56,7 @@ def plan(output_stride: int, *, pool: int = 2) -> list[Step]:
     Step(unit.name, pool, unit.stride, 1)
     if unit.name.startswith("pool")
     else Step(unit.name, 3, 1, unit.rate)
-    for unit in layers.dilate(units, output_stride)
+    for unit in dilation.dilate(units, output_stride)
   ]
 
 
@@ -62,7 +64,7 @@ class VGG16(nn.Module):
   """The 13 convolutions and five poolings; there are no norms.
 
   Attributes:
-    norm: Of no use here; every backbone has one.
+    norm: Unused, since VGG-16 has no norms; every backbone takes one.
     output_stride: 8, 16 or 32, from the same parameters.
     pool: Side of the pooling windows, 2 or 3.
     kernel_init: How kernels are drawn.
@@ -85,7 +87,7 @@ class VGG16(nn.Module):
     for step in plan(self.output_stride, pool=self.pool):
       block = int(step.name[4])
       if step.name.startswith("pool"):
-        y = layers.max_pool(y, step.kernel, stride=step.stride, padding="ceil")
+        y = pooling.max_pool(y, step.kernel, stride=step.stride, padding="ceil")
         features[step.name] = y
         continue
       y = layers.ConvNorm(

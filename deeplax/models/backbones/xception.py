@@ -1,9 +1,8 @@
 """Aligned Xception (v3+, arXiv:1802.02611, section 3.2 and figure 4).
 
-tensorflow/models research/deeplab/core/xception.py: 41, 65 and 71 layers. The
-three changes that the paper makes to the network it starts from can be taken
-back, each by its own field; the first also is not in the released code as the
-paper has it.
+tensorflow/models research/deeplab/core/xception.py: 41, 65 and 71 layers. Each
+of the three changes that the paper makes to the original network can be undone
+by a field; the released code does not have the first as the paper has it.
 """
 
 from functools import partial
@@ -15,6 +14,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deeplax.models import layers
+from deeplax.models.backbones import dilation
+from deeplax.ops import pooling
 
 
 class Block(NamedTuple):
@@ -66,21 +67,17 @@ DEPTHS = {
   65: Variant(_SHALLOW, 16, _LOW),
   71: Variant(_DEEP, 16, _LOW_DEEP),
 }
-
-
-# That feature before the next convolution's ReLU, or after it (timm).
+# The low-level feature before the next convolution's ReLU, or after it (timm).
 LOW_LEVELS = ("norm", "relu")
-
-
 # What follows each depthwise convolution. The paper: "norm_relu"; the released
 # code, but for the last block: "norm"; the network before the paper: "none".
 AFTER_DEPTHWISE = ("none", "norm", "norm_relu")
-# What of a block has its stride: the third separable convolution, or in its
-# place a 3x3 max-pooling, as before the paper.
+# The layer that has a block's stride: the third separable convolution, or in
+# its place a 3x3 max-pooling, as before the paper.
 DOWNSAMPLE = ("separable", "max_pool")
 
 
-def plan(depth: int, output_stride: int) -> list[layers.Unit]:
+def plan(depth: int, output_stride: int) -> list[dilation.Unit]:
   """Return the name, stride and rate of the stem and of each block.
 
   Multi-grid multiplies the rate of the last block's three convolutions.
@@ -90,7 +87,7 @@ def plan(depth: int, output_stride: int) -> list[layers.Unit]:
   """
   layers.check_one_of("depth", depth, DEPTHS)
   units = [(block.name, block.stride) for block in DEPTHS[depth].blocks]
-  return layers.dilate([("stem", 2), *units], output_stride)
+  return dilation.dilate([("stem", 2), *units], output_stride)
 
 
 class XceptionModule(nn.Module):
@@ -131,7 +128,9 @@ class XceptionModule(nn.Module):
     y = pair(first, rate=a, name="separable_conv1")(x, train=train)
     y = low = pair(second, rate=b, name="separable_conv2")(y, train=train)
     if self.downsample == "max_pool" and self.block.stride > 1:
-      y = layers.max_pool(y, 3, stride=self.stride, rate=c, padding="symmetric")
+      y = pooling.max_pool(
+        y, 3, stride=self.stride, rate=c, padding="symmetric"
+      )
     else:
       y = pair(third, rate=c, stride=self.stride, name="separable_conv3")(
         y, train=train
@@ -166,7 +165,7 @@ class Xception(nn.Module):
     after_depthwise: What follows each depthwise convolution, "none", "norm" or
       "norm_relu".
     middle_units: Of the middle flow; None: 8 at depth 41, else 16.
-    downsample: What has a block's stride, "separable" or "max_pool".
+    downsample: The layer with a block's stride, "separable" or "max_pool".
     remat: Recompute the middle flow in the backward pass.
     low_level: Which value of a low-level feature, "norm" or "relu".
     kernel_init: How kernels are drawn.
@@ -190,7 +189,7 @@ class Xception(nn.Module):
     self, x: Float[layers.Floats, "b h w c"], *, train: bool
   ) -> dict[str, Array]:
     """Return `low4`, `low8`, `middle` and `high` of normalised images."""
-    layers.check_multi_grid(self.multi_grid)
+    dilation.check_multi_grid(self.multi_grid)
     layers.check_one_of("low_level", self.low_level, LOW_LEVELS)
     layers.check_one_of(
       "after_depthwise", self.after_depthwise, AFTER_DEPTHWISE

@@ -1,4 +1,4 @@
-"""What several heads, and the decoder, are made of."""
+"""Layers that several heads and the decoder share."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -26,8 +26,9 @@ def convolution(
 ) -> layers.ConvNorm | layers.SeparableConv:
   """Return a convolution of head or decoder, ReLU after every norm.
 
-  Separable, it has norm and ReLU between its two halves as well (utils.py
-  `split_separable_conv2d`), unlike the backbone's, unless told otherwise.
+  A separable one also has a norm and a ReLU between its halves (utils.py
+  `split_separable_conv2d`), unlike the backbone's, unless `norm_between` is
+  False.
   """
   common = {
     "features": features,

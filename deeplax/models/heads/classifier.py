@@ -10,7 +10,7 @@ from deeplax.models.heads import blocks
 
 
 class Classifier(nn.Module):
-  """What an ImageNet network has before its last layer: means and dropout.
+  """Global means and dropout: an ImageNet network up to its last layer.
 
   Attributes:
     norm: For the name of the mapped axis.

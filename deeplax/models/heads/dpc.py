@@ -1,8 +1,8 @@
 """The dense prediction cell (DPC, arXiv:1809.04184): a head found by search.
 
 Layers: tensorflow/models research/deeplab core/dense_prediction_cell.py. Of
-its operations there is the separable atrous convolution, the only one in the
-published cell; 1x1 convolutions and pyramid pooling are not offered.
+its operations only the separable atrous convolution is offered, the one that
+the published cell uses; 1x1 convolutions and pyramid pooling are not.
 """
 
 import flax.linen as nn
@@ -22,7 +22,7 @@ CELL_STRIDE = 16
 
 
 def check(cell: Cell) -> None:
-  """Raise ValueError unless each branch reads what is there before it."""
+  """Raise ValueError unless each branch reads the features or one before it."""
   if not cell:
     raise ValueError("model.cell () has no branch")
   for place, (source, rates) in enumerate(cell):
@@ -41,17 +41,17 @@ def at_stride(cell: Cell, output_stride: int) -> Cell:
   """Return the cell with its rates at `output_stride`.
 
   Raises:
-    ValueError: They are not whole there.
+    ValueError: A rate is not a whole number at that stride.
   """
 
   def scaled(rate: int) -> int:
-    there, rest = divmod(rate * CELL_STRIDE, output_stride)
+    result, rest = divmod(rate * CELL_STRIDE, output_stride)
     if rest:
       raise ValueError(
         f"model.cell: rate {rate}, at output stride {CELL_STRIDE}, is not "
         f"whole at {output_stride}; use output stride 4, 8 or 16"
       )
-    return there
+    return result
 
   return tuple((i, (scaled(h), scaled(w))) for i, (h, w) in cell)
 
@@ -78,8 +78,8 @@ class DPC(nn.Module):
     separable: Whether the branches are separable (the published ones are).
     norm_between: Whether separable convolutions have a norm and a ReLU between
       their halves.
-    dropout: Of the joined branches, in training: before the projection, where
-      ASPP has it behind.
+    dropout: Of the joined branches, in training: before the projection, unlike
+      ASPP's.
     conv_init: How dense kernels are drawn.
     depthwise_init: How depthwise kernels are drawn.
     pointwise_init: How the 1x1 kernels of separable convolutions are drawn.

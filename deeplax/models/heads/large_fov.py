@@ -100,7 +100,7 @@ class ASPPSum(nn.Module):
     num_classes: Background included.
     rates: One branch for each.
     kernel: Side of the dilated window.
-    channels: Of fc6 and fc7; 0: neither is there.
+    channels: Of fc6 and fc7; 0: a branch has neither.
     dropout: After each of them, in training.
     conv_init: How their kernels are drawn.
     logits_init: How the scores' kernels are drawn.

@@ -1,10 +1,10 @@
 """Names in the authors' Caffe files of v1 and v2, and in the port of v2.
 
-Of a .caffemodel the layers' own names (`conv1_1`, `fc6`, `res2a_branch2a`,
+A .caffemodel gives the layers' own names (`conv1_1`, `fc6`, `res2a_branch2a`,
 `bn2a_branch2a`), with a state dict's endings, `conv1_1.weight`, or the numbers
 of Caffe's blobs, `conv1_1/0`. kazuto1011/deeplab-pytorch has a state dict of
-its own. All take images in BGR from which the mean was subtracted, no more:
-the first kernel's channels are turned round here.
+its own. All of them take BGR images from which only the mean was subtracted, so
+the channels of the first kernel are reversed here.
 """
 
 import re
@@ -26,14 +26,14 @@ BGR = rules.Transform(
 )
 # The longest block whose units have letters; else a, b1, b2, ...
 SPELT = {50: 6, 101: 3}
-# Of a bottleneck: here, in Caffe, in the port.
+# The layers of a bottleneck: in deeplax, in Caffe, in the port.
 _PARTS = (
   ("shortcut", "branch1", "shortcut"),
   ("conv1", "branch2a", "reduce"),
   ("conv2", "branch2b", "conv3x3"),
   ("conv3", "branch2c", "increase"),
 )
-# What Caffe numbers 0 and 1 in a layer.
+# Blobs 0 and 1 of a layer.
 _BLOBS = (".weight", ".bias")
 _STATISTICS = (".running_mean", ".running_var")
 
@@ -124,9 +124,9 @@ def _resnet(depth: int, *, over_scales: bool) -> rules.Table:
 def _state_dict(arrays: rules.Arrays) -> rules.Arrays:
   """Return Caffe's numbered blobs by a state dict's names.
 
-  A norm is two layers there: `bn...` has the mean and the variance, both times
-  a third number, and `scale...` the scale and the offset. The matrix of a fully
-  connected layer becomes the kernel of a 1x1 convolution.
+  A norm is two layers in Caffe: `bn...` has the mean and the variance, both
+  times a third number, and `scale...` the scale and the offset. The matrix of a
+  fully connected layer becomes the kernel of a 1x1 convolution.
 
   Raises:
     InputError: The names are torchvision's.

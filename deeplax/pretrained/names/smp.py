@@ -25,13 +25,13 @@ def table(model: Any) -> rules.Table:
   """Return the table for the backbone and decoder of `model`.
 
   Raises:
-    InputError: No names are known of such a backbone there.
+    InputError: The program has no such backbone.
   """
   words = {"scope": "encoder."}
   if isinstance(model.backbone, resnet.ResNet):
     backbone = torchvision.resnet_layers(model.backbone)
   elif isinstance(model.backbone, mobilenet_v2.MobileNetV2):
-    backbone = torchvision.mobilenet_v2()
+    backbone = torchvision.mobilenet_v2_layers()
     words = {"scope": "encoder.features."}
   elif isinstance(model.backbone, xception.Xception):
     backbone = timm.aligned_xception(model.backbone.depth)

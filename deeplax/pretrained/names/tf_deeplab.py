@@ -30,7 +30,7 @@ FROZEN = {
   "depthwise_kernel": rules.Leaf("/kernel"),
   "bias": rules.Leaf("/bias"),
 }
-# What training keeps beside the weights (slim, train.py --optimizer).
+# Arrays that training saves with the weights (slim, train.py --optimizer).
 _TRAINING = (
   "global_step",
   "beta[12]_power",
@@ -57,8 +57,8 @@ def table(model: Any) -> rules.Table:
       logits,
     ),
     spellings=(CHECKPOINT, FROZEN),
-    # What follows the features in an ImageNet network, and the mean pixel
-    # that slim's ResNets carry.
+    # The layers after an ImageNet network's features, and the mean pixel that
+    # slim's ResNets carry.
     left_out=(
       *_TRAINING,
       rf"{scope}/(Conv_[12]|[lL]ogits)/.*",
@@ -120,7 +120,7 @@ def _mobile_scope(backbone: Any) -> str:
 def _head(head: Any, scope: str) -> list[rules.Layer]:
   """Return the rules of a head; `scope` is the backbone's."""
   if isinstance(head, cascade.Cascade):
-    # The program has none: as slim would name the blocks after block4.
+    # The program has no such head: named as slim would go on after block4.
     unit = scope + "/{block}/unit_{unit}/bottleneck_v1/{conv}"
     return [rules.Layer("head/{block}_unit{unit}/{conv}", unit)]
   within = "meta_architecture/" if isinstance(head, dpc.DPC) else ""

@@ -14,7 +14,7 @@ def table(model: Any) -> rules.Table:
   """Return the table for the backbone of `model`.
 
   Raises:
-    InputError: No names are known of such a backbone there.
+    InputError: The program has no such backbone.
   """
   if isinstance(model.backbone, resnet.ResNet):
     backbone = torchvision.resnet_layers(model.backbone)

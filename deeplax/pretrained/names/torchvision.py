@@ -1,4 +1,4 @@
-"""Names in torchvision's state dicts, and what all of PyTorch have in common.
+"""Names in torchvision's state dicts, and rules that all PyTorch files share.
 
 A whole network calls its backbone `backbone`; an ImageNet file has the same
 arrays without that word (MobileNets: `features`), and a classifier.
@@ -7,7 +7,7 @@ arrays without that word (MobileNets: `features`), and a classifier.
 from typing import Any
 
 from deeplax import errors
-from deeplax.models.backbones import mobilenet_v2 as mobilenet_v2_lib
+from deeplax.models.backbones import mobilenet_v2
 from deeplax.models.backbones import mobilenet_v3
 from deeplax.models.backbones import resnet
 from deeplax.models.backbones import vgg
@@ -37,14 +37,13 @@ def table(model: Any) -> rules.Table:
   """
   if isinstance(model.backbone, vgg.VGG16):
     return _vgg16(model)
-  whole, classifies = (
-    "backbone.",
-    isinstance(model.head, classifier_lib.Classifier),
-  )
+  whole = "backbone."
+  classifies = isinstance(model.head, classifier_lib.Classifier)
   if isinstance(model.backbone, resnet.ResNet):
     backbone, bare, classifier = resnet_layers(model.backbone), "", "fc"
-  elif isinstance(model.backbone, mobilenet_v2_lib.MobileNetV2):
-    backbone, bare, classifier = mobilenet_v2(), "features.", "classifier.1"
+  elif isinstance(model.backbone, mobilenet_v2.MobileNetV2):
+    backbone, bare = mobilenet_v2_layers(), "features."
+    classifier = "classifier.1"
   elif isinstance(model.backbone, mobilenet_v3.MobileNetV3):
     if classifies:
       raise errors.InputError(
@@ -77,7 +76,7 @@ def table(model: Any) -> rules.Table:
 
 
 def _vgg16(model: Any) -> rules.Table:
-  """Return the table of VGG-16, fc6 and fc7 as `fully_connected` says.
+  """Return the table of VGG-16, fc6 and fc7 as `vgg_fc` says.
 
   Raises:
     InputError: It is Caffe's: its images are in another range.
@@ -128,15 +127,15 @@ def resnet_layers(backbone: Any) -> list[rules.Layer]:
   ]
 
 
-def mobilenet_v2() -> list[rules.Layer]:
+def mobilenet_v2_layers() -> list[rules.Layer]:
   """Return the layers, numbered in order of the network."""
-  count = len(mobilenet_v2_lib.BLOCKS)
+  count = len(mobilenet_v2.BLOCKS)
   layers = [
     rules.Layer("backbone/conv", *_pair("{scope}0", 0)),
     rules.Layer("backbone/conv_1", *_pair(f"{{scope}}{count + 1}", 0)),
   ]
-  for index, block in enumerate(mobilenet_v2_lib.BLOCKS):
-    path = f"backbone/{mobilenet_v2_lib.name(index)}"
+  for index, block in enumerate(mobilenet_v2.BLOCKS):
+    path = f"backbone/{mobilenet_v2.name(index)}"
     name = f"{{scope}}{index + 1}.conv"
     # Without an expansion the depthwise convolution is the first.
     place = 0 if block.expansion == 1 else 1
@@ -156,7 +155,7 @@ def _mobilenet_v3(backbone: Any) -> list[rules.Layer]:
     rules.Layer("backbone/conv_1", *_pair(f"{{scope}}{len(blocks) + 1}", 0)),
   ]
   for index, block in enumerate(blocks):
-    path = f"backbone/{mobilenet_v2_lib.name(index)}"
+    path = f"backbone/{mobilenet_v2.name(index)}"
     name = f"{{scope}}{index + 1}.block"
     parts = ["depthwise", "project"]
     if index:

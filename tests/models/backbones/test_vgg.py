@@ -14,8 +14,8 @@ from deeplax.models import layers
 from deeplax.models import variables as variables_lib
 from deeplax.models.backbones import vgg
 from deeplax.models.heads import large_fov
+from deeplax.ops import pooling
 from deeplax.ops import resize
-from deeplax.pretrained import vgg_fc
 from deeplax.settings import defaults
 
 NORM = layers.Norm(decay=0.0, eps=1e-5)
@@ -123,26 +123,8 @@ def test_dense_features_hold_the_strided_networks_up_to_conv5_3(
   gap = np.abs(dense["high"][:, ::step, ::step] - strided["high"]).max()
   gap /= np.abs(strided["high"]).max()
   assert gap < 1e-5 if stride == 16 else gap > 1e-2
-  expected = layers.max_pool(dense["conv5_3"], pool, stride=1, padding="ceil")
+  expected = pooling.max_pool(dense["conv5_3"], pool, stride=1, padding="ceil")
   np.testing.assert_array_equal(dense["high"], expected)
-
-
-@pytest.mark.parametrize("size", [1, 2, 7, 8, 33, 34])
-def test_poolings_of_caffe_round_their_output_up(size):
-  # Caffe's pooling_layer.cpp: ceil((n + 2 pad - k) / s) + 1.
-  for kernel, pad in ((2, 0), (3, 1)):
-    x = jnp.arange(size * size, dtype=jnp.float32).reshape(1, size, size, 1)
-    y = layers.max_pool(x, kernel, stride=2, padding="ceil")
-    assert y.shape[1] == -(-(size + 2 * pad - kernel) // 2) + 1
-    assert y[0, -1, -1, 0] == x.max() and jnp.isfinite(y).all()
-    assert layers.max_pool(x, kernel, stride=1, padding="ceil").shape == x.shape
-
-
-def test_a_max_pool_at_a_rate_is_that_of_every_second_pixel():
-  x = np.random.default_rng(0).normal(size=(2, 9, 11, 3)).astype(np.float32)
-  found = layers.max_pool(x, 3, stride=1, rate=2, padding="symmetric")
-  expected = layers.max_pool(x[:, ::2, ::2], 3, stride=1, padding="symmetric")
-  np.testing.assert_array_equal(found[:, ::2, ::2], expected)
 
 
 def test_the_sum_of_branches_is_the_sum_of_their_scores(slim_vgg):
@@ -197,41 +179,6 @@ def test_branches_of_v1_add_640_channels():
     for name in ("image", "pool1", "pool2", "pool3", "pool4")
     for conv in ("conv1", "conv2")
   }
-
-
-@pytest.mark.parametrize(
-  ("kernel", "kept"), [(3, (0, 3, 6)), (4, (0, 2, 4, 6))]
-)
-def test_fc6_is_subsampled_in_space_and_channels(kernel, kept):
-  layer = vgg_fc.layers(
-    large_fov.LargeFOV(NORM, kernel=kernel, channels=2),
-    fc6="fc6", fc7="fc7", flat=True,
-  )[0]  # fmt: skip
-  source = np.arange(8 * 512 * 49, dtype=np.float32).reshape(8, -1)
-  assert layer.kernel and layer.bias
-  found = layer.kernel.load(source)
-  window = source.reshape(8, 512, 7, 7)[::4][:, :, kept][:, :, :, kept]
-  np.testing.assert_array_equal(found, window.transpose(2, 3, 1, 0))
-  np.testing.assert_array_equal(layer.bias.load(source[:, 0]), source[::4, 0])
-  # Caffe's file has the same numbers as [outputs, all inputs, 1, 1].
-  np.testing.assert_array_equal(
-    layer.kernel.load(source[:, :, None, None]), found
-  )
-  # What was subsampled once stays as it is.
-  np.testing.assert_array_equal(
-    layer.kernel.load(layer.kernel.save(found)), found
-  )
-
-
-def test_fc7_keeps_the_inputs_that_fc6_keeps():
-  layer = vgg_fc.layers(
-    large_fov.LargeFOV(NORM, channels=4), fc6="fc6", fc7="fc7", flat=True
-  )[1]
-  source = np.arange(64.0).reshape(8, 8)
-  assert layer.kernel
-  np.testing.assert_array_equal(
-    layer.kernel.load(source)[0, 0], source[::2, ::2].T
-  )
 
 
 def test_vgg_has_no_classifier_of_means():

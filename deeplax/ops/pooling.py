@@ -1,0 +1,70 @@
+"""Max-pooling over windows of a map, dilated or not, NHWC."""
+
+import flax.linen as nn
+from jax import lax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+import numpy as np
+
+from deeplax.ops import padding as paddings
+from deeplax.ops import true_size
+
+Floats = Array | np.ndarray
+PADDINGS = ("same", "symmetric", "ceil")
+
+
+def max_pool(
+  x: Float[Floats, "b h w c"],
+  kernel: int,
+  *,
+  stride: int,
+  rate: int = 1,
+  padding: str = "same",
+) -> Float[Array, "b H W c"]:
+  """Return the largest value of each window of `kernel` x `kernel` pixels.
+
+  Args:
+    x: The map; outside it nothing counts.
+    kernel: Side of the window.
+    stride: Between windows.
+    rate: Between the pixels of a window.
+    padding: "same" is TensorFlow's; "symmetric" pads by half the window;
+      "ceil" is Caffe's: the last window may reach beyond the map.
+
+  Raises:
+    ValueError: On an unknown padding, or "ceil" inside `true_size.within`.
+  """
+  if padding not in PADDINGS:
+    raise ValueError(f"pool_padding {padding!r} not in {list(PADDINGS)}")
+  x = jnp.asarray(x)
+  size = x.shape[1], x.shape[2]
+  if padding != "ceil":
+    x, pads = true_size.windows(
+      x,
+      kernel=kernel,
+      stride=stride,
+      rate=rate,
+      padding=padding,
+      outside=-jnp.inf,
+    )
+  elif true_size.sides(size) is None:
+    pads = paddings.ceil(size, kernel=kernel, stride=stride, rate=rate)
+  else:
+    raise ValueError(
+      "pooling that rounds its size up has no exact form on padded images: "
+      "use --sizes=reference"
+    )
+  if rate == 1:
+    window = kernel, kernel
+    return nn.pool(x, -jnp.inf, lax.max, window, (stride, stride), pads)
+  # The gradient of XLA's pooling knows no rate.
+  lowest = jnp.array(-jnp.inf, x.dtype)
+  x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=lowest)
+  ends = [n - (kernel - 1) * rate for n in x.shape[1:3]]
+  y = None
+  for i, j in np.ndindex(kernel, kernel):
+    top, left = i * rate, j * rate
+    seen = x[:, top : top + ends[0] : stride, left : left + ends[1] : stride]
+    y = seen if y is None else jnp.maximum(y, seen)
+  assert y is not None
+  return y
