@@ -7,6 +7,7 @@ from typing import Any
 from deeplax.ablation import experiment as experiment_lib
 from deeplax.ablation import papers
 from deeplax.ablation import recipes
+from deeplax.workdir import settings
 
 # Without influence on the trained network.
 SILENT = (
@@ -20,8 +21,8 @@ HEAD = ["setting", "paper", "here", "known to cost"]
 def differences(cell: experiment_lib.Cell) -> dict[str, tuple[str, str, str]]:
   """Return (paper's value, this one, known cost) by key."""
   paper, here = (
-    experiment_lib.flat(json.loads(cell.protocol.to_json())),
-    cell.flat,
+    settings.flatten(json.loads(config.to_json()))  # keeps the keys' order
+    for config in (cell.protocol, cell.config)
   )
   return {
     key: (_text(paper[key]), _text(value), recipes.KNOWN.get(key, ""))
@@ -33,7 +34,7 @@ def differences(cell: experiment_lib.Cell) -> dict[str, tuple[str, str, str]]:
 def _text(value: Any) -> str:
   if value is None:
     return "default"
-  return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+  return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def recipe(

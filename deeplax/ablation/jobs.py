@@ -66,27 +66,27 @@ class Job:
     path = self.beside(".json")
     return json.loads(path.read_text()) if path.exists() else {}
 
-  def commands(self, *, all_of_them: bool = True) -> list[list[str]]:
+  def commands(self, *, missing_only: bool = False) -> list[list[str]]:
     """Return its command lines, to be run in the checkout one after another.
 
     Args:
-      all_of_them: Also what has been done before.
+      missing_only: Without what has been done before.
     """
-    known = {} if all_of_them else {r.name: self.result(r) for r in self.rows}
-    missing = [row for row in self.rows if known.get(row.name) is None]
+    missing = [r for r in self.rows if not (missing_only and self.result(r))]
     # The rest is what the training evaluates itself, at its end.
     rest = [
       row
       for row in missing
       if self.measure or row.evaluation != own_evaluation(self.cell)
     ]
-    found = []
-    if all_of_them or not self.trained() or (rest and not self._saved()):
-      if all_of_them or not (self._start() / "checkpoints" / "0").is_dir():
-        found += self._convert()
-      found.append(self._train())
+    commands = []
+    if not (missing_only and self.trained() and (self._saved() or not rest)):
+      converted = (self._start() / "checkpoints" / "0").is_dir()
+      if not (missing_only and converted):
+        commands += self._convert()
+      commands.append(self._train())
     most = self.cell.config.eval.max_images
-    return found + [
+    return commands + [
       [*_python("deeplax.evaluate"), f"--workdir={self.shown(self.workdir)}"]
       + [*flags, *self.measure, *([f"--max_images={most}"] if most else [])]
       for flags in evaluations(
@@ -155,8 +155,9 @@ class Job:
     path = self.workdir / "config.json"
     if not path.exists():
       return False
-    trained = experiment.flat(json.loads(path.read_text()))
-    wanted = self.cell.flat | {"seed": self.seed}
+    trained = settings.flatten(json.loads(path.read_text()))
+    wanted = settings.flatten(json.loads(self.cell.config.to_json()))
+    wanted["seed"] = self.seed
     start = trained["init.checkpoint"]
     if self._starts() or (start or "").endswith("-start"):
       # Wherever that lay; a report is not told of --weights.
@@ -208,6 +209,10 @@ class Job:
       ):
         return {"file": file, **result}
     return None
+
+  def done(self) -> bool:
+    """Return whether every row has its result."""
+    return all(self.result(row) for row in self.rows)
 
   def speed(self, file: str) -> float | None:
     """Return the images/s of an evaluation, where a table has measured it."""

@@ -91,7 +91,12 @@ def page(title: str, parts: Sequence[str]) -> str:
 
 
 def section(title: str, *parts: str) -> list[str]:
-  """Return a heading and what is under it; nothing if that is empty."""
+  """Return a heading and what is under it; nothing if that is empty.
+
+  Without a title it is the parts alone.
+  """
+  if not title:
+    return list(parts)
   inside = [part for part in parts if part]
   return [f"<h2>{html.escape(title)}</h2>", *inside] if inside else []
 

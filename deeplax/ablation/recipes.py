@@ -98,7 +98,7 @@ def settings(config: Any, data: str, *, full_size: bool = False) -> Settings:
   if not full_size:
     found = found | NETWORK
     for key in WIDTHS:
-      value = _at(config, key)
+      value = look_up(config, key)
       found[key] = round(value * _width_factor(value))
   steps = found["train.total_steps"] / config.train.total_steps
   found["optim.step_every"] = max(1, round(config.optim.step_every * steps))
@@ -121,7 +121,7 @@ def scaled(config: Any, recipe: Settings, given: Settings) -> Settings:
   found = dict(given)
   for key in WIDTHS:
     if key in given and key in recipe:
-      factor = _width_factor(_at(config, key))
+      factor = _width_factor(look_up(config, key))
       found[key] = max(1, round(given[key] * factor))
   if "train.batch_size" in given and "train.batch_size" in recipe:
     ratio = recipe["train.batch_size"] / config.train.batch_size
@@ -151,7 +151,8 @@ def fixed(recipe: Settings) -> set[str]:
   return set(recipe) - free
 
 
-def _at(config: Any, key: str) -> Any:
+def look_up(config: Any, key: str) -> Any:
+  """Return the value of a dotted key."""
   for part in key.split("."):
     config = config[part]
   return config
