@@ -1,6 +1,6 @@
 """How whole ImageNet networks rank the classes of a folder of pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import pathlib
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from PIL import Image
 from deeplax import errors
 from deeplax import pretrained
 from deeplax import progress as progress_lib
+from deeplax.ablation import flags
 from deeplax.data import files as data_files
 from deeplax.models import build
 from deeplax.pretrained import files
@@ -24,16 +25,6 @@ from deeplax.settings import defaults
 CLASSES = 1000  # of ImageNet
 CENTRAL = 0.875  # of the short side; see v3plus_table4
 THREADS = 8  # that read
-# What the networks are called in the programs whose ImageNet files have a
-# classifier; the first that fits a file counts.
-BACKBONES: dict[str, Mapping[str, tuple[str, ...]]] = {
-  "resnet": {
-    "tf_deeplab": ("resnet_v1_101", "resnet_v1_101_beta"),
-    "timm": ("resnet101",),
-    "torchvision": ("resnet101",),
-  },
-  "xception": {"tf_deeplab": ("xception_65",), "timm": ("xception_65",)},
-}
 # A picture and its class.
 Labelled = tuple[pathlib.Path, int]
 
@@ -90,7 +81,7 @@ def network(flag: str, text: str, folders: int) -> Network:
       one that has not a class for each of `folders`.
   """
   source, _, path = text.partition(":")
-  known = BACKBONES[flag]
+  known = flags.IMAGENET_BACKBONES[flag]
   if source not in known or not path:
     raise errors.InputError(
       f"--{flag}={text}: give a source of {sorted(known)} and a file, as "

@@ -222,10 +222,10 @@ class Job:
           return line["images_per_second"]
     return None
 
-  def curve(self) -> dict[str, list[list[float]]]:
+  def curve(self) -> dict[str, list[list[float | int]]]:
     """Return [step, value] of loss and mIoU, thinned out."""
     path = self.workdir / "metrics.jsonl"
-    found: dict[str, list[list[float]]] = {"loss": [], "miou": []}
+    found: dict[str, list[list[float | int]]] = {"loss": [], "miou": []}
     if path.exists():
       for line in atomic.read_jsonl(path):
         for key, points in found.items():
@@ -287,7 +287,7 @@ def _measured(flag: str, result: dict[str, Any]) -> bool:
   return experiment.MEASURES[name] in result
 
 
-def thinned(points: list[list[float]]) -> list[list[float]]:
+def thinned(points: list[list[float | int]]) -> list[list[float | int]]:
   """Return at most about `POINTS` of them: means of equal stretches."""
   size = -(-len(points) // POINTS) or 1
   return [

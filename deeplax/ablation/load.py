@@ -110,7 +110,8 @@ def _measure(module: Any) -> tuple[str, ...]:
 
 def _savings(module: Any, rows: list[str]) -> tuple[tuple[str, str], ...]:
   """Return SAVINGS; refuse names that no row has."""
-  savings = tuple(getattr(module, "SAVINGS", ()))
+  pairs: Any = getattr(module, "SAVINGS", ())
+  savings = tuple(pairs)
   for name in (name for pair in savings for name in pair):
     if name not in rows:
       raise errors.InputError(

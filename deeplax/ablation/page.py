@@ -202,7 +202,9 @@ def learning_curves(lines: Sequence[dict[str, Any]]) -> list[str]:
   return pictures
 
 
-def _at(steps: Sequence[int], points: Sequence[Sequence[float]]) -> np.ndarray:
+def _at(
+  steps: Sequence[int], points: Sequence[Sequence[float | int]]
+) -> np.ndarray:
   """Return a curve's values at other steps; NaN outside it."""
   if not points:
     return np.full(len(steps), np.nan)
