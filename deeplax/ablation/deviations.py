@@ -46,7 +46,7 @@ def recipe(
     experiment: Of the trainings.
     lines: Of results.jsonl, which know what a finished run started from.
   """
-  found = {cell.name: differences(cell) for cell in experiment.cells}
+  by_cell = {cell.name: differences(cell) for cell in experiment.cells}
   for cell in experiment.cells:
     starts = [
       line["init"]
@@ -56,14 +56,14 @@ def recipe(
     start = cell.config.init.checkpoint or (starts or ["random"])[0]
     if start.startswith("random"):
       known = recipes.KNOWN["init.checkpoint"]
-      found[cell.name]["init"] = ("ImageNet weights", "random weights", known)
+      by_cell[cell.name]["init"] = ("ImageNet weights", "random weights", known)
   shared = {}
-  for key, value in next(iter(found.values()), {}).items():
-    if all(other.get(key) == value for other in found.values()):
+  for key, value in next(iter(by_cell.values()), {}).items():
+    if all(other.get(key) == value for other in by_cell.values()):
       shared[key] = value
   own = {
     name: [HEAD, *([key, *v] for key, v in other.items() if key not in shared)]
-    for name, other in found.items()
+    for name, other in by_cell.items()
   }
   table = [HEAD, *([key, *value] for key, value in shared.items())]
   return table, {name: t for name, t in own.items() if len(t) > 1}
@@ -79,12 +79,12 @@ def times(lines: Sequence[dict[str, Any]]) -> list[list[str]]:
   table = [["training", "time", "hardware", "source"]]
   for one in papers.training_times():
     table.append([one[k] for k in ("what", "time", "hardware", "source")])
-  seen: dict[str, dict[str, float]] = {}
+  by_hardware: dict[str, dict[str, float]] = {}
   for line in lines:  # several rows are of one training
     if line["status"] == "finished" and line.get("seconds"):
       where = line.get("hardware") or "unknown"
-      seen.setdefault(where, {})[line["workdir"]] = line["seconds"]
-  for where, seconds in seen.items():
+      by_hardware.setdefault(where, {})[line["workdir"]] = line["seconds"]
+  for where, seconds in by_hardware.items():
     mean = sum(seconds.values()) / len(seconds) / 60
     what = "a training here, its evaluations included"
     table.append([what, f"{mean:.1f} minutes", where, "measured"])

@@ -192,7 +192,7 @@ class _Maker:
     plain = cell.config if cell else apply(configuration(base), trained, base)
     # A row that is not run for want of weights or data has its costs too.
     absent = settings.get("not_here") and not self._data
-    known = plain if cell or absent else None
+    config = plain if cell or absent else None
     evaluation = experiment_lib.Evaluation(
       settings.get("eval.output_stride")
       or plain.eval.output_stride
@@ -201,7 +201,7 @@ class _Maker:
       settings.get("eval.flip", plain.eval.flip),
       settings.get("crf", False),
     )
-    return experiment_lib.Row(name, shown, cell, evaluation, known, why)
+    return experiment_lib.Row(name, shown, cell, evaluation, config, why)
 
   def _cell(
     self, base: str, trained: dict[str, Any]

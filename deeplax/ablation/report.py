@@ -95,7 +95,7 @@ def report(
     atomic.write_text(epath.Path(out / file), content)
   for section in sections:
     if section.plot:
-      _write_plot(out / section.plot, page.beside(section.html))
+      _write_plot(out / section.plot, page.side_by_side(section.html))
   return text
 
 

@@ -107,7 +107,7 @@ def last_line(log: pathlib.Path) -> str:
 
 def run_job(job: jobs_lib.Job) -> dict[str, Any]:
   """Run what a job still lacks; return and keep its record."""
-  log, path = job.beside(".log"), job.beside(".json")
+  log, path = job.sibling(".log"), job.sibling(".json")
   log.parent.mkdir(parents=True, exist_ok=True)
   log.touch()
   record = job.record() | {"status": "running", "log_tail": []}
@@ -177,7 +177,7 @@ def run(
     rest = sum(seconds) / len(seconds) * left if seconds else math.nan
     print(
       f"[{place + 1}/{len(todo)}] {job.name}, ETA {progress.duration(rest)}, "
-      f"log {job.beside('.log')}",
+      f"log {job.sibling('.log')}",
       flush=True,
     )
     record = run_job(job)
@@ -194,7 +194,7 @@ def _outcome(job: jobs_lib.Job, record: dict[str, Any]) -> str:
   """Return how a job ended: its scores, or the end of its log."""
   if record["status"] != "finished":
     lines = "\n".join(f"  | {line}" for line in record["log_tail"][-3:])
-    return f"  failed, see {job.beside('.log')}\n{lines}"
+    return f"  failed, see {job.sibling('.log')}\n{lines}"
   scores = (
     f"{row.name} {100 * result['miou']:.2f}"
     for row in job.rows

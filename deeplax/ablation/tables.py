@@ -72,11 +72,11 @@ def by_row(
   experiment: experiment_lib.Experiment, lines: Sequence[Line]
 ) -> dict[str, list[Line]]:
   """Return the lines of each row, seed by seed."""
-  found: dict[str, list[Line]] = {row.name: [] for row in experiment.rows}
+  grouped: dict[str, list[Line]] = {row.name: [] for row in experiment.rows}
   for line in lines:
-    if line["row"] in found and line["seed"] is not None:
-      found[line["row"]].append(line)
-  return found
+    if line["row"] in grouped and line["seed"] is not None:
+      grouped[line["row"]].append(line)
+  return grouped
 
 
 def scores(lines: Sequence[Line]) -> Scores:
@@ -98,11 +98,11 @@ def setting_columns(
   rows = [row.settings for row in experiment.rows]
   keys = experiment_lib.varying(rows) if len(rows) > 1 else []
   titles = [key.rsplit(".", 1)[-1] for key in keys]
-  found = {}
+  columns = {}
   for key, title in zip(keys, titles, strict=True):
     short = title if titles.count(title) == 1 else key
-    found[short] = [_setting(row.get(key, "")) for row in rows]
-  return found
+    columns[short] = [_setting(row.get(key, "")) for row in rows]
+  return columns
 
 
 def _setting(value: Any) -> Value:
@@ -242,10 +242,10 @@ def _measured_columns(grouped: dict[str, list[Line]]) -> dict[str, list[Value]]:
 
 
 def _gains(
-  values: Sequence[float | None], found: Sequence[float | None]
+  values: Sequence[float | None], means: Sequence[float | None]
 ) -> list[Value]:
   """Return by how much values exceed that of the first row that was found."""
-  first = next((i for i, x in enumerate(found) if x is not None), None)
+  first = next((i for i, x in enumerate(means) if x is not None), None)
   base = None if first is None else values[first]
   return [
     Value.number(None if x is None or base is None else x - base, "{:+.2f}")
@@ -276,15 +276,15 @@ def _status(row: experiment_lib.Row, lines: Sequence[Line]) -> str:
 
 def noise(experiment: experiment_lib.Experiment, lines: Sequence[Line]) -> str:
   """Return in words how far seeds of one row lie apart."""
-  found = [scores(x) for x in by_row(experiment, lines).values()]
-  spread = [s.std for s in found if not math.isnan(s.std)]
+  of_rows = [scores(x) for x in by_row(experiment, lines).values()]
+  spread = [s.std for s in of_rows if not math.isnan(s.std)]
   if not spread:
     return (
       "One seed, or none: there is no telling a difference from chance. The "
       "same recipe spans 0.5 points in v3's table 11."
     )
   typical = math.sqrt(sum(s * s for s in spread) / len(spread))
-  count = max(s.count for s in found)
+  count = max(s.count for s in of_rows)
   error = typical * math.sqrt(2 / count)
   return (
     f"Standard deviation of one run: {typical:.2f} points, over "

@@ -179,7 +179,7 @@ def test_weights_are_converted_once_for_a_seed_and_known_to_a_report(
   assert last.commands()[0][-1].endswith("low_level_channels=64-seed1-start")
   monkeypatch.setattr(running, "start", lambda *_, env: (1, 0))
   running.run_job(first)
-  (first.beside("-start") / "checkpoints" / "0").mkdir(parents=True)
+  (first.sibling("-start") / "checkpoints" / "0").mkdir(parents=True)
   assert first.commands(missing_only=True) == [train]
   line, *_ = results_lib.collect(
     experiment, results_lib.jobs(experiment, tmp_path, seeds=(0,)), tmp_path
@@ -197,7 +197,7 @@ def test_a_long_curve_is_thinned_by_means():
 
 def test_memory_of_a_step_is_read_from_the_log(tmp_path):
   _, (job, *_) = fake_jobs.started("v3plus_table1", tmp_path, seeds=(0,))
-  log = job.beside(".log")
+  log = job.sibling(".log")
   log.parent.mkdir()
   log.write_text("  memory            0.4 GB needed per device, 8.0 GB free\n")
   assert job.training()["step_memory"] == 0.4e9
@@ -207,8 +207,8 @@ def test_the_hardware_is_what_the_training_says(tmp_path):
   experiment = load.load("v3plus_table1")
   job, *_ = results_lib.jobs(experiment, tmp_path)
   assert job.hardware() is None
-  job.beside(".log").parent.mkdir()
-  job.beside(".log").write_text("  devices           8 x NVIDIA H200\n")
+  job.sibling(".log").parent.mkdir()
+  job.sibling(".log").write_text("  devices           8 x NVIDIA H200\n")
   assert job.hardware() == "8 x NVIDIA H200"
-  job.beside(".log").write_text("  devices           1 x cpu\n")
+  job.sibling(".log").write_text("  devices           1 x cpu\n")
   assert re.fullmatch(r"\d+ x .*\w{3}.*", job.hardware() or "")

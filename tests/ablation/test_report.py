@@ -40,7 +40,7 @@ def leave(job, miou, row):
   job.workdir.mkdir(parents=True)
   config = json.loads(job.cell.config.to_json()) | {"seed": job.seed}
   if job.weights:
-    config["init"]["checkpoint"] = job.shown(job.beside("-start"))
+    config["init"]["checkpoint"] = job.shown(job.sibling("-start"))
   steps = config["train"]["total_steps"]
   (job.workdir / "config.json").write_text(json.dumps(config))
   (job.workdir / "env.json").write_text(
@@ -75,10 +75,10 @@ def leave(job, miou, row):
   ramp = np.linspace(0, 255, 90 * 900 * 3).astype(np.uint8)
   picture = Image.fromarray(ramp.reshape(90, 900, 3))
   picture.save(job.workdir / "pictures" / f"val-{steps:08d}.png")
-  job.beside(".json").write_text(
+  job.sibling(".json").write_text(
     json.dumps({"status": "finished", "seconds": 90.0, "host_memory": 1.5e9})
   )
-  job.beside(".log").write_text("  memory    0.4 GB needed per device, 9 GB\n")
+  job.sibling(".log").write_text("  memory    0.4 GB needed per device, 9 GB\n")
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def made(tmp_path):
     if job.seed < len(values):
       leave(job, values[job.seed] / 100, rows[job.cell.name])
   failed = next(job for job in jobs if job.cell.name.endswith("=48"))
-  failed.beside(".json").write_text(
+  failed.sibling(".json").write_text(
     json.dumps({"status": "failed", "log_tail": ["deeplax: <no> luck"]})
   )
   lines = results_lib.collect(experiment, jobs, tmp_path)
@@ -291,7 +291,7 @@ def test_what_is_committed_has_no_path_of_this_machine(monkeypatch, tmp_path):
     f"deeplax: no data in {home}/CamVid",
   ]
   record = {"status": "failed", "log_tail": lines}
-  jobs[1].beside(".json").write_text(json.dumps(record))
+  jobs[1].sibling(".json").write_text(json.dumps(record))
   found = results_lib.collect(experiment, jobs, out)
   results_lib.write(out, found)
   report.report(experiment, found, COSTS, out, name="report")

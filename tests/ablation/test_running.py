@@ -139,7 +139,7 @@ def test_time_of_earlier_attempts_counts(monkeypatch, tmp_path):
   fake_jobs.fake(monkeypatch)
   experiment, jobs = fake_jobs.started("v3plus_table1", tmp_path, seeds=(0,))
   jobs[0].workdir.parent.mkdir(parents=True)
-  jobs[0].beside(".json").write_text('{"seconds": 100.0, "status": "stopped"}')
+  jobs[0].sibling(".json").write_text('{"seconds": 100.0, "status": "stopped"}')
   (line, *_) = running.run(experiment, jobs[:1], tmp_path)
   assert 100 < line["seconds"] < 160
 
