@@ -24,38 +24,10 @@ and by mean and deviation of ImageNet for torchvision's.
 
 import argparse
 import pathlib
-from typing import Any
 
-import numpy as np
-
-from deeplax import atomic
 from deeplax import errors
 from deeplax.ablation import experiment
-from deeplax.ablation import imagenet
-from deeplax.ablation import papers
-from deeplax.models import cost
-from deeplax.reports import tables
-from deeplax.workdir import environment
-
-NAME = "v3plus_table4"
-# The paper's rows, by flag.
-ROWS = {"resnet": "Reproduced ResNet-101", "xception": "Modified Xception"}
-# Columns of table.md: title, key in table4.json, form.
-COLUMNS = (
-  ("network", "network", "{}"),
-  ("images", "images", "{}"),
-  *(
-    column
-    for top in (1, 5)
-    for column in (
-      (f"top-{top} error", f"top{top}_error", "{:.2f}"),
-      ("paper", f"top{top}_paper", "{:.2f}"),
-      ("difference", f"top{top}_difference", "{:+.2f}"),
-    )
-  ),
-  ("parameters", "parameters", "{:,}"),
-  ("Multiply-Adds", "multiply_adds", "{:,}"),
-)
+from deeplax.ablation import flags
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,10 +41,12 @@ def parser() -> argparse.ArgumentParser:
   add, path = parser.add_argument, pathlib.Path
   text = "a subfolder of pictures for each class"
   add("--images", required=True, type=path, metavar="DIR", help=text)
-  for flag, sources in imagenet.BACKBONES.items():
-    text = f"weights of {ROWS[flag]!r}; SOURCE: {', '.join(sources)}"
+  for flag, sources in flags.IMAGENET_BACKBONES.items():
+    text = (
+      f"weights of {flags.IMAGENET_ROWS[flag]!r}; SOURCE: {', '.join(sources)}"
+    )
     add(f"--{flag}", metavar="SOURCE:FILE", help=text)
-  default = experiment.RESULTS / NAME
+  default = experiment.RESULTS / "v3plus_table4"
   text = "for table4.json and table.md (default: %(default)s)"
   add("--out", type=path, default=default, metavar="DIR", help=text)
   for flag, default, text in (
@@ -93,87 +67,27 @@ def _positive(text: str) -> int:
 @errors.command
 def main(argv: list[str] | None = None) -> None:
   args = parser().parse_args(argv)
-  given = {flag: text for flag in ROWS if (text := getattr(args, flag))}
-  if not given:
+  weights = {
+    flag: text for flag in flags.IMAGENET_ROWS if (text := getattr(args, flag))
+  }
+  if not weights:
     raise errors.InputError(
       "no network: give --resnet, --xception or both, as "
       "--resnet=tf_deeplab:resnet_v1_101/model.ckpt"
     )
   if args.out.exists() and not args.out.is_dir():
     raise errors.InputError(f"--out={args.out} is a file; name a folder")
-  every, folders = imagenet.pictures(args.images)
-  networks = {f: imagenet.network(f, t, folders) for f, t in given.items()}
-  count = min(args.max_images or len(every), len(every))
-  chosen = [every[i * len(every) // count] for i in range(count)]
-  print(f"{args.images}: {count} pictures of {len(every)}, {folders} classes")
-  for n in networks.values():
-    first = ", background first" if n.first else ""
-    print(f"{n.file}: {n.backbone}, {n.model.num_classes} classes{first}")
-  environment.compilation_cache(args.out)
-  ranks = imagenet.classify(
-    [*networks.values()], chosen, crop=args.crop, batch=args.batch
+  from deeplax.ablation import imagenet_table
+
+  text = imagenet_table.write(
+    weights,
+    args.images,
+    args.out,
+    crop=args.crop,
+    batch=args.batch,
+    max_images=args.max_images,
   )
-  rows = [
-    row(ROWS[f], networks[f], found, crop=args.crop, classes=folders)
-    for f, found in zip(networks, ranks, strict=True)
-  ]
-  known = {"images": str(args.images), "classes": folders, "crop": args.crop}
-  text = markdown(rows, **known)
-  atomic.write_json(args.out / "table4.json", {**known, "rows": rows})
-  atomic.write_text(args.out / "table.md", text)
   print(f"\n{text}\n{args.out / 'table.md'}")
-
-
-def row(
-  title: str,
-  network: imagenet.Network,
-  ranks: np.ndarray,
-  *,
-  crop: int,
-  classes: int,
-) -> dict[str, Any]:
-  """Return a row of the table, errors in percent.
-
-  Args:
-    title: Of the paper's row.
-    network: That classified.
-    ranks: Of the right class, for each picture.
-    crop: Side of what the network saw.
-    classes: Of the pictures; only ImageNet's 1000 compare with the paper's.
-  """
-  published = {line[0]: line[1:] for line in papers.table(NAME)["rows"]}[title]
-  found: dict[str, Any] = {"network": title, "images": len(ranks)}
-  for top, paper in zip((1, 5), published, strict=True):
-    error = 100 * float((ranks >= top).mean())
-    found[f"top{top}_error"] = error
-    if classes == imagenet.CLASSES:
-      found |= {f"top{top}_paper": paper, f"top{top}_difference": error - paper}
-  return found | {
-    "parameters": cost.parameters(network.model),
-    "multiply_adds": cost.multiply_adds(network.model, (crop, crop)),
-    "backbone": network.backbone,
-    "weights": network.file,
-  }
-
-
-def markdown(
-  rows: list[dict[str, Any]], *, images: str, classes: int, crop: int
-) -> str:
-  """Return table.md."""
-  lines = [[title for title, _, _ in COLUMNS]]
-  for found in rows:
-    lines.append(
-      [f.format(found[k]) if k in found else "" for _, k, f in COLUMNS]
-    )
-  paper = papers.table(NAME)
-  notes = [
-    f"Errors in percent on {images}, {classes} classes: the central "
-    f"{imagenet.CENTRAL:.1%} of the short side at {crop} x {crop}. "
-    f"Paper: {paper['source']}.",
-    *(f"{r['network']}: {r['weights']} as {r['backbone']}." for r in rows),
-  ]
-  table = tables.aligned(lines)
-  return "\n\n".join([f"# {paper['title']}", table, *notes]) + "\n"
 
 
 if __name__ == "__main__":

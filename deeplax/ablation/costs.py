@@ -65,7 +65,7 @@ def of_row(row: experiment_lib.Row, *, field_of_view: bool = False) -> Costs:
     _multiply_adds(model, probabilities.scaled_size(size, scale))
     for _, scale in mode.views
   ]
-  found = {
+  costs = {
     "multiply_adds": sum(true for true, _ in views),
     "multiply_adds_paper": sum(paper for _, paper in views),
     "parameters": _parameters(model),
@@ -73,8 +73,8 @@ def of_row(row: experiment_lib.Row, *, field_of_view: bool = False) -> Costs:
   }
   if field_of_view:
     vgg = config.model.backbone == "vgg16"
-    found["field_of_view"] = cost.field_of_view(model, zero_padded=vgg)
-  return found
+    costs["field_of_view"] = cost.field_of_view(model, zero_padded=vgg)
+  return costs
 
 
 def of(
@@ -82,12 +82,12 @@ def of(
   progress: Callable[[str], None] | None = None,
 ) -> dict[str, Costs]:
   """Return the costs of each row, by its name."""
-  found = {}
+  costs = {}
   for i, row in enumerate(experiment.rows):
-    found[row.name] = of_row(row, field_of_view=experiment.field_of_view)
+    costs[row.name] = of_row(row, field_of_view=experiment.field_of_view)
     if progress and (i + 1) % 5 == 0:
       progress(f"costs of {i + 1}/{len(experiment.rows)} rows")
-  return found
+  return costs
 
 
 def against_paper(row: experiment_lib.Row, costs: Costs) -> float | None:

@@ -7,6 +7,7 @@ from typing import Any
 from deeplax.ablation import experiment as experiment_lib
 from deeplax.ablation import papers
 from deeplax.ablation import recipes
+from deeplax.workdir import settings
 
 # Without influence on the trained network.
 SILENT = (
@@ -20,8 +21,8 @@ HEAD = ["setting", "paper", "here", "known to cost"]
 def differences(cell: experiment_lib.Cell) -> dict[str, tuple[str, str, str]]:
   """Return (paper's value, this one, known cost) by key."""
   paper, here = (
-    experiment_lib.flat(json.loads(cell.protocol.to_json())),
-    cell.flat,
+    settings.flatten(json.loads(config.to_json()))  # keeps the keys' order
+    for config in (cell.protocol, cell.config)
   )
   return {
     key: (_text(paper[key]), _text(value), recipes.KNOWN.get(key, ""))
@@ -33,7 +34,7 @@ def differences(cell: experiment_lib.Cell) -> dict[str, tuple[str, str, str]]:
 def _text(value: Any) -> str:
   if value is None:
     return "default"
-  return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+  return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def recipe(
@@ -45,7 +46,7 @@ def recipe(
     experiment: Of the trainings.
     lines: Of results.jsonl, which know what a finished run started from.
   """
-  found = {cell.name: differences(cell) for cell in experiment.cells}
+  by_cell = {cell.name: differences(cell) for cell in experiment.cells}
   for cell in experiment.cells:
     starts = [
       line["init"]
@@ -55,14 +56,14 @@ def recipe(
     start = cell.config.init.checkpoint or (starts or ["random"])[0]
     if start.startswith("random"):
       known = recipes.KNOWN["init.checkpoint"]
-      found[cell.name]["init"] = ("ImageNet weights", "random weights", known)
+      by_cell[cell.name]["init"] = ("ImageNet weights", "random weights", known)
   shared = {}
-  for key, value in next(iter(found.values()), {}).items():
-    if all(other.get(key) == value for other in found.values()):
+  for key, value in next(iter(by_cell.values()), {}).items():
+    if all(other.get(key) == value for other in by_cell.values()):
       shared[key] = value
   own = {
     name: [HEAD, *([key, *v] for key, v in other.items() if key not in shared)]
-    for name, other in found.items()
+    for name, other in by_cell.items()
   }
   table = [HEAD, *([key, *value] for key, value in shared.items())]
   return table, {name: t for name, t in own.items() if len(t) > 1}
@@ -78,12 +79,12 @@ def times(lines: Sequence[dict[str, Any]]) -> list[list[str]]:
   table = [["training", "time", "hardware", "source"]]
   for one in papers.training_times():
     table.append([one[k] for k in ("what", "time", "hardware", "source")])
-  seen: dict[str, dict[str, float]] = {}
+  by_hardware: dict[str, dict[str, float]] = {}
   for line in lines:  # several rows are of one training
     if line["status"] == "finished" and line.get("seconds"):
       where = line.get("hardware") or "unknown"
-      seen.setdefault(where, {})[line["workdir"]] = line["seconds"]
-  for where, seconds in seen.items():
+      by_hardware.setdefault(where, {})[line["workdir"]] = line["seconds"]
+  for where, seconds in by_hardware.items():
     mean = sum(seconds.values()) / len(seconds) / 60
     what = "a training here, its evaluations included"
     table.append([what, f"{mean:.1f} minutes", where, "measured"])

@@ -1,6 +1,6 @@
 """How whole ImageNet networks rank the classes of a folder of pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import pathlib
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from PIL import Image
 from deeplax import errors
 from deeplax import pretrained
 from deeplax import progress as progress_lib
+from deeplax.ablation import flags
 from deeplax.data import files as data_files
 from deeplax.models import build
 from deeplax.pretrained import files
@@ -24,16 +25,6 @@ from deeplax.settings import defaults
 CLASSES = 1000  # of ImageNet
 CENTRAL = 0.875  # of the short side; see v3plus_table4
 THREADS = 8  # that read
-# What the networks are called in the programs whose ImageNet files have a
-# classifier; the first that fits a file counts.
-BACKBONES: dict[str, Mapping[str, tuple[str, ...]]] = {
-  "resnet": {
-    "tf_deeplab": ("resnet_v1_101", "resnet_v1_101_beta"),
-    "timm": ("resnet101",),
-    "torchvision": ("resnet101",),
-  },
-  "xception": {"tf_deeplab": ("xception_65",), "timm": ("xception_65",)},
-}
 # A picture and its class.
 Labelled = tuple[pathlib.Path, int]
 
@@ -57,7 +48,7 @@ def pictures(root: pathlib.Path) -> tuple[list[Labelled], int]:
   if not root.is_dir():
     raise errors.InputError(f"--images={root} is no folder")
   folders = sorted(p for p in root.iterdir() if p.is_dir() and _shown(p))
-  found = []
+  labelled = []
   for label, folder in enumerate(folders):
     inside = [
       (path, label)
@@ -69,13 +60,13 @@ def pictures(root: pathlib.Path) -> tuple[list[Labelled], int]:
         f"--images={root}: {folder} has no picture: unpack the rest of the "
         "data set, or remove a folder that is no class"
       )
-    found += inside
-  if not found:
+    labelled += inside
+  if not labelled:
     raise errors.InputError(
       f"--images={root} has no subfolders: put the pictures of each class into "
       "one of its name, as n01440764/ILSVRC2012_val_00000293.JPEG"
     )
-  return found, len(folders)
+  return labelled, len(folders)
 
 
 def _shown(path: pathlib.Path) -> bool:
@@ -90,14 +81,14 @@ def network(flag: str, text: str, folders: int) -> Network:
       one that has not a class for each of `folders`.
   """
   source, _, path = text.partition(":")
-  known = BACKBONES[flag]
-  if source not in known or not path:
+  sources = flags.IMAGENET_BACKBONES[flag]
+  if source not in sources or not path:
     raise errors.InputError(
-      f"--{flag}={text}: give a source of {sorted(known)} and a file, as "
-      f"--{flag}={min(known)}:FILE"
+      f"--{flag}={text}: give a source of {sorted(sources)} and a file, as "
+      f"--{flag}={min(sources)}:FILE"
     )
   arrays, wrong = files.read(path), []
-  for backbone in known[source]:
+  for backbone in sources[source]:
     try:
       model, variables = _convert(arrays, source, backbone)
     except errors.InputError as error:
@@ -127,8 +118,8 @@ def _convert(
   c.update({"backbone": backbone, "head": "classifier", "conventions": source})
   c.output_stride, c.decoder.kind = 32, "none"
   model = build.from_config(c, num_classes=CLASSES)
-  found = rules.load(arrays, tables.table(source, model=model), model=model)
-  for misfit in found.misfits:
+  loaded = rules.load(arrays, tables.table(source, model=model), model=model)
+  for misfit in loaded.misfits:
     if misfit.path[1] == "logits" and misfit.value is not None:
       model = build.from_config(c, num_classes=misfit.value.shape[-1])
   variables = pretrained.convert_arrays(arrays, source, model=model)
@@ -178,7 +169,7 @@ def classify(
     jax.jit(_ranks_by(n)).lower(n.variables, images, labels).compile()
     for n in networks
   ]
-  found: list[list[np.ndarray]] = [[] for _ in networks]
+  kept_ranks: list[list[np.ndarray]] = [[] for _ in networks]
   progress = progress_lib.Progress(len(labelled), print, name="classified")
 
   def read(one: Labelled) -> tuple[np.ndarray, int]:
@@ -192,11 +183,11 @@ def classify(
     count = len(some)
     # What is left of the last batch stays as it was.
     images[:count], labels[:count] = some, wanted
-    given = [
+    answers = [
       program(n.variables, images, labels)
       for program, n in zip(programs, networks, strict=True)
     ]
-    for n, kept, values in zip(networks, found, given, strict=True):
+    for n, kept, values in zip(networks, kept_ranks, answers, strict=True):
       kept.append(np.asarray(values)[:count])
       if kept[-1].min() < 0:
         raise errors.InputError(
@@ -205,7 +196,7 @@ def classify(
         )
     for _ in some:
       progress.step()
-  return [np.concatenate(kept) for kept in found]
+  return [np.concatenate(kept) for kept in kept_ranks]
 
 
 def _ranks_by(network: Network) -> Any:

@@ -1,7 +1,7 @@
-"""One training of a cell with one seed: its commands, what they have left.
+"""A job, one training of a cell with one seed: its commands and their files.
 
-Nothing here runs anything; `experiments.run` does. All that is known of a job
-lies in three places: its workdir, `<workdir>.log` and `<workdir>.json`.
+Nothing here runs anything; `running.py` does. All that is known of a job lies
+in three places: its workdir, `<workdir>.log` and `<workdir>.json`.
 """
 
 from collections.abc import Sequence
@@ -57,36 +57,36 @@ class Job:
     """Where it is trained."""
     return self.out / "runs" / self.name
 
-  def beside(self, suffix: str) -> pathlib.Path:
+  def sibling(self, suffix: str) -> pathlib.Path:
     """Return `<workdir><suffix>`."""
     return self.workdir.with_name(self.name + suffix)
 
   def record(self) -> dict[str, Any]:
     """Return what earlier attempts have left: status, seconds, memory, tail."""
-    path = self.beside(".json")
+    path = self.sibling(".json")
     return json.loads(path.read_text()) if path.exists() else {}
 
-  def commands(self, *, all_of_them: bool = True) -> list[list[str]]:
+  def commands(self, *, missing_only: bool = False) -> list[list[str]]:
     """Return its command lines, to be run in the checkout one after another.
 
     Args:
-      all_of_them: Also what has been done before.
+      missing_only: Without what has been done before.
     """
-    known = {} if all_of_them else {r.name: self.result(r) for r in self.rows}
-    missing = [row for row in self.rows if known.get(row.name) is None]
+    missing = [r for r in self.rows if not (missing_only and self.result(r))]
     # The rest is what the training evaluates itself, at its end.
     rest = [
       row
       for row in missing
       if self.measure or row.evaluation != own_evaluation(self.cell)
     ]
-    found = []
-    if all_of_them or not self.trained() or (rest and not self._saved()):
-      if all_of_them or not (self._start() / "checkpoints" / "0").is_dir():
-        found += self._convert()
-      found.append(self._train())
+    commands = []
+    if not (missing_only and self.trained() and (self._saved() or not rest)):
+      converted = (self._start() / "checkpoints" / "0").is_dir()
+      if not (missing_only and converted):
+        commands += self._convert()
+      commands.append(self._train())
     most = self.cell.config.eval.max_images
-    return found + [
+    return commands + [
       [*_python("deeplax.evaluate"), f"--workdir={self.shown(self.workdir)}"]
       + [*flags, *self.measure, *([f"--max_images={most}"] if most else [])]
       for flags in evaluations(
@@ -108,7 +108,7 @@ class Job:
 
   def _start(self) -> pathlib.Path:
     """Return the workdir to start from: its new layers are the seed's own."""
-    return self.beside("-start")
+    return self.sibling("-start")
 
   def source(self) -> str:
     """Return `weights`, or what an earlier attempt was given."""
@@ -155,8 +155,9 @@ class Job:
     path = self.workdir / "config.json"
     if not path.exists():
       return False
-    trained = experiment.flat(json.loads(path.read_text()))
-    wanted = self.cell.flat | {"seed": self.seed}
+    trained = settings.flatten(json.loads(path.read_text()))
+    wanted = settings.flatten(json.loads(self.cell.config.to_json()))
+    wanted["seed"] = self.seed
     start = trained["init.checkpoint"]
     if self._starts() or (start or "").endswith("-start"):
       # Wherever that lay; a report is not told of --weights.
@@ -175,12 +176,12 @@ class Job:
 
   def _results(self) -> dict[str, dict[str, Any]]:
     """Return each file of eval/ that is one evaluation."""
-    found = {}
+    results = {}
     for path in sorted((self.workdir / "eval").glob("*.json")):
       result = json.loads(path.read_text())
       if "rows" not in result and "step" in result:
-        found[path.name] = result
-    return found
+        results[path.name] = result
+    return results
 
   def result(self, row: experiment.Row) -> dict[str, Any] | None:
     """Return the evaluation of the last step that a row asks for, or None."""
@@ -209,6 +210,10 @@ class Job:
         return {"file": file, **result}
     return None
 
+  def done(self) -> bool:
+    """Return whether every row has its result."""
+    return all(self.result(row) for row in self.rows)
+
   def speed(self, file: str) -> float | None:
     """Return the images/s of an evaluation, where a table has measured it."""
     for path in sorted((self.workdir / "eval").glob("*-table*.json")):
@@ -217,16 +222,16 @@ class Job:
           return line["images_per_second"]
     return None
 
-  def curve(self) -> dict[str, list[list[float]]]:
+  def curve(self) -> dict[str, list[list[float | int]]]:
     """Return [step, value] of loss and mIoU, thinned out."""
     path = self.workdir / "metrics.jsonl"
-    found: dict[str, list[list[float]]] = {"loss": [], "miou": []}
+    curves: dict[str, list[list[float | int]]] = {"loss": [], "miou": []}
     if path.exists():
       for line in atomic.read_jsonl(path):
-        for key, points in found.items():
+        for key, points in curves.items():
           if key in line:
             points.append([line["step"], line[key]])
-    return {key: thinned(points) for key, points in found.items()}
+    return {key: thinned(points) for key, points in curves.items()}
 
   def training(self) -> dict[str, Any]:
     """Return images/s of the training and the memory that a step needs."""
@@ -237,7 +242,7 @@ class Job:
       speeds = [v["images_per_second"] for v in lines if "loss" in v]
     speeds = sorted(speeds[1:])  # the first has the compilation in it
     needed = None
-    log = self.beside(".log")
+    log = self.sibling(".log")
     if log.exists():
       for amount, unit in re.findall(
         r"^ *memory +([\d.]+) (\w+) needed",
@@ -253,15 +258,15 @@ class Job:
 
   def hardware(self) -> str | None:
     """Return what the training says that it ran on; of a CPU, which."""
-    log = self.beside(".log")
-    found = re.findall(
+    log = self.sibling(".log")
+    devices = re.findall(
       r"^ *devices +(\d+) x (.+)$",
       log.read_text(errors="replace") if log.exists() else "",
       re.M,
     )
-    if not found:
+    if not devices:
       return None
-    count, kind = found[-1]
+    count, kind = devices[-1]
     if kind == "cpu":
       return f"{os.cpu_count()} x {_processor()}"
     return f"{count} x {kind}"
@@ -282,7 +287,7 @@ def _measured(flag: str, result: dict[str, Any]) -> bool:
   return experiment.MEASURES[name] in result
 
 
-def thinned(points: list[list[float]]) -> list[list[float]]:
+def thinned(points: list[list[float | int]]) -> list[list[float | int]]:
   """Return at most about `POINTS` of them: means of equal stretches."""
   size = -(-len(points) // POINTS) or 1
   return [
@@ -325,7 +330,7 @@ def evaluations(
     wanted: What rows ask for.
     flips: Of the configuration's own table, eval.sweep.flip.
   """
-  found = []
+  commands = []
   plain = [e for e in wanted if not e.crf]
   several = dict.fromkeys(
     e.scales for e in plain if len(e.scales) > 1 or e.flip
@@ -335,7 +340,7 @@ def evaluations(
     group = [e for e in plain if e.scales == scales]
     strides = _strides(group)
     flip = any(e.flip for e in group) and {*flips} == {False, True}
-    found.append([
+    commands.append([
       *("--sweep", f"--output_strides={strides}", f"--scales={_join(scales)}"),
       *([] if flip else ["--no-flip"]),
     ])  # fmt: skip
@@ -350,12 +355,12 @@ def evaluations(
     group = [
       e for e in rest if (e.scales, e.flip, e.crf) == (scales, flip, crf)
     ]
-    found.append([
+    commands.append([
       *("--no-sweep", f"--output_strides={_strides(group)}"),
       *(f"--scales={_join(scales)}", "--flip" if flip else "--no-flip"),
       *(["--crf"] if crf else []),
     ])  # fmt: skip
-  return found
+  return commands
 
 
 def _strides(group: Sequence[experiment.Evaluation]) -> str:

@@ -1,4 +1,4 @@
-"""The report as one page that needs no network: HTML, SVG, a script to sort."""
+"""The report as one self-contained page: HTML, SVG, a script that sorts."""
 
 import base64
 from collections.abc import Sequence
@@ -91,7 +91,12 @@ def page(title: str, parts: Sequence[str]) -> str:
 
 
 def section(title: str, *parts: str) -> list[str]:
-  """Return a heading and what is under it; nothing if that is empty."""
+  """Return a heading and what is under it; nothing if that is empty.
+
+  Without a title it is the parts alone.
+  """
+  if not title:
+    return list(parts)
   inside = [part for part in parts if part]
   return [f"<h2>{html.escape(title)}</h2>", *inside] if inside else []
 
@@ -144,7 +149,7 @@ def _key(key: float | int | str) -> str:
   return str(key)
 
 
-def beside(pictures: Sequence[str]) -> str:
+def side_by_side(pictures: Sequence[str]) -> str:
   """Return SVGs as one picture, from left to right; "" of none."""
   if len(pictures) < 2:
     return "".join(pictures)
@@ -197,7 +202,9 @@ def learning_curves(lines: Sequence[dict[str, Any]]) -> list[str]:
   return pictures
 
 
-def _at(steps: Sequence[int], points: Sequence[Sequence[float]]) -> np.ndarray:
+def _at(
+  steps: Sequence[int], points: Sequence[Sequence[float | int]]
+) -> np.ndarray:
   """Return a curve's values at other steps; NaN outside it."""
   if not points:
     return np.full(len(steps), np.nan)
@@ -236,7 +243,7 @@ def trimap(
   experiment: experiment_lib.Experiment, lines: Sequence[dict[str, Any]]
 ) -> str:
   """Return trimap curves, where they were measured."""
-  found = []
+  curves = []
   fields, widths = {}, []
   for name, seeds in tables.by_row(experiment, lines).items():
     results = [(f"{name} {x['seed']}", x) for x in seeds if x.get("trimap")]
@@ -244,25 +251,25 @@ def trimap(
       first = results[0][1]
       fields = {"trimap_kind": first["trimap_kind"]}
       widths = [int(width) for width in first["trimap"]]
-      found.append(trimap_curves.curve(name[:LETTERS], results))
-  return trimap_curves.picture(found, widths, fields) if found else ""
+      curves.append(trimap_curves.curve(name[:LETTERS], results))
+  return trimap_curves.picture(curves, widths, fields) if curves else ""
 
 
 def heat_map(
   experiment: experiment_lib.Experiment, lines: Sequence[dict[str, Any]]
 ) -> str:
   """Return IoU of rows by classes as a picture, the darker the higher."""
-  found = {}
+  ious = {}
   for name, seeds in tables.by_row(experiment, lines).items():
-    if known := [x["iou"] for x in seeds if x.get("iou")]:
-      found[name] = known
-  if not found:
+    if of_seeds := [x["iou"] for x in seeds if x.get("iou")]:
+      ious[name] = of_seeds
+  if not ious:
     return ""
-  classes = list(next(iter(found.values()))[0])
+  classes = list(next(iter(ious.values()))[0])
   width, height = 46, 24
-  left = 7 * min(LETTERS, max(map(len, found))) + 12
+  left = 7 * min(LETTERS, max(map(len, ious))) + 12
   top = 7 * max(map(len, classes)) + 14
-  size = left + width * len(classes) + 10, top + height * len(found) + 10
+  size = left + width * len(classes) + 10, top + height * len(ious) + 10
   parts = [
     f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{size[0]}" '
     f'height="{size[1]}" viewBox="0 0 {size[0]} {size[1]}" '
@@ -276,7 +283,7 @@ def heat_map(
       f'<text transform="translate({x:.0f},{top - 6}) rotate(-90)">'
       f"{html.escape(name)}</text>"
     )
-  for i, (row, seeds) in enumerate(found.items()):
+  for i, (row, seeds) in enumerate(ious.items()):
     y = top + height * i
     parts.append(
       f'<text x="{left - 6}" y="{y + 16}" text-anchor="end">'
@@ -302,15 +309,15 @@ def heat_map(
 
 def sheets(lines: Sequence[dict[str, Any]], out: pathlib.Path) -> str:
   """Return each training's newest pictures, of its first seed that has some."""
-  found = {}
+  newest = {}
   for line in lines:
     picture = line.get("picture")
-    if picture and (out / picture).exists() and line["cell"] not in found:
-      found[line["cell"]] = out / picture
+    if picture and (out / picture).exists() and line["cell"] not in newest:
+      newest[line["cell"]] = out / picture
   figures = [
     f'<figure><img src="{_picture(path)}" alt="{html.escape(name)}">'
     f"<figcaption>{html.escape(name)}</figcaption></figure>"
-    for name, path in found.items()
+    for name, path in newest.items()
   ]
   if not figures:
     return ""
@@ -331,15 +338,15 @@ def _picture(path: pathlib.Path) -> str:
 
 def failures(lines: Sequence[dict[str, Any]]) -> str:
   """Return the last log lines of what failed, once for each training."""
-  found = {}
+  failed = {}
   for line in lines:
     if line["status"] == "failed":
-      found.setdefault(line["workdir"], line)
+      failed.setdefault(line["workdir"], line)
   return "\n".join(
     f'<div class="failed"><b>{html.escape(line["workdir"])}</b>, rerun:'
     f"<pre>{html.escape(chr(10).join(line['commands']))}</pre>"
     f"<pre>{html.escape(chr(10).join(line['log_tail']))}</pre></div>"
-    for line in found.values()
+    for line in failed.values()
   )
 
 

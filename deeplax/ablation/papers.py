@@ -70,16 +70,16 @@ def numbers(
     columns: Of mIoU; several give several rows a line, from left to right.
     multiply_adds: The column of Multiply-Adds.
   """
-  found = table(name)
-  places = [found["columns"].index(column) for column in columns]
+  published = table(name)
+  places = [published["columns"].index(column) for column in columns]
   counts, wrong = [], ()
   if multiply_adds:
-    place = found["columns"].index(multiply_adds)
-    counts = [row[place] for row in found["rows"] for _ in places]
-    wrong = found.get("inconsistent", {}).get(multiply_adds, ())
+    place = published["columns"].index(multiply_adds)
+    counts = [row[place] for row in published["rows"] for _ in places]
+    wrong = published.get("inconsistent", {}).get(multiply_adds, ())
   return Paper(
-    source=found["source"],
-    miou=tuple(row[place] for row in found["rows"] for place in places),
+    source=published["source"],
+    miou=tuple(row[place] for row in published["rows"] for place in places),
     multiply_adds=tuple(counts),
     inconsistent=tuple(wrong),
     table=name,

@@ -1,4 +1,4 @@
-"""Other data than a table's own, with a network small enough for a CPU.
+"""Recipes: a table on other data, with a network small enough for a CPU.
 
 `--data camvid` of `experiments.run` keeps what a configuration says of head,
 decoder and loss, and swaps data, backbone, schedule and optimiser. Widths of
@@ -94,15 +94,15 @@ def settings(config: Any, data: str, *, full_size: bool = False) -> Settings:
   )
   if data == "voc2012":
     return {} if own else dict(DATA[data])
-  found = DATA[data] | TRAINING
+  changes = DATA[data] | TRAINING
   if not full_size:
-    found = found | NETWORK
+    changes = changes | NETWORK
     for key in WIDTHS:
-      value = _at(config, key)
-      found[key] = round(value * _width_factor(value))
-  steps = found["train.total_steps"] / config.train.total_steps
-  found["optim.step_every"] = max(1, round(config.optim.step_every * steps))
-  return found
+      value = look_up(config, key)
+      changes[key] = round(value * _width_factor(value))
+  steps = changes["train.total_steps"] / config.train.total_steps
+  changes["optim.step_every"] = max(1, round(config.optim.step_every * steps))
+  return changes
 
 
 def _width_factor(base: int) -> float:
@@ -110,37 +110,37 @@ def _width_factor(base: int) -> float:
   return 0.5 if base <= 512 else 0.125
 
 
-def scaled(config: Any, recipe: Settings, given: Settings) -> Settings:
+def scaled(config: Any, recipe: Settings, row: Settings) -> Settings:
   """Return a row's settings at the size of a recipe.
 
   Args:
     config: Of the table.
     recipe: Of `settings`, for this configuration.
-    given: The row's.
+    row: Its settings in the table.
   """
-  found = dict(given)
+  resized = dict(row)
   for key in WIDTHS:
-    if key in given and key in recipe:
-      factor = _width_factor(_at(config, key))
-      found[key] = max(1, round(given[key] * factor))
-  if "train.batch_size" in given and "train.batch_size" in recipe:
+    if key in row and key in recipe:
+      factor = _width_factor(look_up(config, key))
+      resized[key] = max(1, round(row[key] * factor))
+  if "train.batch_size" in row and "train.batch_size" in recipe:
     ratio = recipe["train.batch_size"] / config.train.batch_size
-    found["train.batch_size"] = max(2, round(given["train.batch_size"] * ratio))
+    resized["train.batch_size"] = max(2, round(row["train.batch_size"] * ratio))
   for key in STEPS:
-    if key in given and "train.total_steps" in recipe:
+    if key in row and "train.total_steps" in recipe:
       ratio = recipe["train.total_steps"] / config.train.total_steps
-      found[key] = max(1, round(given[key] * ratio))
-  if "data.crop_size" in given and "data.crop_size" in recipe:
-    found["data.crop_size"] = tuple(
+      resized[key] = max(1, round(row[key] * ratio))
+  if "data.crop_size" in row and "data.crop_size" in recipe:
+    resized["data.crop_size"] = tuple(
       round(side * small / whole / 16) * 16 + 1
       for side, small, whole in zip(
-        given["data.crop_size"],
+        row["data.crop_size"],
         recipe["data.crop_size"],
         config.data.crop_size,
         strict=True,
       )
     )
-  return found
+  return resized
 
 
 def fixed(recipe: Settings) -> set[str]:
@@ -151,7 +151,8 @@ def fixed(recipe: Settings) -> set[str]:
   return set(recipe) - free
 
 
-def _at(config: Any, key: str) -> Any:
+def look_up(config: Any, key: str) -> Any:
+  """Return the value of a dotted key."""
   for part in key.split("."):
     config = config[part]
   return config

@@ -1,7 +1,7 @@
 """results.jsonl of an experiment: one line for each row and seed.
 
 Lines are made anew from what the workdirs say. Where a workdir is gone, or lies
-on another host, the line that is there stays.
+on another host, the earlier line stays.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,7 +29,7 @@ Line = dict[str, Any]
 
 
 def read(out: pathlib.Path) -> list[Line]:
-  """Return the lines that are there.
+  """Return the lines of results.jsonl.
 
   Raises:
     InputError: There is no such file.
@@ -79,29 +79,29 @@ def collect(
   """Return a line for each row and seed, in the order of the rows.
 
   Raises:
-    InputError: What is there is of other settings.
+    InputError: A workdir or a line is of other settings.
   """
   old = {}
   if (out / FILE).exists():
     old = {(line["row"], line["seed"]): line for line in read(out)}
-  found = []
+  lines = []
   for row in experiment.rows:
     of_row = [j for j in jobs if row.cell and j.cell.name == row.cell.name]
     for job in of_row:
       line = old.pop((row.name, job.seed), None)
-      there = (job.workdir / "config.json").exists() or (
+      has_run = (job.workdir / "config.json").exists() or (
         job.record() and not (line and "miou" in line)
       )
-      found.append(of_job(row, job) if there or line is None else line)
+      lines.append(of_job(row, job) if has_run or line is None else line)
     # Seeds that were asked for another time.
     others = [key for key in old if key[0] == row.name and key[1] is not None]
-    found += [old.pop(key) for key in others]
-    for line in found:
+    lines += [old.pop(key) for key in others]
+    for line in lines:
       _refuse_other_length(row, line, out)
     if row.cell is None:
-      found.append({**_plain(row), "seed": None, "status": "not here"})
+      lines.append({**_plain(row), "seed": None, "status": "not here"})
   # As they will be read: tuples are lists.
-  return json.loads(json.dumps(found))
+  return json.loads(json.dumps(lines))
 
 
 def _refuse_other_length(

@@ -1,6 +1,6 @@
 """A report's table: one line a row, the columns that vary, text and numbers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 import csv
 import io
 import math
@@ -72,11 +72,11 @@ def by_row(
   experiment: experiment_lib.Experiment, lines: Sequence[Line]
 ) -> dict[str, list[Line]]:
   """Return the lines of each row, seed by seed."""
-  found: dict[str, list[Line]] = {row.name: [] for row in experiment.rows}
+  grouped: dict[str, list[Line]] = {row.name: [] for row in experiment.rows}
   for line in lines:
-    if line["row"] in found and line["seed"] is not None:
-      found[line["row"]].append(line)
-  return found
+    if line["row"] in grouped and line["seed"] is not None:
+      grouped[line["row"]].append(line)
+  return grouped
 
 
 def scores(lines: Sequence[Line]) -> Scores:
@@ -98,11 +98,11 @@ def setting_columns(
   rows = [row.settings for row in experiment.rows]
   keys = experiment_lib.varying(rows) if len(rows) > 1 else []
   titles = [key.rsplit(".", 1)[-1] for key in keys]
-  found = {}
+  columns = {}
   for key, title in zip(keys, titles, strict=True):
     short = title if titles.count(title) == 1 else key
-    found[short] = [_setting(row.get(key, "")) for row in rows]
-  return found
+    columns[short] = [_setting(row.get(key, "")) for row in rows]
+  return columns
 
 
 def _setting(value: Any) -> Value:
@@ -132,80 +132,120 @@ def table(
     costs: By row; empty: not computed.
   """
   grouped = by_row(experiment, lines)
-  number = Value.number
-  found = [scores(grouped[row.name]) for row in experiment.rows]
-  columns = setting_columns(experiment)
-  columns["mIoU"] = [Value(str(s), _last(s.mean)) for s in found]
-  columns["seeds"] = [number(s.count or None, "{}") for s in found]
-  columns["paper"] = [number(row.miou) for row in experiment.rows]
-  means = [None if math.isnan(s.mean) else s.mean for s in found]
-  paper = [row.miou for row in experiment.rows]
-  if experiment.data:  # other data's numbers compare only with each other
-    columns["over the first"] = _gains(means, means)
-    columns["paper's, over the first"] = _gains(paper, means)
-  else:
-    columns["difference"] = [
-      number(s.mean - row.miou if row.miou is not None else None, "{:+.2f}")
-      for s, row in zip(found, experiment.rows, strict=True)
-    ]
-  columns["status"] = [
-    _setting(_status(row, grouped[row.name])) for row in experiment.rows
-  ]
-  of_costs: dict[str, tuple[str, Callable[[Any], Value]]] = {
-    "Multiply-Adds, B": ("multiply_adds", lambda v: number(v / 1e9)),
-    "as the papers count": (
-      "multiply_adds_paper",
-      lambda v: number(v / 1e9),
-    ),
-    "parameters, M": ("parameters", lambda v: number(v / 1e6)),
-    "field of view, px": ("field_of_view", lambda v: number(v, "{}")),
+  columns = {
+    **setting_columns(experiment),
+    **_score_columns(experiment, grouped),
+    "status": [
+      _setting(_status(row, grouped[row.name])) for row in experiment.rows
+    ],
+    **_cost_columns(experiment, costs),
+    **_measured_columns(grouped),
   }
-  for title, (key, form) in of_costs.items():
-    values = [costs.get(row.name, {}).get(key) for row in experiment.rows]
-    columns[title] = [number(None) if v is None else form(v) for v in values]
-    if key == "multiply_adds_paper" and not experiment.data:
-      columns["published, B"] = [
-        number(row.multiply_adds) for row in experiment.rows
-      ]
-      columns["off"] = [
-        number(
-          None if share is None else 100 * share,
-          "{:+.2f}%",
-        )
-        for row in experiment.rows
-        for share in [costs_lib.against_paper(row, costs.get(row.name, {}))]
-      ]
-  measured: dict[str, tuple[str, float, str]] = {
-    "images/s": ("images_per_second", 1, "{:.2f}"),
-    "images/s, training": ("train_images_per_second", 1, "{:.1f}"),
-    "memory of a step, GB": ("step_memory", 1e9, "{:.1f}"),
-    "memory of the host, GB": ("host_memory", 1e9, "{:.1f}"),
-  }
-  for title, (key, unit, form) in measured.items():
-    values = [middle(grouped[row.name], key) for row in experiment.rows]
-    columns[title] = [
-      number(None if value is None else value / unit, form) for value in values
-    ]
-  seconds = [middle(grouped[row.name], "seconds") for row in experiment.rows]
-  columns["time of a training"] = [
-    number(None) if s is None else Value(progress.duration(s), s)
-    for s in seconds
-  ]
-  columns["commit"] = [
-    _setting(", ".join(_distinct(grouped[row.name], "commit")))
-    for row in experiment.rows
-  ]
   return Table(
     [row.name for row in experiment.rows],
     {t: c for t, c in columns.items() if any(v.text for v in c)},
   )
 
 
+def _numbers(
+  values: Iterable[float | int | None],
+  form: str = "{:.2f}",
+  *,
+  unit: float | None = None,
+) -> list[Value]:
+  """Return a column of numbers, in a unit of so many."""
+  return [
+    Value.number(v / unit if unit and v is not None else v, form)
+    for v in values
+  ]
+
+
+def _score_columns(
+  experiment: experiment_lib.Experiment, grouped: dict[str, list[Line]]
+) -> dict[str, list[Value]]:
+  """Return the columns of mIoU, here and in the paper."""
+  of_rows = [scores(grouped[row.name]) for row in experiment.rows]
+  means = [None if math.isnan(s.mean) else s.mean for s in of_rows]
+  paper = [row.miou for row in experiment.rows]
+  columns = {
+    "mIoU": [Value(str(s), _last(s.mean)) for s in of_rows],
+    "seeds": _numbers((s.count or None for s in of_rows), "{}"),
+    "paper": _numbers(paper),
+  }
+  if experiment.data:  # other data's numbers compare only with each other
+    columns["over the first"] = _gains(means, means)
+    columns["paper's, over the first"] = _gains(paper, means)
+  else:
+    columns["difference"] = _numbers(
+      (
+        None if mean is None or miou is None else mean - miou
+        for mean, miou in zip(means, paper, strict=True)
+      ),
+      "{:+.2f}",
+    )
+  return columns
+
+
+def _cost_columns(
+  experiment: experiment_lib.Experiment, costs: dict[str, costs_lib.Costs]
+) -> dict[str, list[Value]]:
+  """Return the columns of Multiply-Adds, parameters and field of view."""
+  of_rows = [costs.get(row.name, {}) for row in experiment.rows]
+  columns = {
+    "Multiply-Adds, B": _numbers(
+      (c.get("multiply_adds") for c in of_rows), unit=1e9
+    ),
+    "as the papers count": _numbers(
+      (c.get("multiply_adds_paper") for c in of_rows), unit=1e9
+    ),
+  }
+  if not experiment.data:
+    shares = map(costs_lib.against_paper, experiment.rows, of_rows)
+    columns["published, B"] = _numbers(
+      row.multiply_adds for row in experiment.rows
+    )
+    columns["off"] = _numbers(
+      (None if share is None else 100 * share for share in shares), "{:+.2f}%"
+    )
+  columns["parameters, M"] = _numbers(
+    (c.get("parameters") for c in of_rows), unit=1e6
+  )
+  columns["field of view, px"] = _numbers(
+    (c.get("field_of_view") for c in of_rows), "{}"
+  )
+  return columns
+
+
+def _measured_columns(grouped: dict[str, list[Line]]) -> dict[str, list[Value]]:
+  """Return the columns of what the trainings took, means of their seeds."""
+  columns = {
+    title: _numbers(
+      (middle(seeds, key) for seeds in grouped.values()), form, unit=unit
+    )
+    for title, key, form, unit in (
+      ("images/s", "images_per_second", "{:.2f}", None),
+      ("images/s, training", "train_images_per_second", "{:.1f}", None),
+      ("memory of a step, GB", "step_memory", "{:.1f}", 1e9),
+      ("memory of the host, GB", "host_memory", "{:.1f}", 1e9),
+    )
+  }
+  seconds = [middle(seeds, "seconds") for seeds in grouped.values()]
+  columns["time of a training"] = [
+    Value.number(None) if s is None else Value(progress.duration(s), s)
+    for s in seconds
+  ]
+  columns["commit"] = [
+    _setting(", ".join(_distinct(seeds, "commit")))
+    for seeds in grouped.values()
+  ]
+  return columns
+
+
 def _gains(
-  values: Sequence[float | None], found: Sequence[float | None]
+  values: Sequence[float | None], means: Sequence[float | None]
 ) -> list[Value]:
   """Return by how much values exceed that of the first row that was found."""
-  first = next((i for i, x in enumerate(found) if x is not None), None)
+  first = next((i for i, x in enumerate(means) if x is not None), None)
   base = None if first is None else values[first]
   return [
     Value.number(None if x is None or base is None else x - base, "{:+.2f}")
@@ -236,15 +276,15 @@ def _status(row: experiment_lib.Row, lines: Sequence[Line]) -> str:
 
 def noise(experiment: experiment_lib.Experiment, lines: Sequence[Line]) -> str:
   """Return in words how far seeds of one row lie apart."""
-  found = [scores(x) for x in by_row(experiment, lines).values()]
-  spread = [s.std for s in found if not math.isnan(s.std)]
+  of_rows = [scores(x) for x in by_row(experiment, lines).values()]
+  spread = [s.std for s in of_rows if not math.isnan(s.std)]
   if not spread:
     return (
       "One seed, or none: there is no telling a difference from chance. The "
       "same recipe spans 0.5 points in v3's table 11."
     )
   typical = math.sqrt(sum(s * s for s in spread) / len(spread))
-  count = max(s.count for s in found)
+  count = max(s.count for s in of_rows)
   error = typical * math.sqrt(2 / count)
   return (
     f"Standard deviation of one run: {typical:.2f} points, over "
@@ -254,16 +294,11 @@ def noise(experiment: experiment_lib.Experiment, lines: Sequence[Line]) -> str:
   )
 
 
-def markdown(
-  experiment: experiment_lib.Experiment,
-  made: Table,
-  notes: Sequence[str],
-) -> str:
+def markdown(heading: str, made: Table, notes: Sequence[str]) -> str:
   """Return table.md: what it is, the table, notes."""
-  parts = [f"# {title(experiment)}", tables.aligned(made.lines())]
-  if experiment.paper:
-    parts.append(f"Paper: {experiment.paper.source}.")
-  return "\n\n".join([*parts, *notes]) + "\n"
+  return (
+    "\n\n".join([f"# {heading}", tables.aligned(made.lines()), *notes]) + "\n"
+  )
 
 
 def title(experiment: experiment_lib.Experiment) -> str:

@@ -42,11 +42,15 @@ def load_config(workdir: epath.PathLike) -> ml_collections.ConfigDict:
   return config
 
 
-def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """Return {"model.output_stride": 16, ...}; sequences as tuples."""
+def flatten(config: Any) -> dict[str, Any]:
+  """Return {"model.output_stride": 16, ...}; sequences as tuples.
+
+  Args:
+    config: A ConfigDict, whose keys come sorted, or what its JSON holds.
+  """
   flat = {}
-  for key, value in config.items(preserve_field_references=False):
-    if isinstance(value, ml_collections.ConfigDict):
+  for key, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict | dict):
       for inner, leaf in flatten(value).items():
         flat[f"{key}.{inner}"] = leaf
     else:

@@ -8,7 +8,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from deeplax.ablation import flags
 from deeplax.ablation import imagenet
+from deeplax.ablation import imagenet_table
 from deeplax.models import build
 from deeplax.models import cost
 from deeplax.models import variables as variables_lib
@@ -195,7 +197,7 @@ def test_some_pictures_are_spread_evenly(slim, tmp_path, capsys):
   ("source", "backbone"),
   sorted({
     (source, backbone)
-    for sources in imagenet.BACKBONES.values()
+    for sources in flags.IMAGENET_BACKBONES.values()
     for source, backbones in sources.items()
     for backbone in backbones
   }),
@@ -212,12 +214,12 @@ def test_the_row_of_1000_classes_is_beside_the_papers(monkeypatch):
   ranks = np.array([0, 1, 4, 5])
   monkeypatch.setattr(cost, "parameters", lambda model: 44_549_160)
   monkeypatch.setattr(cost, "multiply_adds", lambda model, size: 7)
-  row = v3plus_table4.row(
+  row = imagenet_table.row(
     "Reproduced ResNet-101", found, ranks, crop=224, classes=1000
   )
   assert (row["top1_error"], row["top5_error"]) == (75, 25)
   assert (row["top1_paper"], row["top5_paper"]) == (22.4, 6.02)
-  text = v3plus_table4.markdown([row], images="val", classes=1000, crop=224)
+  text = imagenet_table.markdown([row], images="val", classes=1000, crop=224)
   (line,) = [x for x in text.splitlines() if x.startswith("| Reproduced")]
   cells = [cell.strip() for cell in line.strip("|").split("|")]
   assert cells == [
@@ -329,7 +331,7 @@ def test_published_weights_are_right_about_pictures(
 ):
   weights = shared.path("weights/mobilenet_v2_1.0_224_quant.npz")
   known = {"resnet": {"tf_deeplab": ("mobilenet_v2",)}}
-  monkeypatch.setattr(imagenet, "BACKBONES", known)
+  monkeypatch.setattr(flags, "IMAGENET_BACKBONES", known)
   root = tmp_path / "val"
   black = Image.new("RGB", (32, 32))
   for label in range(1000):

@@ -13,18 +13,20 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from deeplax.ablation import costs as costs_lib
 from deeplax.ablation import deviations
 from deeplax.ablation import experiment as experiment_lib
-from deeplax.ablation import jobs as jobs_lib
+from deeplax.ablation import flags
+from deeplax.ablation import load
 from deeplax.ablation import page
+from deeplax.ablation import report
 from deeplax.ablation import results as results_lib
 from deeplax.ablation import tables
-from experiments import report
-from experiments import run
+from experiments import report as report_door
 from tests import browser
 
 CLASSES = ("sky", "road", "<car>")
+
+
 # Of each row, by seed; in percent.
 MIOU = {
   "low_level_channels=8": (40, 42),
@@ -38,7 +40,7 @@ def leave(job, miou, row):
   job.workdir.mkdir(parents=True)
   config = json.loads(job.cell.config.to_json()) | {"seed": job.seed}
   if job.weights:
-    config["init"]["checkpoint"] = job.shown(job.beside("-start"))
+    config["init"]["checkpoint"] = job.shown(job.sibling("-start"))
   steps = config["train"]["total_steps"]
   (job.workdir / "config.json").write_text(json.dumps(config))
   (job.workdir / "env.json").write_text(
@@ -73,16 +75,16 @@ def leave(job, miou, row):
   ramp = np.linspace(0, 255, 90 * 900 * 3).astype(np.uint8)
   picture = Image.fromarray(ramp.reshape(90, 900, 3))
   picture.save(job.workdir / "pictures" / f"val-{steps:08d}.png")
-  job.beside(".json").write_text(
+  job.sibling(".json").write_text(
     json.dumps({"status": "finished", "seconds": 90.0, "host_memory": 1.5e9})
   )
-  job.beside(".log").write_text("  memory    0.4 GB needed per device, 9 GB\n")
+  job.sibling(".log").write_text("  memory    0.4 GB needed per device, 9 GB\n")
 
 
 @pytest.fixture
 def made(tmp_path):
   """An experiment some of whose trainings have finished, and its lines."""
-  experiment = experiment_lib.load("v3plus_table1", data="camvid", steps=50)
+  experiment = load.load("v3plus_table1", data="camvid", steps=50)
   jobs = results_lib.jobs(experiment, tmp_path, seeds=(0, 1))
   rows = {row.cell.name: row for row in experiment.rows if row.cell}
   for job in jobs:
@@ -90,7 +92,7 @@ def made(tmp_path):
     if job.seed < len(values):
       leave(job, values[job.seed] / 100, rows[job.cell.name])
   failed = next(job for job in jobs if job.cell.name.endswith("=48"))
-  failed.beside(".json").write_text(
+  failed.sibling(".json").write_text(
     json.dumps({"status": "failed", "log_tail": ["deeplax: <no> luck"]})
   )
   lines = results_lib.collect(experiment, jobs, tmp_path)
@@ -274,11 +276,11 @@ def test_what_is_committed_has_no_path_of_this_machine(monkeypatch, tmp_path):
   monkeypatch.setenv("HOME", str(home))
   monkeypatch.chdir(tmp_path)
   parser = argparse.ArgumentParser()
-  run.add_arguments(parser)
+  flags.add_arguments(parser)
   args = parser.parse_args(
     ["v3plus_table1", "--data=camvid", "--set=data.root=CamVid", "--out=found"]
   )
-  experiment, out = run.loaded(args)
+  experiment, out = flags.loaded(args)
   jobs = results_lib.jobs(
     experiment, out, seeds=(0,), weights="tf_deeplab:weights/a.ckpt"
   )
@@ -289,7 +291,7 @@ def test_what_is_committed_has_no_path_of_this_machine(monkeypatch, tmp_path):
     f"deeplax: no data in {home}/CamVid",
   ]
   record = {"status": "failed", "log_tail": lines}
-  jobs[1].beside(".json").write_text(json.dumps(record))
+  jobs[1].sibling(".json").write_text(json.dumps(record))
   found = results_lib.collect(experiment, jobs, out)
   results_lib.write(out, found)
   report.report(experiment, found, COSTS, out, name="report")
@@ -308,26 +310,8 @@ def test_what_is_committed_has_no_path_of_this_machine(monkeypatch, tmp_path):
   assert workdir.is_relative_to(experiment_lib.ROOT)
 
 
-def test_the_time_of_a_training_counts_once_however_many_rows_it_has():
-  line = {"status": "finished", "hardware": "2 x CPU"}
-  of_one = [line | {"workdir": "a", "seconds": 60}] * 9
-  table = deviations.times([*of_one, line | {"workdir": "b", "seconds": 180}])
-  assert table[-1][1:] == ["2.0 minutes", "2 x CPU", "measured"]
-
-
-def test_the_hardware_is_what_the_training_says(tmp_path):
-  experiment = experiment_lib.load("v3plus_table1")
-  job, *_ = results_lib.jobs(experiment, tmp_path)
-  assert job.hardware() is None
-  job.beside(".log").parent.mkdir()
-  job.beside(".log").write_text("  devices           8 x NVIDIA H200\n")
-  assert job.hardware() == "8 x NVIDIA H200"
-  job.beside(".log").write_text("  devices           1 x cpu\n")
-  assert re.fullmatch(r"\d+ x .*\w{3}.*", job.hardware() or "")
-
-
 def test_a_report_without_any_run_still_stands(tmp_path):
-  experiment = experiment_lib.load("v3plus_table1")
+  experiment = load.load("v3plus_table1")
   lines = results_lib.collect(
     experiment, results_lib.jobs(experiment, tmp_path), tmp_path
   )
@@ -351,107 +335,9 @@ def test_the_recipe_names_each_difference_and_its_cost(made):
   assert own == {}
 
 
-def test_the_papers_own_protocol_differs_by_the_start_alone():
-  experiment = experiment_lib.load("v3plus_table1")
-  shared, own = deviations.recipe(experiment, [])
-  assert [line[0] for line in shared] == ["setting", "init"]
-  assert own == {}
-  scaled = experiment_lib.load("v3_table9", data="camvid")
-  _, own = deviations.recipe(scaled, [])
-  assert {table[1][0] for table in own.values()} == {"train.batch_size"}
-
-
-def test_costs_stand_beside_the_papers_and_name_what_contradicts_it():
-  experiment = experiment_lib.load("v3plus_table3")
-  wanted = {
-    row.name: {
-      "multiply_adds": 1,
-      "multiply_adds_paper": row.multiply_adds * 1e9 * 1.001,
-      "parameters": 1,
-    }
-    for row in experiment.rows
-    if row.multiply_adds
-  }
-  first, *others = costs_lib.verdicts(experiment, wanted)
-  assert "12 rows are within 0.3%" in first
-  assert len(others) == 2
-  assert all("101.28" in line for line in others)
-  wanted["16-8"]["multiply_adds_paper"] *= 1.01
-  assert any(
-    line.startswith("16-8: +1.10%")
-    for line in costs_lib.verdicts(experiment, wanted)
-  )
-
-
-def test_separable_convolutions_save_a_third():
-  experiment = experiment_lib.load("v3plus_table5")
-  rows = {row.name: row for row in experiment.rows}
-  pair = experiment.savings[0]
-  found = {name: costs_lib.of_row(rows[name]) for name in pair}
-  found |= {name: {} for name in rows if name not in found}
-  for name in pair:
-    share = costs_lib.against_paper(rows[name], found[name])
-    assert share is not None and abs(share) < costs_lib.TOLERANCE
-  speed = {name: {"images_per_second": 1.0 + i} for i, name in enumerate(pair)}
-  _, line, *_ = costs_lib.savings(experiment, found, speed)
-  assert line[2:7] == ["-37.7%", "-39.7%", "-39.7%", "-25.0%", "+100.0%"]
-
-
-@pytest.mark.slow  # 40 s: 60 traces
-@pytest.mark.parametrize(
-  ("name", "beyond"), [("v3plus_table3", {"32-32"}), ("v3plus_table5", set())]
-)
-def test_multiply_adds_of_a_whole_table_are_the_papers(name, beyond):
-  experiment = experiment_lib.load(name)
-  costs = costs_lib.of(experiment)
-  contradicted = experiment.paper.inconsistent if experiment.paper else ()
-  found = set()
-  for row in experiment.rows:
-    share = costs_lib.against_paper(row, costs[row.name])
-    assert share is not None
-    if row.multiply_adds not in contradicted:
-      # The papers' profiler counted up to 0.25B more than convolutions.
-      assert abs(share * (row.multiply_adds or 0)) < 0.25 or (
-        abs(share) < costs_lib.TOLERANCE
-      )
-      found |= {row.name} if abs(share) > costs_lib.TOLERANCE else set()
-  assert found == beyond
-
-
-def test_field_of_view_is_the_papers():
-  rows = experiment_lib.load("v1_field_of_view").rows
-  # v1, table 2: receptive fields.
-  assert [
-    costs_lib.of_row(row, field_of_view=True)["field_of_view"] for row in rows
-  ] == [224, 128, 224, 224]
-
-
-def test_without_rates_the_same_network_sees_less():
-  rows = experiment_lib.load("atrous_or_not:debug").rows[1:3]
-  costs = [costs_lib.of_row(row, field_of_view=True) for row in rows]
-  atrous, dropped = (c.pop("field_of_view") for c in costs)
-  true = [(c["multiply_adds"], c["parameters"]) for c in costs]
-  assert true[0] == true[1]
-  # The three 3x3 of block4 at rate 1 and not 2, on features of stride 16, reach
-  # 16 pixels less to each side.
-  assert atrous - dropped == 3 * 2 * 16
-
-
-def test_costs_alone_need_no_run(tmp_path, capsys):
-  with pytest.raises(SystemExit) as ended:
-    report.main(["v3_table9:debug", "--costs-only", f"--out={tmp_path}"])
-  assert ended.value.code == 0
-  assert "Multiply-Adds, B" in (tmp_path / "costs.md").read_text()
-  assert (tmp_path / "costs.html").exists() and (
-    tmp_path / "costs.csv"
-  ).exists()
-  assert not (tmp_path / "report.html").exists()
-  assert "costs.html" in capsys.readouterr().out
-
-
 def test_a_report_of_nothing_says_what_to_run(tmp_path, capsys):
   with pytest.raises(SystemExit) as ended:
-    report.main(["v3_table9", f"--out={tmp_path}"])
+    report_door.main(["v3_table9", f"--out={tmp_path}"])
   assert ended.value.code == 2
   assert "experiments.run" in capsys.readouterr().err
 
@@ -461,12 +347,6 @@ def test_curves_of_other_steps_are_drawn_on_the_same_axis():
   found = page._at(steps, [[2, 1.0], [4, 3.0]])
   np.testing.assert_array_equal(found, [np.nan, 1, 2, 3])
   assert np.isnan(page._at(steps, [])).all()
-
-
-def test_every_word_of_a_row_is_known():
-  # A mistyped "crf" would be taken for a key of the configuration.
-  assert set(experiment_lib.WORDS) == {"name", "base", "crf", "not_here"}
-  assert jobs_lib.LOG_LINES > 3
 
 
 # Clicks on the column of mIoU twice and says what comes first.
