@@ -205,6 +205,17 @@ def measure(source: Any, args: argparse.Namespace) -> dict[str, Any]:
       * sum(statistics.mean(values) for values in wall.values())
     )
     print(f"round {done}/{args.rounds}: {rates} s an image  ETA {left:.0f} s")
+  return summary(wall, cpu, clocks, memory, len(images))
+
+
+def summary(
+  wall: dict[str, list[float]],
+  cpu: dict[str, list[float]],
+  clocks: dict[str, list[dict[str, float]]],
+  memory: list[float],
+  images: int,
+) -> dict[str, Any]:
+  """Sum up the turns: seconds an image, shares spent waiting, memory."""
   spread = xception_forward.spread
   quarter = memory[: max(len(memory) // 4, 1)]
   return {
@@ -216,7 +227,7 @@ def measure(source: Any, args: argparse.Namespace) -> dict[str, Any]:
     "waiting": {
       way: {
         key: spread([
-          clock[key] / (len(images) * seconds)
+          clock[key] / (images * seconds)
           for clock, seconds in zip(clocks[way], wall[way], strict=True)
         ])
         for key in ("load", "count")
