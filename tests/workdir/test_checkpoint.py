@@ -57,7 +57,8 @@ def test_the_newest_two_and_the_best_are_kept(run):
 def test_state_and_data_position_come_back(run):
   _, checkpoints = run
   iterator = make_iterator()
-  state = checkpoints.restore(4, make_state(), iterator, mesh=parallel.mesh())
+  everywhere = parallel.replicated(parallel.mesh())
+  state = checkpoints.restore(4, make_state(), iterator, sharding=everywhere)
   assert int(state.step) == 4
   np.testing.assert_array_equal(state.params["conv"]["kernel"], 4.0)
   assert next(iterator) == 4
