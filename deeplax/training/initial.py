@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -10,7 +11,6 @@ from deeplax import errors
 from deeplax.data import build as data_build
 from deeplax.models import build as model_build
 from deeplax.models import conventions
-from deeplax.models import deeplab
 from deeplax.models import variables as variables_lib
 from deeplax.models.heads import large_fov
 from deeplax.pretrained import partial
@@ -22,7 +22,7 @@ Variables = dict[str, Any]
 
 
 def variables(
-  config: ml_collections.ConfigDict, model: deeplab.DeepLab, *, resumed: bool
+  config: ml_collections.ConfigDict, model: nn.Module, *, resumed: bool
 ) -> Variables:
   """Return the variables before step 0: drawn, or of `init.checkpoint`.
 
@@ -90,7 +90,7 @@ def statistics_of(config: ml_collections.ConfigDict) -> str:
 
 
 def _of_classes(
-  config: ml_collections.ConfigDict, model: deeplab.DeepLab
+  config: ml_collections.ConfigDict, model: nn.Module
 ) -> set[rules.Path]:
   """Return the paths of what has one entry per class."""
   wider = model_build.from_config(
@@ -104,7 +104,7 @@ def _of_classes(
 
 def _for_bands(
   config: ml_collections.ConfigDict,
-  model: deeplab.DeepLab,
+  model: nn.Module,
   given: Variables,
 ) -> tuple[Variables, str]:
   """Return the given variables for this run's bands, and a text to say."""

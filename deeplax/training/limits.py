@@ -2,10 +2,10 @@
 
 import math
 
+import flax.linen as nn
 import ml_collections
 
 from deeplax import errors
-from deeplax.models import deeplab
 
 # Share of the running statistics that must be the run's own at its end.
 SETTLED = 0.95
@@ -88,7 +88,7 @@ def _refuse_small_norm_batches(config: ml_collections.ConfigDict) -> None:
 
 
 def norm_warning(
-  model: deeplab.DeepLab, *, total_steps: int, start: str
+  model: nn.Module, *, total_steps: int, start: str
 ) -> str | None:
   """Say so if the run ends before its running statistics have settled.
 

@@ -18,12 +18,6 @@ from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
 from deeplax.workdir import checkpoint
 
-# A training step, mapped over the devices and compiled.
-Step = Callable[
-  [state_lib.State, dict[str, jax.Array]],
-  tuple[state_lib.State, step_lib.StepMetrics],
-]
-
 
 def due(step: int, every: int, last: int) -> bool:
   """Whether something periodic happens after `step`; always after the last."""
@@ -42,7 +36,7 @@ class Schedule:
 
 def loop(
   *,
-  step_fn: Step,
+  step_fn: step_lib.Step,
   state: state_lib.State,
   iterator: Any,
   mesh: jax.sharding.Mesh,
@@ -58,7 +52,7 @@ def loop(
   """Train from `state.step` to `schedule.total` and return the last state.
 
   Args:
-    step_fn: One update.
+    step_fn: Mapped and compiled.
     state: Replicated.
     iterator: Of host batches, with get_state and set_state.
     mesh: The devices.

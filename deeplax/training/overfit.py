@@ -23,6 +23,7 @@ from deeplax.data import views
 from deeplax.data.checks import check
 from deeplax.metrics import confusion
 from deeplax.models import build as model_build
+from deeplax.training import class_balance
 from deeplax.training import initial
 from deeplax.training import limits
 from deeplax.training import losses
@@ -30,7 +31,6 @@ from deeplax.training import memory
 from deeplax.training import optim as optim_lib
 from deeplax.training import overfit_diagnosis
 from deeplax.training import parallel
-from deeplax.training import run as run_lib
 from deeplax.training import state as state_lib
 from deeplax.workdir import settings
 
@@ -228,7 +228,7 @@ def run(
     source = data_build.source(config.data, config.data.train_split)
     check.check(source, images=args.images)
     data_build.fill_channels(config.data, source)
-    _, loss = run_lib.train_on(config, source, None, say)
+    _, loss = class_balance.examples_and_loss(config, source, None, say)
     batch, shown = crops(config, source, args.images)
     changed = short(config, steps=args.steps, images=len(shown))
     names, label = source.spec.class_names, batch["label"]

@@ -15,7 +15,6 @@ from clu import platform
 from etils import epath
 import grain
 import jax
-from jax.experimental import multihost_utils
 import ml_collections
 import optax
 
@@ -24,11 +23,10 @@ from deeplax import machine
 from deeplax.data import bands
 from deeplax.data import build as data_build
 from deeplax.data import files
-from deeplax.data import views
 from deeplax.data.checks import check
-from deeplax.data.checks import class_counts
 from deeplax.models import build as model_build
 from deeplax.models import deeplab
+from deeplax.training import class_balance
 from deeplax.training import initial
 from deeplax.training import limits
 from deeplax.training import log as log_lib
@@ -39,6 +37,7 @@ from deeplax.training import optim
 from deeplax.training import overview
 from deeplax.training import parallel
 from deeplax.training import state as state_lib
+from deeplax.training import step as step_lib
 from deeplax.training import validation
 from deeplax.workdir import checkpoint
 from deeplax.workdir import environment
@@ -132,7 +131,7 @@ def prepare(
       check.check(eval_source, images=config.data.check_images)
     fill_channels(config, source, folder, say)
     channels = data_build.channels(config.data)
-    source, loss = train_on(config, source, folder, say)
+    source, loss = class_balance.examples_and_loss(config, source, folder, say)
     model = model_build.from_config(
       config.model,
       num_classes=source.spec.num_classes,
@@ -171,7 +170,7 @@ def compile_and_check(
   workdir: str,
   resumed: bool,
   say: Callable[..., None],
-) -> tuple[loop.Step, state_lib.State]:
+) -> tuple[step_lib.Step, state_lib.State]:
   """Return the compiled step and the state before step 0, on the host.
 
   Args:
@@ -224,7 +223,7 @@ def compile_and_check(
 def train(
   config: ml_collections.ConfigDict,
   parts: Parts,
-  step: loop.Step,
+  step: step_lib.Step,
   state: state_lib.State,
   *,
   workdir: str,
@@ -239,7 +238,7 @@ def train(
     step: Compiled.
     state: Before step 0, on the host.
     workdir: As it was given.
-    resume: The step of the checkpoint to go on from; None: a new run.
+    resume: The checkpoint to go on from; None: a new run.
     say: Receives progress lines.
   """
   folder = epath.Path(workdir)
@@ -251,10 +250,8 @@ def train(
   checkpoints.discard_after(resume or 0)
   state = parallel.replicate(state, mesh=parts.mesh)
   if resume is not None:
-    everywhere = parallel.replicated(parts.mesh)
-    state = checkpoints.restore(
-      resume, state, parts.batches, sharding=everywhere
-    )
+    whole = parallel.replicated(parts.mesh)
+    state = checkpoints.restore(resume, state, parts.batches, sharding=whole)
     say(f"resuming from step {resume} of {config.train.total_steps}")
   log = log_lib.MetricLog(
     folder / layout.METRICS,
@@ -305,51 +302,6 @@ def fill_channels(
       f"{data.channel_std}, measured on at most {bands.SAMPLE} of "
       f"{len(source)} images"
     )
-
-
-def train_on(
-  config: ml_collections.ConfigDict,
-  source: files.Source,
-  folder: epath.Path | None,
-  say: Callable[..., None],
-) -> tuple[files.Source, losses.Settings]:
-  """Return the examples as they are trained on, and the loss.
-
-  Both may need the masks counted: all of them, once for the workdir `folder`,
-  or each time for None.
-  """
-  rule = config.train.class_weights
-  by_count = rule in class_counts.RULES
-  weights = None
-  if not by_count and rule != "none":
-    weights = class_counts.numbers(rule, source.spec.num_classes)
-  if by_count or config.data.duplicate_classes:
-    counted = class_counts.count(
-      source,
-      threads=config.data.threads,
-      progress=say,
-      cache=folder / layout.CLASS_COUNTS if folder else None,
-      write=jax.process_index() == 0,
-    )
-    if jax.process_count() > 1:
-      multihost_utils.assert_equal(
-        counted.present,
-        "the hosts have counted different masks: give all the same data",
-      )
-    if by_count:
-      weights = class_counts.weights(counted, rule, progress=say)
-    if config.data.duplicate_classes:
-      indices = class_counts.duplicated(counted, config.data.duplicate_classes)
-      source = views.Listed(source, indices)
-  loss = losses.Settings(
-    upsample_logits=config.train.upsample_logits,
-    class_weights=weights,
-    hard_pixels=config.train.hard_pixels,
-    hard_pixel_steps=config.train.hard_pixel_steps,
-    auxiliary_weight=config.train.auxiliary_weight,
-    per_scale=len(config.model.input_scales) > 0,
-  )
-  return source, loss
 
 
 def join_hosts() -> None:

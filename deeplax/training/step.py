@@ -26,6 +26,13 @@ class StepMetrics(clu_metrics.Collection):
   illegal: clu_metrics.Average.from_output("illegal")  # pyright: ignore
 
 
+# (state, batch) -> (state, metrics)
+Step = Callable[
+  [state_lib.State, dict[str, jax.Array]],
+  tuple[state_lib.State, StepMetrics],
+]
+
+
 def make_train_step(
   model: nn.Module,
   tx: optax.GradientTransformation,
@@ -34,10 +41,7 @@ def make_train_step(
   accumulate: int = 1,
   ema_decay: float = 0.0,
   axis_name: str | None = parallel.AXIS,
-) -> Callable[
-  [state_lib.State, dict[str, jax.Array]],
-  tuple[state_lib.State, StepMetrics],
-]:
+) -> Step:
   """Return the pure per-device `step(state, batch) -> (state, metrics)`.
 
   Losses are summed over pixels, their gradients over parts of the batch and
