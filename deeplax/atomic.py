@@ -20,13 +20,14 @@ def write_text(path: epath.PathLike, text: str) -> None:
 
 
 def replace(path: epath.Path, text: str) -> None:
+  """Write a file as `write_text` does, in a folder that exists."""
   partial = path.parent / f".{path.name}.partial"
   partial.write_text(text)
   partial.replace(path)
 
 
 def read_jsonl(path: epath.PathLike) -> Iterator[dict[str, Any]]:
-  """Yield the lines of a metrics.jsonl; a torn last line is left out."""
+  """Yield the lines of a JSON lines file; a torn last line is left out."""
   for line in epath.Path(path).read_text().splitlines():
     try:
       yield json.loads(line)

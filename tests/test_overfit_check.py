@@ -278,8 +278,7 @@ def test_equal_pictures_with_other_masks_contradict_each_other():
 
 def test_the_crops_are_the_middles_of_images_of_any_size():
   class Sizes:
-    split = "train"
-    spec = None
+    spec, split = SPEC, "train"
 
     def __len__(self):
       return 2

@@ -137,7 +137,7 @@ def test_training_can_go_on_in_what_was_written(tmp_path):
 
   data = Data()
   state = checkpoint.Checkpoints(out, keep=2).restore(
-    3, fresh, data, mesh=parallel.mesh()
+    3, fresh, data, sharding=parallel.replicated(parallel.mesh())
   )
   assert int(state.step) == 3 and data.value == {"next_index": 0}
   jax.tree.map(np.testing.assert_array_equal, state.trained, given)

@@ -10,11 +10,13 @@ import shlex
 from typing import Any
 
 from etils import epath
+import flax.linen as nn
+import ml_collections
 import numpy as np
 
 from deeplax import atomic
 from deeplax import errors
-from deeplax import progress as progress_lib
+from deeplax import progress
 from deeplax.data import build as data_build
 from deeplax.data import folder as folder_lib
 from deeplax.data import spec as spec_lib
@@ -30,19 +32,22 @@ from deeplax.pretrained import tables
 from deeplax.training import optim
 from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
+from deeplax.workdir import layout
 from deeplax.workdir import settings
 
 _UNLABELLED_FIRST = ("tf_deeplab", "ade20k")
 
 
 def convert(
-  config: Any, args: argparse.Namespace, overrides: Sequence[str] = ()
+  config: ml_collections.ConfigDict,
+  args: argparse.Namespace,
+  overrides: Sequence[str] = (),
 ) -> None:
   """Write a workdir whose network is the checkpoint's.
 
   Args:
     config: Of the run.
-    args: Of `parser`.
+    args: The flags of `deeplax.convert`.
     overrides: The flags that `config` differs by from its file, to be shown.
 
   Raises:
@@ -103,17 +108,14 @@ def convert(
     start.variables, tx, seed=config.seed, average=config.optim.ema_decay > 0
   )
   settings.write_run_files(workdir, config, spec, state.params, print)
-  atomic.write_json(workdir / settings.CONVERTED, _record(args, start))
-  checkpoints = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
-  checkpoints.discard_after(-1)  # one whose writing was interrupted
-  checkpoints.save(0, state, _FirstBatch())
-  checkpoints.close()
+  atomic.write_json(workdir / layout.CONVERTED, _record(args, start))
+  checkpoint.save_start(workdir, state)
   print(_next(args, start, overrides))
 
 
 def _measure(
-  config: Any,
-  model: Any,
+  config: ml_collections.ConfigDict,
+  model: nn.Module,
   start: partial.Start,
   images: int,
   *,
@@ -136,13 +138,11 @@ def _measure(
   def crops() -> Iterator[np.ndarray]:
     yield next(batches)["image"]
     # Started here: the first batch compiles, which says nothing of the others.
-    progress = progress_lib.Progress(
-      (count - 1) * batch, print, name="measured"
-    )
+    clock = progress.Progress((count - 1) * batch, print, name="measured")
     for example in itertools.islice(batches, count - 1):
       yield example["image"]
       for _ in range(batch):
-        progress.step()
+        clock.step()
 
   print(f"measuring {len(modules)} norms on {count * batch} crops ...")
   return folded_norms.measured(
@@ -150,14 +150,9 @@ def _measure(
   )
 
 
-class _FirstBatch:
-  """Stands for a training iterator that has given nothing yet."""
-
-  def get_state(self) -> dict[str, int]:
-    return {"next_index": 0}
-
-
-def _spec(config: Any, classes: str | None) -> spec_lib.Spec:
+def _spec(
+  config: ml_collections.ConfigDict, classes: str | None
+) -> spec_lib.Spec:
   """Return the classes: those of --classes, or of the config's data."""
   if classes is None:
     return data_build.spec(config.data)
@@ -204,7 +199,7 @@ def source_classes(text: str | None, source: str) -> Sequence[str] | None:
 
 
 def _record(args: argparse.Namespace, start: partial.Start) -> dict[str, Any]:
-  """Return what commands.CONVERTED says of a conversion."""
+  """Return what converted.json says of a conversion."""
   return {
     "source": args.source,
     "checkpoint": args.checkpoint,
@@ -266,8 +261,7 @@ def export(args: argparse.Namespace) -> None:
       cannot be written.
   """
   config = settings.load_config(args.workdir)
-  path = epath.Path(args.workdir) / "spec.json"
-  spec = spec_lib.Spec.from_json(json.loads(path.read_text()))
+  spec = settings.read_spec(args.workdir)
   variables, step = checkpoint.restore_variables(args.workdir, args.step)
   with errors.input_errors():
     model = model_build.from_config(

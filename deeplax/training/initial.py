@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -21,7 +22,7 @@ Variables = dict[str, Any]
 
 
 def variables(
-  config: ml_collections.ConfigDict, model: Any, *, resumed: bool
+  config: ml_collections.ConfigDict, model: nn.Module, *, resumed: bool
 ) -> Variables:
   """Return the variables before step 0: drawn, or of `init.checkpoint`.
 
@@ -89,7 +90,7 @@ def statistics_of(config: ml_collections.ConfigDict) -> str:
 
 
 def _of_classes(
-  config: ml_collections.ConfigDict, model: Any
+  config: ml_collections.ConfigDict, model: nn.Module
 ) -> set[rules.Path]:
   """Return the paths of what has one entry per class."""
   wider = model_build.from_config(
@@ -102,9 +103,11 @@ def _of_classes(
 
 
 def _for_bands(
-  config: ml_collections.ConfigDict, model: Any, given: dict[str, Any]
-) -> tuple[dict[str, Any], str]:
-  """Return them for this run's bands, and a text to say."""
+  config: ml_collections.ConfigDict,
+  model: nn.Module,
+  given: Variables,
+) -> tuple[Variables, str]:
+  """Return the given variables for this run's bands, and a text to say."""
   old = settings.load_config(config.init.checkpoint)
   before, now = (data_build.channels(c.data) for c in (old, config))
   told = ""

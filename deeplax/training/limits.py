@@ -1,8 +1,8 @@
-"""Values of a configuration that no later part would refuse by name."""
+"""Impossible or useless values of a configuration, refused by name."""
 
 import math
-from typing import Any
 
+import flax.linen as nn
 import ml_collections
 
 from deeplax import errors
@@ -63,15 +63,15 @@ def refuse_values(config: ml_collections.ConfigDict) -> None:
     )
 
 
-def _refuse_optimizer(settings: ml_collections.ConfigDict) -> None:
+def _refuse_optimizer(optim: ml_collections.ConfigDict) -> None:
   for key in ("momentum", "second_moment"):
-    if not 0 <= settings[key] < 1:
+    if not 0 <= optim[key] < 1:
       raise errors.InputError(
-        f"optim.{key} {settings[key]}: give 0 to below 1, like 0.9"
+        f"optim.{key} {optim[key]}: give 0 to below 1, like 0.9"
       )
   for key in ("base_lr", "weight_decay", "power", "end_lr", "slow_start_lr"):
-    if not 0 <= settings[key] < math.inf:
-      raise errors.InputError(f"optim.{key} {settings[key]}: give 0 or more")
+    if not 0 <= optim[key] < math.inf:
+      raise errors.InputError(f"optim.{key} {optim[key]}: give 0 or more")
 
 
 def _refuse_small_norm_batches(config: ml_collections.ConfigDict) -> None:
@@ -87,7 +87,9 @@ def _refuse_small_norm_batches(config: ml_collections.ConfigDict) -> None:
     )
 
 
-def norm_warning(model: Any, *, total_steps: int, start: str) -> str | None:
+def norm_warning(
+  model: nn.Module, *, total_steps: int, start: str
+) -> str | None:
   """Say so if the run ends before its running statistics have settled.
 
   Args:

@@ -10,6 +10,7 @@ from PIL import Image
 from deeplax import atomic
 from deeplax import errors
 from deeplax.reports import gallery
+from deeplax.workdir import layout
 
 
 class MetricLog:
@@ -90,7 +91,7 @@ def _tensorboard(workdir: epath.Path, lines: list[dict[str, Any]]) -> Any:
   if folder.exists():
     folder.rmtree()
   writer = metric_writers().SummaryWriter(str(folder))
-  config = workdir / "config.json"
+  config = workdir / layout.CONFIG
   if config.exists():
     text = config.read_text()
     writer.write_texts(0, {"config": f"```\n{text}\n```"})

@@ -14,6 +14,7 @@ from deeplax import errors
 from deeplax import progress
 from deeplax.training import log as log_lib
 from deeplax.training import parallel
+from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
 from deeplax.workdir import checkpoint
 
@@ -35,28 +36,25 @@ class Schedule:
 
 def loop(
   *,
-  step_fn: Callable[
-    [step_lib.State, dict[str, jax.Array]],
-    tuple[step_lib.State, step_lib.StepMetrics],
-  ],
-  state: step_lib.State,
+  step_fn: step_lib.Step,
+  state: state_lib.State,
   iterator: Any,
   mesh: jax.sharding.Mesh,
   schedule: Schedule,
   batch_size: int,
   lr: optax.Schedule,
-  evaluate: Callable[[step_lib.State, int], float],
+  evaluate: Callable[[state_lib.State, int], float],
   checkpoints: checkpoint.Checkpoints,
   log: log_lib.MetricLog,
   stopped: Callable[[], bool] = lambda: False,
   status: Callable[[str], None] = print,
-) -> step_lib.State:
+) -> state_lib.State:
   """Train from `state.step` to `schedule.total` and return the last state.
 
   Args:
     step_fn: Mapped and compiled.
     state: Replicated.
-    iterator: Of host batches, with get_state/set_state.
+    iterator: Of host batches, with get_state and set_state.
     mesh: The devices.
     schedule: When to log, evaluate and save.
     batch_size: Images per step, for images/s.
@@ -115,7 +113,7 @@ def _all_finite(tree: Any) -> jax.Array:
   return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]).all()
 
 
-def refuse_lost(state: step_lib.State, *, step: int) -> None:
+def refuse_lost(state: state_lib.State, *, step: int) -> None:
   """Stop before parameters that are not numbers replace good ones on disk.
 
   Raises:

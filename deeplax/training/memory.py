@@ -9,9 +9,11 @@ import sys
 import time
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
+import optax
 import psutil
 
 from deeplax import errors
@@ -19,13 +21,13 @@ from deeplax import progress
 from deeplax.training import losses
 from deeplax.training import parallel
 from deeplax.training import state as state_lib
-from deeplax.training import step
+from deeplax.training import step as step_lib
 
 
 def compile_step(
   config: ml_collections.ConfigDict,
-  model: Any,
-  tx: Any,
+  model: nn.Module,
+  tx: optax.GradientTransformation,
   loss: losses.Settings,
   state: state_lib.State,
   mesh: jax.sharding.Mesh,
@@ -53,7 +55,7 @@ def compile_step(
       f"{_times(config.train.accumulate)}; use {fits}"
     )
   mapped = parallel.pmap(
-    step.make_train_step(
+    step_lib.make_train_step(
       model,
       tx,
       loss=loss,

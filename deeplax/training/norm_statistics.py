@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Callable, Iterable
 import dataclasses
-import json
 from typing import Any
 
 from etils import epath
@@ -16,9 +15,8 @@ import numpy as np
 import optax
 
 from deeplax import errors
-from deeplax import progress as progress_lib
+from deeplax import progress
 from deeplax.data import build as data_build
-from deeplax.data import spec as spec_lib
 from deeplax.models import build as model_build
 from deeplax.training import optim
 from deeplax.training import state as state_lib
@@ -128,7 +126,7 @@ def run(
     )
   if config.model.batch_norm.mode == "frozen":
     say("the run's norms were frozen: these are what training would have seen")
-  progress = progress_lib.Progress(
+  clock = progress.Progress(
     flags.batches * config.train.batch_size, say, name="measured"
   )
 
@@ -136,7 +134,7 @@ def run(
     for _ in range(flags.batches):
       yield next(batches)["image"]
       for _ in range(config.train.batch_size):
-        progress.step()
+        clock.step()
 
   stats = measured(model, variables, images())
   rows = moved(variables["batch_stats"], stats)
@@ -166,8 +164,7 @@ def save(
   the start of the data.
   """
   config = settings.load_config(workdir)
-  text = (epath.Path(workdir) / "spec.json").read_text()
-  spec = spec_lib.Spec.from_json(json.loads(text))
+  spec = settings.read_spec(workdir)
   _, tx = optim.optimizer(config)
   state = state_lib.create(
     variables, tx, seed=config.seed, average=config.optim.ema_decay > 0

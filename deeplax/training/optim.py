@@ -6,45 +6,14 @@ before the multipliers, as the gradient of an L2 term in the loss is; AdamW
 (1711.05101) subtracts it from the parameters instead.
 """
 
+from collections.abc import Callable
+import inspect
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
-
-
-def optimizer(config: ml_collections.ConfigDict) -> tuple[Any, Any]:
-  """Return the learning rate by step, and the optax chain that uses it."""
-  settings = config.optim
-  lr = learning_rate(
-    schedule=settings.schedule,
-    base_lr=settings.base_lr,
-    total_steps=config.train.total_steps,
-    power=settings.power,
-    end_lr=settings.end_lr,
-    decay_steps=settings.decay_steps,
-    step_every=settings.step_every,
-    step_factor=settings.step_factor,
-    slow_start=settings.slow_start,
-    slow_start_steps=settings.slow_start_steps,
-    slow_start_lr=settings.slow_start_lr,
-  )
-  tx = build(
-    lr,
-    name=settings.name,
-    momentum=settings.momentum,
-    nesterov=settings.nesterov,
-    second_moment=settings.second_moment,
-    weight_decay=settings.weight_decay,
-    clip_norm=settings.clip_norm,
-    head_multiplier=settings.head_multiplier,
-    bias_multiplier=settings.bias_multiplier,
-    multiplied=settings.multiplied,
-    trained=tuple(settings.trained),
-  )
-  return lr, tx
-
 
 # Parameters that the reference's last_layer_gradient_multiplier covers.
 HEAD_MODULES = ("head", "decoder", "logits", "auxiliary")
@@ -54,6 +23,24 @@ MULTIPLIED = ("head", "classifier")
 SCHEDULES = ("poly", "step", "cosine")
 SLOW_STARTS = ("constant", "linear")
 NAMES = ("momentum", "adamw")
+
+
+def optimizer(
+  config: ml_collections.ConfigDict,
+) -> tuple[optax.Schedule, optax.GradientTransformation]:
+  """Return the learning rate by step, and the optax chain that uses it."""
+  lr = learning_rate(
+    total_steps=config.train.total_steps, **_keywords(learning_rate, config)
+  )
+  return lr, build(lr, **_keywords(build, config))
+
+
+def _keywords(
+  function: Callable, config: ml_collections.ConfigDict
+) -> dict[str, Any]:
+  """Return a function's keywords, which are keys of `config.optim`."""
+  keys = inspect.signature(function).parameters.keys() - {"lr", "total_steps"}
+  return {key: config.optim[key] for key in keys}
 
 
 def learning_rate(

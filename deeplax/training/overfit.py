@@ -16,11 +16,14 @@ import numpy as np
 from deeplax import errors
 from deeplax import progress
 from deeplax.data import build as data_build
+from deeplax.data import files
+from deeplax.data import spec as spec_lib
 from deeplax.data import transforms
 from deeplax.data import views
 from deeplax.data.checks import check
 from deeplax.metrics import confusion
 from deeplax.models import build as model_build
+from deeplax.training import class_balance
 from deeplax.training import initial
 from deeplax.training import limits
 from deeplax.training import losses
@@ -28,9 +31,8 @@ from deeplax.training import memory
 from deeplax.training import optim as optim_lib
 from deeplax.training import overfit_diagnosis
 from deeplax.training import parallel
-from deeplax.training import run as run_lib
 from deeplax.training import state as state_lib
-from deeplax.workdir import settings as settings_lib
+from deeplax.workdir import settings
 
 PASSED = 0.95  # mIoU
 # The slowest: it forgets the random start in 50 steps, a run has thousands.
@@ -42,7 +44,7 @@ Batch = dict[str, np.ndarray]
 
 
 def crops(
-  config: ml_collections.ConfigDict, source: Any, images: int
+  config: ml_collections.ConfigDict, source: files.Source, images: int
 ) -> tuple[Batch, list[str]]:
   """Return the middles of images spread over a source, and their names."""
   chosen = views.Subset(source, images)
@@ -104,14 +106,14 @@ def short(
 
 
 def network(
-  config: ml_collections.ConfigDict, spec: Any, **settings: Any
+  config: ml_collections.ConfigDict, spec: spec_lib.Spec, **changes: Any
 ) -> nn.Module:
   """Return the network for these classes and bands."""
   return model_build.from_config(
     config.model,
     num_classes=spec.num_classes,
     channels=data_build.channels(config.data),
-    **settings,
+    **changes,
   )
 
 
@@ -144,7 +146,7 @@ def scorer(
 
 def learn(
   config: ml_collections.ConfigDict,
-  spec: Any,
+  spec: spec_lib.Spec,
   loss: losses.Settings,
   batch: Batch,
   seen: overfit_diagnosis.Measured,
@@ -226,9 +228,9 @@ def run(
     source = data_build.source(config.data, config.data.train_split)
     check.check(source, images=args.images)
     data_build.fill_channels(config.data, source)
-    _, loss = run_lib.train_on(config, source, None, say)
-    batch, files = crops(config, source, args.images)
-    changed = short(config, steps=args.steps, images=len(files))
+    _, loss = class_balance.examples_and_loss(config, source, None, say)
+    batch, shown = crops(config, source, args.images)
+    changed = short(config, steps=args.steps, images=len(shown))
     names, label = source.spec.class_names, batch["label"]
     counts = np.bincount(label.reshape(-1), minlength=256)[: len(names)]
     seen = overfit_diagnosis.Measured(
@@ -238,16 +240,16 @@ def run(
       frozen=config.model.batch_norm.mode == "frozen",
       labelled=float(counts.sum() / label.size),
       classes=int(np.count_nonzero(counts)),
-      contradictions=overfit_diagnosis.contradictions(batch, files),
+      contradictions=overfit_diagnosis.contradictions(batch, shown),
     )
     height, width = changed.data.crop_size
     decay = changed.model.batch_norm.decay
     say(
-      f"{len(files)} images of {source.spec.name}, the middle {height}x{width} "
+      f"{len(shown)} images of {source.spec.name}, the middle {height}x{width} "
       f"of each; {seen.labelled:.1%} labelled, {contents(counts, names)}\n"
       f"at most {args.steps} steps at lr {config.optim.base_lr:g}"
       + ("" if seen.frozen else f", norm decay {decay:.3g} for so few")
-      + f"; init: {settings_lib.init_text(config)}"
+      + f"; init: {settings.init_text(config)}"
     )
     if seen.classes > 1:
       learn(changed, source.spec, loss, batch, seen, every=args.every, say=say)
@@ -267,9 +269,11 @@ def run(
 
 
 def warn(
-  config: ml_collections.ConfigDict, spec: Any, say: Callable[..., None]
+  config: ml_collections.ConfigDict,
+  spec: spec_lib.Spec,
+  say: Callable[..., None],
 ) -> None:
-  """Say what the real run still has against it, which this one had not."""
+  """Warn of what this short run cannot show of the real one."""
   warning = limits.norm_warning(
     network(config, spec),
     total_steps=config.train.total_steps,

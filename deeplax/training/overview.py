@@ -6,28 +6,37 @@ from clu import parameter_overview
 import jax
 import ml_collections
 
+from deeplax.data import files
 from deeplax.models import cost
+from deeplax.models import deeplab
 from deeplax.training import losses
 from deeplax.training import memory
-from deeplax.workdir import settings as settings_lib
-
-
-def _parts(accumulate: int) -> str:
-  return f" in {accumulate} parts" if accumulate > 1 else ""
+from deeplax.workdir import settings
 
 
 def overview(
   config: ml_collections.ConfigDict,
   *,
   workdir: str,
-  sources: tuple[Any, Any],
-  model: Any,
+  sources: tuple[files.Source, files.Source],
+  model: deeplab.DeepLab,
   loss: losses.Settings,
   params: Any,
   mesh: jax.sharding.Mesh,
   needed: int,
 ) -> dict[str, str]:
-  """Return the table shown before step 0."""
+  """Return the table shown before step 0: {"data": "voc2012: ...", ...}.
+
+  Args:
+    config: Of the run.
+    workdir: As it was given.
+    sources: Of the training and of the validation split.
+    model: The network.
+    loss: What is minimised.
+    params: Of the network.
+    mesh: The devices.
+    needed: Bytes that one device needs for a step.
+  """
   data, norm = config.data, config.model.batch_norm
   names = sorted({d.device_kind for d in mesh.devices.flat})
   per_device = config.train.batch_size // mesh.size
@@ -54,19 +63,23 @@ def overview(
     "steps": f"{config.train.total_steps:,} ({epochs:.0f} epochs)",
     "loss": loss.describe(),
     "optimizer": _optimizer_text(config.optim),
-    "init": settings_lib.init_text(config, workdir),
+    "init": settings.init_text(config, workdir),
     "workdir": workdir,
   }
 
 
-def _optimizer_text(settings: ml_collections.ConfigDict) -> str:
+def _parts(accumulate: int) -> str:
+  return f" in {accumulate} parts" if accumulate > 1 else ""
+
+
+def _optimizer_text(optim: ml_collections.ConfigDict) -> str:
   parts = [
-    f"{settings.name} {settings.momentum:g}",
-    f"{settings.schedule} from {settings.base_lr:g}",
-    f"weight decay {settings.weight_decay:g}",
+    f"{optim.name} {optim.momentum:g}",
+    f"{optim.schedule} from {optim.base_lr:g}",
+    f"weight decay {optim.weight_decay:g}",
   ]
-  if settings.clip_norm:
-    parts.append(f"clipped at {settings.clip_norm:g}")
-  if settings.ema_decay:
-    parts.append(f"averaged with {settings.ema_decay:g}")
+  if optim.clip_norm:
+    parts.append(f"clipped at {optim.clip_norm:g}")
+  if optim.ema_decay:
+    parts.append(f"averaged with {optim.ema_decay:g}")
   return ", ".join(parts)

@@ -9,22 +9,24 @@ import contextlib
 from functools import partial
 import os
 import signal
-from typing import Any
+from typing import Any, NamedTuple
 
 from clu import platform
 from etils import epath
+import grain
 import jax
-from jax.experimental import multihost_utils
 import ml_collections
+import optax
 
 from deeplax import errors
 from deeplax import machine
 from deeplax.data import bands
 from deeplax.data import build as data_build
-from deeplax.data import views
+from deeplax.data import files
 from deeplax.data.checks import check
-from deeplax.data.checks import class_counts
 from deeplax.models import build as model_build
+from deeplax.models import deeplab
+from deeplax.training import class_balance
 from deeplax.training import initial
 from deeplax.training import limits
 from deeplax.training import log as log_lib
@@ -35,10 +37,38 @@ from deeplax.training import optim
 from deeplax.training import overview
 from deeplax.training import parallel
 from deeplax.training import state as state_lib
+from deeplax.training import step as step_lib
 from deeplax.training import validation
 from deeplax.workdir import checkpoint
 from deeplax.workdir import environment
-from deeplax.workdir import settings as settings_lib
+from deeplax.workdir import layout
+from deeplax.workdir import settings
+
+
+class Parts(NamedTuple):
+  """What a run is made of, before anything is compiled or written.
+
+  Attributes:
+    train_source: The examples as they are trained on.
+    eval_source: Those of the validation.
+    model: The network, its norms under the mesh's axis.
+    loss: What is minimised.
+    lr: The learning rate by step.
+    tx: The optimizer.
+    batches: This process's part of the training batches.
+    measure: (state, step, log=) -> mIoU on the validation split.
+    mesh: The devices.
+  """
+
+  train_source: files.Source
+  eval_source: files.Source
+  model: deeplab.DeepLab
+  loss: losses.Settings
+  lr: optax.Schedule
+  tx: optax.GradientTransformation
+  batches: grain.DatasetIterator
+  measure: Callable[..., float]
+  mesh: jax.sharding.Mesh
 
 
 def run(
@@ -59,89 +89,172 @@ def run(
     say(f"deeplax: {warning}")
   folder = epath.Path(workdir)
   environment.compilation_cache(folder)
-  limits.refuse_values(config)
-
-  with errors.input_errors():
-    train_source = data_build.source(config.data, config.data.train_split)
-    eval_source = data_build.source(config.data, config.data.eval_split)
-    spec = train_source.spec
-    settings_lib.refuse_other_run(config, folder, spec)
-    if config.data.check_images:
-      say(check.check(train_source, images=config.data.check_images))
-      check.check(eval_source, images=config.data.check_images)
-    fill_channels(config, train_source, folder, say)
-    channels = data_build.channels(config.data)
-    train_source, loss = train_on(config, train_source, folder, say)
-    model = model_build.from_config(
-      config.model,
-      num_classes=spec.num_classes,
-      axis_name=parallel.AXIS,
-      auxiliary=config.train.auxiliary_weight > 0,
-      channels=channels,
-    )
-    loss = loss._replace(align_corners=model.align_corners)
-    lr, tx = optim.optimizer(config)
-    measure = validation.evaluator(config, eval_source, folder, say)
-    if config.log.tensorboard:
-      log_lib.metric_writers()  # told before anything is compiled
-    iterator = data_build.train_loader(
-      config,
-      train_source,
-      pad_value=model_build.mean_pixel(config.model, channels),
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-    )
-
+  parts = prepare(config, folder, say)
   resume = checkpoint.sound_step(folder)
   if resume is not None and resume >= config.train.total_steps:
     say(f"finished: {workdir} is at step {resume}. {_next_commands(workdir)}")
     return
-  mesh = parallel.mesh()
-  say(f"init: {settings_lib.init_text(config, folder)}")
-  variables = initial.variables(config, model, resumed=resume is not None)
-  state = state_lib.create(
-    variables, tx, seed=config.seed, average=config.optim.ema_decay > 0
+  step, state = compile_and_check(
+    config, parts, workdir=workdir, resumed=resume is not None, say=say
   )
-  step_fn, needed = memory.compile_step(
+  steps = train(
+    config, parts, step, state, workdir=workdir, resume=resume, say=say
+  )
+  if steps < config.train.total_steps:
+    say(f"stopped at step {steps}; the same command goes on from there")
+  else:
+    say(f"finished. {_next_commands(workdir)}")
+
+
+def prepare(
+  config: ml_collections.ConfigDict,
+  folder: epath.Path,
+  say: Callable[..., None],
+) -> Parts:
+  """Return the parts of a run, whose values and labels are checked here.
+
+  Args:
+    config: Of the run; the bands' mean and std are filled in.
+    folder: The workdir.
+    say: Receives progress lines.
+
+  Raises:
+    InputError: Something cannot work, or the workdir holds another run.
+  """
+  limits.refuse_values(config)
+  with errors.input_errors():
+    source = data_build.source(config.data, config.data.train_split)
+    eval_source = data_build.source(config.data, config.data.eval_split)
+    settings.refuse_other_run(config, folder, source.spec)
+    if config.data.check_images:
+      say(check.check(source, images=config.data.check_images))
+      check.check(eval_source, images=config.data.check_images)
+    fill_channels(config, source, folder, say)
+    channels = data_build.channels(config.data)
+    source, loss = class_balance.examples_and_loss(config, source, folder, say)
+    model = model_build.from_config(
+      config.model,
+      num_classes=source.spec.num_classes,
+      axis_name=parallel.AXIS,
+      auxiliary=config.train.auxiliary_weight > 0,
+      channels=channels,
+    )
+    lr, tx = optim.optimizer(config)
+    measure = validation.evaluator(config, eval_source, folder, say)
+    if config.log.tensorboard:
+      log_lib.metric_writers()  # told before anything is compiled
+    batches = data_build.train_loader(
+      config,
+      source,
+      pad_value=model_build.mean_pixel(config.model, channels),
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    )
+  return Parts(
+    train_source=source,
+    eval_source=eval_source,
+    model=model,
+    loss=loss._replace(align_corners=model.align_corners),
+    lr=lr,
+    tx=tx,
+    batches=batches,
+    measure=measure,
+    mesh=parallel.mesh(),
+  )
+
+
+def compile_and_check(
+  config: ml_collections.ConfigDict,
+  parts: Parts,
+  *,
+  workdir: str,
+  resumed: bool,
+  say: Callable[..., None],
+) -> tuple[step_lib.Step, state_lib.State]:
+  """Return the compiled step and the state before step 0, on the host.
+
+  Args:
+    config: Of the run.
+    parts: Of the run.
+    workdir: As it was given, for the overview.
+    resumed: Whether a checkpoint will replace the state.
+    say: Receives the overview and what to be warned of.
+
+  Raises:
+    InputError: The step does not fit into a device's memory.
+  """
+  say(f"init: {settings.init_text(config, workdir)}")
+  variables = initial.variables(config, parts.model, resumed=resumed)
+  state = state_lib.create(
+    variables, parts.tx, seed=config.seed, average=config.optim.ema_decay > 0
+  )
+  step, needed = memory.compile_step(
     config,
-    model,
-    tx,
-    loss,
+    parts.model,
+    parts.tx,
+    parts.loss,
     state,
-    mesh,
+    parts.mesh,
     say,
-    dtype=train_source[0]["image"].dtype,
+    dtype=parts.train_source[0]["image"].dtype,
   )
   table = overview.overview(
     config,
     workdir=workdir,
-    sources=(train_source, eval_source),
-    model=model,
-    loss=loss,
+    sources=(parts.train_source, parts.eval_source),
+    model=parts.model,
+    loss=parts.loss,
     params=state.params,
-    mesh=mesh,
+    mesh=parts.mesh,
     needed=needed,
   )
   say("\n".join(f"  {key:<18}{value}" for key, value in table.items()))
   state_bytes = sum(x.nbytes for x in jax.tree.leaves(state))
-  memory.refuse_too_large(config, needed, mesh, state_bytes=state_bytes)
+  memory.refuse_too_large(config, needed, parts.mesh, state_bytes=state_bytes)
   if warning := limits.norm_warning(
-    model,
+    parts.model,
     total_steps=config.train.total_steps,
     start=initial.statistics_of(config),
   ):
     say(f"deeplax: {warning}")
+  return step, state
 
+
+def train(
+  config: ml_collections.ConfigDict,
+  parts: Parts,
+  step: step_lib.Step,
+  state: state_lib.State,
+  *,
+  workdir: str,
+  resume: int | None,
+  say: Callable[..., None],
+) -> int:
+  """Write the workdir, train in it and return the last step.
+
+  Args:
+    config: Of the run.
+    parts: Of the run.
+    step: Compiled.
+    state: Before step 0, on the host.
+    workdir: As it was given.
+    resume: The checkpoint to go on from; None: a new run.
+    say: Receives progress lines.
+  """
+  folder = epath.Path(workdir)
   if jax.process_index() == 0:
-    settings_lib.write_run_files(folder, config, spec, state.params, say)
+    settings.write_run_files(
+      folder, config, parts.train_source.spec, state.params, say
+    )
   checkpoints = checkpoint.Checkpoints(folder, keep=config.checkpoint.keep)
   checkpoints.discard_after(resume or 0)
-  state = parallel.replicate(state, mesh=mesh)
+  state = parallel.replicate(state, mesh=parts.mesh)
   if resume is not None:
-    state = checkpoints.restore(resume, state, iterator, mesh=mesh)
+    whole = parallel.replicated(parts.mesh)
+    state = checkpoints.restore(resume, state, parts.batches, sharding=whole)
     say(f"resuming from step {resume} of {config.train.total_steps}")
   log = log_lib.MetricLog(
-    folder / "metrics.jsonl",
+    folder / layout.METRICS,
     resume_step=resume or 0,
     write=jax.process_index() == 0,
     tensorboard=config.log.tensorboard,
@@ -149,10 +262,10 @@ def run(
   platform.work_unit().set_task_status(f"training {workdir}")
   with stop_signals() as stopped:
     state = loop.loop(
-      step_fn=step_fn,
+      step_fn=step,
       state=state,
-      iterator=iterator,
-      mesh=mesh,
+      iterator=parts.batches,
+      mesh=parts.mesh,
       schedule=loop.Schedule(
         total=config.train.total_steps,
         log_every=config.log.every,
@@ -160,8 +273,8 @@ def run(
         checkpoint_every=config.checkpoint.every,
       ),
       batch_size=config.train.batch_size,
-      lr=lr,
-      evaluate=partial(measure, log=log),
+      lr=parts.lr,
+      evaluate=partial(parts.measure, log=log),
       checkpoints=checkpoints,
       log=log,
       stopped=stopped,
@@ -169,24 +282,19 @@ def run(
     )
   checkpoints.close()
   log.close()
-  if int(state.step) < config.train.total_steps:
-    say(
-      f"stopped at step {int(state.step)}; the same command goes on from there"
-    )
-  else:
-    say(f"finished. {_next_commands(workdir)}")
+  return int(state.step)
 
 
 def fill_channels(
   config: ml_collections.ConfigDict,
-  source: Any,
+  source: files.Source,
   folder: epath.Path,
   say: Callable[..., None],
 ) -> None:
   """Set the bands' mean and std: the workdir's, or measured at its start."""
   kept = None
-  if (folder / "config.json").exists():
-    kept = settings_lib.load_config(folder).data
+  if (folder / layout.CONFIG).exists():
+    kept = settings.load_config(folder).data
   if data_build.fill_channels(config.data, source, kept, progress=say):
     data = config.data
     say(
@@ -194,51 +302,6 @@ def fill_channels(
       f"{data.channel_std}, measured on at most {bands.SAMPLE} of "
       f"{len(source)} images"
     )
-
-
-def train_on(
-  config: ml_collections.ConfigDict,
-  source: Any,
-  folder: epath.Path | None,
-  say: Callable[..., None],
-) -> tuple[Any, losses.Settings]:
-  """Return the examples as they are trained on, and the loss.
-
-  Both may need the masks counted: all of them, once for the workdir `folder`,
-  or each time for None.
-  """
-  rule = config.train.class_weights
-  by_count = rule in class_counts.RULES
-  weights = None
-  if not by_count and rule != "none":
-    weights = class_counts.numbers(rule, source.spec.num_classes)
-  if by_count or config.data.duplicate_classes:
-    counted = class_counts.count(
-      source,
-      threads=config.data.threads,
-      progress=say,
-      cache=folder / "histogram.json" if folder else None,
-      write=jax.process_index() == 0,
-    )
-    if jax.process_count() > 1:
-      multihost_utils.assert_equal(
-        counted.present,
-        "the hosts have counted different masks: give all the same data",
-      )
-    if by_count:
-      weights = class_counts.weights(counted, rule, progress=say)
-    if config.data.duplicate_classes:
-      indices = class_counts.duplicated(counted, config.data.duplicate_classes)
-      source = views.Listed(source, indices)
-  settings = losses.Settings(
-    upsample_logits=config.train.upsample_logits,
-    class_weights=weights,
-    hard_pixels=config.train.hard_pixels,
-    hard_pixel_steps=config.train.hard_pixel_steps,
-    auxiliary_weight=config.train.auxiliary_weight,
-    per_scale=len(config.model.input_scales) > 0,
-  )
-  return source, settings
 
 
 def join_hosts() -> None:

@@ -16,8 +16,6 @@ from deeplax.training import losses
 from deeplax.training import parallel
 from deeplax.training import state as state_lib
 
-State = state_lib.State
-
 
 @flax.struct.dataclass
 class StepMetrics(clu_metrics.Collection):
@@ -28,6 +26,13 @@ class StepMetrics(clu_metrics.Collection):
   illegal: clu_metrics.Average.from_output("illegal")  # pyright: ignore
 
 
+# (state, batch) -> (state, metrics)
+Step = Callable[
+  [state_lib.State, dict[str, jax.Array]],
+  tuple[state_lib.State, StepMetrics],
+]
+
+
 def make_train_step(
   model: nn.Module,
   tx: optax.GradientTransformation,
@@ -36,7 +41,7 @@ def make_train_step(
   accumulate: int = 1,
   ema_decay: float = 0.0,
   axis_name: str | None = parallel.AXIS,
-) -> Callable[[State, dict[str, jax.Array]], tuple[State, StepMetrics]]:
+) -> Step:
   """Return the pure per-device `step(state, batch) -> (state, metrics)`.
 
   Losses are summed over pixels, their gradients over parts of the batch and
@@ -83,7 +88,7 @@ def make_train_step(
     )
     return total, (updated.get("batch_stats", {}), sums)
 
-  def step(state: State, batch: dict[str, jax.Array]):
+  def step(state: state_lib.State, batch: dict[str, jax.Array]):
     rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
     differentiate = jax.value_and_grad(summed_loss, has_aux=True)
 

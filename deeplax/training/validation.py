@@ -1,7 +1,6 @@
 """The validation that training does now and then."""
 
 from collections.abc import Callable
-from typing import Any
 
 from etils import epath
 import jax
@@ -9,21 +8,23 @@ import ml_collections
 import numpy as np
 
 from deeplax.data import build as data_build
+from deeplax.data import files
 from deeplax.inference import evaluate
 from deeplax.inference import predictor as predictor_lib
-from deeplax.inference import settings as settings_module
+from deeplax.inference import settings as inference_settings
 from deeplax.models import build as model_build
 from deeplax.reports import gallery
 from deeplax.reports import picture_sheet
+from deeplax.training import log as log_lib
 from deeplax.training import parallel
 from deeplax.training import state as state_lib
 from deeplax.workdir import results
-from deeplax.workdir import settings as settings_lib
+from deeplax.workdir import settings
 
 
 def evaluator(
   config: ml_collections.ConfigDict,
-  source: Any,
+  source: files.Source,
   folder: epath.Path,
   say: Callable[..., None],
 ) -> Callable[..., float]:
@@ -45,15 +46,16 @@ def evaluator(
     pad_value=model_build.mean_pixel(config.model, channels),
     scales=config.eval.scales,
     flip=config.eval.flip,
-    **settings_module.sizing(config),
+    **inference_settings.sizing(config),
   )
-
   count = min(config.eval.pictures, len(source))
   sheet = None
   if count and jax.process_index() == 0:
     sheet = picture_sheet.PictureSheet(source, count)
 
-  def measure(state: state_lib.State, step: int, *, log: Any) -> float:
+  def measure(
+    state: state_lib.State, step: int, *, log: log_lib.MetricLog
+  ) -> float:
     predictor.variables = parallel.local(state.variables)
     result = evaluate.evaluate(
       predictor,
@@ -66,7 +68,7 @@ def evaluator(
       output_stride=stride,
       scales=list(config.eval.scales),
       flip=config.eval.flip,
-      init=settings_lib.init_text(config, folder),
+      init=settings.init_text(config, folder),
     )
     if jax.process_index() == 0:
       results.write_result(folder, config.data.eval_split, result)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, and the one reader of its configuration.
+"""Checkpoints of a run: written, sealed, passed over when damaged, read.
 
 Orbax restores flipped bits without a word, so each finished checkpoint gets a
 `sha256.json` last; one without it, or with another sum, is passed over with a
@@ -19,25 +19,22 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from deeplax import atomic
 from deeplax import errors
-from deeplax.training import parallel
-from deeplax.workdir import settings
+from deeplax.workdir import layout
 
 SUMS = "sha256.json"
 TRAINED = ("params", "batch_stats")
 
 
-class _Expected(logging.Filter):
-  """Drops two of Orbax's warnings about what is meant to be so."""
-
-  def filter(self, record: logging.LogRecord) -> bool:
-    # A checkpoint that was not evaluated has no metrics; the state alone,
-    # without the data's position, is read from its own folder.
-    return not record.getMessage().startswith(
-      ("Requested `tracked_metric`", "Metadata file does not exist")
-    )
+def _unexpected(record: logging.LogRecord) -> bool:
+  """Pass on all but two of Orbax's warnings, about what is meant to be so."""
+  # A checkpoint that was not evaluated has no metrics; the state alone,
+  # without the data's position, is read from its own folder.
+  return not record.getMessage().startswith(
+    ("Requested `tracked_metric`", "Metadata file does not exist")
+  )
 
 
-logging.getLogger("absl").addFilter(_Expected())
+logging.getLogger("absl").addFilter(_unexpected)
 
 
 def _sums(folder: epath.Path) -> dict[str, str]:
@@ -70,8 +67,8 @@ def sound_step(workdir: epath.PathLike, step: int | None = None) -> int | None:
   Raises:
     InputError: `step` was asked for and does not exist or is damaged.
   """
-  folder = epath.Path(workdir) / "checkpoints"
-  steps = settings.checkpoint_steps(folder)
+  folder = epath.Path(workdir) / layout.CHECKPOINTS
+  steps = layout.checkpoint_steps(workdir)
   if step is not None:
     if step not in steps:
       raise errors.InputError(f"no step {step} in {folder}; steps: {steps}")
@@ -98,16 +95,15 @@ def best_step(workdir: epath.PathLike) -> int:
   Raises:
     InputError: No kept checkpoint has been evaluated.
   """
-  folder = epath.Path(workdir) / "checkpoints"
-  scores = {}
-  for step in settings.checkpoint_steps(folder):
+  folder = epath.Path(workdir) / layout.CHECKPOINTS
+  steps, scores = layout.checkpoint_steps(workdir), {}
+  for step in steps:
     metrics = folder / str(step) / "metrics" / "metrics"
     if metrics.exists():
       scores[step] = json.loads(metrics.read_text())["miou"]
   if not scores:
     raise errors.InputError(
-      f"no evaluated checkpoint in {folder}; steps: "
-      f"{settings.checkpoint_steps(folder)}"
+      f"no evaluated checkpoint in {folder}; steps: {steps}"
     )
   return max(scores, key=lambda s: (scores[s], s))
 
@@ -131,17 +127,16 @@ def restore_variables(
   found = sound_step(workdir, wanted)
   if found is None:
     raise errors.InputError(
-      f"no checkpoint in {epath.Path(workdir) / 'checkpoints'}. "
-      f"{settings.nearest_runs(epath.Path(workdir))}. deeplax never runs on "
-      "random weights"
+      f"no checkpoint in {epath.Path(workdir) / layout.CHECKPOINTS}. "
+      f"{layout.nearest_runs(workdir)}. deeplax never runs on random weights"
     )
   # Orbax reads nothing below a relative path, and does not say so.
-  folder = epath.Path(workdir).resolve() / "checkpoints" / str(found) / "state"
+  folder = epath.Path(workdir).resolve() / layout.CHECKPOINTS / str(found)
   # Any device count may have written it: restore whole arrays to the host's
   # first device, and of the state only what a model takes.
   one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   with ocp.PyTreeCheckpointer() as reader:
-    tree = reader.metadata(folder).item_metadata.tree
+    tree = reader.metadata(folder / "state").item_metadata.tree
     wanted_tree = {
       key: jax.tree.map(
         lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=one),
@@ -152,7 +147,7 @@ def restore_variables(
       if key in tree
     }
     restored = reader.restore(
-      folder,
+      folder / "state",
       args=ocp.args.PyTreeRestore(
         item=wanted_tree,
         restore_args=ocp.checkpoint_utils.construct_restore_args(wanted_tree),
@@ -176,9 +171,9 @@ class Checkpoints:
   """Writes a run's checkpoints and resumes from the newest sound one."""
 
   def __init__(self, workdir: epath.PathLike, *, keep: int):
-    self._workdir = epath.Path(workdir).resolve()
+    self._folder = epath.Path(workdir).resolve() / layout.CHECKPOINTS
     self._manager = ocp.CheckpointManager(
-      self._workdir / "checkpoints",
+      self._folder,
       options=ocp.CheckpointManagerOptions(
         # Only has the metrics written: alone it would delete the newest state.
         best_fn=_miou,
@@ -202,7 +197,7 @@ class Checkpoints:
     self, step: int, state: Any, iterator: Any, *, miou: float | None = None
   ) -> None:
     """Write one checkpoint; when this returns it is whole and sealed."""
-    folder = self._workdir / "checkpoints" / str(step)
+    folder = self._folder / str(step)
     saved = self._manager.save(
       step,
       args=ocp.args.Composite(
@@ -213,14 +208,27 @@ class Checkpoints:
       metrics=None if miou is None else {"miou": miou},
     )
     if not saved:
-      raise RuntimeError(f"Orbax did not save step {step} in {folder.parent}")
+      raise RuntimeError(f"Orbax did not save step {step} in {self._folder}")
     self._manager.wait_until_finished()
     if jax.process_index() == 0:
       atomic.write_json(folder / SUMS, _sums(folder))
 
-  def restore(self, step: int, state: Any, iterator: Any, *, mesh: Any) -> Any:
-    """Return the state of `step`; sets `iterator` to where it was."""
-    sharding = parallel.replicated(mesh)
+  def restore(
+    self,
+    step: int,
+    state: Any,
+    iterator: Any,
+    *,
+    sharding: jax.sharding.Sharding,
+  ) -> Any:
+    """Return the state of `step`, and set `iterator` to where it was.
+
+    Args:
+      step: Of a sound checkpoint.
+      state: Of the same shapes.
+      iterator: Of the training data.
+      sharding: Where each array of the state goes.
+    """
     target = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state
     )

@@ -6,20 +6,23 @@ import sys
 from typing import Any
 
 from etils import epath
-import jax
 
 from deeplax import machine
 
 
 def compilation_cache(workdir: epath.PathLike) -> None:
   """Keep compiled programs in the workdir, unless JAX has another place."""
+  import jax
+
   if jax.config.values["jax_compilation_cache_dir"] is None:
     folder = epath.Path(workdir) / "compiled"
     jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def environment() -> dict[str, Any]:
-  """Exact versions, devices, commit and command of this run."""
+  """Return exact versions, devices, commit and command of this run."""
+  import jax
+
   root = pathlib.Path(__file__).parents[2]
   try:
     commit = subprocess.run(

@@ -1,7 +1,7 @@
-"""What a workdir says of its run: config.json, spec.json, converted.json.
+"""The configuration and the classes of a run, as its workdir keeps them.
 
-The only reader of these files. The same configuration on the same classes
-resumes; another is refused.
+The only reader of config.json and spec.json. The same configuration on the
+same classes resumes; another is refused.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,6 @@ import itertools
 import json
 from typing import Any
 
-from clu import parameter_overview
 from etils import epath
 import ml_collections
 
@@ -17,7 +16,23 @@ from deeplax import atomic
 from deeplax import errors
 from deeplax.data import spec as spec_lib
 from deeplax.settings import defaults
-from deeplax.workdir import environment as environment_lib
+from deeplax.workdir import environment
+from deeplax.workdir import layout
+
+# Keys that do not change what a run computes: resuming may change them.
+FREE_KEYS = (
+  "data.root",
+  "data.threads",
+  "data.check_images",
+  "train.memory_fraction",
+  "checkpoint.keep",
+  "eval.pictures",
+  "log.every",
+  "log.tensorboard",
+)
+# Keys that a run's first start fills in where they are None.
+FILLED_KEYS = ("data.channel_mean", "data.channel_std")
+RANDOM_INIT = "random (the papers start from ImageNet; expect far less)"
 
 
 def load_config(workdir: epath.PathLike) -> ml_collections.ConfigDict:
@@ -26,10 +41,10 @@ def load_config(workdir: epath.PathLike) -> ml_collections.ConfigDict:
   Raises:
     InputError: No config.json there, or it has keys that deeplax does not know.
   """
-  path = epath.Path(workdir) / "config.json"
+  path = epath.Path(workdir) / layout.CONFIG
   if not path.exists():
     raise errors.InputError(
-      f"no config.json in {workdir}. {nearest_runs(epath.Path(workdir))}"
+      f"no {layout.CONFIG} in {workdir}. {layout.nearest_runs(workdir)}"
     )
   config = defaults.base().lock()
   flat = ml_collections.ConfigDict(json.loads(path.read_text()))
@@ -65,106 +80,44 @@ def _tuples(value: Any) -> Any:
   return value
 
 
-def nearest_runs(workdir: epath.Path) -> str:
-  """Say which runs and steps lie near a path that holds none."""
-  found = []
-  for folder in (workdir, workdir.parent):
-    if folder.is_dir():
-      for child in sorted(folder.iterdir()):
-        if (child / "checkpoints").is_dir():
-          steps = (
-            ", ".join(map(str, checkpoint_steps(child / "checkpoints")))
-            or "none"
-          )
-          found.append(f"{child} (steps {steps})")
-  if not found:
-    return "Train first: python -m deeplax.main --config=..."
-  return "Nearest: " + "; ".join(found[:5])
-
-
-def checkpoint_steps(folder: epath.Path) -> list[int]:
-  if not folder.is_dir():
-    return []
-  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
-
-
-def refuse_other_classes(workdir: epath.PathLike, spec: Any) -> None:
-  """Refuse data whose classes are not those that a run was trained on.
+def read_spec(workdir: epath.PathLike) -> spec_lib.Spec:
+  """Return the class names and colours a run was trained with.
 
   Raises:
-    InputError: Naming the classes that differ.
+    InputError: No spec.json there.
   """
-  path = epath.Path(workdir) / "spec.json"
+  path = epath.Path(workdir) / layout.SPEC
   if not path.exists():
-    return
-  old = json.loads(path.read_text())["class_names"]
-  new = list(spec.class_names)
-  if old != new:
-    pairs = itertools.zip_longest(old, new)
-    place, (was, now) = next(
-      (i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1]
-    )
     raise errors.InputError(
-      f"{workdir} was trained on {len(old)} classes and the data now has "
-      f"{len(new)}; the first that differs is number {place}: {was!r} there, "
-      f"{now!r} now. Give the data its old classes, or train in another "
-      "--workdir"
+      f"no {layout.SPEC} in {workdir}; training writes it there beside "
+      f"{layout.CONFIG}"
     )
-
-
-# In a workdir that deeplax.convert has written: what came from where.
-CONVERTED = "converted.json"
-RANDOM_INIT = "random (the papers start from ImageNet; expect far less)"
+  return spec_lib.Spec.from_json(json.loads(path.read_text()))
 
 
 def init_text(
   config: ml_collections.ConfigDict, workdir: epath.PathLike | None = None
 ) -> str:
-  """Say where the parameters come from; stands in the results too."""
-  if workdir is not None and (epath.Path(workdir) / CONVERTED).exists():
-    made = json.loads((epath.Path(workdir) / CONVERTED).read_text())
-    return f"{made['source']} {made['checkpoint']}"
+  """Say where the parameters come from; the results quote it too."""
+  if workdir is not None:
+    path = epath.Path(workdir) / layout.CONVERTED
+    if path.exists():
+      made = json.loads(path.read_text())
+      return f"{made['source']} {made['checkpoint']}"
   return config.init.checkpoint or RANDOM_INIT
 
 
-def read_spec(workdir: epath.PathLike) -> spec_lib.Spec:
-  """Return the class names and colours a run was trained with."""
-  path = epath.Path(workdir) / "spec.json"
-  if not path.exists():
-    raise errors.InputError(
-      f"no spec.json in {workdir}; training writes it there beside config.json"
-    )
-  return spec_lib.Spec.from_json(json.loads(path.read_text()))
-
-
-# Keys that do not change what a run computes: resuming may change them.
-FREE_KEYS = (
-  "data.root",
-  "data.threads",
-  "data.check_images",
-  "train.memory_fraction",
-  "checkpoint.keep",
-  "eval.pictures",
-  "log.every",
-  "log.tensorboard",
-)
-
-
-# Keys that a run's first start fills in where they are None.
-FILLED_KEYS = ("data.channel_mean", "data.channel_std")
-
-
 def refuse_other_run(
-  config: ml_collections.ConfigDict, folder: epath.Path, spec: Any
+  config: ml_collections.ConfigDict, folder: epath.Path, spec: spec_lib.Spec
 ) -> None:
-  """The same config on the same classes resumes; another one is refused.
+  """Refuse a workdir that holds a run of another configuration or classes.
 
   Raises:
     InputError: Naming each key with its old and new value.
   """
   if folder.exists() and not folder.is_dir():
     raise errors.InputError(f"--workdir={folder} is a file; name a folder")
-  if not (folder / "config.json").exists():
+  if not (folder / layout.CONFIG).exists():
     return
   old = flatten(load_config(folder))
   new = flatten(config)
@@ -183,10 +136,32 @@ def refuse_other_run(
   refuse_other_classes(folder, spec)
 
 
+def refuse_other_classes(workdir: epath.PathLike, spec: spec_lib.Spec) -> None:
+  """Refuse data whose classes are not those that a run was trained on.
+
+  Raises:
+    InputError: Naming the classes that differ.
+  """
+  if not (epath.Path(workdir) / layout.SPEC).exists():
+    return
+  old, new = read_spec(workdir).class_names, spec.class_names
+  if old != new:
+    pairs = itertools.zip_longest(old, new)
+    place, (was, now) = next(
+      (i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1]
+    )
+    raise errors.InputError(
+      f"{workdir} was trained on {len(old)} classes and the data now has "
+      f"{len(new)}; the first that differs is number {place}: {was!r} there, "
+      f"{now!r} now. Give the data its old classes, or train in another "
+      "--workdir"
+    )
+
+
 def write_run_files(
   folder: epath.Path,
   config: ml_collections.ConfigDict,
-  spec: Any,
+  spec: spec_lib.Spec,
   params: Any,
   say: Callable[..., None],
 ) -> None:
@@ -195,11 +170,14 @@ def write_run_files(
   Raises:
     InputError: The folder cannot be written.
   """
+  # Loads JAX, which a reader of a workdir can do without.
+  from clu import parameter_overview
+
   text = parameter_overview.get_parameter_overview(params)
   try:
-    atomic.write_json(folder / "config.json", json.loads(config.to_json()))
-    atomic.write_json(folder / "spec.json", spec.to_json())
-    atomic.write_json(folder / "env.json", environment_lib.environment())
+    atomic.write_json(folder / layout.CONFIG, json.loads(config.to_json()))
+    atomic.write_json(folder / layout.SPEC, spec.to_json())
+    atomic.write_json(folder / "env.json", environment.environment())
     (folder / "parameters.txt").write_text(text + "\n")
   except OSError as error:
     raise errors.InputError(f"--workdir={folder}: {error}") from error

@@ -96,7 +96,8 @@ def restored_on_one(state):
     checkpoints = checkpoint.Checkpoints(folder, keep=2)
     checkpoints.save(3, parallel.replicate(state, mesh=eight), numbers)
     again = iter(grain.MapDataset.range(9).to_iter_dataset())
-    found = checkpoints.restore(3, state, again, mesh=one)
+    whole = parallel.replicated(one)
+    found = checkpoints.restore(3, state, again, sharding=whole)
     checkpoints.close()
   assert next(again) == 1
   assert jax.tree.leaves(found)[1].devices() == set(jax.devices()[:1])

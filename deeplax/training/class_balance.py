@@ -1,0 +1,59 @@
+"""Class weights and repeated images, both made of the counted masks."""
+
+from collections.abc import Callable
+
+from etils import epath
+import jax
+from jax.experimental import multihost_utils
+import ml_collections
+
+from deeplax.data import files
+from deeplax.data import views
+from deeplax.data.checks import class_counts
+from deeplax.training import losses
+from deeplax.workdir import layout
+
+
+def examples_and_loss(
+  config: ml_collections.ConfigDict,
+  source: files.Source,
+  folder: epath.Path | None,
+  say: Callable[..., None],
+) -> tuple[files.Source, losses.Settings]:
+  """Return the examples as they are trained on, and the loss.
+
+  Both may need all masks counted: once for the workdir `folder`, or each time
+  for None.
+  """
+  rule = config.train.class_weights
+  by_count = rule in class_counts.RULES
+  weights = None
+  if not by_count and rule != "none":
+    weights = class_counts.numbers(rule, source.spec.num_classes)
+  if by_count or config.data.duplicate_classes:
+    counted = class_counts.count(
+      source,
+      threads=config.data.threads,
+      progress=say,
+      cache=folder / layout.CLASS_COUNTS if folder else None,
+      write=jax.process_index() == 0,
+    )
+    if jax.process_count() > 1:
+      multihost_utils.assert_equal(
+        counted.present,
+        "the hosts have counted different masks: give all the same data",
+      )
+    if by_count:
+      weights = class_counts.weights(counted, rule, progress=say)
+    if config.data.duplicate_classes:
+      indices = class_counts.duplicated(counted, config.data.duplicate_classes)
+      source = views.Listed(source, indices)
+  loss = losses.Settings(
+    upsample_logits=config.train.upsample_logits,
+    class_weights=weights,
+    hard_pixels=config.train.hard_pixels,
+    hard_pixel_steps=config.train.hard_pixel_steps,
+    auxiliary_weight=config.train.auxiliary_weight,
+    per_scale=len(config.model.input_scales) > 0,
+  )
+  return source, loss
