@@ -58,16 +58,9 @@ def main(argv: list[str] | None = None) -> None:
     if value is not None and value < 1:
       raise errors.InputError(f"--{name}={value}: give 1 or more")
 
-  from etils import epath
-
   from deeplax.training import norm_statistics
 
-  out = epath.Path(args.out or f"{args.workdir.rstrip('/')}_recalibrated")
-  if (out / "config.json").exists():
-    raise errors.InputError(
-      f"--out={out} holds a run already; name another folder, or remove it"
-    )
-  norm_statistics.run(args, out, print)
+  norm_statistics.run(args, print)
 
 
 if __name__ == "__main__":

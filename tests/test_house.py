@@ -26,6 +26,7 @@ CONFIG_READERS = (
   "deeplax/ablation/recipes.py",
   "deeplax/inference/open_run.py",
   "deeplax/reports/label_pictures.py",
+  "deeplax/training/class_balance.py",
   "deeplax/training/conversion.py",
   "deeplax/training/initial.py",
   "deeplax/training/limits.py",
@@ -100,7 +101,6 @@ COVERED = {
   "reports/worst_images.py": "reports/test_evaluation_page.py",
   "settings/defaults.py": "test_configs.py",
   "training/conversion.py": "test_convert.py",
-  "training/limits.py": "training/test_memory.py",
   "training/loop.py": "training/test_step.py",
   "training/norm_statistics.py": "test_recalibrate.py",
   "training/overfit.py": "test_overfit_check.py",
@@ -110,7 +110,6 @@ COVERED = {
   "training/state.py": "training/test_step.py",
   "training/validation.py": "test_evaluate.py",
   "workdir/results.py": "test_evaluate.py",
-  "workdir/settings.py": "workdir/test_checkpoint.py",
 }
 
 RULES = {
@@ -259,7 +258,7 @@ def test_importing_deeplax_loads_neither_jax_nor_a_room():
 def test_each_package_of_the_card_is_required_and_used_by_main(package):
   assert package in house.requirements()
   names = {"orbax-checkpoint": "orbax.checkpoint"}
-  name = names.get(package, package.replace("-", "_"))
+  name = names.get(package) or package.replace("-", "_")
   loaded = loaded_by_main()
   assert (name in loaded) == (package not in LATE)
   reached = [

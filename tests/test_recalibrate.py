@@ -38,7 +38,8 @@ def batches(count=3, size=(4, 33, 33, 3)):
 @pytest.fixture(scope="module")
 def measured():
   config = tiny()
-  model = build.from_config(norm_statistics.measuring(config), num_classes=3)
+  norm_statistics.keep_one_batch(config.batch_norm)
+  model = build.from_config(config, num_classes=3)
   variables = variables_lib.initial_variables(model, seed=0)
   return model, variables, norm_statistics.measured(model, variables, batches())
 

@@ -21,6 +21,7 @@ from deeplax import errors
 from deeplax.ablation import experiment
 from deeplax.inference import settings as settings_lib
 from deeplax.reports import gallery
+from deeplax.workdir import layout
 from deeplax.workdir import settings
 
 LOG_LINES = 12  # of a failed run's log that are kept
@@ -152,7 +153,7 @@ class Job:
     Raises:
       InputError: The workdir is of other settings.
     """
-    path = self.workdir / "config.json"
+    path = self.workdir / layout.CONFIG
     if not path.exists():
       return False
     trained = settings.flatten(json.loads(path.read_text()))
@@ -224,7 +225,7 @@ class Job:
 
   def curve(self) -> dict[str, list[list[float | int]]]:
     """Return [step, value] of loss and mIoU, thinned out."""
-    path = self.workdir / "metrics.jsonl"
+    path = self.workdir / layout.METRICS
     curves: dict[str, list[list[float | int]]] = {"loss": [], "miou": []}
     if path.exists():
       for line in atomic.read_jsonl(path):
@@ -235,7 +236,7 @@ class Job:
 
   def training(self) -> dict[str, Any]:
     """Return images/s of the training and the memory that a step needs."""
-    path = self.workdir / "metrics.jsonl"
+    path = self.workdir / layout.METRICS
     speeds = []
     if path.exists():
       lines = list(atomic.read_jsonl(path))

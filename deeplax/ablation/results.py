@@ -18,6 +18,7 @@ from deeplax import atomic
 from deeplax import errors
 from deeplax.ablation import experiment as experiment_lib
 from deeplax.ablation import jobs as jobs_lib
+from deeplax.workdir import layout
 
 FILE = "results.jsonl"
 # Of an evaluation's result.
@@ -89,7 +90,7 @@ def collect(
     of_row = [j for j in jobs if row.cell and j.cell.name == row.cell.name]
     for job in of_row:
       line = old.pop((row.name, job.seed), None)
-      has_run = (job.workdir / "config.json").exists() or (
+      has_run = (job.workdir / layout.CONFIG).exists() or (
         job.record() and not (line and "miou" in line)
       )
       lines.append(of_job(row, job) if has_run or line is None else line)

@@ -20,6 +20,7 @@ from deeplax import progress
 from deeplax.data import build as data_build
 from deeplax.data import folder as folder_lib
 from deeplax.data import spec as spec_lib
+from deeplax.inference import open_run
 from deeplax.models import build as model_build
 from deeplax.models import variables as variables_lib
 from deeplax.pretrained import files
@@ -260,16 +261,9 @@ def export(args: argparse.Namespace) -> None:
     InputError: There are none, a parameter has no name there, or the file
       cannot be written.
   """
-  config = settings.load_config(args.workdir)
-  spec = settings.read_spec(args.workdir)
+  opened = open_run.open_run(args.workdir, settings.load_config(args.workdir))
   variables, step = checkpoint.restore_variables(args.workdir, args.step)
-  with errors.input_errors():
-    model = model_build.from_config(
-      config.model,
-      num_classes=spec.num_classes,
-      auxiliary=partial.TRAINING_ONLY in variables["params"],
-      channels=data_build.channels(config.data),
-    )
+  model = opened.network(auxiliary=partial.TRAINING_ONLY in variables["params"])
   arrays, nameless = rules.save(variables, tables.table(args.to, model=model))
   # What only training has may stay behind.
   nameless = [p for p in nameless if p[1] != partial.TRAINING_ONLY]

@@ -17,11 +17,12 @@ import optax
 from deeplax import errors
 from deeplax import progress
 from deeplax.data import build as data_build
+from deeplax.inference import open_run
 from deeplax.models import build as model_build
 from deeplax.training import optim
 from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
-from deeplax.workdir import environment
+from deeplax.workdir import layout
 from deeplax.workdir import settings
 
 SHOWN = 5  # norms that moved farthest, in the printed table
@@ -101,58 +102,58 @@ def moved(
   return sorted(rows, key=lambda row: -(row[1] + abs(np.log(row[2]))))
 
 
-def run(
-  flags: argparse.Namespace, out: epath.Path, say: Callable[..., None]
-) -> None:
-  """Write the workdir `out` with new statistics."""
-  config = settings.load_config(flags.workdir)
-  environment.compilation_cache(flags.workdir)
-  variables, step = checkpoint.restore_variables(flags.workdir, flags.step)
-  with errors.input_errors():
-    source = data_build.source(config.data, config.data.train_split)
-    settings.refuse_other_classes(flags.workdir, source.spec)
-    channels = data_build.channels(config.data)
-    model = model_build.from_config(
-      measuring(config.model),
-      num_classes=source.spec.num_classes,
-      channels=channels,
+def run(args: argparse.Namespace, say: Callable[..., None]) -> None:
+  """Write the run in `args.workdir` anew, with statistics measured here.
+
+  Raises:
+    InputError: A flag, the workdir or the data is wrong.
+  """
+  out = epath.Path(args.out or f"{args.workdir.rstrip('/')}_recalibrated")
+  if (out / layout.CONFIG).exists():
+    raise errors.InputError(
+      f"--out={out} holds a run already; name another folder, or remove it"
     )
-    if flags.batch_size:
-      config.train.batch_size = flags.batch_size
+  config = settings.load_config(args.workdir)
+  variables, step = checkpoint.restore_variables(args.workdir, args.step)
+  frozen = config.model.batch_norm.mode == "frozen"
+  keep_one_batch(config.model.batch_norm)
+  if args.batch_size:
+    config.train.batch_size = args.batch_size
+  opened = open_run.open_run(
+    args.workdir, config, split=config.data.train_split
+  )
+  model = opened.network(config.model.output_stride)
+  with errors.input_errors():
     batches = data_build.train_loader(
       config,
-      source,
-      pad_value=model_build.mean_pixel(config.model, channels),
+      opened.source,
+      pad_value=model_build.mean_pixel(config.model, opened.channels),
     )
-  if config.model.batch_norm.mode == "frozen":
+  if frozen:
     say("the run's norms were frozen: these are what training would have seen")
   clock = progress.Progress(
-    flags.batches * config.train.batch_size, say, name="measured"
+    args.batches * config.train.batch_size, say, name="measured"
   )
 
   def images():
-    for _ in range(flags.batches):
+    for _ in range(args.batches):
       yield next(batches)["image"]
       for _ in range(config.train.batch_size):
         clock.step()
 
   stats = measured(model, variables, images())
   rows = moved(variables["batch_stats"], stats)
-  say(f"{len(rows)} norms over {flags.batches} batches; those that moved most:")
+  say(f"{len(rows)} norms over {args.batches} batches; those that moved most:")
   for name, shift, factor in rows[:SHOWN]:
     say(f"  {name}: mean by {shift:.2f} deviations, deviation x {factor:.2f}")
-  save(flags.workdir, out, {**variables, "batch_stats": stats}, step)
+  save(args.workdir, out, {**variables, "batch_stats": stats}, step)
   say(f"Next: python -m deeplax.evaluate --workdir={out}")
 
 
-def measuring(
-  model: ml_collections.ConfigDict,
-) -> ml_collections.ConfigDict:
-  """Return the network's configuration with norms that keep one batch."""
-  copy = model.copy_and_resolve_references()
-  copy.batch_norm.mode = "train"
-  copy.batch_norm.decay = 0.0
-  return copy
+def keep_one_batch(norm: ml_collections.ConfigDict) -> None:
+  """Set `config.model.batch_norm` so that norms keep their last batch."""
+  norm.mode = "train"
+  norm.decay = 0.0
 
 
 def save(

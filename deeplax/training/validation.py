@@ -10,9 +10,8 @@ import numpy as np
 from deeplax.data import build as data_build
 from deeplax.data import files
 from deeplax.inference import evaluate
-from deeplax.inference import predictor as predictor_lib
-from deeplax.inference import settings as inference_settings
-from deeplax.models import build as model_build
+from deeplax.inference import open_run
+from deeplax.inference import settings as asked
 from deeplax.reports import gallery
 from deeplax.reports import picture_sheet
 from deeplax.training import log as log_lib
@@ -32,21 +31,14 @@ def evaluator(
 
   The scores go to eval/, the same few images to pictures/ and the log.
   """
-  stride = config.eval.output_stride or config.model.output_stride
   channels = data_build.channels(config.data)
-  model = model_build.from_config(
-    config.model,
-    num_classes=source.spec.num_classes,
-    output_stride=stride,
-    channels=channels,
-  )
-  predictor = predictor_lib.Predictor(
-    model,
+  opened = open_run.Run(config, source.spec, channels, source)
+  predictor = opened.predictor(
+    opened.network(),
     {},
-    pad_value=model_build.mean_pixel(config.model, channels),
     scales=config.eval.scales,
     flip=config.eval.flip,
-    **inference_settings.sizing(config),
+    **asked.sizing(config),
   )
   count = min(config.eval.pictures, len(source))
   sheet = None
@@ -65,7 +57,7 @@ def evaluator(
       threads=config.data.threads,
       keep=sheet.keep if sheet else None,
       step=step,
-      output_stride=stride,
+      output_stride=opened.output_stride,
       scales=list(config.eval.scales),
       flip=config.eval.flip,
       init=settings.init_text(config, folder),

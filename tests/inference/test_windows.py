@@ -235,8 +235,9 @@ MEASURED = """
 import pathlib, resource, sys
 import jax, jax.numpy as jnp
 import numpy as np
-from deeplax import inference, predict, windows
-from tests import test_windows
+from deeplax.inference import predictor as predictor_lib, windows
+from deeplax.reports import label_pictures
+from tests.inference import test_windows
 
 def peak():
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -244,13 +245,13 @@ def peak():
 folder = pathlib.Path(sys.argv[1])
 before = peak()
 network = test_windows._network(classes=21, stride=8)
-predictor = inference.Predictor(
+predictor = predictor_lib.Predictor(
   *network,
   pad_value=test_windows.MEAN,
   windows=windows.Windows(513, 128),
 )
-pictures = predict.find([str(folder / "large.png")], folder / "out")
-failed = predict.predict(
+pictures = label_pictures.find([str(folder / "large.png")], folder / "out")
+failed = label_pictures.predict(
   predictor,
   pictures,
   out=folder / "out",
