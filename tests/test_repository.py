@@ -14,7 +14,7 @@ PAGES = [
   *(ROOT / "README.md", ROOT / "CONTRIBUTING.md"),
   *sorted((ROOT / "docs").glob("*.md")),
 ]
-BINARY = (".gif", ".jpg", ".npz", ".png")
+BINARY = (".gif", ".jpg", ".npz", ".png", ".xz")
 
 
 def tracked() -> list[pathlib.Path]:
