@@ -86,7 +86,11 @@ def _file(value: str) -> str:
 
 def _help() -> str:
   """What --help prints."""
-  lines = [f"usage: {__doc__}"]
+  lines = [
+    "usage: python -m deeplax.main --config=CONFIG [--config.KEY=VALUE ...]\n\n"
+    "Train a model in a workdir, or resume there: the same command again goes\n"
+    "on. Example: python -m deeplax.main --config=v3plus_xception:debug\n"
+  ]
   for name in ("config", "workdir", "multihost"):
     lines.append(f"  --{name:<12}{flags.FLAGS[name].help}")
   lines.append(

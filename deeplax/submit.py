@@ -13,7 +13,7 @@ import pathlib
 
 from deeplax import errors
 from deeplax import flags
-from deeplax.data import test_servers
+from deeplax.data import evaluation_servers
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,7 +26,9 @@ def parser() -> argparse.ArgumentParser:
     "with --workdir, are those of deeplax.predict.",
     allow_abbrev=False,
   )
-  parser.add_argument("--server", required=True, choices=test_servers.SERVERS)
+  parser.add_argument(
+    "--server", required=True, choices=evaluation_servers.SERVERS
+  )
   which = parser.add_mutually_exclusive_group(required=True)
   which.add_argument("--workdir", metavar="DIR", help="of the training run")
   which.add_argument(
@@ -73,7 +75,7 @@ def predict_parser() -> argparse.ArgumentParser:
 @errors.command
 def main(argv: list[str] | None = None) -> None:
   args, rest = parser().parse_known_args(argv)
-  suffixes = test_servers.SERVERS[args.server].suffixes
+  suffixes = evaluation_servers.SERVERS[args.server].suffixes
   if not args.out.name.endswith(suffixes):
     raise errors.InputError(
       f"--out={args.out} must end in {' or '.join(suffixes)}: that is what "

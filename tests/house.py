@@ -41,7 +41,7 @@ HIGH_DOOR = "deeplax.crf.search"
 # What doors import for their flags' choices: values, which load nothing else.
 CHOICES = (
   *("deeplax.settings.protocols", "deeplax.settings.published"),
-  *("deeplax.data.spec", "deeplax.data.test_servers"),
+  *("deeplax.data.spec", "deeplax.data.evaluation_servers"),
 )
 # These know only themselves, errors and what stands behind them here.
 LEAVES = {

@@ -14,8 +14,8 @@ import pytest
 from deeplax import errors
 from deeplax import submit
 from deeplax.data import archives
+from deeplax.data import evaluation_servers
 from deeplax.data import spec as spec_lib
-from deeplax.data import test_servers
 from deeplax.models import build as model_build
 from deeplax.reports import pictures
 from deeplax.reports import submission
@@ -292,10 +292,10 @@ def test_without_images_predictions_are_refused(masks, tmp_path, capsys):
 def packed(request, tree, masks, tmp_path):
   """A server, what is to be packed for it, and the archive's path."""
   name = request.param
-  server = test_servers.SERVERS[name]
+  server = evaluation_servers.SERVERS[name]
   wanted = submission.images(server, tree, "test")
   found = {
-    test_servers.member(server, n, "test", 6): (mask, wanted[n])
+    evaluation_servers.member(server, n, "test", 6): (mask, wanted[n])
     for n, mask in submission.masks(masks[0] / name, wanted).items()
   }
   return server, found, tmp_path / OUT[name]

@@ -16,8 +16,8 @@ from PIL import Image
 
 from deeplax import errors
 from deeplax import progress
+from deeplax.data import evaluation_servers
 from deeplax.data import files
-from deeplax.data import test_servers
 
 # {path in the archive: (predicted mask, image)}
 Found = Mapping[str, tuple[pathlib.Path, pathlib.Path]]
@@ -30,7 +30,7 @@ BROKEN = (
 
 
 def labels(
-  server: test_servers.Server, mask: pathlib.Path, image: pathlib.Path
+  server: evaluation_servers.Server, mask: pathlib.Path, image: pathlib.Path
 ) -> np.ndarray:
   """Return a predicted mask, uint8 classes at the size of its image.
 
@@ -55,7 +55,7 @@ def labels(
   return found.astype(np.uint8)
 
 
-def encode(server: test_servers.Server, classes: np.ndarray) -> bytes:
+def encode(server: evaluation_servers.Server, classes: np.ndarray) -> bytes:
   """Return the PNG of a prediction as the server reads it."""
   numbers = np.array(server.ids, np.uint8)[classes]
   picture = Image.fromarray(numbers)
@@ -67,7 +67,7 @@ def encode(server: test_servers.Server, classes: np.ndarray) -> bytes:
 
 
 def write(
-  server: test_servers.Server,
+  server: evaluation_servers.Server,
   path: pathlib.Path,
   found: Found,
 ) -> None:
@@ -99,7 +99,7 @@ def write(
 
 
 def members(
-  server: test_servers.Server, path: pathlib.Path
+  server: evaluation_servers.Server, path: pathlib.Path
 ) -> Iterator[tuple[str, bytes]]:
   """Yield (path, bytes) of the files in an archive."""
   if server.suffixes[0] == ".zip":
@@ -114,7 +114,7 @@ def members(
 
 
 def check(
-  server: test_servers.Server,
+  server: evaluation_servers.Server,
   path: pathlib.Path,
   found: Found,
 ) -> None:
@@ -147,7 +147,7 @@ def check(
 
 
 def _check_one(
-  server: test_servers.Server, name: str, data: bytes, classes: np.ndarray
+  server: evaluation_servers.Server, name: str, data: bytes, classes: np.ndarray
 ) -> None:
   """Compare a file of an archive with the classes it must hold."""
   with Image.open(io.BytesIO(data)) as picture:
@@ -167,7 +167,7 @@ def _check_one(
 
 
 def pack(
-  server: test_servers.Server,
+  server: evaluation_servers.Server,
   out: pathlib.Path,
   found: Found,
 ) -> None:

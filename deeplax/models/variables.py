@@ -1,4 +1,4 @@
-"""Variables of a network: drawn at random, or widened from RGB to bands."""
+"""Variables of a network: their shapes, drawn values, and RGB made bands."""
 
 from typing import Any
 import zlib
@@ -11,9 +11,12 @@ import numpy as np
 
 from deeplax.models import cost
 
+# No array depends on the size of the images that a network is traced with.
+TRACE_SIZE = (33, 33)
+
 
 def initial_variables(
-  model: nn.Module, seed: int, image_size: tuple[int, int] = (33, 33)
+  model: nn.Module, seed: int, image_size: tuple[int, int] = TRACE_SIZE
 ) -> dict[str, Any]:
   """Return drawn {"params", "batch_stats"}.
 
@@ -70,4 +73,17 @@ def inflate(variables: dict[str, Any], model: nn.Module) -> dict[str, Any]:
 
 def first_kernel(model: nn.Module) -> tuple[str, ...]:
   """Return the path of the kernel that sees the images, "params" first."""
-  return ("params", *cost.trace(model, (33, 33))[1][0].path, "kernel")
+  return ("params", *cost.trace(model, TRACE_SIZE)[1][0].path, "kernel")
+
+
+def shapes(model: nn.Module) -> dict[tuple[str, ...], tuple[int, ...]]:
+  """Return the shape of every parameter and running statistic, by path."""
+  variables, _ = cost.trace(model, TRACE_SIZE)
+  flat: Any = flax.traverse_util.flatten_dict(variables)
+  return {path: leaf.shape for path, leaf in flat.items()}
+
+
+def differing(model: nn.Module, other: nn.Module) -> set[tuple[str, ...]]:
+  """Return the paths at which two networks have other shapes."""
+  theirs = shapes(other)
+  return {p for p, shape in shapes(model).items() if shape != theirs[p]}

@@ -18,13 +18,12 @@ import flax.traverse_util
 import numpy as np
 
 from deeplax.models import cost
+from deeplax.models import variables as variables_lib
 
 Path = tuple[str, ...]  # collection, modules, leaf
 Shape = tuple[int, ...]
 Arrays = Mapping[str, np.ndarray]
 NORM = ("scale", "offset", "mean", "var")
-# No array depends on the image's size.
-_TRACE_SIZE = (33, 33)
 
 
 class Transform(NamedTuple):
@@ -177,19 +176,6 @@ class Loaded:
   scores: list[Path] = dataclasses.field(default_factory=list)
 
 
-def shapes(model: nn.Module) -> dict[Path, Shape]:
-  """Return the shape of every parameter and running statistic, by path."""
-  variables, _ = cost.trace(model, _TRACE_SIZE)
-  flat: Any = flax.traverse_util.flatten_dict(variables)
-  return {path: leaf.shape for path, leaf in flat.items()}
-
-
-def differing(model: nn.Module, other: nn.Module) -> set[Path]:
-  """Return the paths at which two networks have other shapes."""
-  theirs = shapes(other)
-  return {p for p, shape in shapes(model).items() if shape != theirs[p]}
-
-
 def load(
   arrays: Mapping[str, np.ndarray], table: Table, *, model: nn.Module
 ) -> Loaded:
@@ -198,7 +184,7 @@ def load(
   Raises:
     InputError: By `table.prepare`; nothing else is refused here.
   """
-  wanted, arrays = shapes(model), table.prepare(arrays)
+  wanted, arrays = variables_lib.shapes(model), table.prepare(arrays)
   tables = table.of_each_form()
   listings = [_entries(t, t.spellings[0], wanted) for t in tables]
   known = [
@@ -328,9 +314,9 @@ def _folded(
   model: nn.Module,
 ) -> dict[Path, tuple[Entry, float]]:
   """Return bias and eps of each normed module that the source folded."""
-  wanted = shapes(model)
+  wanted = variables_lib.shapes(model)
   result = {}
-  for conv in cost.trace(model, _TRACE_SIZE)[1]:
+  for conv in cost.trace(model, variables_lib.TRACE_SIZE)[1]:
     module = tuple(conv.path)
     if conv.module.norm is None:
       continue

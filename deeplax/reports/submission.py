@@ -8,10 +8,10 @@ import tempfile
 from deeplax import errors
 from deeplax.data import archives
 from deeplax.data import build as data_build
+from deeplax.data import evaluation_servers
 from deeplax.data import mask_folders
 from deeplax.data import published
 from deeplax.data import spec as spec_lib
-from deeplax.data import test_servers
 from deeplax.reports import label_pictures
 from deeplax.workdir import settings
 
@@ -26,7 +26,7 @@ def run(
     predicting: Those of `deeplax.predict`, to label the images first; None:
       the masks are in `args.predictions`.
   """
-  server = test_servers.SERVERS[args.server]
+  server = evaluation_servers.SERVERS[args.server]
   wanted = images(server, args.images or tree(server, args.workdir), args.split)
   print(f"{len(wanted)} images of {args.split}")
   if args.split == "test" and len(wanted) != server.images:
@@ -50,9 +50,9 @@ def _pack(
   wanted: Mapping[str, pathlib.Path],
 ) -> None:
   """Pack the masks in a folder, one for each wanted image."""
-  server = test_servers.SERVERS[args.server]
+  server = evaluation_servers.SERVERS[args.server]
   found = {
-    test_servers.member(server, name, args.split, args.comp): (
+    evaluation_servers.member(server, name, args.split, args.comp): (
       mask,
       wanted[name],
     )
@@ -65,7 +65,9 @@ def _pack(
   )
 
 
-def tree(server: test_servers.Server, workdir: str | None) -> pathlib.Path:
+def tree(
+  server: evaluation_servers.Server, workdir: str | None
+) -> pathlib.Path:
   """Return where a run's data lie, if they are what the server tests."""
   if workdir:
     data = settings.load_config(workdir).data
@@ -79,7 +81,7 @@ def tree(server: test_servers.Server, workdir: str | None) -> pathlib.Path:
 
 
 def images(
-  server: test_servers.Server, root: pathlib.Path, split: str
+  server: evaluation_servers.Server, root: pathlib.Path, split: str
 ) -> dict[str, pathlib.Path]:
   """Return {name in the archive: image} of a split.
 
@@ -150,7 +152,7 @@ def masks(
 
 
 def label(
-  server: test_servers.Server,
+  server: evaluation_servers.Server,
   args: argparse.Namespace,
   wanted: Mapping[str, pathlib.Path],
   out: pathlib.Path,

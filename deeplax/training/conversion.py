@@ -89,7 +89,7 @@ def convert(
       rules.load(arrays, table, model=model),
       drawn,
       class_names=spec.class_names,
-      class_paths=rules.differing(model, wider),
+      class_paths=variables_lib.differing(model, wider),
       source_classes=source_classes(args.source_classes, args.source),
       new=new,
       transparent=args.transparent_decoder,

@@ -99,7 +99,7 @@ def _of_classes(
     auxiliary=model.auxiliary is not None,
     channels=data_build.channels(config.data),
   )
-  return rules.differing(model, wider)
+  return variables_lib.differing(model, wider)
 
 
 def _for_bands(

@@ -205,7 +205,7 @@ def test_some_pictures_are_spread_evenly(slim, tmp_path, capsys):
 def test_every_parameter_has_a_name_in_every_source(source, backbone):
   model = whole(source, backbone, 1001)
   found = rules.load({}, tables.table(source, model=model), model=model)
-  assert found.missing.keys() == rules.shapes(model).keys()
+  assert found.missing.keys() == variables_lib.shapes(model).keys()
   assert all(found.missing.values())
 
 

@@ -8,6 +8,7 @@ from configs import published
 from deeplax.data import spec
 from deeplax.models import build
 from deeplax.models import cost
+from deeplax.models import variables
 from deeplax.pretrained import convert_arrays
 from deeplax.pretrained import rules
 from deeplax.pretrained import tables
@@ -68,7 +69,7 @@ def test_a_file_of_all_its_names_is_the_whole_network(name):
     {
       # One number in memory, whatever the shape.
       path: np.broadcast_to(np.float32(0.5), shape)
-      for path, shape in rules.shapes(model).items()
+      for path, shape in variables.shapes(model).items()
     }
   )
   arrays, nameless = rules.save(wanted, table)

@@ -84,7 +84,7 @@ def load(arrays, model, *, source="caffe"):
     rules.load(arrays, table, model=model),
     variables.initial_variables(model, seed=0),
     class_names=CLASSES,
-    class_paths=rules.differing(model, wider),
+    class_paths=variables.differing(model, wider),
   )
 
 
@@ -211,7 +211,7 @@ def numbered(model):
   return flax.traverse_util.unflatten_dict(
     {
       path: rng.uniform(0.5, 1.5, shape).astype(np.float32)
-      for path, shape in rules.shapes(model).items()
+      for path, shape in variables.shapes(model).items()
     }
   )
 

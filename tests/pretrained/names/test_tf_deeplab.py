@@ -10,6 +10,7 @@ import pytest
 from deeplax import errors
 from deeplax import pretrained
 from deeplax.models import build
+from deeplax.models import variables as variables_lib
 from deeplax.pretrained import rules
 from deeplax.pretrained.names import tf_deeplab
 from deeplax.settings import defaults
@@ -47,7 +48,7 @@ def network(name, settings, *, num_classes=21):
 def numbered(model):
   """Variables with a number of its own in each slice, of almost no memory."""
   flat = {}
-  for place, (path, shape) in enumerate(rules.shapes(model).items()):
+  for place, (path, shape) in enumerate(variables_lib.shapes(model).items()):
     start = np.arange(shape[0]) / 1000 + place
     start = start.reshape(-1, *(len(shape) - 1) * (1,)).astype(np.float32)
     flat[path] = np.broadcast_to(start, shape)

@@ -8,6 +8,7 @@ import pytest
 from deeplax import errors
 from deeplax import pretrained
 from deeplax.models import build
+from deeplax.models import variables
 from deeplax.pretrained import rules
 from deeplax.pretrained import tables
 from deeplax.settings import defaults
@@ -42,7 +43,7 @@ def network(conventions, backbone, settings, *, auxiliary=False):
 def numbered(model):
   """Variables with a number of its own in each slice, of almost no memory."""
   flat = {}
-  for place, (path, shape) in enumerate(rules.shapes(model).items()):
+  for place, (path, shape) in enumerate(variables.shapes(model).items()):
     start = np.arange(shape[0]) / 1000 + place
     start = start.reshape(-1, *(len(shape) - 1) * (1,)).astype(np.float32)
     flat[path] = np.broadcast_to(start, shape)
@@ -95,7 +96,7 @@ def test_an_imagenet_file_is_a_backbone_without_that_word(backbone):
   assert not found.unused and not found.misfits and len(found.left_out) == 3
   assert {path[1] for path in found.values} == {"backbone"}
   assert {path[1] for path in found.missing} == {"head", "logits"}
-  backbones = [p for p in rules.shapes(model) if p[1] == "backbone"]
+  backbones = [p for p in variables.shapes(model) if p[1] == "backbone"]
   assert len(found.values) == len(backbones)
 
 
