@@ -62,6 +62,7 @@ COVERED = {
   "data/checks/faults.py": "data/checks/test_check.py",
   "data/checks/mask_counts.py": "data/prepare/test_write.py",
   "data/checks/overlap.py": "test_check_data.py",
+  "data/files.py": "data/test_folder.py",
   "data/formats/npy.py": "data/test_bands.py",
   "data/mask_folders.py": "test_score.py",
   "data/prepare/coco.py": "data/prepare/test_write.py",

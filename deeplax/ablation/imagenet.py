@@ -14,6 +14,7 @@ from deeplax import errors
 from deeplax import pretrained
 from deeplax import progress as progress_lib
 from deeplax.ablation import flags
+from deeplax.data import decoding
 from deeplax.data import files as data_files
 from deeplax.models import build
 from deeplax.pretrained import files
@@ -174,7 +175,7 @@ def classify(
 
   def read(one: Labelled) -> tuple[np.ndarray, int]:
     path, label = one
-    image = data_files.decode_image(data_files.read_bytes(path), str(path))
+    image = decoding.decode_image(data_files.read_bytes(path), str(path))
     return view(image, crop), label
 
   ahead = grain.ReadOptions(THREADS, prefetch_buffer_size=2 * batch)

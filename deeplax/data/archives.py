@@ -16,6 +16,7 @@ from PIL import Image
 
 from deeplax import errors
 from deeplax import progress
+from deeplax.data import decoding
 from deeplax.data import evaluation_servers
 from deeplax.data import files
 
@@ -37,8 +38,8 @@ def labels(
   Raises:
     InputError: It has another size, or numbers that are no class.
   """
-  found = files.decode_label(files.read_bytes(mask), str(mask))
-  size, _ = files.image_size(files.read_bytes(image), str(image))
+  found = decoding.decode_label(files.read_bytes(mask), str(mask))
+  size, _ = decoding.image_size(files.read_bytes(image), str(image))
   if found.shape != size:
     raise errors.InputError(
       f"{mask} is {found.shape[0]}x{found.shape[1]} (height x width) but "

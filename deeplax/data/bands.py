@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from deeplax import errors
+from deeplax.data import decoding
 from deeplax.data import files
 from deeplax.data.checks import mask_counts
 from deeplax.data.formats import npy
@@ -117,7 +118,7 @@ def read(data: bytes, file: str) -> np.ndarray:
   """
   try:
     image = _read(data, file)
-  except files.BROKEN as error:
+  except decoding.BROKEN as error:
     raise errors.InputError(
       f"{file} is not a whole image ({len(data)} bytes; {error}). Bands are "
       "read from TIFF (uncompressed, LZW, Deflate, PackBits, LZMA, Zstandard) "
@@ -141,7 +142,7 @@ def _read(data: bytes, file: str) -> np.ndarray:
     if layout.bands > 3 or layout.dtype not in (None, np.uint8):
       raise ValueError(f"TIFF compression {layout.compression} of bands")
   if not data.startswith(b"\x89PNG"):
-    return files.decode_image(data, file)
+    return decoding.decode_image(data, file)
   image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
   if image is None:
     raise ValueError("OpenCV reads nothing")

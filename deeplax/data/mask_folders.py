@@ -9,6 +9,7 @@ import numpy as np
 
 from deeplax import atomic
 from deeplax import errors
+from deeplax.data import decoding
 from deeplax.data import files
 from deeplax.data import folder
 from deeplax.data import label_tables
@@ -208,7 +209,7 @@ def read(pair: Pair, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
     InputError: A file is no mask, the sizes differ, or a number is no class.
   """
   raw, predicted = (
-    files.decode_label(files.read_bytes(path), str(path))
+    decoding.decode_label(files.read_bytes(path), str(path))
     for path in (pair.label, pair.prediction)
   )
   truth = label_tables.apply(raw, classes.table)

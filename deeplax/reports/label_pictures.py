@@ -16,6 +16,7 @@ from PIL import Image
 from deeplax import errors
 from deeplax import progress
 from deeplax.data import bands
+from deeplax.data import decoding
 from deeplax.data import files
 from deeplax.inference import ahead as ahead_lib
 from deeplax.inference import open_run
@@ -125,7 +126,7 @@ def size(path: pathlib.Path) -> tuple[int, int] | None:
   """Return (height, width) from a file's header, None if it has none."""
   try:
     with path.open("rb") as file:
-      return files.image_size(file, str(path))[0]
+      return decoding.image_size(file, str(path))[0]
   except UNREADABLE:
     return None
 
@@ -253,7 +254,7 @@ def label(
     pictures,
     out=out,
     palette=opened.spec.palette,
-    reader=bands.Reader(channels) if channels else files.decode_image,
+    reader=bands.Reader(channels) if channels else decoding.decode_image,
     probabilities=args.probs,
     threads=config.data.threads,
   )
@@ -266,7 +267,7 @@ def predict(
   *,
   out: pathlib.Path,
   palette: pictures_lib.Palette,
-  reader: files.Reader = files.decode_image,
+  reader: files.Reader = decoding.decode_image,
   probabilities: bool = False,
   threads: int = 4,
 ) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from deeplax import errors
 from deeplax.data import bands
 from deeplax.data import build
-from deeplax.data import files
+from deeplax.data import decoding
 from deeplax.data import folder
 from deeplax.data import spec as spec_lib
 from deeplax.data.checks import check
@@ -77,13 +77,13 @@ def test_bands_are_read_in_the_order_asked_for(kind):
   assert found.dtype == (np.uint8 if expected.dtype == np.uint8 else np.float32)
   assert found.flags.c_contiguous
   np.testing.assert_array_equal(found, expected[..., channels])
-  assert files.image_size(data, "x") == ((6, 9), False)
+  assert decoding.image_size(data, "x") == ((6, 9), False)
 
 
 def test_green_alone_of_a_jpeg():
   data = picture(BYTES[..., :3], "JPEG")
   np.testing.assert_array_equal(
-    bands.Reader((1,))(data, "x"), files.decode_image(data, "x")[..., 1:2]
+    bands.Reader((1,))(data, "x"), decoding.decode_image(data, "x")[..., 1:2]
   )
 
 
@@ -94,7 +94,9 @@ def test_bands_are_turned_upright(kind):
   data = io.BytesIO()
   Image.fromarray(BYTES[..., :3]).save(data, kind, exif=exif)
   found = bands.Reader((0, 1, 2))(data.getvalue(), "x")
-  np.testing.assert_array_equal(found, files.decode_image(data.getvalue(), "x"))
+  np.testing.assert_array_equal(
+    found, decoding.decode_image(data.getvalue(), "x")
+  )
   assert found.shape == (9, 6, 3)
 
 

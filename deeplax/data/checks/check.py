@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from deeplax import errors
+from deeplax.data import decoding
 from deeplax.data import files
 from deeplax.data import spec as spec_lib
 from deeplax.data.checks import faults as faults_lib
@@ -180,7 +181,7 @@ def _look(source: files.Source, index: int, *, decode: bool) -> _Look:
   names, faults = (item.label_file, item.image_file), []
   raw = size = seen = None
   try:
-    raw = files.decode_label(item.label, item.label_file)
+    raw = decoding.decode_label(item.label, item.label_file)
   except errors.InputError as error:
     faults.append(faults_lib.from_text(str(error), *names))
   try:
@@ -190,12 +191,12 @@ def _look(source: files.Source, index: int, *, decode: bool) -> _Look:
       seen = seen._replace(thumbnail=_thumbnail(image))
       size = image.shape[:2]
     else:
-      size, _ = files.image_size(item.image, item.image_file)
+      size, _ = decoding.image_size(item.image, item.image_file)
   except errors.InputError as error:
     faults.append(faults_lib.from_text(str(error), *names[::-1]))
   if raw is not None and size is not None:
     try:
-      files.check_sizes(item, size, raw.shape)
+      decoding.check_sizes(item, size, raw.shape)
     except errors.InputError as error:
       h, w = raw.shape
       detail = f"{h}x{w}, image {size[0]}x{size[1]}"

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from deeplax import progress as progress_lib
+from deeplax.data import decoding
 from deeplax.data import files
 from deeplax.data import label_tables
 
@@ -76,7 +77,7 @@ def read(source: files.Source, index: int) -> Counts:
     label = np.asarray(source[index]["label"])
     return count(label, str(index), table(source))
   data, file = source.mask(index)
-  return count(files.decode_label(data, file), file, source.table)
+  return count(decoding.decode_label(data, file), file, source.table)
 
 
 def table(source: files.Source) -> np.ndarray:

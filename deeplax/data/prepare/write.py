@@ -19,6 +19,7 @@ from PIL import Image
 
 from deeplax import errors
 from deeplax import progress as progress_lib
+from deeplax.data import decoding
 from deeplax.data import files
 from deeplax.data import label_tables
 from deeplax.data import spec as spec_lib
@@ -244,7 +245,7 @@ def _example(source: files.Files, index: int) -> dict[str, Any]:
   item = source.encoded(index)
   label = source.decoded(item)["label"]
   if (label == label_tables.ILLEGAL).any():
-    raw = files.decode_label(item.label, item.label_file)
+    raw = decoding.decode_label(item.label, item.label_file)
     counts = mask_counts.count(raw, item.label_file, source.table)
     found = faults_lib.of_values(
       source.spec, source.table, [counts], whole=False

@@ -16,6 +16,7 @@ import pytest
 
 from deeplax import errors
 from deeplax.data import build
+from deeplax.data import decoding
 from deeplax.data import files
 from deeplax.data import folder
 from deeplax.data import prepared as prepared_lib
@@ -488,7 +489,7 @@ def test_a_mask_with_a_number_of_no_class_is_named(fails, tmp_path, name):
   (tmp_path / "tree").mkdir()
   root = MAKE[name](tmp_path / "tree")
   mask = root / MASK[name]
-  raw = files.decode_label(mask.read_bytes(), "")
+  raw = decoding.decode_label(mask.read_bytes(), "")
   trees.mask(mask, np.where(raw == raw[0, 0], np.uint8(177), raw))
   told = fails(name, root, "--allow_partial")
   assert str(mask) in told and "177" in told

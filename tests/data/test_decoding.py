@@ -7,7 +7,7 @@ from PIL import ImageOps
 import pytest
 
 from deeplax import errors
-from deeplax.data import files
+from deeplax.data import decoding
 from deeplax.data import label_tables
 from deeplax.data import spec
 from tests.data import tiffs
@@ -162,10 +162,10 @@ def test_images_of_every_kind_become_rgb_as_stored(kind):
     expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
   elif expected.ndim == 2:
     expected = np.repeat(expected[..., None], 3, axis=-1)
-  image = files.decode_image(data, "x")
+  image = decoding.decode_image(data, "x")
   assert image.dtype == np.uint8 and image.flags.c_contiguous
   np.testing.assert_array_equal(image, expected)
-  assert files.image_size(data, "x") == ((8, 12), False)
+  assert decoding.image_size(data, "x") == ((8, 12), False)
 
 
 def test_a_jpeg_of_four_inks_is_what_pillow_makes_of_it():
@@ -174,7 +174,7 @@ def test_a_jpeg_of_four_inks_is_what_pillow_makes_of_it():
     expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     # A product of two inks, rounded in two ways.
     np.testing.assert_allclose(
-      files.decode_image(data, "x").astype(int), expected.astype(int), atol=1
+      decoding.decode_image(data, "x").astype(int), expected.astype(int), atol=1
     )
 
 
@@ -188,7 +188,7 @@ def test_a_jpeg_of_luma_chroma_and_black_is_what_was_painted():
   data = inks_jpeg((255 - stored).astype(np.uint8), transform=2)
   paper = 255.0 - inks.astype(float)
   expected = paper[..., :3] * paper[..., 3:] / 255
-  image = files.decode_image(data, "x")
+  image = decoding.decode_image(data, "x")
   # The compression of 100 and three roundings; 4 was seen.
   np.testing.assert_allclose(image, expected, atol=5)
 
@@ -202,9 +202,9 @@ def test_exif_orientations_turn_the_image_upright(kind, orientation):
   data = encoded(rgb(), kind, exif=exif, **options)
   with Image.open(io.BytesIO(data)) as picture:
     expected = np.asarray(ImageOps.exif_transpose(picture))
-  np.testing.assert_array_equal(files.decode_image(data, "x"), expected)
+  np.testing.assert_array_equal(decoding.decode_image(data, "x"), expected)
   turned = orientation >= 5
-  assert files.image_size(data, "x") == (expected.shape[:2], turned)
+  assert decoding.image_size(data, "x") == (expected.shape[:2], turned)
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])
@@ -215,7 +215,7 @@ def test_16_bit_images_that_would_be_dark_are_refused(kind, bits):
   if kind == "TIFF":
     data = tiffs.encoded(image)
   with pytest.raises(errors.InputError) as error:
-    files.decode_image(data, "x.png")
+    decoding.decode_image(data, "x.png")
   assert f"x.png is 16 bit and its largest number is {image.max()}" in str(
     error.value
   )
@@ -224,7 +224,7 @@ def test_16_bit_images_that_would_be_dark_are_refused(kind, bits):
 
 def test_a_black_image_of_16_bit_is_black():
   data = tiffs.encoded(np.zeros((3, 4, 3), np.uint16))
-  assert not files.decode_image(data, "x").any()
+  assert not decoding.decode_image(data, "x").any()
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i2", "u4"])
@@ -233,13 +233,13 @@ def test_numbers_without_black_and_white_are_refused(dtype):
   with pytest.raises(
     errors.InputError, match=r"x\.tif.* type .*data\.channels"
   ):
-    files.decode_image(data, "x.tif")
+    decoding.decode_image(data, "x.tif")
 
 
 def test_bands_that_are_no_colours_are_refused():
   data = tiffs.encoded(np.zeros((3, 4, 5), np.uint8), photometric=1)
   with pytest.raises(errors.InputError, match=r"has 5 bands.*data\.channels"):
-    files.decode_image(data, "x.tif")
+    decoding.decode_image(data, "x.tif")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP"])
@@ -249,7 +249,7 @@ def test_cut_off_image_is_an_error_that_names_it(kind, keep):
   noise = rng.integers(0, 256, (90, 90, 3), dtype=np.uint8)
   data = encoded(Image.fromarray(noise), kind)
   with pytest.raises(errors.InputError, match=r"a\.jpg is not a whole"):
-    files.decode_image(data[: int(keep * len(data))], "a.jpg")
+    decoding.decode_image(data[: int(keep * len(data))], "a.jpg")
 
 
 def test_masks_keep_their_numbers():
@@ -259,13 +259,15 @@ def test_masks_keep_their_numbers():
   colored.putpalette([v for c in spec.color_map(256) for v in c])
   wide = encoded(Image.fromarray(labels.astype(np.uint16) + 300))
   one_bit = encoded(Image.fromarray(labels > 0))
-  np.testing.assert_array_equal(files.decode_label(plain, "x"), labels)
+  np.testing.assert_array_equal(decoding.decode_label(plain, "x"), labels)
   np.testing.assert_array_equal(
-    files.decode_label(encoded(colored), "x"), labels
+    decoding.decode_label(encoded(colored), "x"), labels
   )
-  np.testing.assert_array_equal(files.decode_label(wide, "x"), labels + 300.0)
-  np.testing.assert_array_equal(files.decode_label(one_bit, "x"), labels > 0)
-  assert files.decode_label(one_bit, "x").dtype == np.uint8
+  np.testing.assert_array_equal(
+    decoding.decode_label(wide, "x"), labels + 300.0
+  )
+  np.testing.assert_array_equal(decoding.decode_label(one_bit, "x"), labels > 0)
+  assert decoding.decode_label(one_bit, "x").dtype == np.uint8
 
 
 def test_numbers_without_a_class_become_illegal_not_ignored():
