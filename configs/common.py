@@ -1,4 +1,4 @@
-"""The defaults of every configuration, under the name that they had first.
+"""The defaults of every configuration, under their former name.
 
 They are `deeplax.settings.defaults`, which a configuration imports from
 anywhere; programs that import `configs.common` find the same functions here.

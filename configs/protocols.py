@@ -1,4 +1,4 @@
-"""The papers' protocols, under the name that they had first: see common.py."""
+"""The papers' protocols, under their former name: see common.py."""
 
 from deeplax.settings.protocols import HARD_CLASSES as HARD_CLASSES
 from deeplax.settings.protocols import STAGES as STAGES

@@ -24,7 +24,7 @@ def commands() -> dict[str, str]:
     tree = ast.parse(path.read_text())
     # The other files of this folder are what commands share.
     if any(getattr(node, "name", None) == "main" for node in tree.body):
-      first = (ast.get_docstring(tree) or "").splitlines()[0]
+      first = (ast.get_docstring(tree) or "").partition("\n")[0]
       found[name] = first.partition(": python -m")[0].rstrip(":.")
   return found
 

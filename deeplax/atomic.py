@@ -1,29 +1,37 @@
 """Files that are written whole or not at all, and JSON lines read back."""
 
 from collections.abc import Iterator
+import contextlib
 import json
-from typing import Any
+from typing import IO, Any
 
 from etils import epath
 
 
-def write_json(path: epath.PathLike, value: Any) -> None:
-  """Write JSON so that a reader sees the old file or the new, never a half."""
-  write_text(path, json.dumps(value, indent=2) + "\n")
+@contextlib.contextmanager
+def writing(path: epath.PathLike) -> Iterator[IO[bytes]]:
+  """Open a file so that a reader sees the old one or the new, never a half."""
+  path = epath.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.parent / f".{path.name}.partial"
+  try:
+    with partial.open("wb") as file:
+      yield file
+    partial.replace(path)
+  except BaseException:
+    partial.unlink(missing_ok=True)
+    raise
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
-  """Write a file so that a reader sees the old one or the new, never a half."""
-  path = epath.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  replace(path, text)
+  """Write a text file, whole or not at all."""
+  with writing(path) as file:
+    file.write(text.encode())
 
 
-def replace(path: epath.Path, text: str) -> None:
-  """Write a file as `write_text` does, in a folder that exists."""
-  partial = path.parent / f".{path.name}.partial"
-  partial.write_text(text)
-  partial.replace(path)
+def write_json(path: epath.PathLike, value: Any) -> None:
+  """Write a JSON file, whole or not at all."""
+  write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_jsonl(path: epath.PathLike) -> Iterator[dict[str, Any]]:

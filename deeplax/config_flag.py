@@ -80,7 +80,8 @@ def _file(value: str) -> str:
   text, colon, argument = value.partition(":")
   path = str(find.config(text))
   if path != str(pathlib.Path(text)):
-    print(f"--config={text} comes with deeplax: {path}")
+    # Standard error: a pod's other hosts have nothing to say on the other one.
+    print(f"--config={text} comes with deeplax: {path}", file=sys.stderr)
   return f"{path}{colon}{argument}"
 
 

@@ -26,21 +26,18 @@ def parser() -> argparse.ArgumentParser:
   sources = published.SOURCES
   parser.add_argument("--workdir", required=True, help="to write, or to read")
   into = parser.add_argument_group("into a workdir")
-  into.add_argument("--source", choices=sources, help="whose names it has")
+  whose = "whose names the arrays have"
+  into.add_argument("--source", choices=sources, help=whose)
   into.add_argument(
     "--checkpoint",
-    metavar="FILE",
     help="TensorFlow checkpoint prefix, .pth, .pt, .safetensors or .npz",
   )
-  into.add_argument(
-    "--config",
-    metavar="CONFIG[:ARG]",
-    help="the network; any --config.KEY=VALUE as for deeplax.main",
-  )
+  text = "the network; any --config.KEY=VALUE as for deeplax.main"
+  into.add_argument("--config", metavar="CONFIG[:ARG]", help=text)
   into.add_argument(
     "--classes",
-    metavar="FILE",
-    help="classes.json of own data that is not here (default: as the config's)",
+    help="classes.json, for own data that is not here (default: the "
+    "classes of the config's data)",
   )
   into.add_argument(
     "--source_classes",
@@ -52,7 +49,8 @@ def parser() -> argparse.ArgumentParser:
     "--new",
     default="",
     metavar="PART,PART",
-    help="parts to draw anew: head, decoder, logits, and those that read them",
+    help="parts to draw anew, and with them those that read them: head, "
+    "decoder, logits",
   )
   into.add_argument(
     "--transparent_decoder",
@@ -92,8 +90,9 @@ def main(argv: list[str] | None = None) -> None:
   from deeplax.training import conversion
 
   if args.to:
-    return conversion.export(args)
-  conversion.convert(config_flag.CONFIG.value, args, rest)
+    conversion.export(args)
+  else:
+    conversion.convert(config_flag.CONFIG.value, args, rest)
 
 
 if __name__ == "__main__":

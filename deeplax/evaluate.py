@@ -1,8 +1,9 @@
 """Evaluate a run: python -m deeplax.evaluate --workdir=runs/v3plus_xception
 
 It makes the papers' table: every output stride, one scale and several, with and
-without flips. What rows share of an image is computed once; see `averaging`.
-Labels are compared at their own size, and mIoU is counted over the data set.
+without flips. What rows share of an image is computed once; see
+`inference.averaging`. Labels are compared at their own size, and mIoU is
+counted over the data set.
 """
 
 import argparse

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
-  """Add the flags of how pictures are labelled: deeplax.predict, submit."""
+  """Add the flags that deeplax.predict and deeplax.submit share."""
   add_arguments(parser)
   add_crf_arguments(parser)
   add_size_arguments(parser)

@@ -4,8 +4,8 @@
                      the other flags of deeplax.predict are passed on to it
   --predictions=DIR  takes masks that deeplax.predict has written
 
-`data.test_servers` says what each server reads. The archive is read again and
-compared with the masks before it gets its name.
+`data.evaluation_servers` says what each server reads. The archive is read again
+and compared with the masks before it gets its name.
 """
 
 import argparse
@@ -26,9 +26,8 @@ def parser() -> argparse.ArgumentParser:
     "with --workdir, are those of deeplax.predict.",
     allow_abbrev=False,
   )
-  parser.add_argument(
-    "--server", required=True, choices=evaluation_servers.SERVERS
-  )
+  servers = evaluation_servers.SERVERS
+  parser.add_argument("--server", required=True, choices=servers)
   which = parser.add_mutually_exclusive_group(required=True)
   which.add_argument("--workdir", metavar="DIR", help="of the training run")
   which.add_argument(
@@ -64,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def predict_parser() -> argparse.ArgumentParser:
-  """The flags of deeplax.predict but --out and the pictures, told here."""
+  """The flags of deeplax.predict but those that submit sets itself."""
   parser = argparse.ArgumentParser(
     prog="python -m deeplax.predict", allow_abbrev=False
   )
@@ -87,6 +86,8 @@ def main(argv: list[str] | None = None) -> None:
       [f"--workdir={args.workdir}", *rest]
     )
     hint = "which images are labelled follows from --images and --split"
+    if rest and rest[0].startswith("-"):
+      hint = "nor of deeplax.predict"
   if rest:
     raise errors.InputError(f"{rest[0]}: no flag of deeplax.submit; {hint}")
 

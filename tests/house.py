@@ -10,6 +10,7 @@ import functools
 import importlib.metadata
 import pathlib
 import re
+import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -43,6 +44,12 @@ CHOICES = (
   *("deeplax.settings.protocols", "deeplax.settings.published"),
   *("deeplax.data.spec", "deeplax.data.evaluation_servers"),
 )
+# What doors and their flags import before a flag is read.
+LIGHT = (
+  *sys.stdlib_module_names,
+  *("absl", "ml_collections", "deeplax.settings", *CHOICES),
+  *(f"deeplax.{name}" for name in (*GROUND, *FLAGS)),
+)
 # These know only themselves, errors and what stands behind them here.
 LEAVES = {
   "deeplax.ops": (),
@@ -61,9 +68,9 @@ NO_CONFIG = (
 FILE_LINES = 400
 FUNCTION_LINES = 80
 TESTED_LINES = 60
-WORKDIR_FILES = ("spec.json", "config.json", "metrics.jsonl", "converted.json")
+LAYOUT = "deeplax/workdir/layout.py"  # every name of a run's files
 
-OPTIONAL = ("onnx", "tensorboard", "tensorflow", "torch")
+OPTIONAL = ("tensorboard", "tensorflow", "torch")
 # clu's and flax's modules that import TensorFlow.
 NEEDS_TENSORFLOW = (
   *("clu.checkpoint", "clu.metric_writers", "clu.periodic_actions"),
@@ -160,10 +167,17 @@ def doors_hold_flags_and_one_call(tree: Tree) -> list[str]:
       wrong.append(f"{path}: no main under errors.command")
     if (lines := len(tree[path].splitlines())) > DOOR_LINES:
       wrong.append(f"{path}: {lines} lines, over {DOOR_LINES}")
-    for name in imports(tree[path], when_loaded=True):
-      if room(name) in ("", *GROUND, *FLAGS) or within(name, CHOICES):
-        continue
-      wrong.append(f"{path}: imports {name} outside main")
+    wrong += [
+      f"{path}: imports {name} outside main"
+      for name in imports(tree[path], when_loaded=True)
+      if not within(name, LIGHT)
+    ]
+  wrong += [
+    f"{path}: imports {name}, and doors import it"
+    for path in of(tree, *(f"deeplax.{name}" for name in FLAGS))
+    for name in imports(tree[path], when_loaded=True)
+    if not within(name, LIGHT)
+  ]
   for name in DOORS_IN_ROOMS:
     text = tree.get(f"{name.replace('.', '/')}.py", "")
     if "main" not in [function.name for function in functions(text)]:
@@ -316,12 +330,24 @@ def every_file_has_its_test(
   ]
 
 
+def outside_f_strings(node: ast.AST) -> Iterator[ast.AST]:
+  for child in ast.iter_child_nodes(node):
+    if not isinstance(child, ast.JoinedStr):
+      yield child
+      yield from outside_f_strings(child)
+
+
 def one_room_knows_a_workdirs_files(tree: Tree) -> list[str]:
+  names = {
+    node.value.value
+    for node in parsed(tree[LAYOUT]).body
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+  }
   return [
     f"{path}:{node.lineno}: {node.value!r}"
     for path in of(tree)
-    for node in ast.walk(parsed(tree[path]))
-    if isinstance(node, ast.Constant) and node.value in WORKDIR_FILES
+    for node in outside_f_strings(parsed(tree[path]))
+    if isinstance(node, ast.Constant) and node.value in names
     if not within(module(path), ("deeplax.workdir",))
   ]
 
@@ -359,3 +385,13 @@ def requirements() -> frozenset[str]:
 
 def normalised(name: str) -> str:
   return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def loaded_by(code: str) -> set[str]:
+  """Return the modules in memory once a process of its own has run `code`."""
+  done = subprocess.run(
+    [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"],
+    cwd=ROOT, capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  return set(done.stdout.splitlines()[-1].split())

@@ -3,17 +3,15 @@
 import ast
 import importlib
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from deeplax import __main__ as overview
 from deeplax.pretrained import tables
 from deeplax.settings import published
+from tests import house
 from tests.data import trees
 
-FOLDER = pathlib.Path(overview.FOLDER)
 # Inside rooms that need NumPy and OpenCV themselves.
 IN_DATA = ("data.build", "data.shapes")
 DOORS = sorted(set(overview.commands()) - set(IN_DATA))
@@ -22,24 +20,8 @@ PARSERS = [name for name in DOORS if name != "main"]
 each_door = pytest.mark.parametrize("name", overview.commands())
 
 
-def loaded(code: str) -> set[str]:
-  """Return the modules in memory once a process of its own has run `code`."""
-  done = subprocess.run(
-    [sys.executable, "-c", f"{code}\nprint(*sys.modules)"],
-    capture_output=True, text=True, check=False,
-  )  # fmt: skip
-  assert done.returncode == 0, done.stderr
-  return set(done.stdout.splitlines()[-1].split())
-
-
-def test_the_package_loads_neither_jax_nor_a_room():
-  have = loaded("import sys, deeplax")
-  assert "jax" not in have
-  assert not [name for name in have if name.startswith("deeplax.")]
-
-
 def test_the_flags_of_all_commands_load_nothing_heavy():
-  have = loaded(
+  have = house.loaded_by(
     "import importlib, sys\n"
     f"for name in {DOORS}:\n"
     "  door = importlib.import_module(f'deeplax.{name}')\n"
@@ -51,14 +33,16 @@ def test_the_flags_of_all_commands_load_nothing_heavy():
 
 
 def test_finding_data_loads_neither_jax_nor_grain_nor_tfds():
-  have = loaded("import sys, deeplax.data.build, deeplax.data.prepare.command")
+  have = house.loaded_by(
+    "import deeplax.data.build, deeplax.data.prepare.command"
+  )
   assert not have & {"grain", "jax", "orbax", "tensorflow_datasets"}
 
 
 def test_masks_are_scored_and_checked_without_jax(tmp_path):
   root = trees.folder(tmp_path / "data")
   labels = str(root / "labels" / "val")
-  have = loaded(
+  have = house.loaded_by(
     "import sys\n"
     "from deeplax import check_data, score\n"
     f"for main, words in ((score.main, [{labels!r}, {labels!r}]),\n"
@@ -107,14 +91,6 @@ REQUIRED = {
 def test_a_wrong_flag_is_named_and_ends_with_2(name, capsys):
   assert run(name, *REQUIRED[name], "--nonsense=1") == 2
   assert "nonsense" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", DOORS)
-def test_a_door_is_at_most_100_lines(name):
-  assert (
-    len((FOLDER / f"{name.replace('.', '/')}.py").read_text().splitlines())
-    <= 100
-  )
 
 
 def test_sources_of_weights_are_those_that_have_a_table():

@@ -2,9 +2,6 @@
 
 import functools
 from functools import partial
-import json
-import subprocess
-import sys
 
 import pytest
 
@@ -164,6 +161,8 @@ UP = "def f():\n  from deeplax.inference import predictor"
     ("doors", "deeplax/new.py", DOOR.replace("@", "# "), "no main under"),
     ("doors", "deeplax/new.py", DOOR + "\n" * 100, "105 lines"),
     ("doors", "deeplax/new.py", ROOM_AT_THE_TOP, "imports deeplax.metrics"),
+    ("doors", "deeplax/new.py", f"import jax\n{DOOR}", "imports jax"),
+    ("doors", "deeplax/flags.py", "import jax", "imports jax"),
     ("doors", "deeplax/data/shapes.py", "x = 1", "shapes: no main"),
     ("doors", "deeplax/crf/search.py", "x = 1", "no main under"),
     ("choices", "deeplax/data/spec.py", "import numpy as np", "numpy"),
@@ -199,6 +198,7 @@ UP = "def f():\n  from deeplax.inference import predictor"
     ("tests", "deeplax/flags.py", "x = 1", "listed in vain"),
     ("tests", "tests/test_flags.py", "x = 1", "listed in vain"),
     ("workdir", "deeplax/reports/new.py", "f('spec.json')", "'spec.json'"),
+    ("workdir", "deeplax/reports/new.py", "f('env.json')", "'env.json'"),
     ("workdir", "experiments/new.py", "x / 'metrics.jsonl'", "'metrics"),
     ("optional", "deeplax/data/new.py", "import tensorflow as tf", "tensorf"),
     ("optional", "configs/new.py", "from clu import metric_writers", "clu"),
@@ -233,24 +233,14 @@ def test_there_are_seven_floors_and_no_circles():
   assert not {(b, a) for a, b in house.SIDEWAYS} & set(house.SIDEWAYS)
 
 
-def loaded_by(imports: str) -> frozenset[str]:
-  """Return what is in memory after these imports, in a new process."""
-  code = f"import json, sys; {imports}; print(json.dumps(list(sys.modules)))"
-  result = subprocess.run(
-    [sys.executable, "-c", code],
-    cwd=house.ROOT, capture_output=True, text=True, check=True,
-  )  # fmt: skip
-  return frozenset(json.loads(result.stdout.splitlines()[-1]))
-
-
 @functools.cache
-def loaded_by_main() -> frozenset[str]:
+def loaded_by_main() -> set[str]:
   """Return what the main command imports until it trains."""
-  return loaded_by("import deeplax.main, deeplax.training.run")
+  return house.loaded_by("import deeplax.main, deeplax.training.run")
 
 
 def test_importing_deeplax_loads_neither_jax_nor_a_room():
-  loaded = loaded_by("import deeplax")
+  loaded = house.loaded_by("import deeplax")
   assert "jax" not in loaded
   assert not [n for n in loaded if n.startswith("deeplax.")]
 

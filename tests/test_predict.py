@@ -324,12 +324,10 @@ def test_a_wrong_output_stride_is_told(run, tmp_path, capsys, monkeypatch):
 
 
 def test_a_failed_write_leaves_nothing_half_done(tmp_path):
-  def fail(file):
-    file.write(b"half")
-    raise OSError("disk full")
-
   (tmp_path / "a.png").write_bytes(b"before")
   with pytest.raises(errors.InputError, match="disk full"):
-    label_pictures._whole(tmp_path / "a.png", fail)
+    with label_pictures._writing(tmp_path / "a.png") as file:
+      file.write(b"half")
+      raise OSError("disk full")
   assert (tmp_path / "a.png").read_bytes() == b"before"
   assert [p.name for p in tmp_path.iterdir()] == ["a.png"]

@@ -82,7 +82,7 @@ class Job:
     ]
     commands = []
     if not (missing_only and self.trained() and (self._saved() or not rest)):
-      converted = (self._start() / "checkpoints" / "0").is_dir()
+      converted = (self._start() / layout.CHECKPOINTS / "0").is_dir()
       if not (missing_only and converted):
         commands += self._convert()
       commands.append(self._train())
@@ -125,7 +125,7 @@ class Job:
     A training that is stopped between its last evaluation and that has none.
     """
     last = str(self.cell.config.train.total_steps)
-    return (self.workdir / "checkpoints" / last).is_dir()
+    return (self.workdir / layout.CHECKPOINTS / last).is_dir()
 
   def _convert(self) -> list[list[str]]:
     """Return the command that makes the workdir to start from."""
@@ -178,7 +178,7 @@ class Job:
   def _results(self) -> dict[str, dict[str, Any]]:
     """Return each file of eval/ that is one evaluation."""
     results = {}
-    for path in sorted((self.workdir / "eval").glob("*.json")):
+    for path in sorted((self.workdir / layout.EVALUATIONS).glob("*.json")):
       result = json.loads(path.read_text())
       if "rows" not in result and "step" in result:
         results[path.name] = result
@@ -217,7 +217,9 @@ class Job:
 
   def speed(self, file: str) -> float | None:
     """Return the images/s of an evaluation, where a table has measured it."""
-    for path in sorted((self.workdir / "eval").glob("*-table*.json")):
+    for path in sorted(
+      (self.workdir / layout.EVALUATIONS).glob("*-table*.json")
+    ):
       for line in json.loads(path.read_text())["rows"]:
         if line["file"] == file:
           return line["images_per_second"]

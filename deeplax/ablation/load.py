@@ -361,7 +361,7 @@ def configuration(base: str) -> Any:
   name, _, argument = base.partition(":")
   try:
     return find.load(find.own(name)).get_config(argument).lock()
-  except (ImportError, ValueError) as error:
+  except ValueError as error:
     raise errors.InputError(f"no configuration {base}: {error}") from error
 
 

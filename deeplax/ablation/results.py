@@ -134,7 +134,7 @@ def of_job(row: experiment_lib.Row, job: jobs_lib.Job) -> Line:
   """Return the line of a row, from what the job's folder says."""
   result = job.result(row)
   record = job.record()
-  environment = job.workdir / "env.json"
+  environment = job.workdir / layout.ENVIRONMENT
   about = {}
   if environment.exists():
     about = json.loads(environment.read_text())

@@ -1,6 +1,6 @@
 """Predicted masks packed for a test server, and read again as it will.
 
-What each server reads is in `test_servers`.
+What each server reads is in `evaluation_servers`.
 """
 
 from collections.abc import Iterator, Mapping

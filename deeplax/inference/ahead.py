@@ -1,12 +1,10 @@
-"""Predict one image while the device works on the next."""
+"""Hand out one prediction while the device works on the next image."""
 
 import collections
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import (
-  Num,
-)
+from jaxtyping import Num
 import numpy as np
 
 from deeplax import progress

@@ -21,9 +21,9 @@ from deeplax.inference import settings as asked
 from deeplax.metrics import confusion
 from deeplax.settings import protocols
 from deeplax.workdir import checkpoint
-from deeplax.workdir import settings
+from deeplax.workdir import settings as run_settings
 
-NAMES = tuple(protocols.CRF_GRIDS["v2"])
+NAMES = ("w1", "sigma_alpha", "sigma_beta")
 Setting = tuple[float, ...]  # of NAMES
 Grid = Mapping[str, Iterable[float | int]]
 
@@ -238,7 +238,7 @@ def run(args: argparse.Namespace) -> None:
   Raises:
     InputError: A flag, the workdir or the data is wrong.
   """
-  config = settings.load_config(args.workdir)
+  config = run_settings.load_config(args.workdir)
   if config.data.channels is not None:
     raise errors.InputError(
       "the CRF compares colours, and this run reads the bands "

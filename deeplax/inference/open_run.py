@@ -43,11 +43,11 @@ class Run(NamedTuple):
     return self.config.eval.output_stride or self.config.model.output_stride
 
   def network(
-    self, output_stride: int | None = None, **settings: Any
+    self, output_stride: int | None = None, **keywords: Any
   ) -> nn.Module:
     """Return the network at an output stride; None: that of evaluations.
 
-    Further `settings` are those of `models.build.from_config`.
+    Further `keywords` are those of `models.build.from_config`.
 
     Raises:
       InputError: The network is not to be had at that stride.
@@ -58,18 +58,18 @@ class Run(NamedTuple):
         num_classes=self.spec.num_classes,
         output_stride=output_stride or self.output_stride,
         channels=self.channels,
-        **settings,
+        **keywords,
       )
 
   def predictor(
-    self, model: nn.Module, variables: Any, **settings: Any
+    self, model: nn.Module, variables: Any, **keywords: Any
   ) -> predictor_lib.Predictor:
-    """Return what predicts with `model`; for `settings` see `Predictor`."""
+    """Return what predicts with `model`; for `keywords` see `Predictor`."""
     return predictor_lib.Predictor(
       model,
       variables,
       pad_value=model_build.mean_pixel(self.config.model, self.channels),
-      **settings,
+      **keywords,
     )
 
 
@@ -93,5 +93,5 @@ def open_run(
     if split is None:
       return Run(config, settings.read_spec(workdir), channels)
     source = data_build.source(config.data, split)
-  settings.refuse_other_classes(workdir, source.spec)
+    settings.refuse_other_classes(workdir, source.spec)
   return Run(config, source.spec, channels, source)

@@ -9,12 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import (
-  Float,
-  Integer,
-  Num,
-  UInt8,
-)
+from jaxtyping import Float, Integer, Num, UInt8
 import numpy as np
 
 from deeplax import progress
@@ -116,7 +111,7 @@ class Predictor:
       flip: See `predict_probabilities`.
       pad_to: See `bucket`.
       sizes: "reference": the network sees the padding; "exact": it does not,
-        see `ops.extent`.
+        see `ops.true_size`.
       windows: Larger images are predicted in windows of this one size, which
         are blended; None: every image as a whole.
       crf: Parameters of `deeplax.crf.dense_crf`, which then refines each

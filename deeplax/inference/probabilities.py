@@ -10,13 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import (
-  Array,
-  Bool,
-  Float,
-  Integer,
-  Shaped,
-)
+from jaxtyping import Array, Bool, Float, Integer, Shaped
 import numpy as np
 
 from deeplax.inference import averaging

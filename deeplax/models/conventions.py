@@ -1,7 +1,8 @@
 """What differs between ecosystems, one row each: numbers, not code.
 
-A row is chosen by `model.conventions`; `build.py` hands its values down. A row
-is added once a test compares it with the original.
+A row is chosen by `model.conventions`; `build.py` and the `*_from_config.py`
+files hand its values down. A row is added once a test compares it with the
+original.
 """
 
 from collections.abc import Mapping

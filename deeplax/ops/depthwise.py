@@ -181,5 +181,5 @@ def _outputs(tap, y, axis):
 
 
 def _wide(dtype):
-  """Sum of half precision are kept in float32."""
+  """Keep sums of half precision in float32."""
   return jnp.promote_types(dtype, jnp.float32)

@@ -5,13 +5,15 @@ pictures/index.html shows the sheets, newest first, and reloads itself.
 """
 
 import html
-import io
 import json
 import re
 from typing import NamedTuple
 
 from etils import epath
 from PIL import Image
+
+from deeplax import atomic
+from deeplax.workdir import layout
 
 _NAME = re.compile(r"(?P<split>.+)-(?P<step>\d{8})\.png")
 _PAGE = """<!doctype html>
@@ -39,12 +41,9 @@ def add(
   workdir: epath.Path, split: str, step: int, sheet: Image.Image
 ) -> epath.Path:
   """Write the sheet of a step and the page of all; return the sheet's path."""
-  folder = workdir / "pictures"
-  folder.mkdir(parents=True, exist_ok=True)
-  data = io.BytesIO()
-  sheet.save(data, format="PNG")
-  path = folder / f"{split}-{step:08d}.png"
-  _write(path, data.getvalue())
+  path = workdir / layout.PICTURES / f"{split}-{step:08d}.png"
+  with atomic.writing(path) as file:
+    sheet.save(file, format="PNG")
   _write_page(workdir)
   return path
 
@@ -60,7 +59,7 @@ def cut(workdir: epath.Path, step: int) -> None:
 
 def sheets(workdir: epath.Path) -> list[Sheet]:
   """Return every sheet of a run, the oldest first."""
-  folder = workdir / "pictures"
+  folder = workdir / layout.PICTURES
   found = []
   for path in folder.iterdir() if folder.is_dir() else ():
     if match := _NAME.fullmatch(path.name):
@@ -76,20 +75,13 @@ def _write_page(workdir: epath.Path) -> None:
   ]
   title = html.escape(workdir.name)
   page = _PAGE.format(title=title, figures="\n".join(figures))
-  _write(workdir / "pictures" / "index.html", page.encode())
+  atomic.write_text(workdir / layout.PICTURES / "index.html", page)
 
 
 def _score(workdir: epath.Path, split: str, step: int) -> str:
   """Return ", mIoU 54.5%" where that step was evaluated."""
-  paths = (workdir / "eval").glob(f"{split}-{step:08d}-os*.json")
+  paths = (workdir / layout.EVALUATIONS).glob(f"{split}-{step:08d}-os*.json")
   # The shortest is the plain one: a sweep may have left others.
   for path in sorted(paths, key=lambda p: (len(p.name), p.name)):
     return f", mIoU {json.loads(path.read_text())['miou']:.1%}"
   return ""
-
-
-def _write(path: epath.Path, data: bytes) -> None:
-  """Write so that the page never shows half a picture."""
-  partial = path.parent / f".{path.name}.partial"
-  partial.write_bytes(data)
-  partial.replace(path)

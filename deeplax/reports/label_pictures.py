@@ -4,15 +4,16 @@ import argparse
 import collections
 from collections.abc import Iterable, Iterator
 from concurrent import futures
+import contextlib
 import glob
-import os
 import pathlib
 import sys
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from deeplax import atomic
 from deeplax import errors
 from deeplax import progress
 from deeplax.data import bands
@@ -186,31 +187,22 @@ def save(
     labels = found.argmax(-1).astype(np.uint16)
     # Half precision: an image of 500x375 with 21 classes is 8 MB so.
     half = found.astype(np.float16)
-    _whole(
-      picture.output(out, "probs.npz"),
-      lambda file: np.savez_compressed(file, probabilities=half),
-    )
-  _whole(
-    picture.output(out, "mask.png"),
-    lambda file: pictures_lib.index_png(file, labels, palette),
-  )
+    with _writing(picture.output(out, "probs.npz")) as file:
+      np.savez_compressed(file, probabilities=half)
+  with _writing(picture.output(out, "mask.png")) as file:
+    pictures_lib.index_png(file, labels, palette)
   shown = bands.to_show(image)
   mixed = Image.fromarray(pictures_lib.overlay(shown, labels, palette))
-  _whole(
-    picture.output(out, "overlay.jpg"),
-    lambda file: mixed.save(file, format="JPEG", quality=92),
-  )
+  with _writing(picture.output(out, "overlay.jpg")) as file:
+    mixed.save(file, format="JPEG", quality=92)
 
 
-def _whole(path: pathlib.Path, write: Any) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.parent / f".{path.name}.partial"
+@contextlib.contextmanager
+def _writing(path: pathlib.Path) -> Iterator[IO[bytes]]:
   try:
-    with partial.open("wb") as file:
-      write(file)
-    os.replace(partial, path)
+    with atomic.writing(path) as file:
+      yield file
   except OSError as error:
-    partial.unlink(missing_ok=True)
     raise errors.InputError(f"cannot write {path}: {error}") from error
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 import os
-from typing import BinaryIO
+from typing import IO
 
 from jaxtyping import Integer, Shaped, UInt8
 import numpy as np
@@ -90,7 +90,7 @@ def overlay(
 
 
 def index_png(
-  path: str | os.PathLike[str] | BinaryIO, labels: Labels, palette: Palette
+  path: str | os.PathLike[str] | IO[bytes], labels: Labels, palette: Palette
 ) -> None:
   """Write labels as a PNG of class indices with colours to look at.
 

@@ -16,6 +16,7 @@ from deeplax import errors
 from deeplax.metrics import measures
 from deeplax.reports import line_plot
 from deeplax.reports import tables
+from deeplax.workdir import layout
 
 # What is drawn, by the field of a result, and the same of the whole image.
 MEASURES = {"trimap": "mIoU", "trimap_accuracy": "pixel accuracy"}
@@ -122,7 +123,11 @@ def find(path: epath.PathLike, pattern: str) -> tuple[str, dict[str, Any]]:
   path = epath.Path(path)
   if not path.exists():
     raise errors.InputError(f"no workdir or result {path}")
-  paths = sorted((path / "eval").glob(pattern)) if path.is_dir() else [path]
+  paths = (
+    sorted((path / layout.EVALUATIONS).glob(pattern))
+    if path.is_dir()
+    else [path]
+  )
   found = []
   for file in paths:
     try:
@@ -132,7 +137,7 @@ def find(path: epath.PathLike, pattern: str) -> tuple[str, dict[str, Any]]:
     if isinstance(result, dict) and "trimap" in result:
       found.append((str(file), result))
   if not found:
-    where = path / "eval" / pattern if path.is_dir() else path
+    where = path / layout.EVALUATIONS / pattern if path.is_dir() else path
     raise errors.InputError(
       f"no trimap in {where}. Run: python -m deeplax.evaluate --workdir="
       f"{path if path.is_dir() else 'DIR'} --no-sweep --trimap=1,2,5,10,20,40"

@@ -27,20 +27,6 @@ CRF_GRIDS = {
 # Duplicated in the second stage (v3, 4.1), by their names in VOC.
 HARD_CLASSES = ("bicycle", "chair", "diningtable", "pottedplant", "sofa")
 
-# The first grids of the CRF's parameters that are searched.
-CRF_GRIDS = {
-  "v1": {
-    "w1": (5, 6, 7, 8, 9, 10),
-    "sigma_alpha": (50, 60, 70, 80, 90, 100),
-    "sigma_beta": (3, 4, 5, 6, 7, 8, 9, 10),
-  },
-  "v2": {
-    "w1": (3, 4, 5, 6),
-    "sigma_alpha": (30, 40, 50, 60, 70, 80, 90, 100),
-    "sigma_beta": (3, 4, 5, 6),
-  },
-}
-
 
 def v1(c: Any) -> Any:
   """v1 on VOC 2012 (section 4.1): VGG-16, step schedule, labels at 1/8."""

@@ -1,4 +1,4 @@
-"""Class weights and repeated images, both made of the counted masks."""
+"""Class weights and repeated images, both from counts of the masks."""
 
 from collections.abc import Callable
 

@@ -139,11 +139,11 @@ def _measure(
   def crops() -> Iterator[np.ndarray]:
     yield next(batches)["image"]
     # Started here: the first batch compiles, which says nothing of the others.
-    clock = progress.Progress((count - 1) * batch, print, name="measured")
+    report = progress.Progress((count - 1) * batch, print, name="measured")
     for example in itertools.islice(batches, count - 1):
       yield example["image"]
       for _ in range(batch):
-        clock.step()
+        report.step()
 
   print(f"measuring {len(modules)} norms on {count * batch} crops ...")
   return folded_norms.measured(
@@ -261,9 +261,14 @@ def export(args: argparse.Namespace) -> None:
     InputError: There are none, a parameter has no name there, or the file
       cannot be written.
   """
-  opened = open_run.open_run(args.workdir, settings.load_config(args.workdir))
+  config = settings.load_config(args.workdir)
+  spec = settings.read_spec(args.workdir)
+  opened = open_run.Run(config, spec, data_build.channels(config.data))
   variables, step = checkpoint.restore_variables(args.workdir, args.step)
-  model = opened.network(auxiliary=partial.TRAINING_ONLY in variables["params"])
+  model = opened.network(
+    config.model.output_stride,
+    auxiliary=partial.TRAINING_ONLY in variables["params"],
+  )
   arrays, nameless = rules.save(variables, tables.table(args.to, model=model))
   # What only training has may stay behind.
   nameless = [p for p in nameless if p[1] != partial.TRAINING_ONLY]

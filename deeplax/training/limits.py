@@ -1,4 +1,4 @@
-"""Impossible or useless values of a configuration, refused by name."""
+"""Impossible values of a configuration are refused, useless ones told."""
 
 import math
 

@@ -52,7 +52,7 @@ class MetricLog:
         if line["step"] <= resume_step
       ]
       # Also where only a torn last line goes: the next one would join it.
-      atomic.replace(
+      atomic.write_text(
         self._path, "".join(json.dumps(line) + "\n" for line in kept)
       )
     if write:

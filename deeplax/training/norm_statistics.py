@@ -103,7 +103,7 @@ def moved(
 
 
 def run(args: argparse.Namespace, say: Callable[..., None]) -> None:
-  """Write the run in `args.workdir` anew, with statistics measured here.
+  """Write a copy of the run in `args.workdir`, its statistics measured anew.
 
   Raises:
     InputError: A flag, the workdir or the data is wrong.
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace, say: Callable[..., None]) -> None:
     raise errors.InputError(
       f"--out={out} holds a run already; name another folder, or remove it"
     )
-  config = settings.load_config(args.workdir)
+  config = settings.load_config(args.workdir)  # `save` reads it unchanged
   variables, step = checkpoint.restore_variables(args.workdir, args.step)
   frozen = config.model.batch_norm.mode == "frozen"
   keep_one_batch(config.model.batch_norm)
@@ -131,7 +131,7 @@ def run(args: argparse.Namespace, say: Callable[..., None]) -> None:
     )
   if frozen:
     say("the run's norms were frozen: these are what training would have seen")
-  clock = progress.Progress(
+  report = progress.Progress(
     args.batches * config.train.batch_size, say, name="measured"
   )
 
@@ -139,7 +139,7 @@ def run(args: argparse.Namespace, say: Callable[..., None]) -> None:
     for _ in range(args.batches):
       yield next(batches)["image"]
       for _ in range(config.train.batch_size):
-        clock.step()
+        report.step()
 
   stats = measured(model, variables, images())
   rows = moved(variables["batch_stats"], stats)

@@ -1,4 +1,4 @@
-"""From a configuration to a running loop: all that happens before step 0.
+"""A training run: prepare it, compile and check its step, then train.
 
 Only compiled programs are written before the run is known to fit: sources,
 labels, model and memory are checked first, then the workdir is made.
@@ -171,7 +171,7 @@ def compile_and_check(
   resumed: bool,
   say: Callable[..., None],
 ) -> tuple[step_lib.Step, state_lib.State]:
-  """Return the compiled step and the state before step 0, on the host.
+  """Return the compiled step and the state before step 0, not replicated.
 
   Args:
     config: Of the run.
@@ -181,7 +181,8 @@ def compile_and_check(
     say: Receives the overview and what to be warned of.
 
   Raises:
-    InputError: The step does not fit into a device's memory.
+    InputError: `init.checkpoint` holds another network, the batch does not
+      divide over the devices, or the step does not fit into their memory.
   """
   say(f"init: {settings.init_text(config, workdir)}")
   variables = initial.variables(config, parts.model, resumed=resumed)
@@ -236,7 +237,7 @@ def train(
     config: Of the run.
     parts: Of the run.
     step: Compiled.
-    state: Before step 0, on the host.
+    state: Before step 0, not replicated.
     workdir: As it was given.
     resume: The checkpoint to go on from; None: a new run.
     say: Receives progress lines.
@@ -248,10 +249,13 @@ def train(
     )
   checkpoints = checkpoint.Checkpoints(folder, keep=config.checkpoint.keep)
   checkpoints.discard_after(resume or 0)
-  state = parallel.replicate(state, mesh=parts.mesh)
-  if resume is not None:
-    whole = parallel.replicated(parts.mesh)
-    state = checkpoints.restore(resume, state, parts.batches, sharding=whole)
+  if resume is None:
+    state = parallel.replicate(state, mesh=parts.mesh)
+  else:
+    drawn, whole = state, parallel.replicated(parts.mesh)
+    state = checkpoints.restore(resume, drawn, parts.batches, sharding=whole)
+    # Only its shapes were of use, and the callers still hold it.
+    jax.tree.map(lambda array: array.delete(), drawn)
     say(f"resuming from step {resume} of {config.train.total_steps}")
   log = log_lib.MetricLog(
     folder / layout.METRICS,

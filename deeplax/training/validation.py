@@ -1,4 +1,4 @@
-"""The validation that training does now and then."""
+"""Validation during training: scores, pictures, log."""
 
 from collections.abc import Callable
 

@@ -6,8 +6,11 @@ CONFIG = "config.json"
 SPEC = "spec.json"
 CONVERTED = "converted.json"  # of deeplax.convert: what came from where
 METRICS = "metrics.jsonl"
+ENVIRONMENT = "env.json"
 CLASS_COUNTS = "histogram.json"
 CHECKPOINTS = "checkpoints"
+EVALUATIONS = "eval"
+PICTURES = "pictures"
 
 
 def checkpoint_steps(workdir: epath.PathLike) -> list[int]:

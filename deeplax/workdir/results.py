@@ -6,6 +6,7 @@ from typing import Any
 from etils import epath
 
 from deeplax import atomic
+from deeplax.workdir import layout
 
 
 def write_result(
@@ -45,12 +46,12 @@ def result_path(
   # Part of a split must not stand for, or overwrite, the whole.
   if result["images"] < result["split_images"]:
     name += f"-n{result['images']}"
-  return epath.Path(workdir) / "eval" / f"{name}.json"
+  return epath.Path(workdir) / layout.EVALUATIONS / f"{name}.json"
 
 
 def known_miou(workdir: epath.PathLike, step: int, output_stride: int) -> str:
   """Return what the workdir's eval/ says about a step, or that it does not."""
-  folder = epath.Path(workdir) / "eval"
+  folder = epath.Path(workdir) / layout.EVALUATIONS
   wanted = f"*-{step:08d}-os{output_stride}-*.json"
   paths = list(folder.glob(wanted)) if folder.exists() else []
   if not paths:

@@ -177,7 +177,7 @@ def write_run_files(
   try:
     atomic.write_json(folder / layout.CONFIG, json.loads(config.to_json()))
     atomic.write_json(folder / layout.SPEC, spec.to_json())
-    atomic.write_json(folder / "env.json", environment.environment())
+    atomic.write_json(folder / layout.ENVIRONMENT, environment.environment())
     (folder / "parameters.txt").write_text(text + "\n")
   except OSError as error:
     raise errors.InputError(f"--workdir={folder}: {error}") from error
