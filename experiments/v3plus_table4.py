@@ -27,24 +27,23 @@ import pathlib
 
 from deeplax import errors
 from deeplax.ablation import experiment
-from deeplax.ablation import flags
+from deeplax.ablation import imagenet_sources
 
 
 def parser() -> argparse.ArgumentParser:
   """The command line."""
   parser = argparse.ArgumentParser(
-    prog="python -m experiments.v3plus_table4",
+    prog=f"python -m {experiment.COMMANDS}.v3plus_table4",
     description="Top-1 and top-5 error of ImageNet networks (v3+, table 4).",
-    epilog="example: python -m experiments.v3plus_table4 "
+    epilog=f"example: python -m {experiment.COMMANDS}.v3plus_table4 "
     "--images=imagenet/val --resnet=torchvision:resnet101.pth",
   )
   add, path = parser.add_argument, pathlib.Path
   text = "a subfolder of pictures for each class"
   add("--images", required=True, type=path, metavar="DIR", help=text)
-  for flag, sources in flags.IMAGENET_BACKBONES.items():
-    text = (
-      f"weights of {flags.IMAGENET_ROWS[flag]!r}; SOURCE: {', '.join(sources)}"
-    )
+  for flag, programs in imagenet_sources.BACKBONES.items():
+    row = imagenet_sources.ROWS[flag]
+    text = f"weights of {row!r}; SOURCE: {', '.join(programs)}"
     add(f"--{flag}", metavar="SOURCE:FILE", help=text)
   default = experiment.RESULTS / "v3plus_table4"
   text = "for table4.json and table.md (default: %(default)s)"
@@ -67,9 +66,8 @@ def _positive(text: str) -> int:
 @errors.command
 def main(argv: list[str] | None = None) -> None:
   args = parser().parse_args(argv)
-  weights = {
-    flag: text for flag in flags.IMAGENET_ROWS if (text := getattr(args, flag))
-  }
+  known = {flag: getattr(args, flag) for flag in imagenet_sources.ROWS}
+  weights = {flag: text for flag, text in known.items() if text}
   if not weights:
     raise errors.InputError(
       "no network: give --resnet, --xception or both, as "

@@ -27,7 +27,7 @@ def test_a_name_becomes_its_file_and_keeps_its_argument(
       "main", *after, *rest,
     ]  # fmt: skip
     said = f"--config={value} comes with deeplax: {FILE}\n"
-    assert capsys.readouterr().out == said
+    assert capsys.readouterr().err == said
 
 
 def test_of_a_users_own_file_nothing_is_said(tmp_path, monkeypatch, capsys):
@@ -35,11 +35,11 @@ def test_of_a_users_own_file_nothing_is_said(tmp_path, monkeypatch, capsys):
   (tmp_path / "mine.py").write_text("")
   given = ["main", "--config=mine.py:x", "--config.a=b"]
   assert config_flag._with_files(given) == given
-  assert not capsys.readouterr().out
+  assert not capsys.readouterr().err
 
 
 def test_an_unknown_name_ends_before_anything_is_read():
-  with pytest.raises(errors.InputError, match="no configuration nothing: "):
+  with pytest.raises(errors.InputError, match="no configuration 'nothing': "):
     config_flag.parse(["main", "--config=nothing:debug"])
 
 

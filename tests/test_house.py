@@ -163,6 +163,12 @@ UP = "def f():\n  from deeplax.inference import predictor"
     ("doors", "deeplax/new.py", ROOM_AT_THE_TOP, "imports deeplax.metrics"),
     ("doors", "deeplax/new.py", f"import jax\n{DOOR}", "imports jax"),
     ("doors", "deeplax/flags.py", "import jax", "imports jax"),
+    (
+      "doors",
+      "experiments/new.py",
+      "import jax\ndef main(): ...",
+      "imports jax",
+    ),
     ("doors", "deeplax/data/shapes.py", "x = 1", "shapes: no main"),
     ("doors", "deeplax/crf/search.py", "x = 1", "no main under"),
     ("choices", "deeplax/data/spec.py", "import numpy as np", "numpy"),
@@ -228,7 +234,7 @@ def test_what_is_allowed_is_no_breach(rule, path, text):
   assert RULES[rule]({**TREE, path: text}) == present(rule)
 
 
-def test_there_are_seven_floors_and_no_circles():
+def test_floors_are_seven_at_most_and_sideways_steps_go_one_way():
   assert len(house.FLOORS) <= 7  # the ground and six; doors are the seventh
   assert not {(b, a) for a, b in house.SIDEWAYS} & set(house.SIDEWAYS)
 

@@ -19,8 +19,11 @@ from deeplax.settings import find
 # The tables. A checkout keeps their results beside them and its commands run
 # there; an installed package is left as it is, for the folder one stands in.
 FOLDER = find.shipped("experiments")
-ROOT = pathlib.Path.cwd() if FOLDER.parent == find.PACKAGE else FOLDER.parent
+INSTALLED = FOLDER.parent == find.PACKAGE
+ROOT = pathlib.Path.cwd() if INSTALLED else FOLDER.parent
 RESULTS = ROOT / "experiments" / "results"
+# Of `python -m`: run and report, as they are called here.
+COMMANDS = "deeplax.experiments" if INSTALLED else "experiments"
 # What MEASURE may have, and the field of a result that it makes.
 MEASURES = {
   "--trimap": "trimap",

@@ -4,7 +4,6 @@ Importing this loads no JAX: `--help` and a mistyped flag answer at once.
 """
 
 import argparse
-from collections.abc import Mapping
 import os
 import pathlib
 import shlex
@@ -12,22 +11,6 @@ import shlex
 from deeplax import errors
 from deeplax.ablation import experiment as experiment_lib
 from deeplax.ablation import recipes
-
-# By flag of experiments.v3plus_table4: the paper's row, and what its network is
-# called in the programs whose ImageNet files have a classifier; the first name
-# that fits a file counts.
-IMAGENET_ROWS = {
-  "resnet": "Reproduced ResNet-101",
-  "xception": "Modified Xception",
-}
-IMAGENET_BACKBONES: dict[str, Mapping[str, tuple[str, ...]]] = {
-  "resnet": {
-    "tf_deeplab": ("resnet_v1_101", "resnet_v1_101_beta"),
-    "timm": ("resnet101",),
-    "torchvision": ("resnet101",),
-  },
-  "xception": {"tf_deeplab": ("xception_65",), "timm": ("xception_65",)},
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +82,8 @@ def report_command(args: argparse.Namespace) -> str:
     words.append(f"--seeds={','.join(map(str, args.seeds))}")
   words += [f"--set={setting}" for setting in args.set]
   words += [f"--out={args.out}"] if args.out else []
-  return shlex.join(["python", "-m", "experiments.report", *words])
+  module = f"{experiment_lib.COMMANDS}.report"
+  return shlex.join(["python", "-m", module, *words])
 
 
 def shard(text: str) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from PIL import Image
 from deeplax import errors
 from deeplax import pretrained
 from deeplax import progress as progress_lib
-from deeplax.ablation import flags
+from deeplax.ablation import imagenet_sources
 from deeplax.data import decoding
 from deeplax.data import files as data_files
 from deeplax.models import build
@@ -82,7 +82,7 @@ def network(flag: str, text: str, folders: int) -> Network:
       one that has not a class for each of `folders`.
   """
   source, _, path = text.partition(":")
-  sources = flags.IMAGENET_BACKBONES[flag]
+  sources = imagenet_sources.BACKBONES[flag]
   if source not in sources or not path:
     raise errors.InputError(
       f"--{flag}={text}: give a source of {sorted(sources)} and a file, as "

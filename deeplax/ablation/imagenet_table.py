@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from deeplax import atomic
-from deeplax.ablation import flags
 from deeplax.ablation import imagenet
+from deeplax.ablation import imagenet_sources
 from deeplax.ablation import papers
 from deeplax.models import cost
 from deeplax.reports import tables
@@ -45,7 +45,7 @@ def write(
   """Classify the pictures; write table4.json and table.md, return the table.
 
   Args:
-    weights: "source:file" by flag of `flags.IMAGENET_ROWS`.
+    weights: "source:file" by flag of `imagenet_sources.ROWS`.
     images: Folder with a subfolder of pictures for each class.
     out: Where to write.
     crop: Side of what the networks see.
@@ -72,7 +72,7 @@ def write(
   )
   rows = [
     row(
-      flags.IMAGENET_ROWS[flag],
+      imagenet_sources.ROWS[flag],
       networks[flag],
       of_network,
       crop=crop,

@@ -135,7 +135,7 @@ def _of_costs(
 ) -> list[Section]:
   """Return what there is to say of Multiply-Adds; nothing without costs."""
   if not costs:
-    return [_text("")]
+    return []
   verdicts = costs_lib.verdicts(experiment, costs)
   measured = {
     row: {

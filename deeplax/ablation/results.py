@@ -38,7 +38,7 @@ def read(out: pathlib.Path) -> list[Line]:
   path = out / FILE
   if not path.exists():
     raise errors.InputError(
-      f"no {FILE} in {out}. Run: python -m experiments.run NAME"
+      f"no {FILE} in {out}. Run: python -m {experiment_lib.COMMANDS}.run NAME"
     )
   return list(atomic.read_jsonl(path))
 
@@ -157,7 +157,8 @@ def of_job(row: experiment_lib.Row, job: jobs_lib.Job) -> Line:
     "hardware": record.get("hardware") or job.hardware(),
     "workdir": job.workdir.relative_to(job.out).as_posix(),
     "commands": [
-      shlex.join(["python", *command[1:]]) for command in job.commands()
+      _plain_text(shlex.join(["python", *command[1:]]))
+      for command in job.commands()
     ],
     **job.training(),
     "curve": job.curve(),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 import os
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deeplax import errors
 from deeplax.data import bands
@@ -25,6 +25,11 @@ from deeplax.data import shapes
 from deeplax.data import spec as spec_lib
 from deeplax.data import transforms
 from deeplax.data import views
+
+if TYPE_CHECKING:  # Grain brings JAX, which finding data does not need
+  import grain
+
+  from deeplax.data import loader
 
 # An ml_collections.ConfigDict, whose attributes it types as a union of all.
 Config = Any
@@ -159,8 +164,8 @@ def train_loader(
   pad_value: tuple[float, ...],
   process_index: int = 0,
   process_count: int = 1,
-) -> Any:
-  """Return the endless batches of a run, a `grain.DatasetIterator`.
+) -> "grain.DatasetIterator[loader.Batch]":
+  """Return the endless batches of a run.
 
   Args:
     config: The whole configuration.

@@ -59,10 +59,12 @@ def config(text: str) -> pathlib.Path:
     return path
   name = text.removeprefix("configs/").removesuffix(".py")
   if name not in names():
+    beside = sorted(str(file) for file in path.parent.glob("[!_]*.py"))
+    own_files = f". In {path.parent}: {', '.join(beside)}" if beside else ""
     raise errors.InputError(
-      f"no configuration {text}: there is no such file, and none of that name "
-      "comes with deeplax. Give the path of your own, or one of "
-      f"{', '.join(names())}"
+      f"no configuration {text!r}: there is no such file, and none of that "
+      "name comes with deeplax. Give the path of your own, or one of "
+      f"{', '.join(names())}{own_files}"
     )
   return own(name)
 

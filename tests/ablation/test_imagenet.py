@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from deeplax.ablation import flags
 from deeplax.ablation import imagenet
+from deeplax.ablation import imagenet_sources
 from deeplax.ablation import imagenet_table
 from deeplax.models import build
 from deeplax.models import cost
@@ -197,7 +197,7 @@ def test_some_pictures_are_spread_evenly(slim, tmp_path, capsys):
   ("source", "backbone"),
   sorted({
     (source, backbone)
-    for sources in flags.IMAGENET_BACKBONES.values()
+    for sources in imagenet_sources.BACKBONES.values()
     for source, backbones in sources.items()
     for backbone in backbones
   }),
@@ -331,7 +331,7 @@ def test_published_weights_are_right_about_pictures(
 ):
   weights = shared.path("weights/mobilenet_v2_1.0_224_quant.npz")
   known = {"resnet": {"tf_deeplab": ("mobilenet_v2",)}}
-  monkeypatch.setattr(flags, "IMAGENET_BACKBONES", known)
+  monkeypatch.setattr(imagenet_sources, "BACKBONES", known)
   root = tmp_path / "val"
   black = Image.new("RGB", (32, 32))
   for label in range(1000):

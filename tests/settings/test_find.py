@@ -38,7 +38,13 @@ def test_deeplaxs_own_are_found_from_any_folder(text, tmp_path, monkeypatch):
 def test_others_are_refused_with_the_names_there_are(text):
   with pytest.raises(errors.InputError, match=", camvid,|camvid, ") as raised:
     find.config(text)
-  assert f"no configuration {text}:" in str(raised.value)
+  assert f"no configuration {text!r}:" in str(raised.value)
+
+
+def test_files_beside_a_misspelled_one_are_named(tmp_path):
+  (tmp_path / "mine.py").write_text("")
+  with pytest.raises(errors.InputError, match="In .*mine.py"):
+    find.config(str(tmp_path / "min.py"))
 
 
 def python(code, folder):
