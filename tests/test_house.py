@@ -115,6 +115,7 @@ RULES = {
   "choices": house.choices_load_nothing,
   "ends": house.doors_lead_nowhere,
   "floors": house.imports_never_go_up,
+  "circles": house.files_load_in_any_order,
   "leaves": house.leaves_know_nothing_else,
   "outside": house.the_package_knows_no_other,
   "configs": house.configs_import_settings_alone,
@@ -150,6 +151,7 @@ def main():
 ROOM_AT_THE_TOP = f"from deeplax.metrics import confusion\n{DOOR}"
 LONG = "x = 1\n" * 401
 LONG_FUNCTION = "def f():\n" + "  x = 1\n" * 80
+FILES = "from deeplax.data import files"
 OPS = "from deeplax.ops import resize"
 UP = "def f():\n  from deeplax.inference import predictor"
 
@@ -184,6 +186,7 @@ UP = "def f():\n  from deeplax.inference import predictor"
     ("floors", "deeplax/atomic.py", "import deeplax.data.spec", "higher"),
     ("floors", "deeplax/ablation/new.py", "import experiments.run", "higher"),
     ("floors", "deeplax/core/new.py", "x = 1", "no floor for core"),
+    ("circles", "deeplax/data/decoding.py", FILES, "data/decoding.py: imports"),
     ("leaves", "deeplax/training/losses.py", UP, "deeplax.inference"),
     ("leaves", "deeplax/data/spec.py", "import deeplax.atomic", "atomic"),
     ("leaves", "deeplax/crf/new.py", "import deeplax.progress", "progress"),

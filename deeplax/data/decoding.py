@@ -13,7 +13,6 @@ from PIL import Image
 from PIL import ImageOps
 
 from deeplax import errors
-from deeplax.data import files
 from deeplax.data.formats import npy
 from deeplax.data.formats import tiff
 
@@ -192,35 +191,3 @@ def image_size(
   # Orientations 5 to 8 exchange rows and columns.
   turned = orientation >= 5
   return ((width, height) if turned else (height, width)), turned
-
-
-def check_sizes(
-  item: files.Encoded, image: tuple[int, ...], label: tuple[int, ...]
-) -> None:
-  """Refuse a mask that does not cover its image.
-
-  Raises:
-    InputError: The sizes differ.
-  """
-  if tuple(image) == tuple(label):
-    return
-  text = (
-    f"{item.label_file} is {label[0]}x{label[1]} (height x width) but "
-    f"{item.image_file} is {image[0]}x{image[1]}"
-  )
-  if tuple(label) == (image[1], image[0]):
-    turned = image_size(item.image, item.image_file)[1]
-    if turned:
-      text += (
-        ": the photo is stored on its side with an EXIF orientation and shown "
-        "upright, the mask was drawn without it. Turn the mask like the photo, "
-        "or save the photo upright (PIL.ImageOps.exif_transpose) and label that"
-      )
-    else:
-      text += ": rows and columns are exchanged. Transpose the mask"
-  else:
-    text += (
-      ". Make the mask at the image's size; if it must be resized, then with "
-      "the nearest neighbour only"
-    )
-  raise errors.InputError(text)

@@ -97,7 +97,7 @@ class Decoded(abc.ABC):
     """Return image and label as arrays."""
     image = self.reader(item.image, item.image_file)
     raw = decoding.decode_label(item.label, item.label_file)
-    decoding.check_sizes(item, image.shape[:2], raw.shape)
+    check_sizes(item, image.shape[:2], raw.shape)
     return {"image": image, "label": label_tables.apply(raw, self.table)}
 
 
@@ -155,3 +155,35 @@ def read_bytes(path: pathlib.Path) -> bytes:
       f"{path} cannot be read ({error.strerror}): restore the file, or take "
       "its pair out of the data set"
     ) from error
+
+
+def check_sizes(
+  item: Encoded, image: tuple[int, ...], label: tuple[int, ...]
+) -> None:
+  """Refuse a mask that does not cover its image.
+
+  Raises:
+    InputError: The sizes differ.
+  """
+  if tuple(image) == tuple(label):
+    return
+  text = (
+    f"{item.label_file} is {label[0]}x{label[1]} (height x width) but "
+    f"{item.image_file} is {image[0]}x{image[1]}"
+  )
+  if tuple(label) == (image[1], image[0]):
+    turned = decoding.image_size(item.image, item.image_file)[1]
+    if turned:
+      text += (
+        ": the photo is stored on its side with an EXIF orientation and shown "
+        "upright, the mask was drawn without it. Turn the mask like the photo, "
+        "or save the photo upright (PIL.ImageOps.exif_transpose) and label that"
+      )
+    else:
+      text += ": rows and columns are exchanged. Transpose the mask"
+  else:
+    text += (
+      ". Make the mask at the image's size; if it must be resized, then with "
+      "the nearest neighbour only"
+    )
+  raise errors.InputError(text)

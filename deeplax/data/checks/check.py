@@ -196,7 +196,7 @@ def _look(source: files.Source, index: int, *, decode: bool) -> _Look:
     faults.append(faults_lib.from_text(str(error), *names[::-1]))
   if raw is not None and size is not None:
     try:
-      decoding.check_sizes(item, size, raw.shape)
+      files.check_sizes(item, size, raw.shape)
     except errors.InputError as error:
       h, w = raw.shape
       detail = f"{h}x{w}, image {size[0]}x{size[1]}"
