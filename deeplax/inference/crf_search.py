@@ -245,11 +245,11 @@ def run(args: argparse.Namespace) -> None:
       f"data.channels={tuple(config.data.channels)}"
     )
   split = args.split or config.data.eval_split
-  opened = open_run.open_run(args.workdir, config, split=split)
+  opened, source = open_run.open_with_data(args.workdir, config, split)
   stride = args.output_stride or opened.output_stride
   model = opened.network(stride)
   variables, step = checkpoint.restore_variables(args.workdir, args.step)
-  chosen = views.Subset(opened.source, args.images)
+  chosen = views.Subset(source, args.images)
   if not len(chosen):
     raise errors.InputError(f"no image in {opened.spec.name} {split}")
   scales, flip = asked.scales_and_flip(config, args)

@@ -23,19 +23,11 @@ class Run(NamedTuple):
     config: Its configuration.
     spec: Its classes.
     channels: Mean and std of each band that it reads; None: RGB.
-    examples: The split that was asked for; None: none was.
   """
 
   config: Any
   spec: spec_lib.Spec
   channels: bands.Channels | None
-  examples: files.Source | None = None
-
-  @property
-  def source(self) -> files.Source:
-    """The split that was asked for."""
-    assert self.examples is not None, "opened without a split"
-    return self.examples
 
   @property
   def output_stride(self) -> int:
@@ -73,25 +65,34 @@ class Run(NamedTuple):
     )
 
 
-def open_run(
-  workdir: epath.PathLike, config: Any, *, split: str | None = None
-) -> Run:
+def open_run(workdir: epath.PathLike, config: Any) -> Run:
   """Return the run in a workdir; its compiled programs are kept there.
 
   Args:
     workdir: Of the run.
     config: As `settings.load_config` reads it.
-    split: Of the data, to read; None: the workdir alone is read.
 
   Raises:
-    InputError: A file is missing or wrong, or the data has other classes than
-      the run.
+    InputError: The workdir has no classes, or the config's bands are wrong.
   """
   environment.compilation_cache(workdir)
   with errors.input_errors():
     channels = data_build.channels(config.data)
-    if split is None:
-      return Run(config, settings.read_spec(workdir), channels)
+    return Run(config, settings.read_spec(workdir), channels)
+
+
+def open_with_data(
+  workdir: epath.PathLike, config: Any, split: str
+) -> tuple[Run, files.Source]:
+  """Return the run in a workdir, and a split of its data; see `open_run`.
+
+  Raises:
+    InputError: The data is not there or is wrong, or has other classes than
+      the run.
+  """
+  environment.compilation_cache(workdir)
+  with errors.input_errors():
     source = data_build.source(config.data, split)
     settings.refuse_other_classes(workdir, source.spec)
-  return Run(config, source.spec, channels, source)
+    channels = data_build.channels(config.data)
+  return Run(config, source.spec, channels), source

@@ -8,6 +8,7 @@ from etils import epath
 import flax.linen as nn
 
 from deeplax import errors
+from deeplax.data import files
 from deeplax.inference import evaluate
 from deeplax.inference import open_run
 from deeplax.inference import settings as asked
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
   keywords["crf"] = asked.crf_parameters(config, args)
   with errors.input_errors():
     strides, modes = asked.strides_and_modes(config, args)
-  opened = open_run.open_run(args.workdir, config, split=split)
+  opened, source = open_run.open_with_data(args.workdir, config, split)
   models = {stride: opened.network(stride) for stride in strides}
   variables, step = checkpoint.restore_variables(args.workdir, args.step)
   what = f"{args.workdir} step {step} on {config.data.name} {split}"
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
     )
     rows += _at_stride(
       opened,
+      source,
       sweep,
       args,
       split=split,
@@ -82,6 +84,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _at_stride(
   opened: open_run.Run,
+  source: files.Source,
   sweep: sweep_lib.Sweep,
   args: argparse.Namespace,
   *,
@@ -92,17 +95,18 @@ def _at_stride(
   """Evaluate all modes at one output stride, and write each result.
 
   Args:
-    opened: The run, with its split.
+    opened: The run.
+    source: What it is evaluated on.
     sweep: Predicts.
     args: Of the command.
     split: The name of what is evaluated.
     model: To count the costs of a table's row with; None: there is no table.
     **fields: Of all results: step and output_stride.
   """
-  kept = [kept_lib.Kept(opened.source, args) for _ in sweep.modes]
+  kept = [kept_lib.Kept(source, args) for _ in sweep.modes]
   found = evaluate.evaluate_rows(
     sweep,
-    opened.source,
+    source,
     max_images=args.max_images,
     threads=opened.config.data.threads,
     keep=lambda row, index, counted: kept[row].keep(

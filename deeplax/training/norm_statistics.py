@@ -119,14 +119,14 @@ def run(args: argparse.Namespace, say: Callable[..., None]) -> None:
   keep_one_batch(config.model.batch_norm)
   if args.batch_size:
     config.train.batch_size = args.batch_size
-  opened = open_run.open_run(
-    args.workdir, config, split=config.data.train_split
+  opened, source = open_run.open_with_data(
+    args.workdir, config, config.data.train_split
   )
   model = opened.network(config.model.output_stride)
   with errors.input_errors():
     batches = data_build.train_loader(
       config,
-      opened.source,
+      source,
       pad_value=model_build.mean_pixel(config.model, opened.channels),
     )
   if frozen:

@@ -32,7 +32,7 @@ def evaluator(
   The scores go to eval/, the same few images to pictures/ and the log.
   """
   channels = data_build.channels(config.data)
-  opened = open_run.Run(config, source.spec, channels, source)
+  opened = open_run.Run(config, source.spec, channels)
   predictor = opened.predictor(
     opened.network(),
     {},
