@@ -74,7 +74,9 @@ def test_every_module_in_readme_exists():
   modules = re.findall(r"python -m ((?:deeplax|experiments)[\w.]*)", README)
   assert modules
   for module in modules:
-    assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+    # Installed, the experiments lie inside the package.
+    path = module.replace("deeplax.experiments.", "experiments.")
+    assert (ROOT / f"{path.replace('.', '/')}.py").exists(), module
 
 
 def test_every_make_target_in_readme_exists():
