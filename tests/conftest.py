@@ -5,6 +5,7 @@ The compiled programs of a run are kept in `.cache/jax` of the checkout (or in
 through the environment because commands under test run in own processes.
 """
 
+import functools
 import os
 import pathlib
 
@@ -26,15 +27,32 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()
 
 
-@pytest.fixture
-def slim_vgg(monkeypatch):
-  """VGG-16 of four channels throughout, for real values in little time."""
-  # Not at the top: the hook that checks types has to be there before them.
-  from deeplax.models import cost
-  from deeplax.models.backbones import vgg
+# The fixtures import deeplax themselves: the hook that checks types has to be
+# there before it.
 
-  narrow = tuple((4, count) for _, count in vgg.BLOCKS)
-  monkeypatch.setattr(vgg, "BLOCKS", narrow)
-  cost.trace.cache_clear()  # by fields, which are the same
-  yield
-  cost.trace.cache_clear()
+
+@pytest.fixture(scope="session", autouse=True)
+def _networks_are_traced_once():
+  """Keep every trace: a second takes a network, and tests share them."""
+  from deeplax.models import cost
+  from tests.models import networks
+
+  @functools.cache
+  def kept(model, size, tables):
+    return cost_trace(model, size)
+
+  cost_trace = cost.trace.__wrapped__
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(
+      cost, "trace", lambda model, size: kept(model, size, networks.tables())
+    )
+    yield
+
+
+@pytest.fixture
+def short():
+  """Backbones of few layers and channels (tests.models.networks.shorten)."""
+  from tests.models import networks
+
+  with networks.shorten():
+    yield

@@ -340,7 +340,7 @@ def check_v1(workdir, arrays, *, channels):
 
 
 def test_v1_starts_from_an_imagenet_file_but_for_its_scores(
-  slim_vgg, tmp_path, capsys
+  short, tmp_path, capsys
 ):
   arrays = imagenet_vgg(lambda name: 4, 64)
 
@@ -366,7 +366,7 @@ def test_v1_starts_from_an_imagenet_file_but_for_its_scores(
   assert "Drawn at random: head/logits0, head/logits1" in said
 
 
-def test_torchvisions_names_are_not_taken_for_caffes(slim_vgg, tmp_path):
+def test_torchvisions_names_are_not_taken_for_caffes(short, tmp_path):
   def v1():
     return v1_vgg16_largefov.get_config("debug").lock()
 

@@ -21,25 +21,23 @@ def same(
   An odd total puts the extra row or column behind, so with stride 2 the centre
   taps of even and of odd sizes lie differently.
   """
-
-  def axis(n: int, rate: int) -> tuple[int, int]:
-    outputs = -(-n // stride)
-    total = max((outputs - 1) * stride + (kernel - 1) * rate + 1 - n, 0)
-    return total // 2, total - total // 2
-
   (height, width), (down, across) = size, pair(rate)
-  return axis(height, down), axis(width, across)
+  return (
+    _same(height, kernel, stride, down),
+    _same(width, kernel, stride, across),
+  )
+
+
+def _same(n: int, kernel: int, stride: int, rate: int) -> tuple[int, int]:
+  outputs = -(-n // stride)
+  total = max((outputs - 1) * stride + (kernel - 1) * rate + 1 - n, 0)
+  return total // 2, total - total // 2
 
 
 def symmetric(*, kernel: int, rate: Rate) -> Padding:
   """The padding of slim's conv2d_same: set by the kernel, whatever the size."""
-
-  def axis(rate: int) -> tuple[int, int]:
-    total = (kernel - 1) * rate
-    return total // 2, total - total // 2
-
-  down, across = pair(rate)
-  return axis(down), axis(across)
+  down, across = ((kernel - 1) * step for step in pair(rate))
+  return (down // 2, down - down // 2), (across // 2, across - across // 2)
 
 
 def ceil(

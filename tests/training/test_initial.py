@@ -105,7 +105,7 @@ def test_another_network_is_refused_naming_its_parameters(workdir):
 
 
 @pytest.fixture
-def plain_run(slim_vgg, tmp_path):
+def plain_run(short, tmp_path):
   """Return the workdir of v1 as its plain configuration trains it."""
   c = v1_vgg16_largefov.get_config("debug")
   return save_run(tmp_path / "run", c), c

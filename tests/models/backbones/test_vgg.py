@@ -102,7 +102,7 @@ def features(stride, *, pool, image):
 @pytest.mark.parametrize("pool", vgg.POOLS)
 @pytest.mark.parametrize("stride", [8, 16])
 def test_dense_features_hold_the_strided_networks_up_to_conv5_3(
-  slim_vgg, pool, stride
+  short, pool, stride
 ):
   image = np.random.default_rng(1).normal(size=(1, 65, 65, 3))
   image = image.astype(np.float32)
@@ -127,7 +127,7 @@ def test_dense_features_hold_the_strided_networks_up_to_conv5_3(
   np.testing.assert_array_equal(dense["high"], expected)
 
 
-def test_the_sum_of_branches_is_the_sum_of_their_scores(slim_vgg):
+def test_the_sum_of_branches_is_the_sum_of_their_scores(short):
   model = network(head="aspp_sum", channels=8, num_classes=3)
   variables = variables_lib.initial_variables(model, 0)
   image = np.random.default_rng(0).uniform(0, 255, (1, 33, 33, 3))
@@ -148,7 +148,7 @@ def test_the_sum_of_branches_is_the_sum_of_their_scores(slim_vgg):
 
 @pytest.mark.parametrize("size", [(33, 33), (1, 1), (40, 71), (64, 33)])
 @pytest.mark.parametrize("conventions", ["caffe", "torchvision"])
-def test_branches_of_v1_join_the_head_at_any_size(slim_vgg, size, conventions):
+def test_branches_of_v1_join_the_head_at_any_size(short, size, conventions):
   model = network(
     conventions=conventions,
     channels=8,
@@ -186,7 +186,7 @@ def test_vgg_has_no_classifier_of_means():
     network(head="classifier")
 
 
-def test_the_score_over_several_scales_is_the_largest(slim_vgg):
+def test_the_score_over_several_scales_is_the_largest(short):
   settings = {"channels": 8, "num_classes": 3, "head": "aspp_sum"}
   one = network(conventions="caffe", **settings)
   three = network(conventions="caffe", input_scales=(0.75, 0.5), **settings)

@@ -107,7 +107,7 @@ FORMS = {
   ("kernel", "kept"), [(3, (0, 3, 6)), (4, (0, 2, 4, 6))]
 )
 def test_an_imagenet_file_of_caffe_gives_v1_all_but_the_scores(
-  slim_vgg, form, kernel, kept
+  short, form, kernel, kept
 ):
   arrays = imagenet()
   file = dict(FORMS[form](*item) for item in arrays.items())
@@ -137,7 +137,7 @@ def test_an_imagenet_file_of_caffe_gives_v1_all_but_the_scores(
   assert "subsampled  4: fc6.bias (16,) to (8,)" in said
 
 
-def test_torchvisions_file_gives_its_own_network_the_same(slim_vgg):
+def test_torchvisions_file_gives_its_own_network_the_same(short):
   arrays = imagenet(of="torchvision")
   start = load(arrays, network("torchvision"), source="torchvision")
   params = start.variables["params"]
@@ -152,7 +152,7 @@ def test_torchvisions_file_gives_its_own_network_the_same(slim_vgg):
   assert start.left_out == ["classifier.6.weight", "classifier.6.bias"]
 
 
-def test_each_branch_of_v2_starts_from_the_same_layers(slim_vgg):
+def test_each_branch_of_v2_starts_from_the_same_layers(short):
   start = load(imagenet(), network(**ASPP))
   head = start.variables["params"]["head"]
   for place in range(1, 4):
@@ -164,7 +164,7 @@ def test_each_branch_of_v2_starts_from_the_same_layers(slim_vgg):
   }
 
 
-def test_a_network_of_v1_that_caffe_trained_is_loaded_whole(slim_vgg):
+def test_a_network_of_v1_that_caffe_trained_is_loaded_whole(short):
   shapes = convolutions() | {
     "fc6.weight": (8, 4, 3, 3), "fc6.bias": (8,),
     "fc7.weight": (8, 8, 1, 1), "fc7.bias": (8,),
@@ -179,7 +179,7 @@ def test_a_network_of_v1_that_caffe_trained_is_loaded_whole(slim_vgg):
   )
 
 
-def test_without_one_of_v2s_scores_a_file_is_not_whole(slim_vgg):
+def test_without_one_of_v2s_scores_a_file_is_not_whole(short):
   model = network(**ASPP)
   arrays = saved(model)
   assert not load(arrays, model).new
@@ -199,7 +199,7 @@ def test_without_one_of_v2s_scores_a_file_is_not_whole(slim_vgg):
     ("fc6.bias", (4,)),
   ],
 )
-def test_layers_too_small_to_take_a_part_of_are_refused(slim_vgg, name, shape):
+def test_layers_too_small_to_take_a_part_of_are_refused(short, name, shape):
   arrays = imagenet() | {name: np.zeros(shape, np.float32)}
   with pytest.raises(errors.InputError, match=f"{name} has shape .{shape[0]},"):
     load(arrays, network())
@@ -233,7 +233,7 @@ def saved(model):
     (RESNET | SCALES, "base.aspp.c3.bias"),
   ],
 )
-def test_names_written_are_read_back_bit_equal(slim_vgg, settings, name):
+def test_names_written_are_read_back_bit_equal(short, settings, name):
   model = network(**settings)
   arrays = saved(model)
   assert name in arrays
@@ -307,7 +307,7 @@ def test_units_of_a_long_block_are_numbered_in_caffe():
   ],
 )
 def test_weights_of_images_in_another_range_are_refused(
-  slim_vgg, source, conventions, arrays, message
+  short, source, conventions, arrays, message
 ):
   with pytest.raises(errors.InputError, match=message):
     load(imagenet(of=arrays), network(conventions), source=source)

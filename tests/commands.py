@@ -1,0 +1,105 @@
+"""Run `python -m deeplax.NAME`, as a user does, without waiting for imports.
+
+`command` forks a server that has imported them already (command_server.py):
+streams, exit status and environment are a process's own. `process` is the
+command itself, for what the way of starting may change.
+"""
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from typing import NamedTuple
+
+from tests import conftest
+
+DEBUG = "--config=configs/quickstart.py:debug"
+
+
+class Done(NamedTuple):
+  """What a command left.
+
+  Attributes:
+    returncode: Its exit status.
+    stdout: What it printed.
+    stderr: What it complained of.
+    cpu: Seconds of processor time, its children's included.
+    modules: Names of all that was imported when it ended.
+  """
+
+  returncode: int
+  stdout: str
+  stderr: str
+  cpu: float
+  modules: frozenset[str]
+
+
+DATA = ("DEEPLAX_DATA", "TFDS_DATA_DIR")
+
+
+def environment(**changes: str) -> dict[str, str]:
+  """Return this environment without any data set."""
+  kept = {k: v for k, v in os.environ.items() if k not in DATA}
+  return kept | changes
+
+
+def command(
+  name: str, *arguments: object, short: bool = False, **changes: str
+) -> Done:
+  """Run python -m deeplax.<name> with no data set but the one it is given.
+
+  Args:
+    name: main, data.build and so on.
+    *arguments: Of the command.
+    short: Leave few layers of the backbones (networks.shorten), for time.
+    **changes: Environment variables, such as HOME.
+  """
+  server = _server()
+  assert server.stdin is not None and server.stdout is not None
+  with tempfile.TemporaryDirectory() as folder:
+    request = {
+      "module": f"deeplax.{name}",
+      "arguments": [str(a) for a in arguments],
+      "short": short,
+      "environment": environment(**changes),
+      "folder": folder,
+    }
+    server.stdin.write(json.dumps(request) + "\n")
+    server.stdin.flush()
+    answer = json.loads(server.stdout.readline())
+    out, err, modules = (
+      path.read_text() if path.exists() else ""
+      for path in (pathlib.Path(folder) / n for n in ("out", "err", "modules"))
+    )
+  return Done(
+    answer["returncode"], out, err, answer["cpu"], frozenset(modules.split())
+  )
+
+
+@functools.cache
+def _server() -> subprocess.Popen:
+  """Return the server of this process; it ends when its input does."""
+  return subprocess.Popen(
+    [sys.executable, "-m", "tests.command_server"],
+    cwd=conftest.ROOT,
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+
+
+def process(
+  name: str, *arguments: object, **changes: str
+) -> subprocess.CompletedProcess[str]:
+  """Run the command itself, from its first import on."""
+  return subprocess.run(
+    [sys.executable, "-m", f"deeplax.{name}", *map(str, arguments)],
+    cwd=conftest.ROOT,
+    env=environment(**changes),
+    capture_output=True,
+    text=True,
+    check=False,
+  )
