@@ -5,8 +5,8 @@ channels, so tests of values want few of both. `small` has few channels;
 `shorten` leaves of every backbone a block for each stride and one after it.
 """
 
-import contextlib
 from collections.abc import Iterator
+import contextlib
 from typing import Any
 
 import flax.linen as nn
