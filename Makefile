@@ -9,6 +9,10 @@ PIP := -m pip install --quiet --disable-pip-version-check
 INTERPRETERS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 # What differs between two JAX releases shows in these.
 CORE := tests/ops tests/models tests/training/test_step.py
+# Both cores; a file's tests share what they trained and compiled.
+PYTEST := -m pytest -q -n 2 --dist loadfile
+# Compiled tests are kept, whatever the shell says: collecting takes half as long.
+export PYTHONDONTWRITEBYTECODE :=
 
 $(PY):
 	@python=$$(.ci/find_python "sys.version_info >= (3, 11)" $(INTERPRETERS)); \
@@ -33,8 +37,8 @@ $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
 	@touch $@
 
 $(NEXT)/installed: requirements.txt requirements-dev.txt
-	@echo "Installing requirements-dev.txt for the other JAX release"
-	@$(NEXT)/bin/python $(PIP) -r requirements-dev.txt
+	@echo "Installing requirements-dev.txt for the other JAX"
+	@$(NEXT)/bin/python $(PIP) -r requirements-dev.txt $(PIN)
 	@touch $@
 
 .PHONY: help quickstart test test-all test-next lint types lines clean
@@ -52,23 +56,27 @@ quickstart: $(VENV)/installed  ## install, train on made-up data, evaluate, pred
 	@echo "Next: $(VENV)/bin/python -m deeplax.main --config=configs/v3plus_xception.py"
 
 test: $(VENV)/installed-dev  ## the fast tests
-	@$(PY) -m pytest -q -n 2 --dist loadfile -m "not slow"
+	@$(PY) $(PYTEST) -m "not slow"
 
 test-all: $(VENV)/installed-dev  ## the slow tests as well
-	@$(PY) -m pytest -q -n 2 --dist loadfile
+	@$(PY) $(PYTEST)
 
-# JAX 0.10.2 is the last for Python 3.11; 3.12 and newer take 0.11. Whichever
-# .venv has, this takes the other, if there is such a Python.
-test-next: $(VENV)/installed-dev  ## the core tests on the other JAX release
-	@newer=$$($(PY) -c "import sys; print(sys.version_info >= (3, 12))"); \
-	python=$$(.ci/find_python "(sys.version_info >= (3, 12)) != $$newer" \
-	  python3.13 python3.12 python3.11); \
+# .venv has the newest JAX that its Python takes, this the oldest supported. On
+# Python 3.11 both are 0.10.2: then this takes the newest, on a newer Python.
+test-next: $(VENV)/installed-dev  ## the core tests at the other end of the JAX range
+	@oldest=$$(sed -n 's/^jax>=\([0-9.]*\).*/\1/p' requirements.txt); \
+	if $(PY) -c "import jax; raise SystemExit(jax.__version__ != '$$oldest')"; then \
+	  want="sys.version_info >= (3, 12)"; pin=; \
+	else \
+	  want="True"; pin="jax==$$oldest"; \
+	fi; \
+	python=$$(.ci/find_python "$$want" python3.13 python3.12 python3.11); \
 	if [ -z "$$python" ]; then \
-	  echo "test-next: skipped, no Python for the other JAX release here"; \
+	  echo "test-next: skipped, no Python 3.12 or newer for a newer JAX here"; \
 	else \
 	  { [ -x $(NEXT)/bin/python ] || $$python -m venv $(NEXT); } \
-	  && $(MAKE) --no-print-directory $(NEXT)/installed \
-	  && $(NEXT)/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(CORE); \
+	  && $(MAKE) --no-print-directory $(NEXT)/installed PIN="$$pin" \
+	  && $(NEXT)/bin/python $(PYTEST) -m "not slow" $(CORE); \
 	fi
 
 lint: $(VENV)/installed-dev  ## ruff check, ruff format --check
