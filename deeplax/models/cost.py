@@ -20,6 +20,9 @@ from deeplax.models.heads import large_fov
 from deeplax.ops import padding
 
 CONVENTIONS = ("true", "paper")
+# What neither depends on the image's size nor needs it is read off a trace of
+# this one, which is then made once.
+TRACE_SIZE = (33, 33)
 # Every stride up to 32 has a position on this input's centre pixel.
 CENTRED = (257, 257)
 
@@ -42,13 +45,14 @@ class Convolution(NamedTuple):
   size_out: tuple[int, int]
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=64)
 def trace(
   model: nn.Module, size: tuple[int, int]
 ) -> tuple[dict[str, Any], list[Convolution]]:
   """Return the abstract variables and every convolution, in order of call.
 
-  The last few results are cached: every function here starts from a trace.
+  Results are cached: every function here starts from a trace, which takes a
+  second, and evaluation asks for those of each output stride and scale.
   """
   # By path and size: a scanned block may be traced more than once, and a
   # network over several scales runs at several sizes.
@@ -114,7 +118,7 @@ def multiply_adds(
 
 def parameters(model: nn.Module) -> int:
   """Return the number of trained values; running statistics are not."""
-  variables, _ = trace(model, CENTRED)
+  variables, _ = trace(model, TRACE_SIZE)
   return sum(math.prod(x.shape) for x in jax.tree.leaves(variables["params"]))
 
 

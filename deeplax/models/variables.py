@@ -11,13 +11,8 @@ import numpy as np
 
 from deeplax.models import cost
 
-# No array depends on the size of the images that a network is traced with.
-TRACE_SIZE = (33, 33)
 
-
-def initial_variables(
-  model: nn.Module, seed: int, image_size: tuple[int, int] = TRACE_SIZE
-) -> dict[str, Any]:
+def initial_variables(model: nn.Module, seed: int) -> dict[str, Any]:
   """Return drawn {"params", "batch_stats"}.
 
   The model is only traced and NumPy draws the values, since compiling `init`
@@ -27,12 +22,11 @@ def initial_variables(
   Args:
     model: As `from_config` returns it.
     seed: Of the run.
-    image_size: (height, width) to trace with; no array depends on it.
 
   Raises:
     ValueError: No rule says how to draw a parameter.
   """
-  variables, convolutions = cost.trace(model, image_size)
+  variables, convolutions = cost.trace(model, cost.TRACE_SIZE)
   inits = {conv.path: conv.module.kernel_init for conv in convolutions}
   constants = {"scale": 1, "var": 1, "offset": 0, "mean": 0, "bias": 0}
 
@@ -73,12 +67,12 @@ def inflate(variables: dict[str, Any], model: nn.Module) -> dict[str, Any]:
 
 def first_kernel(model: nn.Module) -> tuple[str, ...]:
   """Return the path of the kernel that sees the images, "params" first."""
-  return ("params", *cost.trace(model, TRACE_SIZE)[1][0].path, "kernel")
+  return ("params", *cost.trace(model, cost.TRACE_SIZE)[1][0].path, "kernel")
 
 
 def shapes(model: nn.Module) -> dict[tuple[str, ...], tuple[int, ...]]:
   """Return the shape of every parameter and running statistic, by path."""
-  variables, _ = cost.trace(model, TRACE_SIZE)
+  variables, _ = cost.trace(model, cost.TRACE_SIZE)
   flat: Any = flax.traverse_util.flatten_dict(variables)
   return {path: leaf.shape for path, leaf in flat.items()}
 

@@ -70,7 +70,7 @@ def _collection(leaf: str) -> str:
 
 
 def _normed(model: nn.Module) -> list[Any]:
-  convolutions = cost.trace(model, (33, 33))[1]
+  convolutions = cost.trace(model, cost.TRACE_SIZE)[1]
   return [conv for conv in convolutions if conv.module.norm is not None]
 
 

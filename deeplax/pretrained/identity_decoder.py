@@ -47,7 +47,7 @@ def decoder(
     for path, value in flax.traverse_util.flatten_dict(variables).items()
   }
   modules = []
-  for conv in cost.trace(model, (33, 33))[1]:
+  for conv in cost.trace(model, cost.TRACE_SIZE)[1]:
     place = conv.path
     if place[0] != DECODER or place[1].startswith("feature_projection"):
       continue

@@ -316,7 +316,7 @@ def _folded(
   """Return bias and eps of each normed module that the source folded."""
   wanted = variables_lib.shapes(model)
   result = {}
-  for conv in cost.trace(model, variables_lib.TRACE_SIZE)[1]:
+  for conv in cost.trace(model, cost.TRACE_SIZE)[1]:
     module = tuple(conv.path)
     if conv.module.norm is None:
       continue

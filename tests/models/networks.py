@@ -13,7 +13,7 @@ import flax.linen as nn
 import pytest
 
 from deeplax.models import build
-from deeplax.models import variables
+from deeplax.models import cost
 from deeplax.models.backbones import mobilenet_v2
 from deeplax.models.backbones import resnet
 from deeplax.models.backbones import vgg
@@ -23,7 +23,7 @@ from deeplax.settings import defaults
 
 # No array depends on the size of the image: traced with this one, a network is
 # traced once for all tests of a session.
-SIZE = variables.TRACE_SIZE
+SIZE = cost.TRACE_SIZE
 # The mark of what `make test-all` runs in addition.
 SLOW = pytest.mark.slow
 # What the fields of a network do not tell, since `shorten` changes it.
