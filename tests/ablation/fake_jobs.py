@@ -6,6 +6,7 @@ import sys
 from deeplax.ablation import jobs as jobs_lib
 from deeplax.ablation import load
 from deeplax.ablation import results as results_lib
+from deeplax.ablation import running
 
 # What the commands of a job do here in place of training and evaluating.
 TRAIN = """
@@ -58,7 +59,7 @@ def fake(monkeypatch, failing=()):
       code = TRAIN + FAIL
     miou = 0.5 + 0.02 * self.seed
     return [
-      [sys.executable, "-c", code, str(self.workdir)]
+      [sys.executable, "-S", "-c", code, str(self.workdir)]
       + [self.config_json(), str(miou), json.dumps(how)]
     ]
 
@@ -67,6 +68,7 @@ def fake(monkeypatch, failing=()):
     return json.dumps(config | {"seed": self.seed})
 
   monkeypatch.setattr(jobs_lib.Job, "commands", commands)
+  monkeypatch.setattr(running, "POLLED_EVERY", 0.01)
   monkeypatch.setattr(jobs_lib.Job, "config_json", config_json, raising=False)
   return ran
 

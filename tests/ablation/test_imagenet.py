@@ -11,17 +11,14 @@ import pytest
 from deeplax.ablation import imagenet
 from deeplax.ablation import imagenet_sources
 from deeplax.ablation import imagenet_table
-from deeplax.models import build
 from deeplax.models import cost
 from deeplax.models import variables as variables_lib
-from deeplax.models.backbones import resnet
-from deeplax.ops import backend
 from deeplax.pretrained import files
 from deeplax.pretrained import rules
 from deeplax.pretrained import tables
-from deeplax.settings import defaults
 from experiments import v3plus_table4
 from tests import shared
+from tests.models import networks
 
 
 def plain_wrong(logits, labels, top):
@@ -73,24 +70,16 @@ CLASSES = ("n01", "n02", "n03", "n04", "n05", "n06", "n07")
 SIDE = 33
 
 
-@pytest.fixture
-def slim(monkeypatch):
-  """ResNet-101 of one unit a block and four channels."""
-  monkeypatch.setitem(resnet.DEPTHS, 101, (1, 1, 1, 1))
-  monkeypatch.setattr(resnet, "WIDTHS", (4, 4, 4, 4))
-  # XLA's own convolutions: slower to run, a fraction to compile.
-  monkeypatch.setattr(backend, "prefers_shifted", lambda: False)
-  cost.trace.cache_clear()  # by fields, which are the same
-  yield
-  cost.trace.cache_clear()
-
-
 def whole(source, backbone, classes):
   """Return an ImageNet network."""
-  c = defaults.base().model
-  c.update({"backbone": backbone, "head": "classifier", "conventions": source})
-  c.output_stride, c.decoder.kind = 32, "none"
-  return build.from_config(c, num_classes=classes)
+  return networks.network(
+    classes,
+    backbone=backbone,
+    head="classifier",
+    conventions=source,
+    output_stride=32,
+    decoder__kind="none",
+  )
 
 
 def network(source, backbone, classes):
@@ -146,7 +135,7 @@ def ended(*arguments):
   ],
 )
 def test_the_command_counts_what_the_network_says_of_each_picture(
-  source, backbone, extra, slim, tmp_path, capsys
+  source, backbone, extra, short, tmp_path, capsys
 ):
   images = pictures(tmp_path / "val")
   weights = tmp_path / "w.npz"
@@ -178,7 +167,7 @@ def test_the_command_counts_what_the_network_says_of_each_picture(
   }  # fmt: skip
 
 
-def test_some_pictures_are_spread_evenly(slim, tmp_path, capsys):
+def test_some_pictures_are_spread_evenly(short, tmp_path, capsys):
   for name in pictures(tmp_path / "val"):
     if not name.endswith("/0.PNG"):
       (tmp_path / "val" / name).write_bytes(b"")  # it must not be read
@@ -202,8 +191,8 @@ def test_some_pictures_are_spread_evenly(slim, tmp_path, capsys):
     for backbone in backbones
   }),
 )  # fmt: skip
-def test_every_parameter_has_a_name_in_every_source(source, backbone):
-  model = whole(source, backbone, 1001)
+def test_every_parameter_has_a_name_in_every_source(short, source, backbone):
+  model = whole(source, backbone, len(CLASSES) + (source == "tf_deeplab"))
   found = rules.load({}, tables.table(source, model=model), model=model)
   assert found.missing.keys() == variables_lib.shapes(model).keys()
   assert all(found.missing.values())
@@ -269,7 +258,7 @@ def test_wrong_flags_are_refused(flags, message, tmp_path, capsys):
 
 
 def test_a_network_of_other_classes_or_another_kind_is_refused(
-  slim, tmp_path, capsys
+  short, tmp_path, capsys
 ):
   pictures(tmp_path / "val", sizes=((9, 9),))
   flags = (f"--images={tmp_path / 'val'}", f"--out={tmp_path / 'out'}")
@@ -303,7 +292,7 @@ def test_a_missing_folder_is_not_taken_for_background(monkeypatch):
 
 
 def test_a_spoilt_picture_and_spoilt_weights_end_with_their_file(
-  slim, tmp_path, capsys
+  short, tmp_path, capsys
 ):
   pictures(tmp_path / "val", sizes=((9, 9),))
   weights = tmp_path / "w.npz"

@@ -78,46 +78,50 @@ def test_the_papers_numbers_are_those_of_the_reference():
     assert "arXiv:" in table["source"]
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_loads_with_one_number_of_the_paper_a_row(name):
-  experiment = load.load(name)
-  assert experiment.cells
-  assert f"COMMAND: python -m experiments.run {name}" in experiment.about
-  names = [row.name for row in experiment.rows]
-  assert len(set(names)) == len(names)
-  for row in experiment.rows:
-    assert (row.cell is None) == bool(row.why)
-  for cell in experiment.cells:
-    assert re.fullmatch(r"[\w.=,-]+", cell.name)
+def test_every_experiment_loads_with_one_number_of_the_paper_a_row():
+  for name in EXPERIMENTS:
+    experiment = load.load(name)
+    assert experiment.cells, name
+    assert f"COMMAND: python -m experiments.run {name}" in experiment.about
+    names = [row.name for row in experiment.rows]
+    assert len(set(names)) == len(names), name
+    for row in experiment.rows:
+      assert (row.cell is None) == bool(row.why), (name, row.name)
+    for cell in experiment.cells:
+      assert re.fullmatch(r"[\w.=,-]+", cell.name), name
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_debug_has_the_same_rows_on_made_up_data_and_no_number(name):
-  experiment = load.load(f"{name}:debug")
-  assert experiment.cells
-  for row in experiment.rows:
-    assert row.miou is None
-    if row.cell:
-      config = row.cell.config
-      assert config.data.name == "shapes"
-      assert config.train.total_steps <= 4 and config.train.batch_size <= 6
-      assert max(config.data.crop_size) <= 33
-  assert experiment.out().name == f"{name}_debug"
+def test_debug_has_the_same_rows_on_made_up_data_and_no_number():
+  for name in EXPERIMENTS:
+    experiment = load.load(f"{name}:debug")
+    assert experiment.cells, name
+    for row in experiment.rows:
+      told = (name, row.name)
+      assert row.miou is None, told
+      if row.cell:
+        config = row.cell.config
+        assert config.data.name == "shapes", told
+        assert config.train.total_steps <= 4, told
+        assert config.train.batch_size <= 6, told
+        assert max(config.data.crop_size) <= 33, told
+    assert experiment.out().name == f"{name}_debug"
 
 
 @pytest.mark.parametrize("data", ["camvid", "shapes"])
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_a_recipe_refuses_rows_by_name_and_never_trains_one_twice(name, data):
-  experiment = load.load(name, data=data)
-  seen = [cell.config.to_json() for cell in experiment.cells]
-  assert len(set(seen)) == len(seen)
-  for row in experiment.rows:
-    if row.cell is None:
-      assert row.why
-    else:
-      config = row.cell.config
-      assert (config.data.name, config.model.backbone) == (data, "mobilenet_v2")
-      assert row.cell.file.startswith("experiments/config.py:")
+def test_a_recipe_refuses_rows_by_name_and_never_trains_one_twice(data):
+  for name in EXPERIMENTS:
+    experiment = load.load(name, data=data)
+    seen = [cell.config.to_json() for cell in experiment.cells]
+    assert len(set(seen)) == len(seen), name
+    for row in experiment.rows:
+      told = (name, row.name)
+      if row.cell is None:
+        assert row.why, told
+      else:
+        config = row.cell.config
+        found = (config.data.name, config.model.backbone)
+        assert found == (data, "mobilenet_v2"), told
+        assert row.cell.file.startswith("experiments/config.py:"), told
 
 
 def test_a_recipe_keeps_what_a_table_varies_at_its_own_scale():

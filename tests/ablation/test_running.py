@@ -15,6 +15,7 @@ from deeplax.ablation import load
 from deeplax.ablation import results as results_lib
 from deeplax.ablation import running
 from experiments import run as run_door
+from tests import commands
 from tests.ablation import fake_jobs
 from tests.ablation import test_load
 
@@ -199,9 +200,24 @@ def test_a_users_own_ablation_runs_from_end_to_end(tmp_path):
     assert (tmp_path / file).stat().st_size > 300
 
 
-@pytest.mark.slow  # 15 minutes: one cell of every experiment
+def start_short(command, log, *, env):
+  """Run a command with backbones of few layers, as `running.start` does."""
+  _, _, module, *arguments = command
+  done = commands.command(
+    module.removeprefix("deeplax."),
+    *arguments,
+    short=True,
+    JAX_COMPILATION_CACHE_DIR=env["JAX_COMPILATION_CACHE_DIR"],
+  )
+  with log.open("a") as file:
+    file.write(done.stdout + done.stderr)
+  return done.returncode, 0
+
+
+@pytest.mark.slow  # 5 minutes: one cell of every experiment
 @pytest.mark.parametrize("name", load.names())
-def test_every_experiment_runs_with_debug(name, tmp_path):
+def test_every_experiment_runs_with_debug(name, monkeypatch, tmp_path, capsys):
+  monkeypatch.setattr(running, "start", start_short)
   experiment = load.load(f"{name}:debug")
   row = next(
     row
@@ -209,12 +225,12 @@ def test_every_experiment_runs_with_debug(name, tmp_path):
     if row.cell and row.cell.config.init.checkpoint is None
   )
   assert row.cell
-  done = subprocess.run(
-    [sys.executable, "-m", "experiments.run", f"{name}:debug", "--seeds=0",
-     f"--out={tmp_path}", "--only", row.cell.name],
-    cwd=experiment_lib.ROOT, check=False, capture_output=True, text=True,
-  )  # fmt: skip
-  assert done.returncode == 0, done.stdout
+  with pytest.raises(SystemExit) as ended:
+    run_door.main([
+      f"{name}:debug", "--seeds=0", f"--out={tmp_path}", "--only",
+      row.cell.name,
+    ])  # fmt: skip
+  assert ended.value.code == 0, capsys.readouterr().out
   finished = [
     line["row"]
     for line in results_lib.read(tmp_path)

@@ -78,8 +78,19 @@ def test_noise_gives_way_to_the_edges_of_the_image():
   assert (np.asarray(after).argmax(-1) == truth_labels).mean() > 0.99
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 7), (9, 1), (2, 2)])
-@pytest.mark.parametrize("classes", [1, 4])
+@pytest.mark.parametrize(
+  ("classes", "size"),
+  [
+    (4, (1, 1)),
+    (4, (1, 7)),
+    (4, (9, 1)),
+    (1, (2, 2)),
+    *(
+      pytest.param(*case, marks=pytest.mark.slow)
+      for case in ((1, (1, 1)), (1, (1, 7)), (1, (9, 1)), (4, (2, 2)))
+    ),
+  ],
+)
 def test_the_smallest_images_have_marginals(size, classes):
   image, probabilities = np.zeros((*size, 3), np.uint8), np.full(
     (*size, classes), 1 / classes, np.float32
@@ -138,7 +149,7 @@ def test_padding_changes_nothing():
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_batch_is_as_each_of_its_images(masked):
-  given = [scene(seed=seed) for seed in range(3)]
+  given = [scene(seed=seed) for seed in range(2)]
   images, probabilities = map(np.stack, zip(*given, strict=True))
   masks = np.random.default_rng(4).random(images.shape[:3]) < 0.8
   found = crf.dense_crf(images, probabilities, mask=masks if masked else None)

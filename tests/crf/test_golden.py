@@ -17,7 +17,6 @@ KEYS = {
   "w2": "pos_w",
   "sigma_gamma": "pos_xy",
 }
-CASES = ("synth_48x64", "astronaut_48x64", "astronaut_321x321")
 
 
 @pytest.mark.parametrize("name", list(golden.SETTINGS))
@@ -36,8 +35,22 @@ def test_marginals_are_those_of_pydensecrf(name):
   assert 0.1 < changed.mean() < 0.9
 
 
-@pytest.mark.parametrize("setting", ["v2res101", "v1largefov"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+  ("case", "setting"),
+  [
+    ("synth_48x64", "v2res101"),
+    ("astronaut_48x64", "v1largefov"),
+    ("astronaut_321x321", "v1largefov"),
+    *(
+      pytest.param(*case, marks=pytest.mark.slow)
+      for case in (
+        ("synth_48x64", "v1largefov"),
+        ("astronaut_48x64", "v2res101"),
+        ("astronaut_321x321", "v2res101"),
+      )
+    ),
+  ],
+)
 def test_marginals_are_those_of_pydensecrf_on_photographs(case, setting):
   folder = shared.path("golden/crf")
   spec = importlib.util.spec_from_file_location("rule", folder / "rule.py")

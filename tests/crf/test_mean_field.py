@@ -1,5 +1,7 @@
 """Mean field, against the same sums in float64, and its gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +23,10 @@ def problem(seed=0):
   return logits, (near, near[:2] * np.float32(2))
 
 
-def kernels(features):
+@functools.cache
+def kernels(seed=0):
+  """The kernels of a problem, as matrices."""
+  _, features = problem(seed)
   return [truth.lattice(f.T.astype(np.float64)) for f in features]
 
 
@@ -47,7 +52,7 @@ def test_marginals_are_those_of_float64(compatibility, iterations):
     compatibility=compatibility,
   )
   expected = truth.mean_field(
-    logits, kernels(features), WEIGHTS, iterations, compatibility
+    logits, kernels(), WEIGHTS, iterations, compatibility
   )
   np.testing.assert_allclose(found, expected, atol=2e-5)
   np.testing.assert_allclose(np.sum(found, -1), 1, atol=1e-6)
@@ -59,10 +64,9 @@ def test_an_isolated_label_takes_its_share_without_messages():
   found = mean_field.mean_field(
     logits, kernels_of, WEIGHTS, iterations=1, isolate_last=True
   )
-  plain = [truth.lattice(f.T.astype(np.float64)) for f in features]
   marginals = truth.softmax(logits.astype(np.float64))[:, :-1]
   expected = logits.astype(np.float64)
-  for kernel, weight in zip(plain, WEIGHTS, strict=True):
+  for kernel, weight in zip(kernels(), WEIGHTS, strict=True):
     expected[:, :-1] += weight * kernel @ marginals
   np.testing.assert_allclose(found, truth.softmax(expected), atol=2e-5)
   with pytest.raises(ValueError, match="Potts"):
@@ -100,10 +104,11 @@ def _loss_and_parts(seed=1):
   return features, direction, parts, towards
 
 
-@pytest.mark.parametrize("name", ["logits", "weights", "compatibility"])
-def test_gradients_are_finite_differences_of_float64(name):
-  features, direction, parts, towards = _loss_and_parts()
-  built, plain = lattices(features), kernels(features)
+@functools.cache
+def _gradients():
+  """The gradient of the loss with respect to each part."""
+  features, direction, parts, _ = _loss_and_parts()
+  built = lattices(features)
 
   def loss(parts):
     found = mean_field.mean_field(
@@ -115,6 +120,14 @@ def test_gradients_are_finite_differences_of_float64(name):
     )
     return (found * jnp.asarray(direction, jnp.float32)).sum()
 
+  return jax.jit(jax.grad(loss))(parts)
+
+
+@pytest.mark.parametrize("name", ["logits", "weights", "compatibility"])
+def test_gradients_are_finite_differences_of_float64(name):
+  _, direction, parts, towards = _loss_and_parts()
+  plain = kernels(seed=1)
+
   def exact(step):
     moved = {k: v.astype(np.float64) for k, v in parts.items()}
     moved[name] = moved[name] + step * towards[name]
@@ -123,7 +136,7 @@ def test_gradients_are_finite_differences_of_float64(name):
     )
     return (found * direction).sum()
 
-  gradient = np.asarray(jax.jit(jax.grad(loss))(parts)[name])
+  gradient = np.asarray(_gradients()[name])
   slope = (exact(1e-5) - exact(-1e-5)) / 2e-5
   assert abs(slope) > 0.01
   assert (gradient * towards[name]).sum() == pytest.approx(slope, rel=2e-3)
@@ -147,13 +160,15 @@ def test_gradients_of_a_batch_are_those_of_its_images():
   logits, features = zip(*(problem(seed) for seed in range(2)), strict=True)
   own = [lattice.stack([lattices(f)[i] for f in features]) for i in range(2)]
 
-  def loss(logits, lattices):
+  @jax.jit
+  @jax.grad
+  def gradient(logits, lattices):
     found = mean_field.mean_field(logits, lattices, WEIGHTS, iterations=2)
     return (found**2).sum()
 
-  found = jax.grad(loss)(jnp.stack(logits), own)
+  found = gradient(jnp.stack(logits), own)
   for i in range(2):
-    expected = jax.grad(loss)(jnp.asarray(logits[i]), lattices(features[i]))
+    expected = gradient(jnp.asarray(logits[i]), lattices(features[i]))
     np.testing.assert_allclose(found[i], expected, atol=1e-5)
 
 

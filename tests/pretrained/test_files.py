@@ -78,9 +78,9 @@ def test_a_safetensors_file_takes_bfloat16_and_any_order_in_memory(tmp_path):
   np.testing.assert_array_equal(found, np.asarray(half).T)
 
 
-@pytest.mark.parametrize(
-  "entry",
-  [
+def test_a_safetensors_header_that_does_not_fit_is_refused(tmp_path):
+  path = tmp_path / "w.safetensors"
+  for entry in (
     {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
     {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]},
     {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 4]},
@@ -89,13 +89,11 @@ def test_a_safetensors_file_takes_bfloat16_and_any_order_in_memory(tmp_path):
     {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]},
     {"dtype": "F32"},
     [1],
-  ],
-)
-def test_a_safetensors_header_that_does_not_fit_is_refused(tmp_path, entry):
-  path = tmp_path / "w.safetensors"
-  path.write_bytes(safetensors_bytes({"x": entry}, bytes(4)))
-  with pytest.raises(errors.InputError, match=r"w\.safetensors is no whole"):
-    files.read(str(path))
+  ):
+    path.write_bytes(safetensors_bytes({"x": entry}, bytes(4)))
+    with pytest.raises(errors.InputError) as raised:
+      files.read(str(path))
+    assert "w.safetensors is no whole" in str(raised.value), entry
 
 
 def test_a_safetensors_file_starts_its_arrays_at_a_multiple_of_eight(tmp_path):
@@ -127,9 +125,8 @@ def test_objects_in_an_npz_are_not_unpickled(tmp_path):
     files.read(str(path))
 
 
-@pytest.mark.parametrize(
-  ("name", "advice"),
-  [
+def test_another_kind_of_file_is_refused_with_the_way(tmp_path):
+  for name, advice in (
     ("net.h5", "in Keras"),
     ("net.pkl", "run any code"),
     ("net.caffemodel", "in Caffe, np.savez"),
@@ -137,13 +134,12 @@ def test_objects_in_an_npz_are_not_unpickled(tmp_path):
     ("frozen_inference_graph.pb", "the checkpoint that it was made from"),
     ("deeplabv3_2018_01_04.tar.gz", "unpack it"),
     ("weights", "is not a TensorFlow checkpoint"),
-  ],
-)
-def test_another_kind_of_file_is_refused_with_the_way(tmp_path, name, advice):
-  (tmp_path / name).write_bytes(b"x")
-  with pytest.raises(errors.InputError, match=advice) as raised:
-    files.read(str(tmp_path / name))
-  assert ".safetensors or .npz" in str(raised.value)
+  ):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(errors.InputError) as raised:
+      files.read(str(tmp_path / name))
+    said = str(raised.value)
+    assert advice in said and ".safetensors or .npz" in said, name
 
 
 def test_a_folder_or_a_wrong_path_names_what_is_there(tmp_path):

@@ -1,8 +1,10 @@
 """Statistics of folded norms: measured right, and nothing else changes."""
 
+import functools
 from typing import Any
 
 import flax.traverse_util
+import jax
 import numpy as np
 
 from deeplax.pretrained import folded_norms
@@ -10,6 +12,7 @@ from deeplax.pretrained import rules
 from tests.pretrained import toy
 
 
+@functools.cache
 def network():
   """A toy with folded norms, and pictures for it in two batches."""
   found = rules.load(toy.folded(), toy.TABLE, model=toy.Toy())
@@ -19,6 +22,14 @@ def network():
   return variables, batches, found.folded
 
 
+@functools.cache
+def measured():
+  """The variables of `network` with what its pictures give."""
+  variables, batches, folded = network()
+  return folded_norms.measured(toy.Toy(), variables, batches, modules=folded)
+
+
+@functools.partial(jax.jit, static_argnames="train")
 def apply(variables, images, *, train):
   return toy.Toy().apply(
     variables, images, train=train, method="coarse", mutable=["batch_stats"]
@@ -26,8 +37,8 @@ def apply(variables, images, *, train):
 
 
 def test_predictions_stay_and_training_sees_the_same_network():
-  variables, batches, folded = network()
-  found = folded_norms.measured(toy.Toy(), variables, batches, modules=folded)
+  variables, batches, _ = network()
+  found = measured()
   images = np.concatenate(batches)
   before, _ = apply(variables, images, train=False)
   after, _ = apply(found, images, train=False)
@@ -42,8 +53,8 @@ def test_predictions_stay_and_training_sees_the_same_network():
 
 
 def test_mean_and_variance_are_those_of_the_convolution():
-  variables, batches, folded = network()
-  found = folded_norms.measured(toy.Toy(), variables, batches, modules=folded)
+  variables, batches, _ = network()
+  found = measured()
   kernel = variables["params"]["stem"]["kernel"]
   images = np.concatenate(batches)
   padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))

@@ -80,22 +80,20 @@ def run(model, variables, image):
 
 
 def assert_equal(model, variables, name):
+  """Assert that logits and classes are right; yield these and what is known."""
   for image, valid, expected in pictures(name):
     coarse, classes = run(model, variables, image)
     low = resize.resize_bilinear(coarse, expected["logits_lowres"].shape[:2])[0]
     error = np.abs(low - expected["logits_lowres"]).max()
     assert error <= 1e-5 * np.abs(low).max()
     np.testing.assert_array_equal(classes[valid], expected["jax_label"][valid])
+    yield classes[valid], expected["tflite_label"][valid]
 
 
 def test_the_float_network_gives_every_class_of_the_original():
   model, variables = network(FLOAT)
-  assert_equal(model, variables, FLOAT)
-  for image, valid, expected in pictures(FLOAT):
-    _, classes = run(model, variables, image)
-    np.testing.assert_array_equal(
-      classes[valid], expected["tflite_label"][valid]
-    )
+  for found in assert_equal(model, variables, FLOAT):
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.slow  # 30 s together: three networks at 513x513, five pictures
@@ -114,7 +112,7 @@ def test_networks_of_8_bits_are_exact_with_their_own_normalisation(name):
   model, variables = network(name)
   # Their zero is the byte 128, not 127.5.
   model = model.clone(mean=(128.0,) * 3, std=(128.0,) * 3)
-  assert_equal(model, variables, name)
+  assert list(assert_equal(model, variables, name))
 
 
 # Numbers of ImageNet's classes, counted from 1: 0 is none of them.

@@ -9,13 +9,12 @@ import pytest
 
 from deeplax import errors
 from deeplax import pretrained
-from deeplax.models import build
 from deeplax.models import variables
 from deeplax.pretrained import partial
 from deeplax.pretrained import rules
 from deeplax.pretrained import summary
 from deeplax.pretrained import tables
-from deeplax.settings import defaults
+from tests.models import networks
 
 # Of an ImageNet file in these tests; real ones: 4,096.
 WIDE = 16
@@ -26,21 +25,19 @@ RESNET: dict[str, Any] = {
   "channels": 0,
 }
 ASPP = {"head": "aspp_sum", "channels": 8}
-SCALES = {"input_scales": (0.75, 0.5)}
+SCALES = {"input_scales": (0.5,)}
 
 
 def network(conventions="caffe", num_classes=3, **settings) -> Any:
-  config: Any = defaults.base().model
-  config.update(
-    conventions=conventions,
-    backbone="vgg16",
-    output_stride=8,
-    head="large_fov",
-    channels=8,
-  )
-  config.decoder.kind = "none"
-  config.update(settings)
-  return build.from_config(config, num_classes=num_classes)
+  given = {
+    "conventions": conventions,
+    "backbone": "vgg16",
+    "output_stride": 8,
+    "head": "large_fov",
+    "channels": 8,
+    "decoder__kind": "none",
+  }
+  return networks.network(num_classes, **given | settings)
 
 
 def drawn(shapes):
@@ -188,21 +185,20 @@ def test_without_one_of_v2s_scores_a_file_is_not_whole(short):
     load(arrays, model)
 
 
-@pytest.mark.parametrize(
-  ("name", "shape"),
-  [
+def test_layers_too_small_to_take_a_part_of_are_refused(short):
+  model = network()
+  for name, shape in (
     ("fc6.weight", (4, 4, 3, 3)),  # fewer channels than the network
     ("fc6.weight", (16, 4, 2, 2)),  # fewer taps
     ("fc6.weight", (16, 4 * 50)),  # no square window
     ("fc7.weight", (4, 16)),
     ("fc7.weight", (16, 4)),
     ("fc6.bias", (4,)),
-  ],
-)
-def test_layers_too_small_to_take_a_part_of_are_refused(short, name, shape):
-  arrays = imagenet() | {name: np.zeros(shape, np.float32)}
-  with pytest.raises(errors.InputError, match=f"{name} has shape .{shape[0]},"):
-    load(arrays, network())
+  ):
+    arrays = imagenet() | {name: np.zeros(shape, np.float32)}
+    said = f"{name} has shape .{shape[0]},"
+    with pytest.raises(errors.InputError, match=said):
+      load(arrays, model)
 
 
 def numbered(model):
@@ -248,14 +244,14 @@ LAYERS = {
   "conv1": "layer1.conv1.conv",
   "res2a_branch1": "layer2.block1.shortcut.conv",
   "res3d_branch2c": "layer3.block4.increase.conv",
-  "res4f_branch2b": "layer4.block6.conv3x3.conv",
+  "res4a_branch2b": "layer4.block1.conv3x3.conv",
   "bn_conv1": "layer1.conv1.bn",
   "bn5c_branch2a": "layer5.block3.reduce.bn",
   "fc1_voc12_c2": "aspp.c2",
 }
 
 
-def test_a_resnet_of_caffe_is_the_ports_by_other_names():
+def test_a_resnet_of_caffe_is_the_ports_by_other_names(short):
   model = network(**RESNET)
   table = tables.table("caffe", model=model)
   *_, caffe = table.of_each_form()
@@ -288,10 +284,14 @@ def test_a_resnet_of_caffe_is_the_ports_by_other_names():
 
 
 def test_units_of_a_long_block_are_numbered_in_caffe():
-  settings: dict[str, Any] = RESNET | {"backbone": "resnet101"}
-  model = network(**settings)
-  *_, caffe = tables.table("caffe", model=model).of_each_form()
-  names = {layer.path: layer.name for layer in caffe.layers}
+  def names_of(backbone):
+    model = network(**RESNET | {"backbone": backbone})
+    *_, caffe = tables.table("caffe", model=model).of_each_form()
+    return {layer.path: layer.name for layer in caffe.layers}
+
+  names = names_of("resnet50")
+  assert names["backbone/block3_unit6/conv2"] == "res4f_branch2b"
+  names = names_of("resnet101")
   assert names["backbone/block3_unit1/conv1"] == "res4a_branch2a"
   assert names["backbone/block3_unit23/conv3"] == "res4b22_branch2c"
   assert names["backbone/block2_unit4/conv1"] == "res3b3_branch2a"

@@ -13,36 +13,34 @@ from deeplax.models import build
 from deeplax.models import variables as variables_lib
 from deeplax.pretrained import rules
 from deeplax.pretrained.names import tf_deeplab
-from deeplax.settings import defaults
 from tests.models import golden
+from tests.models import networks
 from tests.pretrained import toy
 
-# Every rule of the table is in one of these.
+# Every rule of the table is in one of these and `FIXTURES`.
 NETWORKS = {
   "mobilenet_v2": {},
-  "mobilenet_v2 classifier": {"head": "classifier", "decoder.kind": "none"},
-  "mobilenet_v3_large_seg": {
-    "head": "lraspp",
-    "channels": 128,
-    "output_stride": 32,
-    "decoder.kind": "sum",
-    "decoder.features": (8,),
-    "decoder.output_stride": 8,
-  },
-  "mobilenet_edgetpu": {"decoder.kind": "none", "depth_multiplier": 0.75},
-  "resnet_v1_50_beta": {"separable": False, "decoder.separable": False},
-  "resnet_v1_101": {"head": "classifier", "decoder.kind": "none"},
-  "xception_41": {"head": "classifier", "decoder.kind": "none"},
-  "xception_71": {"decoder.features": (8, 4)},
+  "mobilenet_v2 classifier": {"head": "classifier", "decoder__kind": "none"},
+  "mobilenet_edgetpu": {"decoder__kind": "none", "depth_multiplier": 0.75},
+  "resnet_v1_50_beta": {"separable": False, "decoder__separable": False},
+  "resnet_v1_101": {"head": "classifier", "decoder__kind": "none"},
+  "xception_41": {"head": "classifier", "decoder__kind": "none"},
+  "xception_71": {"decoder__features": (8, 4)},
+}
+
+
+LRASPP = {
+  "head": "lraspp",
+  "channels": 128,
+  "output_stride": 32,
+  "decoder__kind": "sum",
+  "decoder__features": (8,),
+  "decoder__output_stride": 8,
 }
 
 
 def network(name, settings, *, num_classes=21):
-  config = defaults.base().model
-  config.backbone = name.split()[0]
-  for key, value in settings.items():
-    config.update_from_flattened_dict({key: value})
-  return build.from_config(config, num_classes=num_classes)
+  return networks.network(num_classes, backbone=name.split()[0], **settings)
 
 
 def numbered(model):
@@ -55,9 +53,8 @@ def numbered(model):
   return {"batch_stats": {}} | flax.traverse_util.unflatten_dict(flat)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_names_written_are_read_back_bit_equal(name):
-  model = network(name, NETWORKS[name])
+def written_and_read_back(model):
+  """Return the arrays of a network that are read back bit equal."""
   variables = numbered(model)
   arrays, nameless = rules.save(variables, tf_deeplab.table(model))
   assert not nameless
@@ -65,9 +62,15 @@ def test_names_written_are_read_back_bit_equal(name):
   assert sum(value.size for value in arrays.values()) == sum(sizes)
   found = pretrained.convert_arrays(arrays, "tf_deeplab", model=model)
   jax.tree.map(np.testing.assert_array_equal, found, variables)
+  return arrays
 
 
-def test_names_of_both_stages_of_a_decoder():
+@pytest.mark.parametrize("name", NETWORKS)
+def test_names_written_are_read_back_bit_equal(short, name):
+  written_and_read_back(network(name, NETWORKS[name]))
+
+
+def test_names_of_both_stages_of_a_decoder(short):
   model = network("xception_71", NETWORKS["xception_71"])
   arrays, _ = rules.save(numbered(model), tf_deeplab.table(model))
   for name in (
@@ -75,7 +78,7 @@ def test_names_of_both_stages_of_a_decoder():
     "decoder/feature_projection0_1/BatchNorm/beta",
     "decoder/decoder_conv1_depthwise/depthwise_weights",
     "decoder/decoder_conv0_1_pointwise/BatchNorm/gamma",
-    "xception_71/middle_flow/block1/unit_16/xception_module/"
+    "xception_71/middle_flow/block1/unit_2/xception_module/"
     "separable_conv3_pointwise/BatchNorm/moving_variance",
   ):
     assert name in arrays
@@ -91,27 +94,39 @@ FIXTURES = (
   "xception_41_os16",
   "xception_65_os8",
 )
+# As the others of their backbones, of more layers or without a decoder.
+ALIKE = {
+  "mobilenet_v2_dm05_os16",
+  "mobilenet_v2_os16",
+  "resnet_v1_101_beta_os16_v3",
+  "xception_65_os8",
+}
 
 
-@pytest.mark.parametrize("name", FIXTURES)
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=[networks.SLOW] if name in ALIKE else [])
+    for name in FIXTURES
+  ],
+)
 def test_names_and_shapes_are_those_of_the_reference(name):
   manifest = golden.load(name).manifest
   backbone = manifest["flags"]["model_variant"]
   if backbone == "mobilenet_v3_large_seg":
-    model = network(backbone, NETWORKS[backbone], num_classes=19)
+    model = network(backbone, LRASPP, num_classes=19)
   else:
     model = build.from_config(
       golden.config(manifest), num_classes=manifest["num_classes"]
     )
-  arrays, nameless = rules.save(numbered(model), tf_deeplab.table(model))
-  assert not nameless
+  arrays = written_and_read_back(model)
   assert {name: list(value.shape) for name, value in arrays.items()} == {
     name: shape for name, shape, _ in manifest["variables"]
   }
 
 
-def test_what_training_and_classifying_leave_in_a_file_is_left_out():
-  model = network("mobilenet_v2", {"decoder.kind": "none"})
+def test_what_training_and_classifying_leave_in_a_file_is_left_out(short):
+  model = network("mobilenet_v2", {"decoder__kind": "none"})
   variables = numbered(model)
   arrays, _ = rules.save(variables, tf_deeplab.table(model))
   extra = (
@@ -128,8 +143,8 @@ def test_what_training_and_classifying_leave_in_a_file_is_left_out():
   assert loaded.left_out == list(extra)
 
 
-def test_another_network_is_refused_with_names():
-  model = network("mobilenet_v2", {"decoder.kind": "none"})
+def test_another_network_is_refused_with_names(short):
+  model = network("mobilenet_v2", {"decoder__kind": "none"})
   arrays, _ = rules.save(numbered(model), tf_deeplab.table(model))
   other = network("mobilenet_v2", {})
   with pytest.raises(errors.InputError, match="missing.*decoder/decoder_conv0"):
