@@ -13,6 +13,7 @@ from deeplax.ablation import imagenet_sources
 from deeplax.ablation import imagenet_table
 from deeplax.models import cost
 from deeplax.models import variables as variables_lib
+from deeplax.models.backbones import resnet
 from deeplax.pretrained import files
 from deeplax.pretrained import rules
 from deeplax.pretrained import tables
@@ -68,6 +69,12 @@ def test_the_view_is_the_central_square_of_seven_eighths():
 
 CLASSES = ("n01", "n02", "n03", "n04", "n05", "n06", "n07")
 SIDE = 33
+
+
+@pytest.fixture
+def slim(short, monkeypatch):
+  """ResNet-101 of one unit a block, whose answers differ by picture."""
+  monkeypatch.setitem(resnet.DEPTHS, 101, (1, 1, 1, 1))
 
 
 def whole(source, backbone, classes):
@@ -135,7 +142,7 @@ def ended(*arguments):
   ],
 )
 def test_the_command_counts_what_the_network_says_of_each_picture(
-  source, backbone, extra, short, tmp_path, capsys
+  source, backbone, extra, slim, tmp_path, capsys
 ):
   images = pictures(tmp_path / "val")
   weights = tmp_path / "w.npz"
@@ -167,7 +174,7 @@ def test_the_command_counts_what_the_network_says_of_each_picture(
   }  # fmt: skip
 
 
-def test_some_pictures_are_spread_evenly(short, tmp_path, capsys):
+def test_some_pictures_are_spread_evenly(slim, tmp_path, capsys):
   for name in pictures(tmp_path / "val"):
     if not name.endswith("/0.PNG"):
       (tmp_path / "val" / name).write_bytes(b"")  # it must not be read
@@ -191,7 +198,7 @@ def test_some_pictures_are_spread_evenly(short, tmp_path, capsys):
     for backbone in backbones
   }),
 )  # fmt: skip
-def test_every_parameter_has_a_name_in_every_source(short, source, backbone):
+def test_every_parameter_has_a_name_in_every_source(slim, source, backbone):
   model = whole(source, backbone, len(CLASSES) + (source == "tf_deeplab"))
   found = rules.load({}, tables.table(source, model=model), model=model)
   assert found.missing.keys() == variables_lib.shapes(model).keys()
@@ -258,7 +265,7 @@ def test_wrong_flags_are_refused(flags, message, tmp_path, capsys):
 
 
 def test_a_network_of_other_classes_or_another_kind_is_refused(
-  short, tmp_path, capsys
+  slim, tmp_path, capsys
 ):
   pictures(tmp_path / "val", sizes=((9, 9),))
   flags = (f"--images={tmp_path / 'val'}", f"--out={tmp_path / 'out'}")
@@ -292,7 +299,7 @@ def test_a_missing_folder_is_not_taken_for_background(monkeypatch):
 
 
 def test_a_spoilt_picture_and_spoilt_weights_end_with_their_file(
-  short, tmp_path, capsys
+  slim, tmp_path, capsys
 ):
   pictures(tmp_path / "val", sizes=((9, 9),))
   weights = tmp_path / "w.npz"
