@@ -107,7 +107,9 @@ def test_debug_has_the_same_rows_on_made_up_data_and_no_number():
     assert experiment.out().name == f"{name}_debug"
 
 
-@pytest.mark.parametrize("data", ["camvid", "shapes"])
+@pytest.mark.parametrize(
+  "data", ["camvid", pytest.param("shapes", marks=pytest.mark.slow)]
+)
 def test_a_recipe_refuses_rows_by_name_and_never_trains_one_twice(data):
   for name in EXPERIMENTS:
     experiment = load.load(name, data=data)

@@ -2,7 +2,6 @@
 
 import types
 
-import flax.traverse_util
 import jax
 import numpy as np
 import pytest
@@ -10,24 +9,13 @@ import pytest
 from deeplax import errors
 from deeplax import pretrained
 from deeplax.models import build
-from deeplax.models import variables as variables_lib
 from deeplax.pretrained import rules
 from deeplax.pretrained.names import tf_deeplab
 from tests.models import golden
 from tests.models import networks
 from tests.pretrained import toy
-
-# Every rule of the table is in one of these and `FIXTURES`.
-NETWORKS = {
-  "mobilenet_v2": {},
-  "mobilenet_v2 classifier": {"head": "classifier", "decoder__kind": "none"},
-  "mobilenet_edgetpu": {"decoder__kind": "none", "depth_multiplier": 0.75},
-  "resnet_v1_50_beta": {"separable": False, "decoder__separable": False},
-  "resnet_v1_101": {"head": "classifier", "decoder__kind": "none"},
-  "xception_41": {"head": "classifier", "decoder__kind": "none"},
-  "xception_71": {"decoder__features": (8, 4)},
-}
-
+from tests.pretrained.numbered import assert_bit_equal
+from tests.pretrained.numbered import numbered
 
 LRASPP = {
   "head": "lraspp",
@@ -37,37 +25,33 @@ LRASPP = {
   "decoder__features": (8,),
   "decoder__output_stride": 8,
 }
+# Every rule of the table is in one of these.
+NETWORKS = {
+  "mobilenet_v2": {},
+  "mobilenet_v2 classifier": {"head": "classifier", "decoder__kind": "none"},
+  "mobilenet_v3_large_seg": LRASPP,
+  "mobilenet_edgetpu": {"decoder__kind": "none", "depth_multiplier": 0.75},
+  "resnet_v1_50_beta": {"separable": False, "decoder__separable": False},
+  "resnet_v1_101": {"head": "classifier", "decoder__kind": "none"},
+  "xception_41": {"head": "classifier", "decoder__kind": "none"},
+  "xception_71": {"decoder__features": (8, 4)},
+}
 
 
 def network(name, settings, *, num_classes=21):
   return networks.network(num_classes, backbone=name.split()[0], **settings)
 
 
-def numbered(model):
-  """Variables with a number of its own in each slice, of almost no memory."""
-  flat = {}
-  for place, (path, shape) in enumerate(variables_lib.shapes(model).items()):
-    start = np.arange(shape[0]) / 1000 + place
-    start = start.reshape(-1, *(len(shape) - 1) * (1,)).astype(np.float32)
-    flat[path] = np.broadcast_to(start, shape)
-  return {"batch_stats": {}} | flax.traverse_util.unflatten_dict(flat)
-
-
-def written_and_read_back(model):
-  """Return the arrays of a network that are read back bit equal."""
+@pytest.mark.parametrize("name", NETWORKS)
+def test_names_written_are_read_back_bit_equal(short, name):
+  model = network(name, NETWORKS[name])
   variables = numbered(model)
   arrays, nameless = rules.save(variables, tf_deeplab.table(model))
   assert not nameless
   sizes = [value.size for value in jax.tree.leaves(variables)]
   assert sum(value.size for value in arrays.values()) == sum(sizes)
   found = pretrained.convert_arrays(arrays, "tf_deeplab", model=model)
-  jax.tree.map(np.testing.assert_array_equal, found, variables)
-  return arrays
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_names_written_are_read_back_bit_equal(short, name):
-  written_and_read_back(network(name, NETWORKS[name]))
+  assert_bit_equal(found, variables)
 
 
 def test_names_of_both_stages_of_a_decoder(short):
@@ -119,7 +103,8 @@ def test_names_and_shapes_are_those_of_the_reference(name):
     model = build.from_config(
       golden.config(manifest), num_classes=manifest["num_classes"]
     )
-  arrays = written_and_read_back(model)
+  arrays, nameless = rules.save(numbered(model), tf_deeplab.table(model))
+  assert not nameless
   assert {name: list(value.shape) for name, value in arrays.items()} == {
     name: shape for name, shape, _ in manifest["variables"]
   }
@@ -138,7 +123,7 @@ def test_what_training_and_classifying_leave_in_a_file_is_left_out(short):
   )
   arrays |= {name: np.zeros(3, np.float32) for name in extra}
   found = pretrained.convert_arrays(arrays, "tf_deeplab", model=model)
-  jax.tree.map(np.testing.assert_array_equal, found, variables)
+  assert_bit_equal(found, variables)
   loaded = rules.load(arrays, tf_deeplab.table(model), model=model)
   assert loaded.left_out == list(extra)
 

@@ -1,7 +1,5 @@
 """The names in PyTorch's state dicts: torchvision, timm and smp."""
 
-import flax.traverse_util
-import jax
 import numpy as np
 import pytest
 
@@ -13,6 +11,8 @@ from deeplax.pretrained import rules
 from deeplax.pretrained import tables
 from tests.models import networks
 from tests.models import torch_golden
+from tests.pretrained.numbered import assert_bit_equal
+from tests.pretrained.numbered import numbered
 
 V3 = {"decoder__kind": "none", "separable": False}
 V3PLUS = {"decoder__convs": 1}
@@ -43,16 +43,6 @@ def network(conventions, backbone, settings, *, auxiliary=False):
   return build.from_config(config, num_classes=21, auxiliary=auxiliary)
 
 
-def numbered(model):
-  """Variables with a number of its own in each slice, of almost no memory."""
-  flat = {}
-  for place, (path, shape) in enumerate(variables.shapes(model).items()):
-    start = np.arange(shape[0]) / 1000 + place
-    start = start.reshape(-1, *(len(shape) - 1) * (1,)).astype(np.float32)
-    flat[path] = np.broadcast_to(start, shape)
-  return flax.traverse_util.unflatten_dict(flat)
-
-
 def saved(model, source):
   table = tables.table(source, model=model)
   arrays, nameless = rules.save(numbered(model), table)
@@ -68,7 +58,7 @@ def test_names_written_are_read_back_bit_equal(
   model = network(source, backbone, settings, auxiliary=auxiliary)
   arrays = saved(model, source)
   found = pretrained.convert_arrays(arrays, source, model=model)
-  jax.tree.map(np.testing.assert_array_equal, found, numbered(model))
+  assert_bit_equal(found, numbered(model))
 
 
 # Of these, the others have all names but those of a classifier or of a block's
@@ -150,7 +140,7 @@ def test_names_of_smp_before_its_release_0_6_are_read_too(short):
     old[key] = value
   assert old.keys() != arrays.keys()
   found = pretrained.convert_arrays(old, "smp", model=model)
-  jax.tree.map(np.testing.assert_array_equal, found, numbered(model))
+  assert_bit_equal(found, numbered(model))
 
 
 @pytest.mark.parametrize(
