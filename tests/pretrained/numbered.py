@@ -21,7 +21,8 @@ def numbered(model: nn.Module) -> dict[str, Any]:
 
 def assert_bit_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:
   """Assert that variables are the same arrays at the same paths."""
-  ours, theirs = map(flax.traverse_util.flatten_dict, (found, expected))
+  ours: Any = flax.traverse_util.flatten_dict(found)
+  theirs: Any = flax.traverse_util.flatten_dict(expected)
   assert ours.keys() == theirs.keys()
   for path, value in ours.items():
     assert np.array_equal(value, theirs[path]), path
