@@ -8,11 +8,13 @@ import atexit
 import contextlib
 import gc
 import importlib
+import io
 import json
 import os
 import pathlib
 import pkgutil
 import runpy
+import signal
 import sys
 import threading
 import time
@@ -48,12 +50,33 @@ def next_command() -> dict[str, Any]:
   sys.exit()
 
 
+class Fatal(io.TextIOWrapper):
+  """A standard output whose reader kills the writer after a certain line.
+
+  From inside, since a reader would be too late for a run of quick steps.
+  """
+
+  def __init__(self, start: str):
+    super().__init__(open(1, "wb", closefd=False))
+    self._start, self._line = start, ""
+
+  def write(self, text: str) -> int:
+    written = super().write(text)
+    *lines, self._line = (self._line + text).split("\n")
+    if any(line.startswith(self._start) for line in lines):
+      self.flush()
+      os.kill(os.getpid(), signal.SIGKILL)
+    return written
+
+
 def become(request: dict[str, Any]) -> None:
   """Take the streams, environment and arguments that a shell would give."""
   folder = pathlib.Path(request["folder"])
   for number, name in enumerate((os.devnull, folder / "out", folder / "err")):
     os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
   sys.stdin = open(0)
+  if request["killed_at"]:
+    sys.stdout = Fatal(request["killed_at"])
   os.environ.clear()
   os.environ.update(request["environment"])
   sys.argv = ["deeplax", *request["arguments"]]

@@ -5,6 +5,7 @@ streams, exit status and environment are a process's own. `process` is the
 command itself, for what the way of starting may change.
 """
 
+import atexit
 import functools
 import json
 import os
@@ -14,8 +15,7 @@ import sys
 import tempfile
 from typing import NamedTuple
 
-from tests import conftest
-
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 DEBUG = "--config=configs/quickstart.py:debug"
 
 
@@ -47,7 +47,11 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def command(
-  name: str, *arguments: object, short: bool = False, **changes: str
+  name: str,
+  *arguments: object,
+  short: bool = False,
+  killed_at: str = "",
+  **changes: str,
 ) -> Done:
   """Run python -m deeplax.<name> with no data set but the one it is given.
 
@@ -55,6 +59,7 @@ def command(
     name: main, data.build and so on.
     *arguments: Of the command.
     short: Leave few layers of the backbones (networks.shorten), for time.
+    killed_at: Send it SIGKILL once it has printed a line that starts so.
     **changes: Environment variables, such as HOME.
   """
   server = _server()
@@ -64,6 +69,7 @@ def command(
       "module": f"deeplax.{name}",
       "arguments": [str(a) for a in arguments],
       "short": short,
+      "killed_at": killed_at,
       "environment": environment(**changes),
       "folder": folder,
     }
@@ -82,13 +88,19 @@ def command(
 @functools.cache
 def _server() -> subprocess.Popen:
   """Return the server of this process; it ends when its input does."""
-  return subprocess.Popen(
+  server = subprocess.Popen(
     [sys.executable, "-m", "tests.command_server"],
-    cwd=conftest.ROOT,
+    cwd=ROOT,
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
     text=True,
   )
+  atexit.register(_end, server)
+  return server
+
+
+def _end(server: subprocess.Popen) -> None:
+  server.communicate()
 
 
 def process(
@@ -97,7 +109,7 @@ def process(
   """Run the command itself, from its first import on."""
   return subprocess.run(
     [sys.executable, "-m", f"deeplax.{name}", *map(str, arguments)],
-    cwd=conftest.ROOT,
+    cwd=ROOT,
     env=environment(**changes),
     capture_output=True,
     text=True,

@@ -9,7 +9,8 @@ import functools
 import os
 import pathlib
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+from tests.commands import ROOT as ROOT
+
 CACHE = pathlib.Path(os.environ.get("DEEPLAX_CACHE") or ROOT / ".cache")
 
 # Before jax is imported: it reads these once.
@@ -22,6 +23,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 from absl import flags  # noqa: E402  (after the environment)
 import jax  # noqa: E402
 import pytest  # noqa: E402
+
+from tests.runs import trained as trained  # noqa: E402
+from tests.runs import trained_copy as trained_copy  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()

@@ -1,7 +1,6 @@
 """The commands end to end, as a user runs them."""
 
 import json
-import os
 import pathlib
 import re
 import resource
@@ -11,30 +10,16 @@ import subprocess
 import sys
 
 import numpy as np
+from PIL import Image
 import pytest
 
 from deeplax.workdir import checkpoint
+from tests import commands
 from tests import conftest
+from tests import runs
 from tests import shared
-
-DEBUG = "--config=configs/quickstart.py:debug"
-
-
-def command(module, *arguments, **environment):
-  """Run python -m deeplax.<module>; an empty home, no data set anywhere."""
-  clean = {
-    k: v
-    for k, v in os.environ.items()
-    if k not in ("DEEPLAX_DATA", "TFDS_DATA_DIR")
-  }
-  return subprocess.run(
-    [sys.executable, "-m", f"deeplax.{module}", *map(str, arguments)],
-    cwd=conftest.ROOT,
-    env=clean | environment,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+from tests.commands import DEBUG as DEBUG
+from tests.commands import command as command
 
 
 def last_parameters(workdir):
@@ -50,159 +35,156 @@ def assert_bitwise_equal(one, other):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-  """A finished debug run and what it printed."""
-  workdir = tmp_path_factory.mktemp("runs") / "trained"
-  done = command("main", DEBUG, f"--workdir={workdir}")
+def evaluated(trained, tmp_path_factory):
+  """A copy of the run, evaluated by the workdir alone; what the command left.
+
+  At the output stride of training, whose result was deleted, and another one.
+  """
+  workdir = tmp_path_factory.mktemp("evaluated") / "run"
+  shutil.copytree(trained.workdir, workdir)
+  (workdir / "eval" / "val-00000006-os16-s1.0.json").unlink()
+  done = command(
+    "evaluate", f"--workdir={workdir}", "--output_strides=16,8", short=True
+  )
   assert done.returncode == 0, done.stderr[-3000:]
-  return workdir, done.stdout
+  return workdir, done
+
+
+@pytest.fixture(scope="module")
+def predicted(trained, tmp_path_factory):
+  """Masks of two photographs, one in a folder; what the command left."""
+  folder = tmp_path_factory.mktemp("photos")
+  (folder / "trip").mkdir()
+  Image.new("RGB", (50, 30), (200, 30, 30)).save(folder / "trip" / "a.png")
+  Image.new("RGB", (31, 77), (30, 200, 30)).save(folder / "b.jpg")
+  out = tmp_path_factory.mktemp("out")
+  done = command(
+    "predict",
+    f"--workdir={trained.workdir}",
+    f"--out={out}",
+    folder,
+    short=True,
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  return out, done
 
 
 def test_training_prints_one_table_and_progress(trained):
-  workdir, printed = trained
+  printed = trained.done.stdout
   for word in (
     "data", "devices", "norm", "parameters", "Multiply-Adds", "memory",
     "init: random (the papers start from ImageNet; expect far less)",
-    str(workdir),
+    str(trained.workdir),
   ):  # fmt: skip
     assert word in printed, word
   assert re.search(
-    r"step 4/4  loss \d.*lr .*images/s  data \d+%  ETA 0 s", printed
+    r"step 6/6  loss \d.*lr .*images/s  data \d+%  ETA 0 s", printed
   )
 
 
 def test_the_workdir_holds_all_that_later_commands_need(trained):
-  workdir, _ = trained
-  names = {p.name for p in workdir.iterdir()}
+  names = {p.name for p in trained.workdir.iterdir()}
   assert names >= {
     "config.json", "env.json", "spec.json", "metrics.jsonl", "checkpoints",
     "eval",
   }  # fmt: skip
   result = json.loads(
-    (workdir / "eval" / "val-00000004-os16-s1.0.json").read_text()
+    (trained.workdir / "eval" / "val-00000006-os16-s1.0.json").read_text()
   )
   assert 0 <= result["miou"] <= 1 and result["images"] == 4
   assert result["init"].startswith("random")
 
 
-def test_the_same_command_again_says_finished(trained):
-  workdir, _ = trained
-  done = command("main", DEBUG, f"--workdir={workdir}")
-  assert done.returncode == 0 and "finished" in done.stdout
+def test_the_same_command_again_says_finished(trained_copy):
+  assert "finished" in runs.train(trained_copy).done.stdout
 
 
-def test_another_config_in_the_same_workdir_is_refused(trained):
-  workdir, _ = trained
+def test_another_config_in_the_same_workdir_is_refused(trained_copy):
   done = command(
-    "main", DEBUG, f"--workdir={workdir}", "--config.optim.base_lr=0.5"
+    "main",
+    *runs.SMALL,
+    f"--workdir={trained_copy}",
+    "--config.optim.base_lr=0.5",
+    short=True,
   )
   assert done.returncode == 2
   assert "optim.base_lr: 0.1 there, 0.5 now" in done.stderr
   assert "Traceback" not in done.stderr
 
 
-def test_evaluate_reads_the_workdir_alone(trained):
-  workdir, _ = trained
-  done = command("evaluate", f"--workdir={workdir}", "--output_strides=8")
-  assert done.returncode == 0, done.stderr[-3000:]
+def test_evaluate_reads_the_workdir_alone(evaluated):
+  workdir, _ = evaluated
   result = json.loads(
-    (workdir / "eval" / "val-00000004-os8-s1.0.json").read_text()
+    (workdir / "eval" / "val-00000006-os8-s1.0.json").read_text()
   )
   assert result["output_stride"] == 8
 
 
-def test_evaluation_while_training_and_later_agree(trained, tmp_path):
-  copy = tmp_path / "copy"
-  shutil.copytree(trained[0], copy)
-  path = copy / "eval" / "val-00000004-os16-s1.0.json"
-  before = json.loads(path.read_text())
-  path.unlink()
-  done = command("evaluate", f"--workdir={copy}", "--output_strides=16")
-  assert done.returncode == 0, done.stderr[-3000:]
-  after = json.loads(path.read_text())
+def test_evaluation_while_training_and_later_agree(trained, evaluated):
+  before, after = (
+    json.loads((folder / "eval" / "val-00000006-os16-s1.0.json").read_text())
+    for folder in (trained.workdir, evaluated[0])
+  )
   assert before["miou"] == after["miou"]
   assert before["iou"] == after["iou"]
 
 
-def test_predict_writes_masks_at_the_images_own_sizes(trained, tmp_path):
-  from PIL import Image
-
-  workdir, _ = trained
-  folder = tmp_path / "photos" / "trip"
-  folder.mkdir(parents=True)
-  Image.new("RGB", (50, 30), (200, 30, 30)).save(folder / "a.png")
-  Image.new("RGB", (31, 77), (30, 200, 30)).save(folder.parent / "b.jpg")
-  out = tmp_path / "out"
-  done = command(
-    "predict", f"--workdir={workdir}", f"--out={out}", folder.parent
-  )
-  assert done.returncode == 0, done.stderr[-3000:]
+def test_predict_writes_masks_at_the_images_own_sizes(predicted):
+  out, _ = predicted
   with Image.open(out / "trip" / "a_mask.png") as mask:
     assert mask.size == (50, 30) and mask.mode == "P"
   with Image.open(out / "b_mask.png") as mask:
     assert mask.size == (31, 77)
 
 
-def test_no_tensorflow_in_train_evaluate_and_predict(trained, tmp_path):
-  from PIL import Image
+def test_no_tensorflow_in_train_evaluate_and_predict(
+  trained, evaluated, predicted
+):
+  for done in (trained.done, evaluated[1], predicted[1]):
+    assert "deeplax.training.run" in done.modules
+    assert "tensorflow" not in done.modules
 
-  Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
-  workdir, _ = trained
+
+def test_the_bare_debug_command_imports_the_named_libraries(tmp_path):
+  # A whole network in a process of its own, by which nothing is imported
+  # before the command.
   script = (
-    "import sys\n"
-    "from deeplax import main, evaluate, predict\n"
-    "def run(f, *argv):\n"
-    "  sys.argv = ['x', *argv]\n"
-    "  try:\n"
-    "    f()\n"
-    "  except SystemExit as stop:\n"
-    "    assert not stop.code, stop.code\n"
-    f"run(main.main, {DEBUG!r}, '--workdir={tmp_path / 'run'}')\n"
-    f"run(evaluate.main, '--workdir={workdir}', '--no-sweep')\n"
-    f"run(predict.main, '--workdir={workdir}', '--out={tmp_path / 'o'}',\n"
-    f"    {str(tmp_path / 'a.png')!r})\n"
-    # tensorflow_datasets too, but only where a prepared data set is read.
-    "for name in ('jax', 'flax', 'optax', 'orbax.checkpoint',\n"
-    "    'ml_collections', 'clu.metrics'):\n"
-    "  assert name in sys.modules, name\n"
-    "assert 'tensorflow' not in sys.modules\n"
+    "import atexit, runpy, sys\n"
+    "atexit.register(lambda: print('imported', *sys.modules))\n"
+    "runpy.run_module('deeplax.main', run_name='__main__', alter_sys=True)\n"
   )
   done = subprocess.run(
-    [sys.executable, "-c", script],
+    [sys.executable, "-c", script, DEBUG, f"--workdir={tmp_path / 'run'}"],
     cwd=conftest.ROOT,
+    env=commands.environment(HOME=str(tmp_path)),
     capture_output=True,
     text=True,
     check=False,
   )
   assert done.returncode == 0, done.stderr[-3000:]
+  printed, _, imported = done.stdout.rpartition("\nimported ")
+  assert "step 4/4" in printed and "finished" in printed
+  # tensorflow_datasets too, but only where a prepared data set is read.
+  for name in (
+    "jax", "flax", "optax", "orbax.checkpoint", "ml_collections",
+    "clu.metrics",
+  ):  # fmt: skip
+    assert name in imported.split(), name
+  assert "tensorflow" not in imported.split()
 
 
 def test_a_killed_run_resumes_to_the_same_bits(trained, tmp_path):
-  # Slow enough to be caught between checkpoints: killed after step 3 was
-  # logged, so step 2's checkpoint is the newest.
-  arguments = [DEBUG, "--config.train.total_steps=6"]
-  whole = command("main", *arguments, f"--workdir={tmp_path / 'whole'}")
-  assert whole.returncode == 0, whole.stderr[-3000:]
+  # Between checkpoints: after step 3 was logged, so step 2's is the newest.
   workdir = tmp_path / "killed"
-  process = subprocess.Popen(
-    [sys.executable, "-u", "-m", "deeplax.main", *arguments,
-     f"--workdir={workdir}"],
-    cwd=conftest.ROOT,
-    stdout=subprocess.PIPE,
-    text=True,
-  )  # fmt: skip
-  assert process.stdout is not None
-  for line in process.stdout:
-    if line.startswith("step 3/"):
-      process.send_signal(signal.SIGKILL)
-      break
-  process.stdout.close()
-  assert process.wait() == -signal.SIGKILL
-  again = command("main", *arguments, f"--workdir={workdir}")
-  assert again.returncode == 0, again.stderr[-3000:]
-  assert re.search(r"resuming from step [24] of 6", again.stdout)
+  killed = command(
+    "main", *runs.SMALL, f"--workdir={workdir}", short=True, killed_at="step 3/"
+  )
+  assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
+  assert "step 4/" not in killed.stdout
+  again = runs.train(workdir).done
+  assert "resuming from step 2 of 6" in again.stdout
   assert_bitwise_equal(
-    last_parameters(tmp_path / "whole"), last_parameters(workdir)
+    last_parameters(trained.workdir), last_parameters(workdir)
   )
   steps = [
     json.loads(line)["step"]
@@ -214,7 +196,7 @@ def test_a_killed_run_resumes_to_the_same_bits(trained, tmp_path):
 
 def test_no_data_is_told_at_once(tmp_path):
   before = resource.getrusage(resource.RUSAGE_CHILDREN)
-  done = command(
+  done = commands.process(
     "main",
     "--config=configs/v3plus_xception.py",
     f"--workdir={tmp_path / 'run'}",
@@ -256,16 +238,15 @@ def test_no_data_is_told_at_once(tmp_path):
     ([DEBUG, "--config.checkpoint.keep=1"], "checkpoint.keep 1"),
     (["--config=configs/quickstart.py:fast"], "fast"),
     ([DEBUG, "--config.init.checkpoint=runs/nowhere"], "runs/nowhere"),
-    (
-      [DEBUG, "--config.train.batch_size=1"],
-      "batch",
-    ),
+    ([DEBUG, "--config.train.batch_size=1"], "batch"),
   ],
 )
 def test_misread_command_lines_end_with_one_message(
   arguments, message, tmp_path
 ):
-  done = command("main", *arguments, f"--workdir={tmp_path / 'run'}")
+  done = command(
+    "main", *arguments, f"--workdir={tmp_path / 'run'}", short=True
+  )
   assert done.returncode == 2, done.stderr[-2000:]
   assert message in done.stderr
   assert "Traceback" not in done.stderr
@@ -275,9 +256,10 @@ def test_misread_command_lines_end_with_one_message(
 def test_what_does_not_fit_exits_with_what_would(tmp_path):
   done = command(
     "main",
-    DEBUG,
+    *runs.SMALL,
     "--config.train.memory_fraction=1e-7",
     f"--workdir={tmp_path / 'run'}",
+    short=True,
   )
   assert done.returncode == 2
   # The state alone is larger than that.
