@@ -1,265 +1,28 @@
-"""Weights into a workdir and out again, as the command does it."""
+"""The command deeplax.convert, with real files and what comes after it."""
 
-import contextlib
-import functools
-import io
-import json
-import subprocess
-import sys
-
-import jax
 import numpy as np
 from PIL import Image
 import pytest
 
-from configs import quickstart
-from configs import v1_vgg16_largefov
-from configs import v2_vgg16
 from deeplax import convert
-from deeplax import errors
-from deeplax.data import spec as spec_lib
 from deeplax.models import build
-from deeplax.models import variables as variables_lib
-from deeplax.models.backbones import vgg
 from deeplax.pretrained import files
-from deeplax.pretrained import rules
-from deeplax.pretrained.names import tf_deeplab
-from deeplax.training import conversion
 from deeplax.workdir import checkpoint
 from deeplax.workdir import settings as settings_lib
-from tests import conftest
+from tests import commands
+from tests import runs
 from tests.fixtures import tf_rule
 from tests.models import golden
+from tests.models import networks
 from tests.models import torch_golden
-
-SHAPES = spec_lib.SHAPES.class_names
-VOC = spec_lib.VOC2012.class_names
+from tests.training import test_conversion
 
 
-def config():
-  """A small network and made-up data."""
-  return quickstart.get_config("debug").lock()
-
-
-@functools.cache
-def network(num_classes=8):
-  """Return a network of that configuration and its variables, all numbers."""
-  model = build.from_config(config().model, num_classes=num_classes)
-  rng = np.random.default_rng(7)
-  return model, jax.tree.map(
-    lambda x: rng.uniform(0.5, 1.5, x.shape).astype(np.float32),
-    variables_lib.initial_variables(model, seed=0),
-  )
-
-
-def arrays(**settings):
-  model, variables = network(**settings)
-  return rules.save(variables, tf_deeplab.table(model))[0]
-
-
-def folded():
-  """The names and layouts of a frozen graph: kernels and biases."""
-  found = {}
-  for name, value in arrays().items():
-    layer, leaf = name.rsplit("/", 1)
-    if leaf in ("weights", "biases"):
-      there = {"weights": "kernel", "biases": "bias"}[leaf]
-      found[f"{layer}/{there}"] = value
-    elif leaf == "depthwise_weights":
-      found[f"{layer}/kernel"] = value.transpose(0, 1, 3, 2)
-    elif leaf == "beta":
-      found[f"{layer.removesuffix('/BatchNorm')}/bias"] = value
-  return found
-
-
-def convert_into(folder, arrays, *flags, config=config, source="tf_deeplab"):
-  """Convert arrays by way of a file; return the workdir."""
-  folder.mkdir(parents=True, exist_ok=True)
-  files.write(str(folder / "w.npz"), arrays)
-  workdir = folder / "out"
-  args = convert.parser().parse_args(
-    [
-      f"--source={source}",
-      f"--checkpoint={folder / 'w.npz'}",
-      f"--workdir={workdir}",
-      "--config=configs/quickstart.py:debug",
-      *flags,
-    ]
-  )
-  conversion.convert(config(), args)
-  return workdir
-
-
-@pytest.fixture(scope="module")
-def converted(tmp_path_factory):
-  """A workdir with the whole network, and what was said."""
-  said = io.StringIO()
-  with contextlib.redirect_stdout(said):
-    workdir = convert_into(tmp_path_factory.mktemp("converted"), arrays())
-  return workdir, said.getvalue()
-
-
-def assert_equal(one, other):
-  jax.tree.map(np.testing.assert_array_equal, dict(one), dict(other))
-
-
-def test_the_workdir_is_that_of_a_run_at_step_0(converted):
-  workdir, said = converted
-  variables, step = checkpoint.restore_variables(workdir)
-  assert step == 0
-  assert_equal(variables, network()[1])
-  assert settings_lib.load_config(workdir).to_json() == config().to_json()
-  spec = json.loads((workdir / "spec.json").read_text())
-  assert spec["class_names"] == list(SHAPES)
-  record = json.loads((workdir / "converted.json").read_text())
-  assert record["source"] == "tf_deeplab"
-  assert record["new"] == record["left_out"] == record["folded"] == []
-  assert list(record["sha256"]) == ["w.npz"]
-  assert {"env.json", "parameters.txt"} <= {p.name for p in workdir.iterdir()}
-  count = len(jax.tree.leaves(variables))
-  assert f"loaded      {count} arrays: backbone" in said
-  assert "left out    0 arrays" in said and "new         0 arrays" in said
-  assert f"deeplax.predict --workdir={workdir}" in said
-
-
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
-def test_what_is_written_out_is_bit_equal_to_what_came_in(
-  converted, tmp_path, suffix
-):
-  workdir, _ = converted
-  out = tmp_path / f"written{suffix}"
-  conversion.export(
-    convert.parser().parse_args(
-      ["--to=tf_deeplab", f"--workdir={workdir}", f"--out={out}"]
-    )
-  )
-  assert_equal(files.read(str(out)), arrays())
-
-
-def test_a_backbone_alone_leaves_the_rest_as_a_fresh_start(tmp_path, capsys):
-  backbone = {k: v for k, v in arrays().items() if k.startswith("Mobile")}
-  backbone["MobilenetV2/Conv_1/weights"] = np.ones((1, 1, 4, 9), np.float32)
-  workdir = convert_into(tmp_path, backbone)
-  variables, _ = checkpoint.restore_variables(workdir)
-  model, loaded = network()
-  drawn = variables_lib.initial_variables(model, seed=config().seed)
-  for collection in ("params", "batch_stats"):
-    for part, found in variables[collection].items():
-      source = loaded if part == "backbone" else drawn
-      assert_equal(found, source[collection][part])
-  said = capsys.readouterr().out
-  assert "left out    1 arrays: MobilenetV2/Conv_1/weights" in said
-  assert "Drawn at random: decoder, head, logits. It predicts noise" in said
-
-
-def test_logits_of_other_classes_are_new_or_carried_over_by_name(
-  tmp_path, capsys
-):
-  other = arrays(num_classes=3)
-  workdir = convert_into(tmp_path / "new", other)
-  variables, _ = checkpoint.restore_variables(workdir)
-  assert variables["params"]["logits"]["bias"].tolist() == [0] * len(SHAPES)
-  assert "left out    2 arrays: logits/semantic" in capsys.readouterr().out
-
-  classes = tmp_path / "classes.json"
-  classes.write_text(json.dumps({"names": ["sky", "Ring", "background"]}))
-  workdir = convert_into(
-    tmp_path / "by_name", other, f"--source_classes={classes}"
-  )
-  variables, _ = checkpoint.restore_variables(workdir)
-  bias = other["logits/semantic/biases"]
-  expected = [bias[2], 0, bias[1], *[0] * (len(SHAPES) - 3)]
-  np.testing.assert_allclose(variables["params"]["logits"]["bias"], expected)
-  said = capsys.readouterr().out
-  assert "classes     2 by name: background, ring" in said
-  assert "new classes 6: disc, small box" in said
-  record = json.loads((workdir / "converted.json").read_text())
-  assert record["classes_by_name"] == ["background", "ring"]
-
-
-def test_own_classes_come_from_their_folder(tmp_path):
-  (tmp_path / "classes.json").write_text('{"names": ["no", "Sky"]}')
-
-  def own():
-    c = quickstart.get_config("debug")
-    c.data.name = "folder"
-    return c.lock()
-
-  flag = f"--classes={tmp_path / 'classes.json'}"
-  workdir = convert_into(tmp_path, arrays(num_classes=2), flag, config=own)
-  spec = json.loads((workdir / "spec.json").read_text())
-  assert spec["class_names"] == ["no", "Sky"]
-  with pytest.raises(errors.InputError, match="--classes.*shapes"):
-    convert_into(tmp_path / "made_up", arrays(), flag)
-
-
-def test_the_reference_counts_what_has_no_label_as_a_class_of_ade20k():
-  names = conversion.source_classes("ade20k", "tf_deeplab")
-  assert names is not None and len(names) == 151 and names[1] == "wall"
-  assert conversion.source_classes("voc2012", "tf_deeplab") == VOC
-
-
-def test_statistics_are_for_folded_norms_only(tmp_path):
-  with pytest.raises(errors.InputError, match="--statistics=4.* 0 are"):
-    convert_into(tmp_path, arrays(), "--statistics=4")
-  assert not (tmp_path / "out").exists()
-
-
-def test_the_auxiliary_head_of_training_is_new_and_stays_behind(tmp_path):
-  def second():
-    c = quickstart.get_config("debug")
-    c.train.auxiliary_weight = 0.4
-    return c.lock()
-
-  workdir = convert_into(tmp_path, arrays(), config=second)
-  variables, _ = checkpoint.restore_variables(workdir)
-  assert "auxiliary" in variables["params"]
-  out = tmp_path / "written.npz"
-  conversion.export(
-    convert.parser().parse_args(
-      ["--to=tf_deeplab", f"--workdir={workdir}", f"--out={out}"]
-    )
-  )
-  assert_equal(files.read(str(out)), arrays())
-
-
-@pytest.mark.slow  # 15 s: two conversions, one compilation
-def test_measured_statistics_change_no_prediction(tmp_path, capsys):
-  plain = convert_into(tmp_path / "plain", folded())
-  assert "no running statistics" in capsys.readouterr().out
-  measured = convert_into(tmp_path / "more", folded(), "--statistics=4")
-  assert "measuring" in capsys.readouterr().out
-  model, _ = network()
-  image = np.random.default_rng(0).integers(0, 256, (1, 33, 33, 3), np.uint8)
-  apply = jax.jit(lambda v: model.apply(v, image, train=False))
-  variables = [
-    checkpoint.restore_variables(workdir)[0] for workdir in (plain, measured)
-  ]
-  one, other = map(apply, variables)
-  np.testing.assert_allclose(
-    one, other, atol=1e-4 * np.abs(np.asarray(one)).max()
-  )
-  stem = [v["batch_stats"]["backbone"]["conv"]["var"] for v in variables]
-  assert (stem[0] == 1).all() and not (stem[1] == 1).any()
-
-
-def test_a_network_that_does_not_fit_is_refused_before_anything_is_written(
-  tmp_path,
-):
-  wrong = arrays()
-  wrong["MobilenetV2/Conv/weights"] = np.ones((3, 3, 3, 5), np.float32)
-  wrong["MobilenetV2/extra"] = wrong.pop("concat_projection/weights")
-  with pytest.raises(errors.InputError) as raised:
-    convert_into(tmp_path, wrong)
-  for text in ("w.npz", "Conv/weights has shape (3, 3, 3, 5)", "extra"):
-    assert text in str(raised.value)
-  assert "missing (1): concat_projection/weights" in str(raised.value)
-  assert not (tmp_path / "out").exists()
-
-
-def test_a_workdir_that_holds_a_run_is_refused(converted):
-  with pytest.raises(errors.InputError, match="holds a run at step 0"):
-    convert_into(converted[0].parent, arrays())
+def command(module, *arguments, short=False):
+  """Run python -m deeplax.<module>, which has to end well; what it printed."""
+  done = commands.command(module, *arguments, short=short)
+  assert done.returncode == 0, done.stderr[-3000:]
+  return done.stdout
 
 
 @pytest.mark.parametrize(
@@ -278,156 +41,47 @@ def test_half_a_command_says_what_is_missing(tmp_path, capsys, flags, message):
   assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-  ("text", "message"),
-  [
-    ("mars", "'ade20k'.*no JSON file"),
-    ("{names}", "no JSON file"),
-    ('{"names": 3}', "has to hold a list"),
-  ],
-)
-def test_a_list_of_classes_that_cannot_be_read_is_refused(
-  tmp_path, text, message
-):
-  path = tmp_path / "list.json"
-  path.write_text(text)
-  value = text if text == "mars" else path
-  with pytest.raises(errors.InputError, match=message):
-    convert_into(tmp_path, arrays(), f"--source_classes={value}")
-
-
-def imagenet_vgg(width, wide):
-  """VGG-16 as Caffe's file of ImageNet has it: numbers that count up."""
-  shapes, inputs = {}, 3
-  for name in vgg_names():
-    outputs = width(name)
-    shapes |= {f"{name}.weight": (outputs, inputs, 3, 3)}
-    shapes |= {f"{name}.bias": (outputs,)}
-    inputs = outputs
-  for name, size in (
-    ("fc6", (wide, inputs * 49)), ("fc7", (wide, wide)), ("fc8", (1000, wide))
-  ):  # fmt: skip
-    shapes |= {f"{name}.weight": size, f"{name}.bias": size[:1]}
-  return {
-    name: np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    for name, shape in shapes.items()
-  }
-
-
-def vgg_names():
-  return [s.name for s in vgg.plan(32) if s.name.startswith("conv")]
-
-
-def check_v1(workdir, arrays, *, channels):
-  """What v1 starts from is the file, thinned out by the stated rule."""
-  params = checkpoint.restore_variables(workdir)[0]["params"]
-  for name in vgg_names()[1:]:
-    np.testing.assert_array_equal(
-      params["backbone"][name]["kernel"],
-      arrays[f"{name}.weight"].transpose(2, 3, 1, 0),
-    )
-  fc6 = arrays["fc6.weight"]
-  every = len(fc6) // channels
-  window = fc6[::every].reshape(channels, -1, 7, 7)[:, :, ::3, ::3]
-  np.testing.assert_array_equal(
-    params["head"]["fc6"]["kernel"], window.transpose(2, 3, 1, 0)
-  )
-  np.testing.assert_array_equal(
-    params["head"]["fc7"]["kernel"][0, 0],
-    arrays["fc7.weight"][::every, ::every].T,
-  )
-  assert not params["logits"]["bias"].any()
-
-
-def test_v1_starts_from_an_imagenet_file_but_for_its_scores(
-  short, tmp_path, capsys
-):
-  arrays = imagenet_vgg(lambda name: 4, 64)
-
-  def v1():
-    return v1_vgg16_largefov.get_config("debug").lock()
-
-  workdir = convert_into(tmp_path, arrays, config=v1, source="caffe")
-  check_v1(workdir, arrays, channels=32)
-  said = capsys.readouterr().out
-  assert "left out    2 arrays: fc8.weight, fc8.bias" in said
-  assert "new         2 arrays: logits 2" in said
-  assert "fc6.weight (64, 196, 1, 1) to (32, 4, 3, 3)" in said
-  assert "Drawn at random: logits. It predicts noise" in said
-  assert f"--config.init.checkpoint={workdir}" in said
-  record = json.loads((workdir / "converted.json").read_text())
-  assert len(record["subsampled"]) == 4
-
-  def v2():
-    return v2_vgg16.get_config("debug").lock()
-
-  convert_into(tmp_path / "v2", arrays, config=v2, source="caffe")
-  said = capsys.readouterr().out
-  assert "Drawn at random: head/logits0, head/logits1" in said
-
-
-def test_torchvisions_names_are_not_taken_for_caffes(short, tmp_path):
-  def v1():
-    return v1_vgg16_largefov.get_config("debug").lock()
-
-  arrays = {"features.0.weight": np.ones((4, 3, 3, 3), np.float32)}
-  with pytest.raises(errors.InputError, match="--source=torchvision") as raised:
-    convert_into(tmp_path, arrays, config=v1, source="caffe")
-  assert "w.npz (caffe names)" in str(raised.value)
-  assert not (tmp_path / "out").exists()
-
-
-def command(module, *arguments):
-  """Run python -m deeplax.<module>."""
-  done = subprocess.run(
-    [sys.executable, "-m", f"deeplax.{module}", *map(str, arguments)],
-    cwd=conftest.ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 0, done.stderr[-3000:]
-  return done.stdout
-
-
-@pytest.mark.slow  # 60 s: five commands
+@pytest.mark.slow  # 20 s: five commands
 def test_other_commands_go_on_from_the_workdir(tmp_path):
-  files.write(str(tmp_path / "w.npz"), arrays())
-  run_config = "--config=configs/quickstart.py:debug"
+  with networks.shorten():
+    _, loaded = test_conversion.network()
+    files.write(str(tmp_path / "w.npz"), test_conversion.arrays())
   out, tuned = tmp_path / "out", tmp_path / "tuned"
   said = command(
     "convert",
     "--source=tf_deeplab",
     f"--checkpoint={tmp_path / 'w.npz'}",
-    run_config,
+    *runs.SMALL,
     "--config.optim.base_lr=0.003",
     f"--workdir={out}",
+    short=True,
   )
   assert "--config.optim.base_lr=0.003 --config.init.checkpoint=" in said
   assert settings_lib.load_config(out).optim.base_lr == 0.003
-  assert "mIoU" in command("evaluate", f"--workdir={out}")
+  assert "mIoU" in command("evaluate", f"--workdir={out}", short=True)
   Image.new("RGB", (33, 33)).save(tmp_path / "a.png")
   command(
-    "predict", f"--workdir={out}", f"--out={tmp_path}", tmp_path / "a.png"
+    "predict",
+    f"--workdir={out}",
+    f"--out={tmp_path}",
+    tmp_path / "a.png",
+    short=True,
   )
   rate = "--config.optim.base_lr=0.0", "--config.optim.slow_start_steps=0"
-  init = f"--config.init.checkpoint={out}"
-  command("main", run_config, *rate, init, f"--workdir={tuned}")
+  runs.train(tuned, *rate, f"--config.init.checkpoint={out}")
   # Nothing was learnt at rate 0: these are the converted parameters.
   variables, step = checkpoint.restore_variables(tuned)
-  assert step == config().train.total_steps
-  assert_equal(variables["params"], network()[1]["params"])
+  assert step == runs.TOTAL_STEPS
+  test_conversion.assert_equal(variables["params"], loaded["params"])
   # And the same configuration goes on in the workdir itself.
-  said = command(
-    "main", run_config, "--config.optim.base_lr=0.003", f"--workdir={out}"
-  )
+  said = runs.train(out, "--config.optim.base_lr=0.003").done.stdout
   assert "resuming from step 0" in said
 
 
 @pytest.mark.slow  # about 60 s: a file of 0.5 GB
 def test_v1_starts_from_an_imagenet_file_of_real_size(tmp_path):
   width = {"1": 64, "2": 128, "3": 256, "4": 512, "5": 512}
-  arrays = imagenet_vgg(lambda name: width[name[4]], 4096)
+  arrays = test_conversion.imagenet_vgg(lambda name: width[name[4]], 4096)
   files.write(str(tmp_path / "w.npz"), arrays)
   workdir = tmp_path / "out"
   said = command(
@@ -438,7 +92,7 @@ def test_v1_starts_from_an_imagenet_file_of_real_size(tmp_path):
     f"--workdir={workdir}",
   )
   assert "fc6.weight (4096, 25088, 1, 1) to (1024, 512, 3, 3)" in said
-  check_v1(workdir, arrays, channels=1024)
+  test_conversion.check_v1(workdir, arrays, channels=1024)
 
 
 # What the configuration must be told of mobilenet_v2_os16.
@@ -538,7 +192,9 @@ def test_a_state_dict_of_a_peer_comes_in_and_goes_back_unchanged(
   )
   assert built.clone(mean=model.mean, std=model.std) == model
   variables, _ = checkpoint.restore_variables(workdir)
-  assert_equal(variables, torch_golden.variables(name, model, fixture))
+  test_conversion.assert_equal(
+    variables, torch_golden.variables(name, model, fixture)
+  )
 
   back = tmp_path / "back.pth"
   command("convert", f"--to={source}", f"--workdir={workdir}", f"--out={back}")

@@ -98,7 +98,6 @@ COVERED = {
   "reports/trimap_curves.py": "test_curves.py",
   "reports/worst_images.py": "reports/test_evaluation_page.py",
   "settings/defaults.py": "test_configs.py",
-  "training/conversion.py": "test_convert.py",
   "training/loop.py": "training/test_step.py",
   "training/norm_statistics.py": "test_recalibrate.py",
   "training/overfit.py": "test_overfit_check.py",

@@ -26,7 +26,8 @@ from deeplax.training import limits
 from deeplax.training import memory
 from deeplax.training import overfit
 from deeplax.training import overfit_diagnosis
-from tests.test_main import command
+from tests.commands import command
+from tests.models import networks
 
 NAMES = ("road", "sky", "pole")
 SPEC = spec_lib.Spec("toy", NAMES, ((9, 9, 9), (0, 0, 9), (9, 0, 0)))
@@ -229,8 +230,9 @@ def test_a_step_that_does_not_fit_is_refused(attempt, monkeypatch):
     attempt(Source())
 
 
-def test_pooling_over_one_image_is_refused_where_its_norm_trains():
+def test_pooling_over_one_image_is_refused_where_its_norm_trains(short):
   config = quickstart.get_config("debug")
+  config.model = networks.config(**networks.SMALL)
   args = overfit_check.parser().parse_args(["--config=x", "--images=1"])
   with pytest.raises(overfit_check.errors.InputError, match="image_pooling"):
     overfit.run(config, args, lambda _: None)

@@ -9,23 +9,21 @@ from configs import quickstart
 from deeplax.data import spec as spec_lib
 from deeplax.models import build
 from deeplax.models import variables as variables_lib
-from deeplax.settings import defaults
 from deeplax.training import norm_statistics
 from deeplax.training import optim
 from deeplax.training import parallel
 from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
 from deeplax.workdir import settings
-from tests.test_main import DEBUG
-from tests.test_main import command
+from tests import runs
+from tests.commands import command
+from tests.models import networks
 
 
-def tiny():
-  config = defaults.base().model
-  config.backbone = "mobilenet_v2"
-  config.depth_multiplier = 0.35
-  config.channels = config.decoder.channels = 8
-  return config
+@pytest.fixture(scope="module", autouse=True)
+def _short():
+  with networks.shorten():
+    yield
 
 
 def batches(count=3, size=(4, 33, 33, 3)):
@@ -37,7 +35,7 @@ def batches(count=3, size=(4, 33, 33, 3)):
 
 @pytest.fixture(scope="module")
 def measured():
-  config = tiny()
+  config = networks.config(**networks.SMALL)
   norm_statistics.keep_one_batch(config.batch_norm)
   model = build.from_config(config, num_classes=3)
   variables = variables_lib.initial_variables(model, seed=0)
@@ -116,6 +114,7 @@ def test_the_norms_that_moved_farthest_come_first():
 
 def test_training_can_go_on_in_what_was_written(tmp_path):
   config = quickstart.get_config("debug")
+  config.model = networks.config(**networks.SMALL)
   config.optim.ema_decay = 0.9
   spec = spec_lib.Spec("toy", ("a", "b"), ((0, 0, 0), (9, 9, 9)))
   model = build.from_config(config.model, num_classes=2)
@@ -145,23 +144,23 @@ def test_training_can_go_on_in_what_was_written(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, state.variables, given)
 
 
-@pytest.mark.slow  # 60 s: three commands, each compiling a network
-def test_the_command_writes_a_workdir_of_its_own(tmp_path):
-  workdir, out = tmp_path / "run", tmp_path / "run_recalibrated"
-  done = command("main", DEBUG, f"--workdir={workdir}")
-  assert done.returncode == 0, done.stderr
+@pytest.mark.slow  # 10 s: two commands, each tracing a network
+def test_the_command_writes_a_workdir_of_its_own(trained_copy):
+  workdir = trained_copy
+  out = workdir.with_name(f"{workdir.name}_recalibrated")
   before = checkpoint.restore_variables(workdir)[0]
-  done = command("recalibrate", f"--workdir={workdir}", "--batches=2")
+  flags = f"--workdir={workdir}", "--batches=2"
+  done = command("recalibrate", *flags, short=True)
   assert done.returncode == 0, done.stderr
   assert f"--workdir={out}" in done.stdout
   again = checkpoint.restore_variables(workdir)[0]
   jax.tree.map(np.testing.assert_array_equal, before, again)
   after, step = checkpoint.restore_variables(out)
-  assert step == 4
+  assert step == runs.TOTAL_STEPS
   jax.tree.map(np.testing.assert_array_equal, before["params"], after["params"])
   old, new = before["batch_stats"], after["batch_stats"]
   assert norm_statistics.moved(old, new)[-1][1] > 0
-  scored = command("evaluate", f"--workdir={out}")
+  scored = command("evaluate", f"--workdir={out}", short=True)
   assert scored.returncode == 0 and "mIoU" in scored.stdout
-  refused = command("recalibrate", f"--workdir={workdir}", "--batches=2")
+  refused = command("recalibrate", *flags)
   assert refused.returncode == 2 and "holds a run already" in refused.stderr
