@@ -1,4 +1,4 @@
-"""Run by test_evaluate, once for each process: a table over several devices.
+"""Run by inference/test_evaluate, a process each: a table over several devices.
 
 python -m tests.several_processes PROCESS PROCESSES ADDRESS
 """

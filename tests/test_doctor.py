@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from deeplax import machine
+from tests import commands
 
 
 def _machine(root, *files):
@@ -69,12 +70,7 @@ def test_a_missing_package_is_a_problem(monkeypatch):
 
 
 def test_the_command_ends_with_0_and_names_versions_and_devices():
-  done = subprocess.run(
-    [sys.executable, "-m", "deeplax.doctor"],
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  done = commands.command("doctor")
   assert done.returncode == 0, done.stderr
   for word in (*machine.PACKAGES, "devices", "convolution", "disk", "ready"):
     assert f"\n{word}" in done.stdout

@@ -69,12 +69,10 @@ COVERED = {
   "data/archives.py": "test_submit.py",
   "data/views.py": "data/checks/test_class_counts.py",
   "flags.py": "test_evaluate.py",
-  "inference/evaluate.py": "test_evaluate.py",
   "inference/open_run.py": "test_evaluate.py",
   "inference/programs.py": "inference/test_predictor.py",
   "inference/probabilities.py": "inference/test_predictor.py",
   "inference/settings.py": "test_evaluate.py",
-  "inference/sweep.py": "test_evaluate.py",
   "machine.py": "test_doctor.py",
   "models/backbones/mobilenet_v2.py": "models/backbones/test_backbones.py",
   "models/backbones/resnet.py": "models/backbones/test_backbones.py",
@@ -105,8 +103,6 @@ COVERED = {
   "training/overview.py": "test_main.py",
   "training/run.py": "test_main.py",
   "training/state.py": "training/test_step.py",
-  "training/validation.py": "test_evaluate.py",
-  "workdir/results.py": "test_evaluate.py",
 }
 
 RULES = {

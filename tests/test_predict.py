@@ -3,8 +3,6 @@
 import json
 import types
 
-import flax.linen as nn
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from PIL import Image
@@ -20,15 +18,9 @@ from deeplax.settings import defaults
 from deeplax.workdir import checkpoint
 from deeplax.workdir import settings as settings_lib
 from tests.data import tiffs
+from tests.inference import toy
 
 PALETTE = ((0, 0, 0), (128, 0, 0), (0, 128, 0))
-
-
-class Brightest(nn.Module):
-  """The class is the strongest colour channel."""
-
-  def coarse(self, images, *, train: bool):
-    return images.astype(jnp.float32)
 
 
 @pytest.fixture
@@ -43,7 +35,7 @@ def run(tmp_path, monkeypatch):
   monkeypatch.setattr(
     checkpoint, "restore_variables", lambda _, step: ({}, step or 400)
   )
-  monkeypatch.setattr(build, "from_config", lambda *_, **__: Brightest())
+  monkeypatch.setattr(build, "from_config", lambda *_, **__: toy.Brightest())
 
   def command(*arguments):
     with pytest.raises(SystemExit) as ended:

@@ -2,8 +2,6 @@
 
 import json
 
-import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 import pytest
@@ -19,6 +17,7 @@ from deeplax.settings import defaults
 from deeplax.workdir import checkpoint
 from deeplax.workdir import settings
 from tests import shared
+from tests.inference import toy
 from tests.metrics import pairs
 
 MEASURES = ("--trimap=1,2,5,10,20,40", "--boundary", "--objects")
@@ -27,13 +26,6 @@ OF_THE_RUN = {
   *("split", "step", "output_stride", "scales", "flip", "crf", "init"),
   *("sizes", "window"),
 }
-
-
-class Brightest(nn.Module):
-  """The class is the strongest colour channel."""
-
-  def coarse(self, images, *, train: bool):
-    return images.astype(jnp.float32)
 
 
 def _command(*arguments):
@@ -76,7 +68,9 @@ def workdir(data, tmp_path, monkeypatch):
   monkeypatch.setattr(
     checkpoint, "restore_variables", lambda _, step: ({}, 400)
   )
-  monkeypatch.setattr(model_build, "from_config", lambda *_, **__: Brightest())
+  monkeypatch.setattr(
+    model_build, "from_config", lambda *_, **__: toy.Brightest()
+  )
   monkeypatch.setattr(
     data_build, "source", lambda _, split: folder.source(data, split)
   )

@@ -12,7 +12,6 @@ import pytest
 from deeplax.inference import averaging
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import probabilities
-from deeplax.inference import sweep
 
 Mode = averaging.Mode
 PAPERS = (
@@ -150,16 +149,3 @@ def test_the_time_of_a_row_leaves_out_what_only_others_need(
   predictor.submit_modes(_image(), PAPERS, seconds=seconds)
   # In ticks: one or more logits, as many sums (no sum for one), and classes.
   assert [seconds[mode] for mode in PAPERS] == [2, 4 + 4 + 1, 8 + 8 + 1]
-
-
-def test_one_image_in_some_is_timed_but_none_with_its_compilation(predictor):
-  swept = sweep.Sweep(predictor, PAPERS)
-  for i in range(2 * sweep.TIMED + 2):
-    swept.submit(_image(20, 60 + i % 2, seed=i)).result()
-  assert swept.timed == 3
-  assert swept.size == (65, 65)
-  rates = [swept.images_per_second(mode) for mode in PAPERS]
-  assert all(rate is not None and rate > 0 for rate in rates)
-  once = sweep.Sweep(predictor, PAPERS)
-  once.submit(_image()).result()
-  assert once.images_per_second(PAPERS[0]) is None

@@ -11,8 +11,8 @@ import tarfile
 
 import pytest
 
+from tests import commands
 from tests import conftest
-from tests import test_main
 
 FIXTURES = conftest.ROOT / "tests" / "fixtures"
 EXPECTED = json.loads((FIXTURES / "earlier_workdir.json").read_text())
@@ -26,18 +26,21 @@ def workdir(tmp_path_factory):
   return folder
 
 
-def test_it_gives_its_scores(workdir):
-  done = test_main.command("evaluate", f"--workdir={workdir}")
+def assert_evaluates(workdir, *flags):
+  """Evaluate step 400 and return how many rows had their scores."""
+  done = commands.command("evaluate", f"--workdir={workdir}", *flags)
   assert done.returncode == 0, done.stderr[-3000:]
-  for name, expected in EXPECTED["evaluations"].items():
-    result = json.loads((workdir / "eval" / name).read_text())
-    for key, value in expected.items():
-      assert result[key] == pytest.approx(value, abs=1e-6), (name, key)
+  rows = sorted((workdir / "eval").glob("val-00000400-os*.json"))
+  for path in rows:
+    result = json.loads(path.read_text())
+    for key, value in EXPECTED["evaluations"][path.name].items():
+      assert result[key] == pytest.approx(value, abs=1e-6), (path.name, key)
+  return len(rows)
 
 
-def test_it_resumes_and_takes_a_step(workdir):
+def test_it_resumes_and_takes_a_step_and_gives_its_scores(workdir):
   flags = [f for f in EXPECTED["command"][3:] if not f.startswith("--workdir")]
-  done = test_main.command("main", *flags, f"--workdir={workdir}")
+  done = commands.command("main", *flags, f"--workdir={workdir}")
   assert done.returncode == 0, done.stderr[-3000:]
   assert "resuming from step 400 of 401" in done.stdout
   expected = EXPECTED["step_401"]
@@ -47,3 +50,13 @@ def test_it_resumes_and_takes_a_step(workdir):
   for key in ("loss", "pixel_accuracy", "lr"):
     assert step[key] == pytest.approx(expected[key], rel=1e-5), key
   assert evaluation["miou"] == pytest.approx(expected["miou"], abs=1e-6)
+
+
+def test_it_evaluates(workdir):
+  assert assert_evaluates(workdir, "--output_strides=8", "--step=400") == 1
+
+
+@pytest.mark.slow  # compiles four sizes at two strides
+def test_it_gives_its_whole_table(workdir):
+  count = assert_evaluates(workdir, "--step=400")
+  assert count == len(EXPECTED["evaluations"])

@@ -14,10 +14,21 @@ from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import probabilities
 from deeplax.inference import settings as settings_lib
 from deeplax.models import build
+from deeplax.ops import backend
 from deeplax.settings import defaults
+from tests.models import networks
 
 MEAN = (127.5, 127.5, 127.5)
 TINY = {"channels": 16, "atrous_rates": (2, 3)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_with_the_forms_of_a_cpu():
+  """Few layers, but the convolutions as they are computed here."""
+  form = backend.prefers_shifted
+  with networks.shorten(), pytest.MonkeyPatch.context() as patch:
+    patch.setattr(backend, "prefers_shifted", form)
+    yield
 
 
 def _network(settings, *, decoder="concat", seed=0):

@@ -19,9 +19,10 @@ from deeplax.training import optim
 from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
 from deeplax.workdir import settings
+from tests.commands import command
 from tests.data import tiffs
 from tests.data import trees
-from tests.test_main import command
+from tests.models import networks
 
 BANDS = 5
 CHANNELS = (3, 0, 4, 2)
@@ -61,7 +62,7 @@ def folder(root, *, kind):
 
 
 def succeeds(*arguments):
-  done = command(*arguments)
+  done = command(*arguments, short=True)
   assert done.returncode == 0, done.stderr
   return done.stdout
 
@@ -70,6 +71,12 @@ def arrays(variables):
   """Return {path: array}."""
   flat = flax.traverse_util.flatten_dict(variables)
   return {path: np.asarray(value) for path, value in flat.items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short():
+  with networks.shorten():
+    yield
 
 
 @pytest.fixture(scope="module")

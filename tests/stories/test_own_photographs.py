@@ -9,7 +9,7 @@ import pytest
 from deeplax import atomic
 from deeplax.data import spec
 from tests import shared
-from tests.test_main import command
+from tests.commands import command
 
 # Of a published network; its masks stand in for annotations.
 NETWORK = "deeplabv3_mnv2_pascal_quant"
@@ -57,6 +57,7 @@ def test_photographs_of_changing_sizes_train_evaluate_and_predict(tmp_path):
     "--config.model.depth_multiplier=0.35",
     "--config.eval.every=2",
     f"--workdir={workdir}",
+    short=True,
   )
   assert done.returncode == 0, done.stderr
   lines = list(atomic.read_jsonl(workdir / "metrics.jsonl"))
@@ -64,7 +65,11 @@ def test_photographs_of_changing_sizes_train_evaluate_and_predict(tmp_path):
   assert [line["step"] for line in lines if "loss" in line] == [4]
   out = tmp_path / "predictions"
   shown = command(
-    "predict", f"--workdir={workdir}", f"--out={out}", data / "images"
+    "predict",
+    f"--workdir={workdir}",
+    f"--out={out}",
+    data / "images",
+    short=True,
   )
   assert shown.returncode == 0, shown.stderr
   for photo in data.glob("images/*/*"):

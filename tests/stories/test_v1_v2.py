@@ -1,31 +1,23 @@
 """`:debug` of v1 and v2: trained, evaluated, predicted with, as commands."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 from PIL import Image
 import pytest
 
-from tests import conftest
+from tests import commands
 
 CONFIGS = ("v1_vgg16_largefov", "v2_vgg16", "v2_resnet101")
 
 
 def command(module, *arguments):
-  done = subprocess.run(
-    [sys.executable, "-m", f"deeplax.{module}", *map(str, arguments)],
-    cwd=conftest.ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  done = commands.command(module, *arguments, short=True)
   assert done.returncode == 0, done.stderr[-3000:]
   return done.stdout
 
 
-@pytest.mark.slow  # a minute or more each: three commands, each compiles
+@pytest.mark.slow  # three commands, each compiles
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_debug_run_trains_evaluates_and_predicts(tmp_path, name):
   workdir, image = tmp_path / "run", tmp_path / "a.png"

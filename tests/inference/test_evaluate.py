@@ -1,0 +1,187 @@
+"""Evaluation: the same numbers as a count by hand, however it is spread."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from deeplax import errors
+from deeplax.inference import evaluate
+from deeplax.metrics import confusion
+from tests import conftest
+from tests.inference import toy
+
+
+def test_scores_equal_a_count_by_hand_over_all_images():
+  source = toy.Toy()
+  result = evaluate.evaluate(
+    toy.predictor(), source, progress=toy.silent, step=4, flip=False
+  )
+  expected = toy.by_hand(source, range(7))
+  for key, value in expected.items():
+    assert result[key] == value
+  assert result["images"] == result["split_images"] == 7
+  assert result["step"] == 4 and result["flip"] is False
+
+
+class Three:
+  """Three images whose scores are worked out on paper."""
+
+  spec, split = toy.SPEC, "val"
+  # (truth, prediction) by pixel; 255 is ignored.
+  PIXELS = (
+    ([[0, 0], [1, 1]], [[0, 1], [1, 1]]),
+    ([[2, 2, 255]], [[2, 0, 1]]),
+    ([[1]], [[1]]),
+  )
+
+  def __len__(self):
+    return 3
+
+  def __getitem__(self, index):
+    truth, predicted = map(np.array, self.PIXELS[index])
+    image = np.eye(3, dtype=np.uint8)[predicted] * np.uint8(200)
+    return {"image": image, "label": truth.astype(np.uint8), "name": f"{index}"}
+
+
+def test_three_images_have_the_scores_worked_out_on_paper():
+  result = evaluate.evaluate(toy.predictor(), Three(), progress=toy.silent)
+  assert result["confusion_matrix"] == [[1, 1, 0], [0, 3, 0], [1, 0, 1]]
+  # Right over (truth + predicted - right): 1/(2+2-1), 3/(3+4-3), 1/(2+1-1).
+  iou = {"red": 1 / 3, "green": 3 / 4, "blue": 1 / 2}
+  assert result["iou"] == pytest.approx(iou)
+  assert result["miou"] == pytest.approx(19 / 36)
+  assert result["pixel_accuracy"] == pytest.approx(5 / 7)
+
+
+@pytest.mark.parametrize("threads", [0, 1, 4])
+def test_any_number_of_threads_gives_the_same_scores(threads):
+  result = evaluate.evaluate(
+    toy.predictor(), toy.Toy(), progress=toy.silent, threads=threads
+  )
+  assert result["miou"] == toy.by_hand(toy.Toy(), range(7))["miou"]
+
+
+def test_some_images_are_spread_evenly_over_the_split():
+  source = toy.Toy(9)
+  result = evaluate.evaluate(
+    toy.predictor(), source, max_images=3, progress=toy.silent
+  )
+  assert result["miou"] == toy.by_hand(source, [0, 3, 6])["miou"]
+  assert (result["images"], result["split_images"]) == (3, 9)
+  more = evaluate.evaluate(
+    toy.predictor(), source, max_images=99, progress=toy.silent
+  )
+  assert more["images"] == 9
+
+
+def test_padding_to_one_size_gives_the_same_scores():
+  first, second = (
+    evaluate.evaluate(
+      toy.predictor(pad_to=pad_to), toy.Toy(), progress=toy.silent
+    )
+    for pad_to in (None, (97, 97))
+  )
+  assert first == second
+
+
+def test_a_collapsed_prediction_is_told():
+  lines = []
+  source = toy.Toy(2, constant=1)
+  evaluate.evaluate(toy.predictor(), source, progress=lines.append, step=2000)
+  assert len(lines) == 1
+  assert lines[0].startswith("deeplax: eval step 2000: ")
+  assert "of predicted pixels are 'green' (truth 3" in lines[0]
+  assert "Next: python -m deeplax.overfit_check --config=" in lines[0]
+
+
+def test_a_data_set_that_is_nearly_all_one_class_is_no_collapse():
+  matrix = np.diag([9_980, 10, 10])
+  result = confusion.scores(matrix, toy.SPEC.class_names)
+  assert evaluate.collapse_warning(result) is None
+
+
+class Broken(toy.Toy):
+  """One example with something wrong."""
+
+  def __init__(self, label):
+    super().__init__(1)
+    self._label = label
+
+  def __getitem__(self, index):
+    return super().__getitem__(index) | {"label": self._label, "name": "m.png"}
+
+
+@pytest.mark.parametrize(
+  ("label", "words"),
+  [
+    (np.full((20, 30), 38, np.uint8), r"m\.png: .*\[38\]"),
+    (np.zeros((20, 31), np.uint8), r"m\.png: the label is \(20, 31\)"),
+    (np.full((20, 30), 255, np.uint8), "every label is the ignore label"),
+  ],
+)
+def test_labels_that_cannot_be_evaluated_are_named(label, words):
+  with pytest.raises(errors.InputError, match=words):
+    evaluate.evaluate(toy.predictor(), Broken(label), progress=toy.silent)
+
+
+def test_counts_of_processes_add_up_beyond_32_bits():
+  matrix = np.array([[2**40 + 3, 1], [0, 2**33]], np.int64)
+
+  def gather(halves):
+    assert halves.dtype == np.uint32
+    return np.stack([halves, halves, halves])
+
+  total = evaluate.sum_over_processes(matrix, gather)
+  np.testing.assert_array_equal(total, 3 * matrix)
+
+
+def _in_processes(processes, devices):
+  """Evaluate in so many processes of so many devices; return what each says."""
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{free.getsockname()[1]}"
+  environment = os.environ | {
+    "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    "JAX_PLATFORMS": "cpu",
+  }
+  started = [
+    subprocess.Popen(
+      [
+        *(sys.executable, "-m", "tests.several_processes"),
+        *(str(process), str(processes), address),
+      ],
+      cwd=conftest.ROOT,
+      env=environment,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for process in range(processes)
+  ]
+  try:
+    said = [process.communicate(timeout=900) for process in started]
+  finally:
+    for process in started:
+      process.kill()
+  for process, (_, error) in zip(started, said, strict=True):
+    assert process.returncode == 0, error[-3000:]
+  return [json.loads(out.splitlines()[-1]) for out, _ in said]
+
+
+@pytest.mark.slow  # 20 s: four processes start JAX
+def test_several_devices_and_processes_give_the_results_of_one():
+  (one,) = _in_processes(1, 1)
+  assert one["devices"] == 1 and one["seen"] == list(range(7))
+  matrix = np.array(one["results"][0]["confusion_matrix"])
+  assert matrix.sum() > 10_000
+  (eight,) = _in_processes(1, 8)
+  assert eight["devices"] == 8 and eight["results"] == one["results"]
+  # The seventh image finds the second process without one.
+  for rank, found in enumerate(_in_processes(2, 2)):
+    assert found["devices"] == 4 and found["seen"] == list(range(rank, 7, 2))
+    assert found["results"] == one["results"]
