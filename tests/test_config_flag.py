@@ -1,5 +1,7 @@
 """--config by name: what ml_collections then reads is a file."""
 
+import itertools
+
 import pytest
 
 from deeplax import config_flag
@@ -10,24 +12,23 @@ FILE = conftest.ROOT / "configs" / "published.py"
 
 
 @pytest.mark.parametrize("value", ["published", "configs/published.py"])
-@pytest.mark.parametrize("argument", ["", ":debug", ":timm_xception41.tf_in1k"])
-@pytest.mark.parametrize("flag", ["--config", "-config"])
 def test_a_name_becomes_its_file_and_keeps_its_argument(
-  value, argument, flag, tmp_path, monkeypatch, capsys
+  value, tmp_path, monkeypatch, capsys
 ):
   monkeypatch.chdir(tmp_path)
   rest = ["--config.seed=1", "--workdir=published"]
-  given = f"{value}{argument}"
-  found = f"{FILE}{argument}"
-  for before, after in (
-    ([f"{flag}={given}"], [f"{flag}={found}"]),
-    ([flag, given], [flag, found]),
+  for flag, argument in itertools.product(
+    ("--config", "-config"), ("", ":debug", ":timm_xception41.tf_in1k")
   ):
-    assert config_flag._with_files(["main", *before, *rest]) == [
-      "main", *after, *rest,
-    ]  # fmt: skip
-    said = f"--config={value} comes with deeplax: {FILE}\n"
-    assert capsys.readouterr().err == said
+    given, found = f"{value}{argument}", f"{FILE}{argument}"
+    for before, after in (
+      ([f"{flag}={given}"], [f"{flag}={found}"]),
+      ([flag, given], [flag, found]),
+    ):
+      became = config_flag._with_files(["main", *before, *rest])
+      assert became == ["main", *after, *rest], before
+      said = f"--config={value} comes with deeplax: {FILE}\n"
+      assert capsys.readouterr().err == said, before
 
 
 def test_of_a_users_own_file_nothing_is_said(tmp_path, monkeypatch, capsys):

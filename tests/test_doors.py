@@ -17,7 +17,6 @@ IN_DATA = ("data.build", "data.shapes")
 DOORS = sorted(set(overview.commands()) - set(IN_DATA))
 # absl's flags make `main` a door without argparse.
 PARSERS = [name for name in DOORS if name != "main"]
-each_door = pytest.mark.parametrize("name", overview.commands())
 
 
 def test_the_flags_of_all_commands_load_nothing_heavy():
@@ -63,10 +62,10 @@ def run(name: str, *words: str) -> object:
   return end.value.code
 
 
-@pytest.mark.parametrize("name", [*PARSERS, *IN_DATA])
-def test_help_names_the_command(name, capsys):
-  assert not run(name, "--help")
-  assert f"python -m deeplax.{name}" in capsys.readouterr().out
+def test_help_names_the_command(capsys):
+  for name in (*PARSERS, *IN_DATA):
+    assert not run(name, "--help"), name
+    assert f"python -m deeplax.{name}" in capsys.readouterr().out
 
 
 # What each command requires, so that the wrong flag is what is wrong.
@@ -87,10 +86,10 @@ REQUIRED = {
 }
 
 
-@pytest.mark.parametrize("name", [*PARSERS, *IN_DATA])
-def test_a_wrong_flag_is_named_and_ends_with_2(name, capsys):
-  assert run(name, *REQUIRED[name], "--nonsense=1") == 2
-  assert "nonsense" in capsys.readouterr().err
+def test_a_wrong_flag_is_named_and_ends_with_2(capsys):
+  for name in (*PARSERS, *IN_DATA):
+    assert run(name, *REQUIRED[name], "--nonsense=1") == 2, name
+    assert "nonsense" in capsys.readouterr().err, name
 
 
 def test_sources_of_weights_are_those_that_have_a_table():
@@ -108,12 +107,13 @@ def test_all_commands_are_listed_with_one_line_each(capsys):
   assert all(10 < len(line) <= 80 for line in lines)
 
 
-@each_door
-def test_what_is_listed_is_a_command(name):
-  door = importlib.import_module(f"deeplax.{name}")
-  assert callable(door.main) and door.__file__
-  tree = ast.parse(pathlib.Path(door.__file__).read_text())
-  assert isinstance(tree.body[-1], ast.If)  # __name__ == "__main__"
+def test_what_is_listed_is_a_command():
+  for name in overview.commands():
+    door = importlib.import_module(f"deeplax.{name}")
+    assert callable(door.main) and door.__file__, name
+    tree = ast.parse(pathlib.Path(door.__file__).read_text())
+    # __name__ == "__main__"
+    assert isinstance(tree.body[-1], ast.If), name
 
 
 def test_the_list_takes_no_command(capsys):

@@ -12,6 +12,7 @@ import pytest
 from deeplax import errors
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import probabilities
+from deeplax.inference import programs
 from deeplax.inference import settings as settings_lib
 from deeplax.models import build
 from deeplax.ops import backend
@@ -142,13 +143,18 @@ def test_sizes_of_one_bucket_share_a_program_and_are_exact():
 def test_the_padding_is_not_read_whatever_is_in_it():
   settings = {**MOBILE, "atrous_rates": ()}
   network = _network(settings, decoder="none")
-  image = _image((40, 47))
-  found = [
-    predictor_lib.Predictor(
-      *network, pad_value=(value,) * 3, sizes="exact", log=lambda _: None
-    )(image)
-    for value in (0.0, 255.0)
-  ]
+  model, variables = network
+  size = (40, 47)
+  exact = programs.Programs(model, exact=True, log=lambda _: None)
+  found = []
+  for value in (0.0, 255.0):
+    padded = np.full((1, 65, 65, 3), value, np.float32)
+    padded[0, : size[0], : size[1]] = _image(size)
+    exact.compile(variables, padded, {1.0})
+    logits = exact.run(
+      variables, padded, np.zeros(1, bool), size=size, scale=1.0
+    )
+    found.append(np.asarray(logits)[0, : size[0], : size[1]])
   np.testing.assert_array_equal(found[0], found[1])
 
 
