@@ -10,6 +10,8 @@ import contextlib
 from typing import Any
 
 import flax.linen as nn
+import jax
+import numpy as np
 import pytest
 
 from deeplax.models import build
@@ -90,3 +92,28 @@ def shorten() -> Iterator[None]:
     patch.setattr(backend, "prefers_shifted", lambda: False)
     patch.setattr(vgg, "BLOCKS", tuple((4, n) for _, n in vgg.BLOCKS))
     yield
+
+
+def drawn(model: nn.Module, seed: int = 0) -> dict[str, Any]:
+  """Return variables at random: every norm, mean and variance its own value.
+
+  Args:
+    model: A whole network, or a backbone alone.
+    seed: Of the values.
+  """
+  rng = np.random.default_rng(seed)
+
+  def draw(path, leaf):
+    if path[-1].key in ("scale", "var"):
+      return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+    fan_in = np.prod(leaf.shape[-4:-1]) if leaf.ndim >= 4 else 100
+    return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
+
+  if hasattr(model, "coarse"):
+    shapes = cost.trace(model, SIZE)[0]
+  else:
+    shapes = jax.eval_shape(
+      lambda x: model.init(jax.random.key(0), x, train=False),
+      jax.ShapeDtypeStruct((1, *SIZE, 3), np.float32),
+    )
+  return jax.tree_util.tree_map_with_path(draw, shapes)

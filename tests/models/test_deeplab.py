@@ -2,7 +2,6 @@ import functools
 from typing import Any
 
 import flax.linen as nn
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -17,7 +16,7 @@ from deeplax.models import layers
 from deeplax.models import variables as variables_lib
 from deeplax.models.heads import aspp
 from deeplax.ops import resize
-from deeplax.settings import defaults
+from tests.models import networks
 
 NORM = layers.Norm(decay=0.9, eps=1e-5)
 CLASSES = 3
@@ -50,16 +49,6 @@ def small(dtype=jnp.float32):
     num_classes=CLASSES,
     dtype=dtype,
   )
-
-
-def full(backbone="mobilenet_v2", **settings):
-  c = defaults.base().model
-  c.backbone = backbone
-  c.update(settings)
-  if backbone == "mobilenet_v2":
-    c.depth_multiplier = 0.1
-  c.channels = c.decoder.channels = 8
-  return build.from_config(c, num_classes=CLASSES)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -183,22 +172,25 @@ SIZES = ((1, 1), (64, 96), (1, 7), (2, 3), (33, 65))  # (height, width)
 
 
 @pytest.mark.parametrize(
-  ("backbone", "size"),
+  ("backbone", "sizes"),
   [
-    *(("mobilenet_v2", size) for size in SIZES),
-    *(("resnet_v1_50", size) for size in SIZES[:2]),
-    *(("xception_41", size) for size in SIZES[:2]),
+    ("mobilenet_v2", SIZES),
+    ("resnet_v1_50", SIZES[:2]),
+    ("xception_41", SIZES[:2]),
   ],
 )
-def test_any_image_size_gives_logits_of_its_own_size(backbone, size):
-  model = full(backbone)
+def test_any_image_size_gives_logits_of_its_own_size(backbone, sizes, short):
+  model = networks.network(CLASSES, backbone=backbone)
 
   def run(images):
     key = jax.random.key(0)
     return model.init_with_output(key, images, train=False)[0]
 
-  logits = jax.eval_shape(run, jax.ShapeDtypeStruct((2, *size, 3), jnp.uint8))
-  assert (logits.shape, logits.dtype) == ((2, *size, CLASSES), jnp.float32)
+  for size in sizes:
+    images = jax.ShapeDtypeStruct((2, *size, 3), jnp.uint8)
+    logits = jax.eval_shape(run, images)
+    wanted = (2, *size, CLASSES), jnp.float32
+    assert (logits.shape, logits.dtype) == wanted, size
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7)])
@@ -209,8 +201,8 @@ def test_any_image_size_gives_finite_logits(trained, size):
   assert np.isfinite(logits).all()
 
 
-def test_mirrored_kernels_mirror_the_logits_of_an_odd_size():
-  model = full()
+def test_mirrored_kernels_mirror_the_logits_of_an_odd_size(short):
+  model = networks.small()
   variables = variables_lib.initial_variables(model, 0)
   mirrored = jax.tree_util.tree_map_with_path(
     lambda path, x: x[:, ::-1] if "kernel" in path[-1].key else x, variables
@@ -224,35 +216,43 @@ def test_mirrored_kernels_mirror_the_logits_of_an_odd_size():
   assert np.abs(flipped - logits).max() > 1e-3 * scale
 
 
-AUXILIARY = (
-  ("resnet_v1_50_beta", 1024),
-  ("xception_41", 728),
-  ("mobilenet_v2", 96),
-)
-
-
-def with_auxiliary(backbone) -> list[Any]:
-  config = defaults.base().model
-  config.backbone = backbone
-  config.channels = config.decoder.channels = 8
+def with_auxiliary(**settings) -> list[Any]:
   return [
-    build.from_config(config, num_classes=3, auxiliary=auxiliary)
+    build.from_config(
+      networks.config(**{"channels": 8, "decoder__channels": 8, **settings}),
+      num_classes=3,
+      auxiliary=auxiliary,
+    )
     for auxiliary in (False, True)
   ]
 
 
-@pytest.mark.parametrize(("backbone", "channels"), AUXILIARY)
+@pytest.mark.parametrize(
+  ("backbone", "channels"),
+  [("resnet_v1_50_beta", 16), ("xception_41", 8), ("mobilenet_v2", 96)],
+)
 def test_the_auxiliary_head_sits_on_the_stage_before_the_last(
+  backbone, channels, short
+):
+  check_auxiliary(backbone, channels)
+
+
+@pytest.mark.slow  # 6 s: the above without the cut
+@pytest.mark.parametrize(
+  ("backbone", "channels"), [("resnet_v1_50_beta", 1024), ("xception_41", 728)]
+)
+def test_the_auxiliary_head_is_a_quarter_as_wide_as_what_it_reads(
   backbone, channels
 ):
-  plain, extended = with_auxiliary(backbone)
-  paths = [
-    set(flax.traverse_util.flatten_dict(cost.trace(model, (33, 33))[0]))
-    for model in (plain, extended)
-  ]
+  check_auxiliary(backbone, channels)
+
+
+def check_auxiliary(backbone, channels):
+  plain, extended = with_auxiliary(backbone=backbone)
+  paths = [set(variables_lib.shapes(model)) for model in (plain, extended)]
   assert {path[1] for path in paths[1] - paths[0]} == {"auxiliary"}
   assert paths[0] < paths[1]
-  variables = cost.trace(extended, (33, 33))[0]
+  variables = cost.trace(extended, networks.SIZE)[0]
   kernel = variables["params"]["auxiliary"]["conv"]["kernel"]
   assert kernel.shape == (3, 3, channels, channels // 4)
   # At output stride 16 it has the stride of the stage it follows.
@@ -266,8 +266,8 @@ def test_the_auxiliary_head_sits_on_the_stage_before_the_last(
   assert logits.shape == (1, 17, 17, 3) and auxiliary.shape == (1, 5, 5, 3)
 
 
-def test_the_auxiliary_head_changes_no_prediction():
-  plain, extended = with_auxiliary("mobilenet_v2")
+def test_the_auxiliary_head_changes_no_prediction(short):
+  plain, extended = with_auxiliary(**networks.SMALL)
   variables = variables_lib.initial_variables(extended, seed=0)
   image = np.full((1, 33, 33, 3), 7, np.uint8)
   np.testing.assert_array_equal(
