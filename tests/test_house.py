@@ -79,7 +79,6 @@ COVERED = {
   "models/backbones/xception.py": "models/backbones/test_backbones.py",
   "models/head_from_config.py": "models/test_variants.py",
   "models/heads/blocks.py": "models/heads/test_lraspp.py",
-  "models/heads/dpc.py": "models/test_variants.py",
   "models/heads/large_fov.py": "models/backbones/test_vgg.py",
   "models/decoder_from_config.py": "models/test_variants.py",
   "pretrained/names/smp.py": "pretrained/names/test_torchvision.py",

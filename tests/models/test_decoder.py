@@ -3,8 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from deeplax.models import cost
 from deeplax.models import decoder
 from deeplax.models import layers
+from tests.models import networks
 
 NORM = layers.Norm(decay=0.9, eps=1e-5)
 IMAGE = (65, 49)
@@ -108,20 +110,20 @@ def test_every_axis_of_tables_1_and_2_changes_what_it_says(fields, expected):
   assert shapes(build(separable=False, **fields)) == expected
 
 
-@pytest.mark.parametrize("image", [(65, 49), (64, 96), (33, 7), (1, 1)])
 @pytest.mark.parametrize(
   ("features", "stride"), [((4,), 4), ((8, 4), 4), ((4,), 2), ((8, 4, 2), 2)]
 )
-def test_the_result_lies_at_the_output_stride(image, features, stride):
+def test_the_result_lies_at_the_output_stride(features, stride):
   model = build(features=features, output_stride=stride, convs=1)
-  init, high, low = start(model, image)
+  for image in ((65, 49), (64, 96), (33, 7), (1, 1)):
+    high, low = inputs(image)
 
-  def run(high, low):
-    variables = init(high, low)
-    return model.apply(variables, high, low, image, train=False)
+    def run(high, low, image=image):
+      key = jax.random.key(0)
+      return model.init_with_output(key, high, low, image, train=False)[0]
 
-  result = jax.eval_shape(run, high, low)
-  assert result.shape == (2, *decoder.scaled(image, stride), 7)
+    result = jax.eval_shape(run, high, low)
+    assert result.shape == (2, *decoder.scaled(image, stride), 7), image
 
 
 def test_the_encoders_features_come_first_in_the_concat():
@@ -171,3 +173,30 @@ def test_a_feature_the_backbone_lacks_is_refused_with_those_it_has():
   del low["low2"]
   with pytest.raises(ValueError, match=r"stride 2;.*\[4, 8\]"):
     jax.eval_shape(init, high, low)
+
+
+# Channels of Conv3 and Conv2: what the reference takes from each.
+CHANNELS = [
+  pytest.param("xception_65", 728, 256, marks=networks.SLOW),
+  pytest.param("resnet_v1_101_beta", 512, 256, marks=networks.SLOW),
+  ("mobilenet_v2", 192, 144),
+]
+
+
+@pytest.mark.parametrize(("backbone", "conv3", "conv2"), CHANNELS)
+def test_merged_features_cost_their_own_convolutions(backbone, conv3, conv2):
+  """v3+ table 2, last row, and the sum of the released code."""
+
+  def count(**settings):
+    settings |= {"backbone": backbone, "decoder__separable": False}
+    return cost.multiply_adds(networks.network(**settings), networks.SIZE)
+
+  coarse, middle, fine = 3**2, 5**2, 9**2
+  none = count(decoder__kind="none") + 256 * 21 * (fine - coarse)
+  merged = middle * (conv3 * 48 + 9 * (256 + 48) * 256)
+  merged += fine * (conv2 * 48 + 9 * (256 + 48) * 256)
+  both = {"decoder__features": (8, 4), "decoder__convs": 1}
+  assert count(**both) - none == merged
+  added = fine * (conv2 * 256 + 9 * 256 * 256)
+  summed = count(decoder__kind="sum", decoder__convs=1)
+  assert summed - none == added

@@ -1,5 +1,6 @@
 """What the rows of torchvision, smp and timm change in a network."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -21,6 +22,7 @@ from deeplax.ops import backend
 from deeplax.ops import resize
 from deeplax.settings import defaults
 from deeplax.training import losses
+from tests.models import networks
 
 NORM = layers.Norm(decay=0.9, eps=1e-5)
 PEERS = ("smp", "timm", "torchvision")
@@ -73,23 +75,6 @@ def test_a_unit_that_loses_its_stride_can_have_the_new_rate():
   assert rates["expanded_conv_14"] == new["expanded_conv_14"] == 2
 
 
-def drawn(model):
-  """Variables at random: every norm, mean and variance its own value."""
-  rng = np.random.default_rng(0)
-
-  def draw(path, leaf):
-    if path[-1].key in ("scale", "var"):
-      return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
-    fan_in = np.prod(leaf.shape[:-1]) if leaf.ndim >= 4 else 100
-    return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
-
-  shapes = jax.eval_shape(
-    lambda x: model.init(jax.random.key(0), x, train=False),
-    jax.ShapeDtypeStruct((1, 33, 33, 3), np.float32),
-  )
-  return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
 def test_only_the_old_rate_keeps_the_features_at_every_output_stride(
   monkeypatch,
 ):
@@ -103,7 +88,7 @@ def test_only_the_old_rate_keeps_the_features_at_every_output_stride(
       strided="first", pool_padding="symmetric", dilate_from=dilate_from,
     )  # fmt: skip
 
-  variables = drawn(make(16, "next"))
+  variables = networks.drawn(make(16, "next"))
   image = np.random.default_rng(1).normal(size=(1, 65, 65, 3))
   image = image.astype(np.float32)
 
@@ -177,10 +162,12 @@ def test_dropout_is_the_conventions_unless_it_is_given():
     assert model.head.dropout == 0.0
 
 
-def test_the_convolution_after_the_projection_is_separable_before_a_decoder():
+def test_the_convolution_after_the_projection_is_separable_before_a_decoder(
+  short,
+):
   for kind, separable in (("none", False), ("concat", True)):
     model = network("smp", decoder__kind=kind)
-    paths = {"/".join(c.path) for c in cost.trace(model, (33, 33))[1]}
+    paths = {"/".join(c.path) for c in cost.trace(model, cost.CENTRED)[1]}
     assert ("head/refine" in paths) != separable
     assert ("head/refine/depthwise" in paths) == separable
     # It reads what the projection gives, so it widens the field of view.
@@ -188,8 +175,8 @@ def test_the_convolution_after_the_projection_is_separable_before_a_decoder():
     assert cost.field_of_view(model) > cost.field_of_view(without)
 
 
-def test_no_norm_stands_between_the_halves_of_smps_separable_pairs():
-  variables, _ = cost.trace(network("smp", "mobilenet_v2"), (33, 33))
+def test_no_norm_stands_between_the_halves_of_smps_separable_pairs(short):
+  variables, _ = cost.trace(network("smp", "mobilenet_v2"), networks.SIZE)
   for part in ("head", "decoder"):
     pairs = [
       pair for pair in variables["params"][part].values() if "depthwise" in pair
@@ -240,6 +227,7 @@ def test_predictions_are_resized_as_the_network_resizes(align_corners, scale):
   image = np.random.default_rng(0).uniform(0, 255, (1, 37, 49, 3))
   image = image.astype(np.float32)
 
+  @functools.partial(jax.jit, static_argnums=1)
   def sized(x, size):
     return resize.resize_bilinear(x, size, align_corners=align_corners)
 
@@ -264,12 +252,14 @@ def test_the_loss_is_of_logits_resized_as_the_network_resizes(align_corners):
   )
   labels = jnp.asarray(rng.integers(0, 3, (1, 17, 23)), jnp.int32)
   settings = losses.Settings(auxiliary_weight=0.5, align_corners=align_corners)
-  total, _ = losses.of_batch(
-    logits, second, labels, settings, step=jnp.int32(0)
+  total, _ = jax.jit(functools.partial(losses.of_batch, settings=settings))(
+    logits, second, labels, step=jnp.int32(0)
   )
   want = 0.0
   for weight, x in ((1.0, logits), (0.5, second)):
-    full = resize.resize_bilinear(x, (17, 23), align_corners=align_corners)
+    full = jax.jit(
+      lambda x: resize.resize_bilinear(x, (17, 23), align_corners=align_corners)
+    )(x)
     taken = jnp.take_along_axis(
       jax.nn.log_softmax(full), labels[..., None], axis=-1
     )
