@@ -11,11 +11,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
 import numpy as np
 import pytest
 
 from deeplax.models import build
 from deeplax.models import cost
+from deeplax.models import layers
 from deeplax.models.backbones import mobilenet_v2
 from deeplax.models.backbones import resnet
 from deeplax.models.backbones import vgg
@@ -117,3 +120,20 @@ def drawn(model: nn.Module, seed: int = 0) -> dict[str, Any]:
       jax.ShapeDtypeStruct((1, *SIZE, 3), np.float32),
     )
   return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+class Tiny(nn.Module):
+  """A backbone of two strided convolutions, for tests of what follows it."""
+
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, *, train):
+    settings = {
+      "features": 8, "kernel": 3, "stride": 4,
+      "norm": layers.Norm(decay=0.9, eps=1e-5),
+      "activation": "relu", "dtype": self.dtype,
+    }  # fmt: skip
+    low = layers.ConvNorm(**settings, name="conv1")(x, train=train)
+    high = layers.ConvNorm(**settings, name="conv2")(low, train=train)
+    return {"low4": low, "middle": low, "high": high}

@@ -174,7 +174,7 @@ FAST = (
   "resnet101_beta OS8 dec=None convASPP mg124",
   "xception65 OS16 dec=4 SC=True",
   "mobilenetv2 OS16",
-  "mobilenetv3 large cityscapes OS32",
+  "mobilenetv3 small cityscapes OS32",
 )
 
 

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,14 +117,13 @@ def test_every_axis_of_tables_1_and_2_changes_what_it_says(fields, expected):
 )
 def test_the_result_lies_at_the_output_stride(features, stride):
   model = build(features=features, output_stride=stride, convs=1)
+  init, *features = start(model)
+  variables = jax.eval_shape(init, *features)
   for image in ((65, 49), (64, 96), (33, 7), (1, 1)):
     high, low = inputs(image)
-
-    def run(high, low, image=image):
-      key = jax.random.key(0)
-      return model.init_with_output(key, high, low, image, train=False)[0]
-
-    result = jax.eval_shape(run, high, low)
+    result = jax.eval_shape(
+      partial(model.apply, image_size=image, train=False), variables, high, low
+    )
     assert result.shape == (2, *decoder.scaled(image, stride), 7), image
 
 
@@ -175,16 +176,25 @@ def test_a_feature_the_backbone_lacks_is_refused_with_those_it_has():
     jax.eval_shape(init, high, low)
 
 
+def test_merged_features_cost_their_own_convolutions(short):
+  check_merged("mobilenet_v2", 144, 144)
+
+
 # Channels of Conv3 and Conv2: what the reference takes from each.
-CHANNELS = [
-  pytest.param("xception_65", 728, 256, marks=networks.SLOW),
-  pytest.param("resnet_v1_101_beta", 512, 256, marks=networks.SLOW),
-  ("mobilenet_v2", 192, 144),
-]
+@pytest.mark.slow  # 6 s: the above of whole backbones
+@pytest.mark.parametrize(
+  ("backbone", "conv3", "conv2"),
+  [
+    ("xception_65", 728, 256),
+    ("resnet_v1_101_beta", 512, 256),
+    ("mobilenet_v2", 192, 144),
+  ],
+)
+def test_merged_features_are_as_wide_as_the_references(backbone, conv3, conv2):
+  check_merged(backbone, conv3, conv2)
 
 
-@pytest.mark.parametrize(("backbone", "conv3", "conv2"), CHANNELS)
-def test_merged_features_cost_their_own_convolutions(backbone, conv3, conv2):
+def check_merged(backbone, conv3, conv2):
   """v3+ table 2, last row, and the sum of the released code."""
 
   def count(**settings):

@@ -1,10 +1,8 @@
 import functools
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 import numpy as np
 import pytest
 
@@ -22,26 +20,9 @@ NORM = layers.Norm(decay=0.9, eps=1e-5)
 CLASSES = 3
 
 
-class Backbone(nn.Module):
-  """Two strided convolutions instead of sixty."""
-
-  dtype: DTypeLike = jnp.float32
-
-  @nn.compact
-  def __call__(self, x, *, train):
-    conv = layers.ConvNorm
-    settings = {
-      "features": 6, "kernel": 3, "stride": 4, "norm": NORM,
-      "activation": "relu", "dtype": self.dtype,
-    }  # fmt: skip
-    low = conv(**settings, name="conv1")(x, train=train)
-    high = conv(**settings, name="conv2")(low, train=train)
-    return {"low4": low, "high": high}
-
-
 def small(dtype=jnp.float32):
   return deeplab.DeepLab(
-    backbone=Backbone(dtype=dtype),
+    backbone=networks.Tiny(dtype=dtype),
     head=aspp.ASPP(rates=(1, 2), channels=8, norm=NORM, dtype=dtype),
     decoder=decoder.Decoder(
       channels=8, low_level_channels=4, norm=NORM, dtype=dtype
@@ -180,15 +161,14 @@ SIZES = ((1, 1), (64, 96), (1, 7), (2, 3), (33, 65))  # (height, width)
   ],
 )
 def test_any_image_size_gives_logits_of_its_own_size(backbone, sizes, short):
-  model = networks.network(CLASSES, backbone=backbone)
-
-  def run(images):
-    key = jax.random.key(0)
-    return model.init_with_output(key, images, train=False)[0]
+  model, _ = with_auxiliary(backbone=backbone)
+  variables, _ = cost.trace(model, networks.SIZE)
 
   for size in sizes:
     images = jax.ShapeDtypeStruct((2, *size, 3), jnp.uint8)
-    logits = jax.eval_shape(run, images)
+    logits = jax.eval_shape(
+      functools.partial(model.apply, train=False), variables, images
+    )
     wanted = (2, *size, CLASSES), jnp.float32
     assert (logits.shape, logits.dtype) == wanted, size
 
@@ -219,8 +199,8 @@ def test_mirrored_kernels_mirror_the_logits_of_an_odd_size(short):
 def with_auxiliary(**settings) -> list[Any]:
   return [
     build.from_config(
-      networks.config(**{"channels": 8, "decoder__channels": 8, **settings}),
-      num_classes=3,
+      networks.config(channels=8, decoder__channels=8, **settings),
+      num_classes=CLASSES,
       auxiliary=auxiliary,
     )
     for auxiliary in (False, True)
@@ -266,9 +246,12 @@ def check_auxiliary(backbone, channels):
   assert logits.shape == (1, 17, 17, 3) and auxiliary.shape == (1, 5, 5, 3)
 
 
-def test_the_auxiliary_head_changes_no_prediction(short):
-  plain, extended = with_auxiliary(**networks.SMALL)
-  variables = variables_lib.initial_variables(extended, seed=0)
+def test_the_auxiliary_head_changes_no_prediction():
+  plain, extended = (
+    model.clone(backbone=networks.Tiny())
+    for model in with_auxiliary(backbone="mobilenet_v2")
+  )
+  variables = variables_lib.initial_variables(extended, 0, cost.CENTRED)
   image = np.full((1, 33, 33, 3), 7, np.uint8)
   np.testing.assert_array_equal(
     *(

@@ -11,8 +11,11 @@ import pytest
 from deeplax.models import cost
 from deeplax.models import layers
 from deeplax.models.backbones import xception
+from tests.models import networks
 from tests.models.networks import network
 
+# One convolution after the backbone.
+BARE = {"atrous_rates": (), "image_pooling": False, "decoder__kind": "none"}
 NORM = layers.Norm(decay=0.9, eps=1e-3)
 
 
@@ -89,11 +92,19 @@ def test_max_pooling_takes_the_place_of_the_third_convolution(stride, rate):
   )
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.standard_normal((1, 9, 7, 3)), jnp.float32)
-  variables: Any = module.init(jax.random.key(0), x, train=False)
+  shapes: Any = jax.eval_shape(
+    lambda x: module.init(jax.random.key(0), x, train=False), x
+  )
+  variables = jax.tree.map(
+    lambda leaf: rng.uniform(0.5, 1, leaf.shape).astype(np.float32), shapes
+  )
   names = {"separable_conv1", "separable_conv2", "shortcut"}
   assert set(variables["params"]) == names
   shortcut = variables["params"]["shortcut"]
-  shortcut["kernel"] = jnp.zeros_like(shortcut["kernel"])
+  for leaf in ("kernel", "offset"):
+    shortcut[leaf] = np.zeros_like(shortcut[leaf])
+  stats = variables["batch_stats"]["shortcut"]
+  stats["mean"] = np.zeros_like(stats["mean"])
   y, low = jax.jit(partial(module.apply, train=False))(variables, x)
   pads = ((rate, rate), (rate, rate), (0, 0))
   low = np.pad(np.asarray(low)[0], pads, constant_values=-np.inf)
@@ -106,6 +117,7 @@ def test_max_pooling_takes_the_place_of_the_third_convolution(stride, rate):
 
 
 def test_counts_of_xception_follow_its_keys(short):
+  network = partial(networks.network, backbone="xception_65", **BARE)
   whole = network()
   size = cost.CENTRED
   relu = network(xception__after_depthwise="norm_relu")
