@@ -1,7 +1,6 @@
 """Every configuration file builds, for each of its arguments."""
 
 import ast
-import functools
 import importlib
 import re
 from typing import Any
@@ -19,6 +18,7 @@ from deeplax.settings import defaults
 from deeplax.settings import find
 from deeplax.training import losses
 from deeplax.training import optim
+from tests.models import networks
 
 NAMES = find.names()
 
@@ -55,20 +55,34 @@ def network(name, arg, **settings) -> Any:
   )
 
 
-@functools.cache
 def shapes(model):
-  return cost.trace(model, (33, 33))[0]
+  return cost.trace(model, networks.SIZE)[0]
 
 
+def test_every_config_builds_for_each_argument_at_each_output_stride():
+  for name, arg in CELLS:
+    for stride in (None, *get(name, arg).eval.sweep.output_strides):
+      assert network(name, arg, output_stride=stride), (name, arg)
+
+
+def test_a_network_of_each_kind_fits_together(short):
+  kinds = {}
+  for cell in CELLS:
+    model = get(*cell).model
+    backbone = type(network(*cell).backbone)
+    kinds.setdefault((backbone, model.head, model.decoder.kind), cell)
+  for cell in kinds.values():
+    assert shapes(network(*cell)), cell
+
+
+# 35 s: the networks are deep, and the test above has one of each kind.
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "arg"), CELLS)
-def test_every_config_builds_for_each_argument(name, arg):
+def test_every_network_fits_together(name, arg):
   assert shapes(network(name, arg))
-  for stride in get(name, arg).eval.sweep.output_strides:
-    network(name, arg, output_stride=stride)
 
 
-@pytest.mark.parametrize(("name", "arg"), CELLS)
-def test_every_config_has_the_keys_of_the_base_and_no_other(name, arg):
+def test_every_config_has_the_keys_of_the_base_and_no_other():
   def keys(config):
     return {
       (key, *rest)
@@ -76,32 +90,33 @@ def test_every_config_has_the_keys_of_the_base_and_no_other(name, arg):
       for rest in (keys(value) if hasattr(value, "items") else [()])
     }
 
-  assert keys(get(name, arg)) == keys(defaults.base())
+  for name, arg in CELLS:
+    assert keys(get(name, arg)) == keys(defaults.base()), (name, arg)
 
 
-@pytest.mark.parametrize(("name", "arg"), CELLS)
-def test_every_config_names_splits_that_exist(name, arg):
-  data = get(name, arg).data
-  if data.name == "folder":
-    pytest.skip("a folder's splits are its own")
-  splits = dict(spec.SPECS[data.name].splits)
-  if splits:
-    used = {*data.train_split.split("+"), *data.eval_split.split("+")}
-    assert used <= set(splits)
+def test_every_config_names_splits_that_exist():
+  for name, arg in CELLS:
+    data = get(name, arg).data
+    if data.name == "folder":
+      continue  # its splits are its own
+    splits = dict(spec.SPECS[data.name].splits)
+    if splits:
+      used = {*data.train_split.split("+"), *data.eval_split.split("+")}
+      assert used <= set(splits), (name, arg)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_config_says_how_to_run_it_and_what_to_expect(name):
-  text = importlib.import_module(f"configs.{name}").__doc__
-  assert text and "COMMAND:" in text
-  assert f"configs/{name}.py" in text or "make" in text
+def test_every_config_says_how_to_run_it_and_what_to_expect():
+  for name in NAMES:
+    text = importlib.import_module(f"configs.{name}").__doc__
+    assert text and "COMMAND:" in text, name
+    assert f"configs/{name}.py" in text or "make" in text, name
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_config_has_a_debug_run_without_data(name):
-  config = get(name, "debug")
-  assert config.data.name == "shapes"
-  assert config.train.total_steps <= 10
+def test_every_config_has_a_debug_run_without_data():
+  for name in NAMES:
+    config = get(name, "debug")
+    assert config.data.name == "shapes", name
+    assert config.train.total_steps <= 10, name
 
 
 V3PLUS = ("v3plus_mobilenet_v2", "v3plus_resnet101", "v3plus_xception")
@@ -137,7 +152,7 @@ def test_v3plus_on_voc_is_the_papers_protocol(name):
 
 
 @pytest.mark.parametrize("name", V3PLUS)
-def test_stage_2_freezes_norms_at_output_stride_8_from_stage_1(name):
+def test_stage_2_freezes_norms_at_output_stride_8_from_stage_1(name, short):
   # 1706.05587, 4.1: official trainval, another 30K at 0.001.
   c = get(name, "stage2")
   assert c.init.checkpoint == f"runs/{name}"
@@ -188,7 +203,7 @@ def test_v1_drops_its_rate_every_2000_steps():
 
 
 @pytest.mark.parametrize("name", V1V2)
-def test_class_scores_of_v1_and_v2_learn_ten_times_as_fast(name):
+def test_class_scores_of_v1_and_v2_learn_ten_times_as_fast(name, short):
   c = get(name)
   params = shapes(network(name, ""))["params"]
   ones = jax.tree.map(lambda x: np.float32(1), params)
@@ -204,7 +219,7 @@ def test_class_scores_of_v1_and_v2_learn_ten_times_as_fast(name):
 
 
 @pytest.mark.parametrize("name", V1V2)
-def test_labels_of_v1_and_v2_are_brought_down_to_an_eighth(name):
+def test_labels_of_v1_and_v2_are_brought_down_to_an_eighth(name, short):
   c = get(name)
   height, width = c.data.crop_size
   assert (height, width) == (321, 321) and not c.train.upsample_logits

@@ -1,18 +1,16 @@
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from deeplax.models import build
+from deeplax.models import cost
 from deeplax.models import layers
 from deeplax.models.backbones import mobilenet_v2
 from deeplax.models.backbones import resnet
 from deeplax.models.backbones import xception
-from deeplax.ops import backend
-from deeplax.settings import defaults
 from tests.models import golden
+from tests.models import networks
 
 NORM = layers.Norm(decay=0.9, eps=1e-3)
 
@@ -22,36 +20,30 @@ def table(plan):
   return " ".join(f"{unit.stride}/{unit.rate}" for unit in plan)
 
 
-@pytest.mark.parametrize(
-  ("output_stride", "expected"),
-  [
+def test_xception_plan_drops_strides_for_rates():
+  for output_stride, expected in (
     # stem, entry 1 2 3, middle, exit 1 2
     (32, "2/1 2/1 2/1 2/1 1/1 2/1 1/1"),
     (16, "2/1 2/1 2/1 2/1 1/1 1/1 1/2"),
     (8, "2/1 2/1 2/1 1/1 1/2 1/2 1/4"),
-  ],
-)
-@pytest.mark.parametrize("depth", [41, 65])
-def test_xception_plan_drops_strides_for_rates(depth, output_stride, expected):
-  assert table(xception.plan(depth, output_stride)) == expected
+  ):
+    for depth in (41, 65):
+      found = table(xception.plan(depth, output_stride))
+      assert found == expected, (depth, output_stride)
 
 
-@pytest.mark.parametrize(
-  ("output_stride", "expected"),
-  [
+def test_xception_71_plan_has_strides_in_odd_blocks():
+  for output_stride, expected in (
     # stem, entry 1 2 3 4 5, middle, exit 1 2
     (32, "2/1 2/1 1/1 2/1 1/1 2/1 1/1 2/1 1/1"),
     (16, "2/1 2/1 1/1 2/1 1/1 2/1 1/1 1/1 1/2"),
     (8, "2/1 2/1 1/1 2/1 1/1 1/1 1/2 1/2 1/4"),
-  ],
-)
-def test_xception_71_plan_has_strides_in_odd_blocks(output_stride, expected):
-  assert table(xception.plan(71, output_stride)) == expected
+  ):
+    assert table(xception.plan(71, output_stride)) == expected, output_stride
 
 
-@pytest.mark.parametrize(
-  ("output_stride", "expected"),
-  [
+def test_resnet_plan_has_strides_in_last_units():
+  for output_stride, expected in (
     (
       32,
       ["2/1 2/1", "1/1 1/1 2/1", "1/1 1/1 1/1 2/1"]
@@ -67,22 +59,19 @@ def test_xception_71_plan_has_strides_in_odd_blocks(output_stride, expected):
       ["2/1 2/1", "1/1 1/1 2/1", "1/1 1/1 1/1 1/1"]
       + ["1/2 1/2 1/2 1/2 1/2 1/2", "1/4 1/8 1/16"],
     ),
-  ],
-)
-def test_resnet_plan_has_strides_in_last_units(output_stride, expected):
-  plan = resnet.plan(50, output_stride, multi_grid=(1, 2, 4))
-  assert table(plan) == " ".join(expected)
-  longer = resnet.plan(101, output_stride, multi_grid=(1, 2, 4))
-  by_name = {unit.name: unit for unit in longer}
-  assert len(longer) == 2 + 3 + 4 + 23 + 3
-  assert longer[-3:] == plan[-3:]
-  assert by_name["block3_unit23"][1:] == plan[-4][1:]
-  assert by_name["block3_unit22"][1:] == plan[-5][1:]
+  ):
+    plan = resnet.plan(50, output_stride, multi_grid=(1, 2, 4))
+    assert table(plan) == " ".join(expected), output_stride
+    longer = resnet.plan(101, output_stride, multi_grid=(1, 2, 4))
+    by_name = {unit.name: unit for unit in longer}
+    assert len(longer) == 2 + 3 + 4 + 23 + 3
+    assert longer[-3:] == plan[-3:], output_stride
+    assert by_name["block3_unit23"][1:] == plan[-4][1:], output_stride
+    assert by_name["block3_unit22"][1:] == plan[-5][1:], output_stride
 
 
-@pytest.mark.parametrize(
-  ("output_stride", "expected"),
-  [
+def test_mobilenet_plan_drops_strides_for_rates():
+  for output_stride, expected in (
     # stem; 16; 24 24; 32 32 32; 64 x4; 96 x3; 160 x3; 320
     (
       32,
@@ -99,10 +88,9 @@ def test_resnet_plan_has_strides_in_last_units(output_stride, expected):
       ["2/1", "1/1", "2/1 1/1", "2/1 1/1 1/1", "1/1 1/2 1/2 1/2"]
       + ["1/2 1/2 1/2", "1/2 1/4 1/4", "1/4"],
     ),
-  ],
-)
-def test_mobilenet_plan_drops_strides_for_rates(output_stride, expected):
-  assert table(mobilenet_v2.plan(output_stride)) == " ".join(expected)
+  ):
+    found = table(mobilenet_v2.plan(output_stride))
+    assert found == " ".join(expected), output_stride
 
 
 def test_an_output_stride_outside_the_table_is_refused():
@@ -116,43 +104,19 @@ def test_a_multi_grid_of_two_rates_is_refused():
     resnet.plan(50, 16, multi_grid=(1, 2))
 
 
-def slim_xception(monkeypatch, kept=slice(None)):
-  """Eight channels, a middle flow of two."""
-  full = xception.DEPTHS[41]
-  blocks = tuple(b._replace(widths=(8, 8, 8)) for b in full.blocks[kept])
-  variant = full._replace(blocks=blocks, middle=2)
-  monkeypatch.setitem(xception.DEPTHS, 41, variant)
-  return lambda **fields: xception.Xception(NORM, depth=41, **fields)
-
-
-def slim_resnet(monkeypatch):
-  monkeypatch.setitem(resnet.DEPTHS, 50, (1, 2, 2, 3))
-  monkeypatch.setattr(resnet, "WIDTHS", (4, 4, 4, 4))
-  return lambda **fields: resnet.ResNet(
-    NORM, depth=50, multi_grid=(1, 2, 4), **fields
-  )
-
-
-def slim_mobilenet(monkeypatch):
-  """One block per stride and one after it."""
-  kept = [mobilenet_v2.BLOCKS[i] for i in (0, 1, 3, 6, 7, 13, 14)]
-  monkeypatch.setattr(mobilenet_v2, "BLOCKS", tuple(kept))
-  return lambda **fields: mobilenet_v2.MobileNetV2(
-    NORM, depth_multiplier=0.25, **fields
-  )
-
-
-@pytest.fixture
-def plain_ops(monkeypatch):
-  """XLA's own convolutions: slower to run, a fraction to compile."""
-  monkeypatch.setattr(backend, "prefers_shifted", lambda: False)
-
-
-SLIM = [slim_xception, slim_resnet, slim_mobilenet]
+SLIM = {
+  "xception": xception.Xception(NORM, depth=41),
+  "resnet": resnet.ResNet(NORM, depth=50, multi_grid=(1, 2, 4)),
+  "mobilenet": mobilenet_v2.MobileNetV2(NORM, depth_multiplier=0.25),
+}
 
 
 def drawn(model, seed=0):
   """Variables at random: every norm, mean and variance its own value."""
+  return filled(golden.shapes(model), seed)
+
+
+def filled(shapes, seed=0):
   rng = np.random.default_rng(seed)
 
   def draw(path, leaf):
@@ -161,7 +125,12 @@ def drawn(model, seed=0):
     fan_in = np.prod(leaf.shape[-4:-1]) if leaf.ndim >= 4 else 100
     return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
 
-  return jax.tree_util.tree_map_with_path(draw, golden.shapes(model))
+  return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@pytest.mark.parametrize("name", SLIM)
+def test_features_at_4_hold_those_at_8_at_16_and_at_32(name, short):
+  check_that_fine_features_hold_coarse_ones(SLIM[name])
 
 
 # 65 = 64 + 1 has a centre tap on every pixel that a stride keeps, at each of
@@ -169,19 +138,17 @@ def drawn(model, seed=0):
 # the one that dilates instead, zeros outside the map included, and nothing
 # else: the two are equal but for the order of sums. (Sides that turn even at a
 # strided layer with TensorFlow's SAME padding keep the odd positions.)
-@pytest.mark.parametrize("slim", SLIM)
-def test_features_at_4_hold_those_at_8_at_16_and_at_32(
-  slim, monkeypatch, plain_ops
-):
-  make = slim(monkeypatch)
-  variables = drawn(make())
+def check_that_fine_features_hold_coarse_ones(model):
+  variables = drawn(model)
   image = np.random.default_rng(1).uniform(-1, 1, (1, 65, 65, 3))
   image = image.astype(np.float32)
 
   @jax.jit
   def run(variables, image):
     return [
-      make(output_stride=stride).apply(variables, image, train=False)["high"]
+      model.clone(output_stride=stride).apply(variables, image, train=False)[
+        "high"
+      ]
       for stride in (4, 8, 16, 32)
     ]
 
@@ -198,7 +165,7 @@ def test_features_at_4_hold_those_at_8_at_16_and_at_32(
 @pytest.mark.parametrize(
   "name", ["xception_71", "resnet_v1_50", "resnet_v1_50_beta", "mobilenet_v2"]
 )
-def test_one_set_of_parameters_serves_every_output_stride(name):
+def test_one_set_of_parameters_serves_every_output_stride(name, short):
   def traced(stride):
     model = build.BACKBONES[name](norm=NORM, output_stride=stride)
     image = jax.ShapeDtypeStruct((1, 64, 97, 3), jnp.float32)
@@ -227,26 +194,30 @@ def test_one_set_of_parameters_serves_every_output_stride(name):
   ("settings", "expected"),
   [
     ({"backbone": "xception_71"}, 43_477_837),
-    ({"backbone": "resnet_v1_101_beta"}, 45_812_037),
-    (
-      {"backbone": "resnet_v1_50", "separable": False, "decoder.kind": "none"},
+    pytest.param(
+      {"backbone": "resnet_v1_101_beta"}, 45_812_037, marks=networks.SLOW
+    ),
+    pytest.param(
+      {"backbone": "resnet_v1_50", "separable": False, "decoder__kind": "none"},
       39_048_533,
+      marks=networks.SLOW,
     ),
   ],
 )
 def test_parameters_are_as_many_as_published(settings, expected):
-  config: Any = defaults.base().model
-  config.update_from_flattened_dict(settings)
-  params = golden.shapes(build.from_config(config, num_classes=21))["params"]
-  assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
+  variables, _ = cost.trace(networks.network(**settings), networks.SIZE)
+  leaves = jax.tree.leaves(variables["params"])
+  assert sum(leaf.size for leaf in leaves) == expected
 
 
-def test_the_middle_flow_is_stacked_and_trains_each_unit(
-  monkeypatch, plain_ops
-):
+def test_the_middle_flow_is_stacked_and_trains_each_unit(short, monkeypatch):
   """Also: recomputing it in the backward pass changes no gradient."""
-  make = slim_xception(monkeypatch, kept=slice(2, 4))
-  variables = drawn(make())
+  # Two blocks around it are enough.
+  variant = xception.DEPTHS[41]
+  variant = variant._replace(blocks=variant.blocks[2:4])
+  monkeypatch.setitem(xception.DEPTHS, 41, variant)
+  model = xception.Xception(NORM, depth=41)
+  variables = drawn(model)
   kernel = variables["params"]["middle_flow"]["separable_conv1"]["pointwise"]
   assert kernel["kernel"].shape == (2, 1, 1, 8, 8)
   image = np.random.default_rng(1).uniform(-1, 1, (2, 33, 33, 3))
@@ -264,7 +235,9 @@ def test_the_middle_flow_is_stacked_and_trains_each_unit(
       return (out["high"] ** 2).sum(), updated["batch_stats"]
 
     return [
-      jax.grad(loss, has_aux=True)(variables["params"], make(remat=remat))
+      jax.grad(loss, has_aux=True)(
+        variables["params"], model.clone(remat=remat)
+      )
       for remat in (False, True)
     ]
 

@@ -1,5 +1,6 @@
 """MobileNetV3 and MobileNet-EdgeTPU: tables, blocks and published weights."""
 
+import functools
 from typing import Any
 
 import jax
@@ -8,31 +9,20 @@ import numpy as np
 import pytest
 
 from deeplax import pretrained
-from deeplax.models import build
 from deeplax.models import cost
 from deeplax.models import layers
 from deeplax.models.backbones import mobilenet_v3
-from deeplax.ops import backend
 from deeplax.ops import resize
-from deeplax.settings import defaults
 from tests import shared
+from tests.models import networks
+from tests.models.backbones import test_backbones
 
 NORM = layers.Norm(decay=0.9, eps=1e-3)
 INIT = layers.Init()
 
 
-@pytest.fixture
-def plain_ops(monkeypatch):
-  """XLA's own convolutions: slower to run, a fraction to compile."""
-  monkeypatch.setattr(backend, "prefers_shifted", lambda: False)
-
-
-def network(num_classes=19, **settings) -> Any:
-  c: Any = defaults.base().model
-  c.update_from_flattened_dict(
-    {key.replace("__", "."): value for key, value in settings.items()}
-  )
-  return build.from_config(c, num_classes=num_classes)
+def network(**settings) -> Any:
+  return networks.network(19, **settings)
 
 
 # The published EdgeTPU network: research/deeplab's head without atrous branch.
@@ -45,9 +35,8 @@ SLIM = {
 }
 
 
-@pytest.mark.parametrize(
-  ("variant", "output_stride", "expected"),
-  [
+def test_plan_drops_strides_for_rates():
+  for variant, output_stride, expected in (
     (
       "large_seg",
       32,
@@ -78,19 +67,18 @@ SLIM = {
       "2/1 1/1 2/1 1/1 1/1 1/1 2/1 1/1 1/1 1/1 1/1 1/2 1/2 1/2 "
       "1/2 1/2 1/2 1/2 1/2 1/4 1/4 1/4 1/4",
     ),
-  ],
-)
-def test_plan_drops_strides_for_rates(variant, output_stride, expected):
-  units = mobilenet_v3.plan(variant, output_stride)
-  assert " ".join(f"{u.stride}/{u.rate}" for u in units) == expected
+  ):
+    units = mobilenet_v3.plan(variant, output_stride)
+    found = " ".join(f"{u.stride}/{u.rate}" for u in units)
+    assert found == expected, (variant, output_stride)
 
 
 @pytest.mark.parametrize(
   ("variant", "low4", "low8", "middle", "high"),
   [
-    ("large_seg", 72, 120, 112, 480),
+    pytest.param("large_seg", 72, 120, 112, 480, marks=networks.SLOW),
     ("small_seg", 16, 88, 48, 288),
-    ("edgetpu", 128, 192, 96, 1280),
+    pytest.param("edgetpu", 128, 192, 96, 1280, marks=networks.SLOW),
   ],
 )
 def test_features_have_the_strides_of_their_names_at_every_output_stride(
@@ -118,13 +106,26 @@ def test_features_have_the_strides_of_their_names_at_every_output_stride(
   assert trees[0] == trees[1] == trees[2]
 
 
-@pytest.mark.parametrize("variant", sorted(mobilenet_v3.VARIANTS))
-@pytest.mark.parametrize("factor", [0.35, 0.75, 1.25])
+# The cheapest one, and the one that other tests trace.
+FAST = [("small_seg", 0.35), ("small_seg", 1.25), ("edgetpu", 0.75)]
+
+
+@pytest.mark.parametrize(
+  ("variant", "factor"),
+  [
+    pytest.param(
+      variant,
+      factor,
+      marks=[] if (variant, factor) in FAST else networks.SLOW,
+    )
+    for variant in sorted(mobilenet_v3.VARIANTS)
+    for factor in (0.35, 0.75, 1.25)
+  ],
+)
 def test_a_depth_multiplier_keeps_widths_at_multiples_of_8(variant, factor):
-  model = mobilenet_v3.MobileNetV3(
-    NORM, variant=variant, depth_multiplier=factor
-  )
-  convs = cost.trace(network(**SLIM).clone(backbone=model), (33, 33))[1]
+  whole = network(**SLIM)
+  backbone = whole.backbone.clone(variant=variant, depth_multiplier=factor)
+  convs = cost.trace(whole.clone(backbone=backbone), networks.SIZE)[1]
   widths = {conv.path: conv.shape[-1] for conv in convs}
   found = {p: n for p, n in widths.items() if p[0] == "backbone"}
   assert all(n % 8 == 0 for n in found.values())
@@ -173,7 +174,8 @@ def test_squeeze_excite_weighs_channels_by_their_means():
   y = x.mean((1, 2)) @ squeeze["kernel"][0, 0] + squeeze["bias"]
   y = np.maximum(y, 0) @ excite["kernel"][0, 0] + excite["bias"]
   gate = np.clip(y + 3, 0, 6) * 0.16667
-  found = model.apply(variables, jnp.asarray(x), train=False)
+  run = jax.jit(functools.partial(model.apply, train=False))
+  found = run(variables, jnp.asarray(x))
   np.testing.assert_allclose(
     found, x * gate[:, None, None], rtol=1e-4, atol=1e-5
   )
@@ -203,18 +205,22 @@ def test_input_is_added_where_shapes_allow_and_the_block_does(
     dtype=jnp.float32,
   )
   x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, 4, 8)), "f4")
-  variables: Any = model.init(jax.random.key(0), x, train=False)
+  shapes: Any = jax.eval_shape(
+    lambda x: model.init(jax.random.key(0), x, train=False), x
+  )
+  variables = test_backbones.filled(shapes)
   project = variables["params"]["project"]
-  project = project | {"scale": jnp.zeros_like(project["scale"])}
-  variables |= {"params": variables["params"] | {"project": project}}
-  y, filtered = model.apply(variables, x, train=False)
+  for name in ("scale", "offset"):
+    project[name] = np.zeros_like(project[name])
+  run = jax.jit(functools.partial(model.apply, train=False))
+  y, filtered = run(variables, x)
   np.testing.assert_array_equal(y, x if added else np.zeros_like(y))
   assert np.asarray(filtered).any()
 
 
 # As in test_backbones.py; squeeze-and-excite takes its means over more
 # positions at a finer stride, so that only networks without it can be equal.
-def test_features_at_4_hold_those_at_8_and_so_on_to_32(monkeypatch, plain_ops):
+def test_features_at_4_hold_those_at_8_and_so_on_to_32(short, monkeypatch):
   whole = mobilenet_v3.VARIANTS["edgetpu"]
   # Two full convolutions at stride 8: at 4 the second has a rate.
   kept = tuple(whole.blocks[i] for i in (0, 1, 5, 6, 9, 10, 17, 18))
@@ -222,39 +228,19 @@ def test_features_at_4_hold_those_at_8_and_so_on_to_32(monkeypatch, plain_ops):
     mobilenet_v3.VARIANTS, "edgetpu", whole._replace(blocks=kept, last=16)
   )
 
-  def make(output_stride) -> Any:
-    return mobilenet_v3.MobileNetV3(
-      NORM,
-      variant="edgetpu",
-      depth_multiplier=0.25,
-      output_stride=output_stride,
-    )
-
-  rng = np.random.default_rng(1)
-  image = rng.uniform(-1, 1, (1, 65, 65, 3)).astype(np.float32)
-
-  @jax.jit
-  def run(image):
-    variables = make(16).init(jax.random.key(0), image, train=False)
-    # Kernels of deviation 0.09 let the signal fade in these narrow layers.
-    variables = jax.tree.map(lambda x: x * 3 if x.ndim == 4 else x, variables)
-    return [
-      make(stride).apply(variables, image, train=False)["high"]
-      for stride in (4, 8, 16, 32)
-    ]
-
-  at4, at8, at16, at32 = map(np.asarray, run(image))
-  assert (at8.shape[1], at16.shape[1], at32.shape[1]) == (9, 5, 3)
-  assert at32.std() > 1e-3
-  tolerance = 1e-5 * np.abs(at8).max()
-  np.testing.assert_allclose(at4[:, ::2, ::2], at8, rtol=0, atol=tolerance)
-  np.testing.assert_allclose(at8[:, ::2, ::2], at16, rtol=0, atol=tolerance)
-  np.testing.assert_allclose(at16[:, ::2, ::2], at32, rtol=0, atol=tolerance)
+  model = mobilenet_v3.MobileNetV3(
+    NORM, variant="edgetpu", depth_multiplier=0.25
+  )
+  test_backbones.check_that_fine_features_hold_coarse_ones(model)
 
 
 @pytest.mark.parametrize(
   "backbone",
-  ["mobilenet_edgetpu", "mobilenet_v3_large_seg", "mobilenet_v3_small_seg"],
+  [
+    pytest.param("mobilenet_edgetpu", marks=networks.SLOW),
+    pytest.param("mobilenet_v3_large_seg", marks=networks.SLOW),
+    "mobilenet_v3_small_seg",
+  ],
 )
 def test_every_one_carries_the_whole_v3plus_head_and_decoder(backbone):
   model = network(backbone=backbone, dtype="bfloat16", decoder__features=(8, 4))
@@ -301,7 +287,7 @@ def test_published_edgetpu_weights_give_the_published_outputs():
   def coarse(variables, images):
     return model.apply(variables, images, train=False, method="coarse")
 
-  image = expected["input_uint8"][None]
+  image = expected["input_uint8"][None].astype(np.float32)
   height, width = expected["valid_hw"]
 
   def labels(logits):
@@ -309,7 +295,7 @@ def test_published_edgetpu_weights_give_the_published_outputs():
     return np.asarray(full)[0, :height, :width].argmax(-1)
 
   # The quantised network's input is (x - 128) / 128, deeplax's x / 127.5 - 1.
-  shifted = (image.astype(np.float32) - 128) / 128 * 127.5 + 127.5
+  shifted = (image - 128) / 128 * 127.5 + 127.5
   logits = coarse(variables, shifted)
   error = np.abs(logits[0] - expected["logits_lowres"]).max()
   assert error <= 1e-5 * np.abs(expected["logits_lowres"]).max()
