@@ -46,7 +46,6 @@ MULTIPLY_ADDS = {
 FAST = (
   "mobilenetv2_dm05_coco_voc_trainaug",
   "mobilenetv3_small_cityscapes_trainfine",
-  "edgetpu_slim_cityscapes_trainfine",
   "smp_deeplabv3plus_mobilenet_v2",
 )
 

@@ -25,6 +25,16 @@ def network(**settings) -> Any:
   return networks.network(19, **settings)
 
 
+@pytest.fixture
+def few_blocks(monkeypatch):
+  """Leave the small network one block or two of each stride."""
+  whole = mobilenet_v3.VARIANTS["small_seg"]
+  blocks = tuple(whole.blocks[i] for i in (0, 1, 2, 3, 7, 8, 9))
+  monkeypatch.setitem(
+    mobilenet_v3.VARIANTS, "small_seg", whole._replace(blocks=blocks)
+  )
+
+
 # The published EdgeTPU network: research/deeplab's head without atrous branch.
 SLIM = {
   "backbone": "mobilenet_edgetpu",
@@ -82,7 +92,7 @@ def test_plan_drops_strides_for_rates():
   ],
 )
 def test_features_have_the_strides_of_their_names_at_every_output_stride(
-  variant, low4, low8, middle, high
+  variant, low4, low8, middle, high, few_blocks
 ):
   trees = []
   for stride in (8, 16, 32):
@@ -242,7 +252,9 @@ def test_features_at_4_hold_those_at_8_and_so_on_to_32(short, monkeypatch):
     "mobilenet_v3_small_seg",
   ],
 )
-def test_every_one_carries_the_whole_v3plus_head_and_decoder(backbone):
+def test_every_one_carries_the_whole_v3plus_head_and_decoder(
+  backbone, few_blocks
+):
   model = network(backbone=backbone, dtype="bfloat16", decoder__features=(8, 4))
   for size in ((1, 1), (33, 70), (64, 64)):
     logits = jax.eval_shape(

@@ -20,6 +20,7 @@ from deeplax.models.heads import lraspp
 from tests.fixtures import tf_rule
 from tests.models import golden
 from tests.models import networks
+from tests.models.backbones import test_backbones
 
 # Of the largest value of each array; float noise is some 2e-5 of it.
 TOLERANCE = 1e-4
@@ -133,7 +134,8 @@ def test_fixtures_hold_the_sizes_checked_here(name):
 
 # research/deeplab's graphs; the model zoo's checkpoints.
 @pytest.mark.parametrize(
-  ("arg", "expected"), [("", 1_507_198), ("small", 468_830)]
+  ("arg", "expected"),
+  [("", 1_507_198), pytest.param("small", 468_830, marks=networks.SLOW)],
 )
 def test_parameters_are_as_many_as_the_references(arg, expected):
   shapes = variables_lib.shapes(network(arg))
@@ -164,14 +166,17 @@ def test_the_sum_is_of_class_scores_and_has_no_further_layer():
     ("concat", {"backbone", "head", "decoder", "logits"}),
   ],
 )
-def test_other_decoders_follow_the_head_as_they_do_elsewhere(kind, expected):
-  model = network("small", decoder__kind=kind)
+def test_other_decoders_follow_the_head_as_they_do_elsewhere(
+  kind, expected, short
+):
+  model = network(backbone="mobilenet_v2", decoder__kind=kind)
   variables, _ = cost.trace(model, networks.SIZE)
   assert set(variables["params"]) == expected
 
 
-def test_any_image_size_gives_float32_logits_of_that_size():
-  model = network("small", dtype="bfloat16", num_classes=5)
+def test_any_image_size_gives_float32_logits_of_that_size(short):
+  # MobileNetV3 at any size: tests/models/backbones/test_mobilenet_v3.py.
+  model = network(backbone="mobilenet_v2", dtype="bfloat16", num_classes=5)
   for size in ((1, 1), (2, 31), (33, 70), (64, 64)):
     logits = jax.eval_shape(
       lambda x: model.init_with_output(jax.random.key(0), x, train=False)[0],
@@ -269,10 +274,12 @@ def test_without_image_pooling_nothing_is_weighed(head_case):
 def test_aspp_pools_over_windows_too():
   x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 5, 9, 6)), "f4")
   whole = aspp.ASPP(NORM, rates=(), channels=4)
-  variables = jax.jit(functools.partial(whole.init, train=False))(
-    jax.random.key(0), x
+  init = functools.partial(whole.init, train=False)
+  variables = test_backbones.filled(
+    jax.eval_shape(init, jax.random.key(0), x), seed=1
   )
 
+  @functools.partial(jax.jit, static_argnums=0)
   def pooled(window, x):
     model = whole.clone(pool_window=window, pool_stride=(1, 4))
     _, state = model.apply(
