@@ -100,7 +100,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.slow  # 150 s: compiles five backbones, padded and not
+@pytest.mark.slow  # compiles five backbones, padded and not
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_backbone_is_predicted_as_without_padding(name):
   decoder = "none" if "torch" in name else "concat"
@@ -110,7 +110,7 @@ def test_every_backbone_is_predicted_as_without_padding(name):
   assert gaps["reference"] > 1e-2
 
 
-@pytest.mark.slow  # 60 s: compiles the network at two scales, padded and not
+@pytest.mark.slow  # compiles the network at two scales, padded and not
 def test_scales_and_flips_are_exact_too():
   network = _network(MOBILE)
   gaps = _compare(network, (50, 61), scales=(0.5, 1.25), flip=True)

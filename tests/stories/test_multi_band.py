@@ -130,7 +130,7 @@ def test_the_first_kernel_of_an_rgb_network_is_widened_to_the_bands(
   assert "now with (1.0, 2.0, 3.0, 4.0) and (5.0, 6.0, 7.0, 8.0)" in said
 
 
-@pytest.mark.slow  # 60 s: compiles a training step and two predictors
+@pytest.mark.slow  # compiles a training step and two predictors
 @pytest.mark.parametrize(("kind", "start"), [("tif", False), ("npy", True)])
 def test_images_of_five_bands_train_evaluate_and_predict(
   tmp_path, rgb, kind, start

@@ -41,7 +41,7 @@ def image_size(path):
     return image.size
 
 
-@pytest.mark.slow  # 40 s: compiles a training step and four image sizes
+@pytest.mark.slow  # compiles a training step and four image sizes
 def test_photographs_of_changing_sizes_train_evaluate_and_predict(tmp_path):
   data = photograph_folder(tmp_path / "photos")
   sizes = {image_size(path) for path in data.glob("images/*/*")}
