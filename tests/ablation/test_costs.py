@@ -4,7 +4,6 @@ import pytest
 
 from deeplax.ablation import costs as costs_lib
 from deeplax.ablation import load
-from deeplax.models import cost
 from experiments import report as report_door
 
 
@@ -30,22 +29,10 @@ def test_costs_stand_beside_the_papers_and_name_what_contradicts_it():
   )
 
 
-@pytest.fixture
-def traced_once(monkeypatch):
-  """A function that has parameters counted at the size of a row's images."""
-
-  def at(row):
-    size = tuple(row.config.eval.pad_to or row.config.data.crop_size)
-    monkeypatch.setattr(cost, "CENTRED", size)
-
-  return at
-
-
-def test_separable_convolutions_save_a_third(traced_once):
+def test_separable_convolutions_save_a_third():
   experiment = load.load("v3plus_table5")
   rows = {row.name: row for row in experiment.rows}
   pair = experiment.savings[0]
-  traced_once(rows[pair[0]])
   found = {name: costs_lib.of_row(rows[name]) for name in pair}
   found |= {name: {} for name in rows if name not in found}
   for name in pair:
@@ -77,18 +64,16 @@ def test_multiply_adds_of_a_whole_table_are_the_papers(name, beyond):
   assert found == beyond
 
 
-def test_field_of_view_is_the_papers(traced_once):
+def test_field_of_view_is_the_papers():
   rows = load.load("v1_field_of_view").rows
-  traced_once(rows[0])
   # v1, table 2: receptive fields.
   assert [
     costs_lib.of_row(row, field_of_view=True)["field_of_view"] for row in rows
   ] == [224, 128, 224, 224]
 
 
-def test_without_rates_the_same_network_sees_less(traced_once):
+def test_without_rates_the_same_network_sees_less():
   rows = load.load("atrous_or_not:debug").rows[1:3]
-  traced_once(rows[0])
   costs = [costs_lib.of_row(row, field_of_view=True) for row in rows]
   atrous, dropped = (c.pop("field_of_view") for c in costs)
   true = [(c["multiply_adds"], c["parameters"]) for c in costs]
@@ -98,8 +83,7 @@ def test_without_rates_the_same_network_sees_less(traced_once):
   assert atrous - dropped == 3 * 2 * 16
 
 
-def test_costs_alone_need_no_run(traced_once, tmp_path, capsys):
-  traced_once(load.load("v3_table9:debug").rows[0])
+def test_costs_alone_need_no_run(tmp_path, capsys):
   with pytest.raises(SystemExit) as ended:
     report_door.main(["v3_table9:debug", "--costs-only", f"--out={tmp_path}"])
   assert ended.value.code == 0

@@ -251,7 +251,7 @@ def test_the_auxiliary_head_changes_no_prediction():
     model.clone(backbone=networks.Tiny())
     for model in with_auxiliary(backbone="mobilenet_v2")
   )
-  variables = variables_lib.initial_variables(extended, 0, cost.CENTRED)
+  variables = variables_lib.initial_variables(extended, 0)
   image = np.full((1, 33, 33, 3), 7, np.uint8)
   np.testing.assert_array_equal(
     *(
