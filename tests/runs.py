@@ -15,10 +15,9 @@ import pytest
 
 from tests import commands
 
-TOTAL_STEPS = 6
+TOTAL_STEPS = 4  # checkpoints at 2 and 4
 SMALL = (
   commands.DEBUG,
-  f"--config.train.total_steps={TOTAL_STEPS}",
   "--config.model.depth_multiplier=0.1",
   "--config.model.channels=8",
   "--config.model.decoder.channels=8",
