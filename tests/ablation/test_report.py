@@ -146,6 +146,21 @@ def test_gains_stand_beside_the_papers_and_differences_only_on_its_data(made):
   assert not columns.keys() & set(titles)
 
 
+def test_costs_stand_beside_the_published_ones_in_percent():
+  experiment = load.load("v3plus_table5")
+  published = {row.name: row.multiply_adds for row in experiment.rows}
+  costs = {
+    name: {"multiply_adds_paper": 1.01e9 * count}
+    for name, count in published.items()
+    if count
+  }
+  columns = tables.table(experiment, [], costs).columns
+  name, count = next((n, c) for n, c in published.items() if c)
+  place = [row.name for row in experiment.rows].index(name)
+  assert columns["published, B"][place].text == f"{count:.2f}"
+  assert columns["off"][place].text == "+1.00%"
+
+
 def test_only_columns_that_vary_or_hold_something_are_shown(made):
   experiment, lines = made
   titles = tables.table(experiment, lines, {}).columns

@@ -125,14 +125,14 @@ def drawn(model: nn.Module, seed: int = 0) -> dict[str, Any]:
 class Tiny(nn.Module):
   """A backbone of two strided convolutions, for tests of what follows it."""
 
+  norm: layers.Norm = layers.Norm(decay=0.9, eps=1e-5)
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x, *, train):
-    settings = {
-      "features": 8, "kernel": 3, "stride": 4,
-      "norm": layers.Norm(decay=0.9, eps=1e-5),
-      "activation": "relu", "dtype": self.dtype,
+    settings: Any = {
+      "features": 8, "kernel": 3, "stride": 4, "activation": "relu",
+      "norm": self.norm, "dtype": self.dtype,
     }  # fmt: skip
     low = layers.ConvNorm(**settings, name="conv1")(x, train=train)
     high = layers.ConvNorm(**settings, name="conv2")(low, train=train)

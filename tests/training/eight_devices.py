@@ -1,33 +1,24 @@
 """Run by test_parallel in its own process: one run on one and on 8 devices."""
 
-import sys
+import functools
 import tempfile
+from typing import Any
 
 import grain
 import jax
 import numpy as np
 
 from deeplax.models import build
+from deeplax.models import layers
 from deeplax.models import variables as variables_lib
-from deeplax.settings import defaults
 from deeplax.training import optim
 from deeplax.training import parallel
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
 from deeplax.workdir import checkpoint
+from tests.models import networks
 
 BATCH, SIZE, CLASSES, STEPS = 16, (33, 33), 5, 3
-
-
-def tiny():
-  config = defaults.base().model
-  config.backbone = "mobilenet_v2"
-  config.depth_multiplier = 0.1
-  config.channels = 8
-  config.decoder.channels = 8
-  config.decoder.low_level_channels = 4
-  config.batch_norm.decay = 0.9
-  return config
 
 
 def batches():
@@ -43,13 +34,23 @@ def batches():
     }
 
 
+@functools.cache
 def start():
-  model = build.from_config(
-    tiny(), num_classes=CLASSES, axis_name=parallel.AXIS
+  """Return the step of one device and the first state, which is not donated."""
+  config = networks.config(
+    **networks.SMALL,
+    atrous_rates=(),
+    decoder__low_level_channels=4,
+    batch_norm__decay=0.9,
   )
+  model: Any = build.from_config(
+    config, num_classes=CLASSES, axis_name=parallel.AXIS
+  )
+  norm = layers.Norm(decay=0.9, eps=1e-3, axis_name=parallel.AXIS)
+  model = model.clone(backbone=networks.Tiny(norm))
   tx = optim.build(lambda _: 0.01, momentum=0.9, weight_decay=1e-4)
   variables = variables_lib.initial_variables(model, seed=0)
-  state = state_lib.create(variables, tx, seed=0)
+  state = jax.device_get(state_lib.create(variables, tx, seed=0))
   return step_lib.make_train_step(model, tx), state
 
 
@@ -104,18 +105,24 @@ def restored_on_one(state):
   return jax.device_get(found)
 
 
-if __name__ == "__main__":
-  assert jax.device_count() == 8, jax.devices()
+def compared():
+  """Yield what test_parallel asserts, by name."""
   eight, eight_metrics = by_parallel(jax.devices())
   pmapped, pmapped_metrics = by_jax_pmap()
   one, one_metrics = by_parallel(jax.devices()[:1])
   assert int(eight.step) == STEPS
-  print("pmap", difference(eight, pmapped))
-  print("restored", difference(restored_on_one(eight), eight))
-  print("one", difference(eight.variables, one.variables))
-  print("momentum", difference(eight.opt_state, one.opt_state))
-  print(
-    "losses",
-    *(float(m["loss"]) for m in (eight_metrics, pmapped_metrics, one_metrics)),
-  )
-  sys.exit(0)
+  yield "pmap", difference(eight, pmapped)
+  yield "restored", difference(restored_on_one(eight), eight)
+  yield "one", difference(eight.variables, one.variables)
+  yield "momentum", difference(eight.opt_state, one.opt_state)
+  for name, metrics in (
+    *(("loss of eight", eight_metrics), ("loss of pmap", pmapped_metrics)),
+    ("loss of one", one_metrics),
+  ):
+    yield name, float(metrics["loss"])
+
+
+if __name__ == "__main__":
+  assert jax.device_count() == 8, jax.devices()
+  for name, value in compared():
+    print(f"{name}: {value}")

@@ -109,6 +109,6 @@ if __name__ == "__main__":
   assert jax.device_count() == 4, jax.devices()
   for name, case in CASES.items():
     one, four = run(1, **case), run(4, **case)
-    print(name, difference(one, four))
+    print(f"{name}: {difference(one, four)}")
   _, found = run(4, hard_pixels=0.25)
-  print("hard", abs(found[0] - hardest(0.25)))
+  print(f"hard: {abs(found[0] - hardest(0.25))}")

@@ -10,6 +10,7 @@ import pytest
 from deeplax import atomic
 from deeplax import errors
 from deeplax import progress
+from deeplax.models import layers
 from deeplax.training import log as log_lib
 from deeplax.training import loop
 from deeplax.training import losses
@@ -45,6 +46,32 @@ def test_step_metrics_average_over_steps():
   ]
   values = metrics[0].merge(metrics[1]).compute()
   np.testing.assert_allclose(values["loss"], 2.0)
+
+
+class Dropping(nn.Module):
+  """Logits that are nothing but dropout."""
+
+  @nn.compact
+  def coarse(self, images, *, train):
+    scale = self.param("scale", nn.initializers.ones, (1, 1, 1, 3))
+    return layers.Dropout(0.5)(images / 255 * scale, train=train)
+
+
+def test_dropout_differs_from_step_to_step_and_not_from_run_to_run():
+  rng = np.random.default_rng(0)
+  batch = {
+    "image": rng.integers(0, 256, (1, 8, 8, 3)).astype(np.float32),
+    "label": rng.integers(0, 3, (1, 8, 8)).astype(np.uint8),
+  }
+  tx = optim.build(lambda _: 0.0, momentum=0.0, weight_decay=0.0)
+  variables = {"params": {"scale": np.ones((1, 1, 1, 3), np.float32)}}
+  step = jax.jit(step_lib.make_train_step(Dropping(), tx, axis_name=None))
+  state = state_lib.create(variables, tx, seed=0)
+  first, second, again = (
+    float(step(state.replace(step=number), batch)[1].compute()["loss"])
+    for number in (np.int32(0), np.int32(1), np.int32(0))
+  )
+  assert first == again != second
 
 
 def test_durations_read_as_clocks():

@@ -53,6 +53,18 @@ def test_the_newest_two_and_the_best_are_kept(run):
   assert kept == {"2", "3", "4"}
 
 
+def test_checkpoints_without_a_score_do_not_pile_up(tmp_path):
+  checkpoints = checkpoint.Checkpoints(tmp_path, keep=2)
+  iterator = make_iterator()
+  for step, miou in ((1, 0.1), (2, None), (3, None), (4, None)):
+    next(iterator)
+    state = make_state().replace(step=jnp.int32(step))
+    checkpoints.save(step, state, iterator, miou=miou)
+  checkpoints.close()
+  kept = {p.name for p in (tmp_path / "checkpoints").iterdir() if p.is_dir()}
+  assert kept == {"1", "3", "4"}
+
+
 def test_state_and_data_position_come_back(run):
   _, checkpoints = run
   iterator = make_iterator()
