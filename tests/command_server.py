@@ -113,7 +113,7 @@ if __name__ == "__main__":
   become(command)
   code = run(command["module"], short=command["short"])
   # What Python does at its end, without tearing down each of the modules.
-  threading._shutdown()
+  threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
   atexit._run_exitfuncs()
   sys.stdout.flush()
   sys.stderr.flush()

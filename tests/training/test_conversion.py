@@ -37,9 +37,10 @@ def _short():
 
 
 def config(**changes):
-  """Return that of a small network and made-up data."""
+  """Return that of a small run (tests/runs.py), with these keys."""
   c = quickstart.get_config("debug")
-  c.model = networks.config(**networks.SMALL)
+  for key, value in networks.SMALL.items():
+    changes[f"model.{key.replace('__', '.')}"] = value
   c.update_from_flattened_dict(changes)
   return c.lock()
 
