@@ -16,12 +16,16 @@ from deeplax.training import optim
 from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
 from deeplax.workdir import settings
+from tests.models import networks
+
+pytestmark = pytest.mark.usefixtures("short")
 
 
 def config():
   """LR-ASPP, whose class scores come from three places; made tiny."""
   c = lraspp_mobilenet_v3.get_config("debug")
-  c.model.backbone = "mobilenet_v3_small_seg"
+  c.model.backbone = "mobilenet_v2"
+  c.model.depth_multiplier = 0.1
   return c
 
 
@@ -35,7 +39,8 @@ def flat(variables):
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
   """Return the workdir of a network of three classes, and its variables."""
-  return save_run(tmp_path_factory.mktemp("start") / "run", config())
+  with networks.shorten():
+    return save_run(tmp_path_factory.mktemp("start") / "run", config())
 
 
 def save_run(folder, c):
@@ -105,7 +110,7 @@ def test_another_network_is_refused_naming_its_parameters(workdir):
 
 
 @pytest.fixture
-def plain_run(short, tmp_path):
+def plain_run(tmp_path):
   """Return the workdir of v1 as its plain configuration trains it."""
   c = v1_vgg16_largefov.get_config("debug")
   return save_run(tmp_path / "run", c), c
