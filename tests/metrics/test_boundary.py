@@ -1,5 +1,6 @@
 """Trimap, boundary F1 and boundary IoU against a plain form of each."""
 
+import itertools
 import json
 import math
 
@@ -13,9 +14,6 @@ from tests.metrics import pairs
 
 K, NAMES, VOID = pairs.K, pairs.NAMES, pairs.VOID
 WIDTHS = (1, 2, 5, 40)
-cases = pytest.mark.parametrize(
-  "labels, predictions", pairs.CASES.values(), ids=pairs.CASES
-)
 COUNTS = {
   "trimap": lambda a, b: boundary.count_trimap(a, b, K, widths=WIDTHS),
   "f": lambda a, b: boundary.count_f(a, b, K),
@@ -64,22 +62,22 @@ def _slow_trimap(labels, predictions):
   return result
 
 
-@cases
-def test_a_trimap_counts_the_pixels_near_the_boundary(labels, predictions):
-  counts = boundary.count_trimap(labels, predictions, K, widths=WIDTHS)
-  assert counts["trimap"].dtype == np.int64
-  np.testing.assert_array_equal(
-    counts["trimap"], _slow_trimap(labels, predictions)
-  )
-  sides = [
-    (int(labels[row, column]), other)
-    for row, column in np.ndindex(labels.shape)
-    for other in _neighbours(labels, row, column)
-  ]
-  # Each side is met from both pixels.
-  classes = sum(a != b and VOID not in (a, b) for a, b in sides) // 2
-  void = sum(a != b and VOID in (a, b) for a, b in sides) // 2
-  assert counts["borders"].tolist() == [classes, void]
+def test_a_trimap_counts_the_pixels_near_the_boundary():
+  for name, (labels, predictions) in pairs.CASES.items():
+    counts = boundary.count_trimap(labels, predictions, K, widths=WIDTHS)
+    assert counts["trimap"].dtype == np.int64, name
+    np.testing.assert_array_equal(
+      counts["trimap"], _slow_trimap(labels, predictions), name
+    )
+    sides = [
+      (int(labels[row, column]), other)
+      for row, column in np.ndindex(labels.shape)
+      for other in _neighbours(labels, row, column)
+    ]
+    # Each side is met from both pixels.
+    classes = sum(a != b and VOID not in (a, b) for a, b in sides) // 2
+    void = sum(a != b and VOID in (a, b) for a, b in sides) // 2
+    assert counts["borders"].tolist() == [classes, void], name
 
 
 def test_the_widest_trimap_is_the_whole_image():
@@ -92,27 +90,24 @@ def test_the_widest_trimap_is_the_whole_image():
   assert scores["trimap"]["1"] < scores["trimap"]["99"]
 
 
-@pytest.mark.parametrize(
-  "labels, predictions, kind",
-  [
-    (*pairs.bordered(3), "void"),
-    (*pairs.blobs(0), "class"),
-    (*pairs.blobs(1, void=0.3), "class"),
-    (*pairs.one_class(), "class"),
-  ],
-  ids=["a void border", "no void", "areas of void", "one class"],
-)
-def test_a_trimap_names_the_border_it_lies_around(labels, predictions, kind):
-  counts = boundary.count_trimap(labels, predictions, K, widths=(2,))
-  assert boundary.trimap_kind(counts["borders"]) == kind
-  scores = boundary.trimap_scores(counts, NAMES, widths=(2,))
-  assert scores["trimap_kind"] == kind
-  matrix = counts["trimap"][boundary.KINDS.index(kind), 0]
-  if matrix.any():
-    expected = confusion.scores(matrix, NAMES)
-    assert scores["trimap"] == {"2": expected["miou"]}
-    assert scores["trimap_accuracy"] == {"2": expected["pixel_accuracy"]}
-    assert scores["trimap_iou"] == {"2": expected["iou"]}
+def test_a_trimap_names_the_border_it_lies_around():
+  for name, kind in (
+    *(("a void border", "void"), ("patches", "class")),
+    *(("patches with void", "class"), ("one class, all right", "class")),
+  ):
+    labels, predictions = pairs.CASES[name]
+    counts = boundary.count_trimap(labels, predictions, K, widths=(2,))
+    assert boundary.trimap_kind(counts["borders"]) == kind, name
+    scores = boundary.trimap_scores(counts, NAMES, widths=(2,))
+    assert scores["trimap_kind"] == kind, name
+    matrix = counts["trimap"][boundary.KINDS.index(kind), 0]
+    if matrix.any():
+      expected = confusion.scores(matrix, NAMES)
+      assert scores["trimap"] == {"2": expected["miou"]}, name
+      assert scores["trimap_accuracy"] == {"2": expected["pixel_accuracy"]}, (
+        name
+      )
+      assert scores["trimap_iou"] == {"2": expected["iou"]}, name
 
 
 def test_a_trimap_around_a_step_is_right_by_hand():
@@ -151,10 +146,8 @@ def _boundary(mask):
 def _share(points, others, tolerance):
   if not len(points):
     return 0.0
-  near = sum(
-    any(math.hypot(*(p - q)) < tolerance for q in others) for p in points
-  )
-  return near / len(points)
+  away = np.linalg.norm(points[:, None] - others[None], axis=-1)
+  return (away < tolerance).any(axis=1).mean()
 
 
 def _slow_f(labels, predictions):
@@ -172,18 +165,18 @@ def _slow_f(labels, predictions):
   return result
 
 
-@cases
-def test_boundary_f_matches_point_by_point(labels, predictions):
-  expected = _slow_f(labels, predictions)
-  counts = boundary.count_f(labels, predictions, K)["boundary_f"]
-  assert counts.dtype == np.int64
-  scores = boundary.f_scores({"boundary_f": counts}, NAMES)
-  for k, name in enumerate(NAMES):
-    assert scores["boundary_f_class"][name] == pytest.approx(
-      expected.get(k), abs=1e-9
-    )
-  mean = np.mean(list(expected.values())) if expected else None
-  assert scores["boundary_f"] == pytest.approx(mean, abs=1e-9)
+def test_boundary_f_matches_point_by_point():
+  for name, (labels, predictions) in pairs.CASES.items():
+    expected = _slow_f(labels, predictions)
+    counts = boundary.count_f(labels, predictions, K)["boundary_f"]
+    assert counts.dtype == np.int64, name
+    scores = boundary.f_scores({"boundary_f": counts}, NAMES)
+    for k, of in enumerate(NAMES):
+      assert scores["boundary_f_class"][of] == pytest.approx(
+        expected.get(k), abs=1e-9
+      ), name
+    mean = np.mean(list(expected.values())) if expected else None
+    assert scores["boundary_f"] == pytest.approx(mean, abs=1e-9), name
 
 
 @pytest.mark.parametrize("tolerance", [0.03, 0.08])
@@ -226,28 +219,27 @@ def _slow_rim(mask, d):
   return mask & ~scipy.ndimage.binary_erosion(mask, window, iterations=d)
 
 
-@cases
-@pytest.mark.parametrize("distance", [0.02, 0.07])
-def test_boundary_iou_compares_the_rims_of_each_class(
-  labels, predictions, distance
-):
-  d = max(1, round(distance * math.hypot(*labels.shape)))
-  predicted = np.where(labels == VOID, VOID, predictions)
-  rows = []
-  for k in range(K):
-    true, found = _slow_rim(labels == k, d), _slow_rim(predicted == k, d)
-    rows.append([(true & found).sum(), true.sum(), found.sum()])
-  counts = boundary.count_iou(labels, predictions, K, distance=distance)
-  np.testing.assert_array_equal(counts["boundary_iou"], rows)
-  scores = boundary.iou_scores(counts, NAMES)
-  expected = {
-    name: both / (true + found - both) if true + found else None
-    for name, (both, true, found) in zip(NAMES, rows, strict=True)
-  }
-  assert scores["boundary_iou_class"] == pytest.approx(expected)
-  there = [v for v in expected.values() if v is not None]
-  mean = float(np.mean(there)) if there else None
-  assert scores["boundary_iou"] == pytest.approx(mean)
+def test_boundary_iou_compares_the_rims_of_each_class():
+  for (name, (labels, predictions)), distance in itertools.product(
+    pairs.CASES.items(), (0.02, 0.07)
+  ):
+    d = max(1, round(distance * math.hypot(*labels.shape)))
+    predicted = np.where(labels == VOID, VOID, predictions)
+    rows = []
+    for k in range(K):
+      true, found = _slow_rim(labels == k, d), _slow_rim(predicted == k, d)
+      rows.append([(true & found).sum(), true.sum(), found.sum()])
+    counts = boundary.count_iou(labels, predictions, K, distance=distance)
+    np.testing.assert_array_equal(counts["boundary_iou"], rows, name)
+    scores = boundary.iou_scores(counts, NAMES)
+    expected = {
+      of: both / (true + found - both) if true + found else None
+      for of, (both, true, found) in zip(NAMES, rows, strict=True)
+    }
+    assert scores["boundary_iou_class"] == pytest.approx(expected), name
+    there = [v for v in expected.values() if v is not None]
+    mean = float(np.mean(there)) if there else None
+    assert scores["boundary_iou"] == pytest.approx(mean), name
 
 
 def test_boundary_iou_of_a_square_that_is_too_large_is_right_by_hand():
@@ -261,21 +253,22 @@ def test_boundary_iou_of_a_square_that_is_too_large_is_right_by_hand():
   assert counts.tolist() == [[frame, frame + 44, frame + 52], [0, 36, 44]]
 
 
-@each_count
-@cases
-def test_what_is_predicted_in_void_changes_nothing(count, labels, predictions):
-  other = pairs.changed_in_void(labels, predictions)
-  first, second = count(labels, predictions), count(labels, other)
-  for name in first:
-    np.testing.assert_array_equal(first[name], second[name])
+def test_what_is_predicted_in_void_changes_nothing():
+  for (name, (labels, predictions)), count in itertools.product(
+    pairs.CASES.items(), COUNTS.values()
+  ):
+    other = pairs.changed_in_void(labels, predictions)
+    first, second = count(labels, predictions), count(labels, other)
+    for measure in first:
+      np.testing.assert_array_equal(first[measure], second[measure], name)
 
 
-@each_count
-def test_a_right_prediction_has_the_best_scores(count):
-  labels, predictions = pairs.blobs(1, void=0.3)
-  predictions = np.where(labels == VOID, predictions, labels)
-  scores = _scores(count(labels, predictions))
-  assert set(scores) == {1.0}
+def test_a_right_prediction_has_the_best_scores():
+  for name, count in COUNTS.items():
+    labels, predictions = pairs.CASES["patches with void"]
+    predictions = np.where(labels == VOID, predictions, labels)
+    scores = _scores(count(labels, predictions))
+    assert set(scores) == {1.0}, name
 
 
 @each_count
