@@ -1,4 +1,5 @@
 import io
+import itertools
 
 import cv2
 import numpy as np
@@ -155,17 +156,16 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_images_of_every_kind_become_rgb_as_stored(kind):
-  data, expected = KINDS[kind]
-  if expected is None:  # what Pillow makes of the compressed picture
-    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-  elif expected.ndim == 2:
-    expected = np.repeat(expected[..., None], 3, axis=-1)
-  image = decoding.decode_image(data, "x")
-  assert image.dtype == np.uint8 and image.flags.c_contiguous
-  np.testing.assert_array_equal(image, expected)
-  assert decoding.image_size(data, "x") == ((8, 12), False)
+def test_images_of_every_kind_become_rgb_as_stored():
+  for kind, (data, expected) in KINDS.items():
+    if expected is None:  # what Pillow makes of the compressed picture
+      expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    elif expected.ndim == 2:
+      expected = np.repeat(expected[..., None], 3, axis=-1)
+    image = decoding.decode_image(data, kind)
+    assert image.dtype == np.uint8 and image.flags.c_contiguous, kind
+    np.testing.assert_array_equal(image, expected, kind)
+    assert decoding.image_size(data, "x") == ((8, 12), False), kind
 
 
 def test_a_jpeg_of_four_inks_is_what_pillow_makes_of_it():
@@ -193,18 +193,22 @@ def test_a_jpeg_of_luma_chroma_and_black_is_what_was_painted():
   np.testing.assert_allclose(image, expected, atol=5)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_exif_orientations_turn_the_image_upright(kind, orientation):
-  exif = Image.Exif()
-  exif[274] = orientation
-  options = {"lossless": True} if kind == "WEBP" else {}
-  data = encoded(rgb(), kind, exif=exif, **options)
-  with Image.open(io.BytesIO(data)) as picture:
-    expected = np.asarray(ImageOps.exif_transpose(picture))
-  np.testing.assert_array_equal(decoding.decode_image(data, "x"), expected)
-  turned = orientation >= 5
-  assert decoding.image_size(data, "x") == (expected.shape[:2], turned)
+def test_exif_orientations_turn_the_image_upright():
+  for kind, orientation in itertools.product(
+    ("JPEG", "PNG", "WEBP", "TIFF"), range(1, 9)
+  ):
+    case = f"{kind} {orientation}"
+    exif = Image.Exif()
+    exif[274] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(rgb(), kind, exif=exif, **options)
+    with Image.open(io.BytesIO(data)) as picture:
+      expected = np.asarray(ImageOps.exif_transpose(picture))
+    np.testing.assert_array_equal(
+      decoding.decode_image(data, case), expected, case
+    )
+    turned = orientation >= 5
+    assert decoding.image_size(data, "x") == (expected.shape[:2], turned), case
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])

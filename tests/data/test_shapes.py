@@ -9,6 +9,12 @@ def made(split="train", images=8, size=(97, 97), **options):
   return shapes.Shapes(split, images=images, size=size, **options)
 
 
+@pytest.fixture(scope="module")
+def many():
+  source = made(images=200, size=(65, 65))
+  return [source[i] for i in range(len(source))]
+
+
 def test_a_picture_depends_on_seed_split_and_index_only():
   first = made()
   expected = first[5]
@@ -21,9 +27,8 @@ def test_a_picture_depends_on_seed_split_and_index_only():
     assert (other["image"] != expected["image"]).any()
 
 
-def test_every_class_and_the_ignored_border_occur_often_enough():
-  source = made(images=200)
-  labels = np.stack([source[i]["label"] for i in range(len(source))])
+def test_every_class_and_the_ignored_border_occur_often_enough(many):
+  labels = np.stack([example["label"] for example in many])
   share = np.bincount(labels.ravel(), minlength=256) / labels.size
   assert 0.4 < share[0] < 0.75
   assert (share[1:8] > 0.005).all()
@@ -43,12 +48,10 @@ def test_the_border_lies_between_objects_and_ground():
     assert set(np.unique(label[near])) <= {class_index, 255}
 
 
-def test_colours_do_not_tell_one_shape_from_another():
-  source = made(images=300)
+def test_colours_do_not_tell_one_shape_from_another(many):
   plain = range(shapes.DISC, shapes.TRIANGLE + 1)
   means = {i: [] for i in plain}
-  for i in range(len(source)):
-    example = source[i]
+  for example in many:
     for class_index, found in means.items():
       pixels = example["image"][example["label"] == class_index]
       if len(pixels):

@@ -255,13 +255,16 @@ def test_counts_of_something_else_are_counted_again(
   assert_equal(found, class_counts.count(source, cache=cache))
 
 
-def test_camvid_counts_are_those_that_others_found():
-  root = shared.path("data/camvid")
-  source = folder.source(root, "train")
-  found = class_counts.count(source)
-  assert tuple(found.pixels.tolist()) == CAMVID_PIXELS[:11]
-  assert tuple(found.images_with.tolist()) == CAMVID_IMAGES[:11]
-  assert found.ignored == CAMVID_PIXELS[11]
+@pytest.fixture(scope="module")
+def camvid():
+  source = folder.source(shared.path("data/camvid"), "train")
+  return class_counts.count(source)
+
+
+def test_camvid_counts_are_those_that_others_found(camvid):
+  assert tuple(camvid.pixels.tolist()) == CAMVID_PIXELS[:11]
+  assert tuple(camvid.images_with.tolist()) == CAMVID_IMAGES[:11]
+  assert camvid.ignored == CAMVID_PIXELS[11]
 
 
 def test_camvid_weights_with_void_as_a_class_are_those_that_others_found():
@@ -282,10 +285,8 @@ def test_camvid_weights_with_void_as_a_class_are_those_that_others_found():
   assert np.abs(np.delete(ratio, sign) - 1).max() < 0.11
 
 
-def test_camvid_weights_are_near_those_of_segnet():
-  root = shared.path("data/camvid")
-  found = class_counts.count(folder.source(root, "train"))
-  weights = class_counts.weights(found, "median_frequency")
+def test_camvid_weights_are_near_those_of_segnet(camvid):
+  weights = class_counts.weights(camvid, "median_frequency")
   assert sorted(weights)[5] == 1.0  # eleven classes: one is the median
   ratio = np.array(weights) / SEGNET_WEIGHTS
   # Void is no class here: that moves the median, and with it all the weights,

@@ -10,6 +10,7 @@ import pytest
 
 from deeplax.data.formats import tiff
 from tests.data import tiffs
+from tests.models import networks
 
 LAYOUTS: list[dict[str, Any]] = [
   dict(planar=planar, tile=tile, deflate=deflate, order=order, big=big)
@@ -17,6 +18,12 @@ LAYOUTS: list[dict[str, Any]] = [
     (False, True), (None, (16, 32)), (False, True), "<>", (False, True)
   )
 ]
+DTYPES = ("u1", "u2", "i2", "u4", "f4", "f8")
+BANDS = (1, 2, 5, 13)
+COMPRESSIONS = (
+  *("packbits", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate"),
+  *("lzma", "zstd"),
+)
 
 
 def numbers(dtype, bands, size=(23, 37)):
@@ -28,55 +35,54 @@ def read(data):
   return tiff.read(data, tiff.layout(io.BytesIO(data)))
 
 
-@pytest.mark.parametrize("bands", [1, 2, 5, 13])
-@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "u4", "f4", "f8"])
-def test_every_layout_is_read_as_it_was_written(dtype, bands):
-  image = numbers(dtype, bands)
-  for settings in LAYOUTS:
+# Each type meets each layout, each layout with some type each number of bands;
+# the four turns together are all of them.
+@pytest.mark.parametrize(
+  "turn", [0, *(pytest.param(turn, marks=networks.SLOW) for turn in (1, 2, 3))]
+)
+def test_every_layout_is_read_as_it_was_written(turn):
+  for (d, dtype), (n, settings) in itertools.product(
+    enumerate(DTYPES), enumerate(LAYOUTS)
+  ):
+    bands = BANDS[(n + n // 4 + n // 16 + d + turn) % 4]
+    image = numbers(dtype, bands)
     data = tiffs.encoded(image, **settings)
     found = read(data)
-    assert found.dtype == image.dtype and found.dtype.isnative, settings
-    np.testing.assert_array_equal(found, image, err_msg=str(settings))
+    case = f"{dtype}, {bands} bands, {settings}"
+    assert found.dtype == image.dtype and found.dtype.isnative, case
+    np.testing.assert_array_equal(found, image, err_msg=case)
 
 
-@pytest.mark.parametrize(
-  "compression",
-  [
-    "packbits",
-    "tiff_lzw",
-    "tiff_adobe_deflate",
-    "tiff_deflate",
-    "lzma",
-    "zstd",
-  ],
-)
-@pytest.mark.parametrize("predictor", [1, 2])
-def test_what_pillow_compresses_is_read(compression, predictor):
-  image = numbers("u1", 3)
-  data = io.BytesIO()
-  Image.fromarray(image).save(
-    data, "TIFF", compression=compression, tiffinfo={317: predictor}
-  )
-  np.testing.assert_array_equal(read(data.getvalue()), image)
+def test_what_pillow_compresses_is_read():
+  for compression, predictor in itertools.product(COMPRESSIONS, (1, 2)):
+    image = numbers("u1", 3)
+    data = io.BytesIO()
+    Image.fromarray(image).save(
+      data, "TIFF", compression=compression, tiffinfo={317: predictor}
+    )
+    np.testing.assert_array_equal(
+      read(data.getvalue()), image, f"{compression} {predictor}"
+    )
 
 
-@pytest.mark.parametrize("compression", [5, 8])
-@pytest.mark.parametrize(
-  ("dtype", "predictor"), [("u2", 1), ("u2", 2), ("f4", 2), ("f4", 3)]
-)
-def test_what_opencv_compresses_is_read(compression, dtype, predictor):
-  image = numbers(dtype, 3) * np.dtype(dtype).type(7.3)
-  _, data = cv2.imencode(
-    ".tiff",
-    image[..., ::-1],
-    [
-      *(cv2.IMWRITE_TIFF_COMPRESSION, compression),
-      *(cv2.IMWRITE_TIFF_PREDICTOR, predictor),
-    ],
-  )
-  layout = tiff.layout(io.BytesIO(data.tobytes()))
-  assert (layout.compression, layout.predictor) == (compression, predictor)
-  np.testing.assert_array_equal(read(data.tobytes()), image)
+def test_what_opencv_compresses_is_read():
+  for compression, (dtype, predictor) in itertools.product(
+    (5, 8), (("u2", 1), ("u2", 2), ("f4", 2), ("f4", 3))
+  ):
+    image = numbers(dtype, 3) * np.dtype(dtype).type(7.3)
+    _, data = cv2.imencode(
+      ".tiff",
+      image[..., ::-1],
+      [
+        *(cv2.IMWRITE_TIFF_COMPRESSION, compression),
+        *(cv2.IMWRITE_TIFF_PREDICTOR, predictor),
+      ],
+    )
+    layout = tiff.layout(io.BytesIO(data.tobytes()))
+    assert (layout.compression, layout.predictor) == (compression, predictor)
+    np.testing.assert_array_equal(
+      read(data.tobytes()), image, f"{dtype} {layout}"
+    )
 
 
 @pytest.mark.parametrize("deflate", [False, True])
@@ -98,13 +104,15 @@ def test_one_bit_and_jpeg_are_not_read_here():
     assert not tiff.layout(data).readable
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientations_are_those_of_pillow(orientation):
-  image = numbers("u1", 3)
-  exif = Image.Exif()
-  exif[274] = orientation
-  data = io.BytesIO()
-  Image.fromarray(image).save(data, "PNG", exif=exif)
-  with Image.open(data) as picture:
-    expected = np.asarray(ImageOps.exif_transpose(picture))
-  np.testing.assert_array_equal(tiff.upright(image, orientation), expected)
+def test_orientations_are_those_of_pillow():
+  for orientation in range(1, 9):
+    image = numbers("u1", 3)
+    exif = Image.Exif()
+    exif[274] = orientation
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, "PNG", exif=exif)
+    with Image.open(data) as picture:
+      expected = np.asarray(ImageOps.exif_transpose(picture))
+    np.testing.assert_array_equal(
+      tiff.upright(image, orientation), expected, f"{orientation}"
+    )
