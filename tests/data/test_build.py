@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -10,8 +7,6 @@ from deeplax import errors
 from deeplax.data import build
 from deeplax.data import loader
 from deeplax.data import spec
-from deeplax.data.prepare import folder as folder_plan
-from deeplax.data.prepare import write
 from deeplax.settings import defaults
 from tests.data import trees
 
@@ -158,15 +153,3 @@ def test_own_images_pass_through_the_loader(tmp_path):
   assert set(np.unique(batch["label"])) <= {0, 1, 2, 255}
   names = [e["name"] for e in loader.examples(source, threads=2)]
   assert names == ["00", "01", "02"]
-
-
-def test_data_never_imports_tensorflow(tmp_path):
-  plan = folder_plan.plan(trees.folder(tmp_path / "data"))
-  path = write.write(plan, tmp_path)
-  code = (
-    "import pathlib, sys; from deeplax.data import build; "
-    f"assert len(build.at(pathlib.Path({str(path)!r}), 'train')[0]) == 3; "
-    "assert 'tensorflow_datasets' in sys.modules; "
-    "assert 'tensorflow' not in sys.modules"
-  )
-  subprocess.run([sys.executable, "-c", code], check=True)

@@ -186,3 +186,11 @@ def run_lengths(inside: np.ndarray) -> list[int]:
   ends = [*(np.flatnonzero(np.diff(flat)) + 1).tolist(), len(flat)]
   lengths = np.diff([0, *ends]).tolist()
   return [0, *lengths] if flat[0] else lengths
+
+
+def replace_masks(
+  root: pathlib.Path, labels: np.ndarray, split="train"
+) -> None:
+  """Write these labels into every mask of a split of an own data set."""
+  for path in (root / "labels" / split).iterdir():
+    mask(path, labels)
