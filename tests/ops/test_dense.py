@@ -25,8 +25,7 @@ def check(conv, problems):
   test_depthwise.check(conv, problems, expected=truth.convolution)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("rate", [1, 2, 4, 6, 12, 18, 24, 36])
+@test_depthwise.RATES
 def test_conv_equals_a_convolution_with_zeros_in_its_holes(rate, dtype):
   problems = [
     problem(size, rule, dtype, stride=stride, rate=rate)

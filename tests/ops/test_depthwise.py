@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ from deeplax.ops import backend
 from deeplax.ops import dense
 from deeplax.ops import depthwise
 from deeplax.ops import padding
+from tests.models import networks
 from tests.ops import truth
 
 CHANNELS = 3
@@ -23,6 +26,20 @@ CASES = {
   ],
   "bfloat16": [((16, 12), 1, "same"), ((13, 9), 2, "same")],
 }
+# Of rates that all taps, some or one alone read the maps at, one is fast.
+FAST = (
+  *((1, "float32"), (2, "bfloat16"), (12, "float32")),
+  *((12, "bfloat16"), (36, "float32")),
+)
+RATES = pytest.mark.parametrize(
+  ("rate", "dtype"),
+  [
+    pytest.param(*case, marks=() if case in FAST else networks.SLOW)
+    for case in itertools.product(
+      (1, 2, 4, 6, 12, 18, 24, 36), ("float32", "bfloat16")
+    )
+  ],
+)
 # Values are tested here, not speed: unoptimised code compiles twice as fast.
 COMPILER = {"xla_backend_optimization_level": 0}
 # Relative and absolute. float32: sums of up to 384 products. bfloat16: inputs
@@ -89,8 +106,7 @@ def check(conv, problems, expected=expected):
       )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("rate", [1, 2, 4, 6, 12, 18, 24, 36])
+@RATES
 def test_depthwise_equals_a_convolution_with_zeros_in_its_holes(rate, dtype):
   problems = [
     problem(size, rule, dtype, stride=stride, rate=rate)

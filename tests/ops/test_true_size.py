@@ -11,6 +11,7 @@ from deeplax.ops import depthwise
 from deeplax.ops import padding
 from deeplax.ops import resize
 from deeplax.ops import true_size
+from tests.ops import truth
 
 PADDED = (65, 65)
 # Odd and even at each stride up to 16, and the smallest and the whole.
@@ -85,7 +86,10 @@ def test_means_are_those_of_the_true_map():
     )
 
 
-@pytest.mark.parametrize("align_corners", [True, False])
+ALIGNMENTS = {True: truth.align_corners, False: truth.half_pixel}
+
+
+@pytest.mark.parametrize("align_corners", ALIGNMENTS)
 @pytest.mark.parametrize("strides", [(1, 4), (16, 4), (4, 1)])
 def test_resizes_stretch_the_true_map(strides, align_corners):
   old, new = strides
@@ -98,7 +102,8 @@ def test_resizes_stretch_the_true_map(strides, align_corners):
     x = np.random.default_rng(0).normal(size=(1, *small, 2)).astype(np.float32)
     wide = np.full((1, *(-(-n // old) for n in PADDED), 2), np.nan, np.float32)
     wide[:, : small[0], : small[1]] = x
-    expected = resize.resize_bilinear(x, large, align_corners=align_corners)
+    rows, columns = map(ALIGNMENTS[align_corners], small, large)
+    expected = np.einsum("Hh,bhwc,Ww->bHWc", rows, x, columns)
     found = resized(wide, np.array(size, np.int32))
     np.testing.assert_allclose(
       found[:, : large[0], : large[1]], expected, atol=1e-5, err_msg=f"{size}"

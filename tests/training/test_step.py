@@ -170,10 +170,12 @@ def tiny_run(*, steps=3, ema_decay=0.0, accumulate=1, **settings):
   return states, values
 
 
-@pytest.mark.parametrize("parts", [2, 4])
 @pytest.mark.parametrize(
-  "settings",
-  [{}, {"auxiliary_weight": 0.4}, {"class_weights": (1.0, 2.0, 3.0)}],
+  ("parts", "settings"),
+  [
+    (2, {}),
+    (4, {"auxiliary_weight": 0.4, "class_weights": (1.0, 2.0, 3.0)}),
+  ],
 )
 def test_accumulated_parts_make_the_update_of_the_whole_batch(parts, settings):
   whole, values = tiny_run(**settings)
