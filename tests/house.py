@@ -93,6 +93,11 @@ def parsed(text: str) -> ast.Module:
   return ast.parse(text)
 
 
+@functools.cache
+def nodes(text: str) -> list[ast.AST]:
+  return [*ast.walk(parsed(text))]
+
+
 def module(path: str) -> str:
   return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
@@ -105,9 +110,8 @@ def imports(text: str, *, when_loaded: bool = False) -> list[str]:
     text: Of a file.
     when_loaded: Leave out what only a call of a function imports.
   """
-  top = parsed(text)
   names = []
-  for node in at_module_level(top) if when_loaded else ast.walk(top):
+  for node in at_module_level(parsed(text)) if when_loaded else nodes(text):
     if isinstance(node, ast.Import):
       names += [alias.name for alias in node.names]
     elif isinstance(node, ast.ImportFrom):
@@ -127,7 +131,7 @@ def at_module_level(node: ast.AST) -> Iterator[ast.AST]:
 @functools.cache
 def functions(text: str) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
   kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-  return [node for node in ast.walk(parsed(text)) if isinstance(node, kinds)]
+  return [node for node in nodes(text) if isinstance(node, kinds)]
 
 
 def within(name: str, packages: Iterable[str]) -> bool:
@@ -356,6 +360,13 @@ def outside_f_strings(node: ast.AST) -> Iterator[ast.AST]:
       yield from outside_f_strings(child)
 
 
+@functools.cache
+def constants(text: str) -> list[ast.Constant]:
+  """Return what is written out outside of f-strings."""
+  found = outside_f_strings(parsed(text))
+  return [node for node in found if isinstance(node, ast.Constant)]
+
+
 def one_room_knows_a_workdirs_files(tree: Tree) -> list[str]:
   names = {
     node.value.value
@@ -365,8 +376,8 @@ def one_room_knows_a_workdirs_files(tree: Tree) -> list[str]:
   return [
     f"{path}:{node.lineno}: {node.value!r}"
     for path in of(tree)
-    for node in outside_f_strings(parsed(tree[path]))
-    if isinstance(node, ast.Constant) and node.value in names
+    for node in constants(tree[path])
+    if node.value in names
     if not within(module(path), ("deeplax.workdir",))
   ]
 
@@ -383,15 +394,22 @@ def optional_packages_wait_for_a_call(tree: Tree) -> list[str]:
 def everything_imported_is_required(tree: Tree) -> list[str]:
   own = ("deeplax", "configs", "experiments")
   known = (*own, *OPTIONAL, *sys.stdlib_module_names)
-  distributions = importlib.metadata.packages_distributions()
   wrong = []
   for path in of(tree, *own):
     for name in imports(tree[path]):
       top = name.partition(".")[0]
-      needed = {normalised(d) for d in distributions.get(top, [top])}
-      if top not in known and not needed & requirements():
+      if top in known:
+        continue
+      needed = {normalised(d) for d in distributions().get(top, [top])}
+      if not needed & requirements():
         wrong.append(f"{path}: imports {top}, not in requirements.txt")
   return wrong
+
+
+@functools.cache
+def distributions() -> Mapping[str, list[str]]:
+  """Return the installed packages that a top-level name comes from."""
+  return importlib.metadata.packages_distributions()
 
 
 @functools.cache
