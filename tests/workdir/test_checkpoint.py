@@ -1,6 +1,7 @@
 """Saving, sealing, passing over damage, reading back."""
 
 import json
+import shutil
 
 import grain
 import jax
@@ -31,18 +32,28 @@ def make_iterator():
   return iter(grain.MapDataset.range(100).to_iter_dataset())
 
 
-@pytest.fixture
-def run(tmp_path):
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
   """A workdir with checkpoints 1..4; step 2 is the best."""
+  folder = tmp_path_factory.mktemp("saved")
   atomic.write_json(
-    tmp_path / "config.json", json.loads(defaults.base().to_json())
+    folder / "config.json", json.loads(defaults.base().to_json())
   )
-  checkpoints = checkpoint.Checkpoints(tmp_path, keep=2)
+  checkpoints = checkpoint.Checkpoints(folder, keep=2)
   iterator = make_iterator()
   for step, miou in ((1, 0.1), (2, 0.9), (3, None), (4, 0.3)):
     next(iterator)
     state = make_state(float(step)).replace(step=jnp.int32(step))
     checkpoints.save(step, state, iterator, miou=miou)
+  checkpoints.close()
+  return folder
+
+
+@pytest.fixture
+def run(saved, tmp_path):
+  """A copy of that workdir, and its checkpoints."""
+  shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+  checkpoints = checkpoint.Checkpoints(tmp_path, keep=2)
   yield tmp_path, checkpoints
   checkpoints.close()
 
