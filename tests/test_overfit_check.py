@@ -396,6 +396,5 @@ def test_wrong_input_is_refused_by_name(arguments, message):
 def test_help_says_what_the_exit_status_means():
   done = command("overfit_check", "--help")
   assert done.returncode == 0 and "--images N" in done.stdout
-  assert "Exit status: 0 learnt, 1 not, 2 wrong" in " ".join(
-    done.stdout.split()
-  )
+  words = " ".join(done.stdout.split())
+  assert "Exit status: 0 learnt, 1 not, 2 wrong" in words

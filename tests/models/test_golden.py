@@ -31,7 +31,11 @@ FIXTURES = {
   "resnet_v1_101_beta_os8_v3": [*ODD, (321, 321)],
 }
 # Each is one compilation.
-FAST = [("mobilenet_v2_os16", (64, 96)), ("xception_41_os16", (65, 65))]
+FAST = [
+  ("mobilenet_v2_os16", (64, 96)),
+  ("resnet_v1_50_beta_os16_v3plus", (65, 65)),
+  ("xception_41_os16", (65, 65)),
+]
 COUNTED = ("mobilenet_v2_os16", "xception_41_os16")
 COUNTED += ("resnet_v1_50_beta_os16_v3plus",)
 SLOW = [
