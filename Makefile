@@ -58,8 +58,8 @@ quickstart: $(VENV)/installed  ## install, train on made-up data, evaluate, pred
 test: $(VENV)/installed-dev  ## the fast tests
 	@$(PY) $(PYTEST) -m "not slow"
 
-test-all: $(VENV)/installed-dev  ## the slow tests as well
-	@$(PY) $(PYTEST)
+test-all: $(VENV)/installed-dev  ## the slow tests as well, types of every call checked
+	@DEEPLAX_CHECK_EVERY_CALL=1 $(PY) $(PYTEST)
 
 # .venv has the newest JAX that its Python takes, this the oldest supported. On
 # Python 3.11 both are 0.10.2: then this takes the newest, on a newer Python.

@@ -8,6 +8,7 @@ through the environment because commands under test run in own processes.
 import functools
 import os
 import pathlib
+import re
 
 from tests.commands import ROOT as ROOT
 
@@ -22,6 +23,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from absl import flags  # noqa: E402  (after the environment)
 import jax  # noqa: E402
+import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
 from tests.runs import trained as trained  # noqa: E402
@@ -30,6 +32,28 @@ from tests.runs import trained_copy as trained_copy  # noqa: E402
 jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()
 
+
+# A check costs 50 us a call, which is a third of a network's trace, and most
+# functions have plain types, which pyright checks: unless told otherwise
+# (`make test-all` does), calls are checked where arrays have shapes.
+EVERY_CALL = bool(os.environ.get("DEEPLAX_CHECK_EVERY_CALL"))
+_SHAPED = re.compile(r"\b(Float|Float32|Num|Integer|Shaped|UInt8|Bool)\[")
+_jaxtyped = jaxtyping.jaxtyped
+
+
+def _jaxtyped_if_shaped(*, typechecker):
+  """Return the decorator that jaxtyping's import hook puts everywhere."""
+
+  def decorate(target):
+    annotations = getattr(target, "__annotations__", {}).values()
+    if EVERY_CALL or any(_SHAPED.search(str(kind)) for kind in annotations):
+      return _jaxtyped(target, typechecker=typechecker)
+    return target
+
+  return decorate
+
+
+jaxtyping.jaxtyped = _jaxtyped_if_shaped
 
 # The fixtures import deeplax themselves: the hook that checks types has to be
 # there before it.

@@ -66,7 +66,7 @@ def test_dropout_differs_from_step_to_step_and_not_from_run_to_run():
   tx = optim.build(lambda _: 0.0, momentum=0.0, weight_decay=0.0)
   variables = {"params": {"scale": np.ones((1, 1, 1, 3), np.float32)}}
   step = jax.jit(step_lib.make_train_step(Dropping(), tx, axis_name=None))
-  state = state_lib.create(variables, tx, seed=0)
+  state: Any = state_lib.create(variables, tx, seed=0)
   first, second, again = (
     float(step(state.replace(step=number), batch)[1].compute()["loss"])
     for number in (np.int32(0), np.int32(1), np.int32(0))
