@@ -38,6 +38,7 @@ def assert_evaluates(workdir, *flags):
   return len(rows)
 
 
+@pytest.mark.slow  # compiles a training step of the whole network
 def test_it_resumes_and_takes_a_step_and_gives_its_scores(workdir):
   flags = [f for f in EXPECTED["command"][3:] if not f.startswith("--workdir")]
   done = commands.command("main", *flags, f"--workdir={workdir}")
