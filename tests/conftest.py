@@ -33,9 +33,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()
 
 
-# A check costs 50 us a call, which is a third of a network's trace, and most
-# functions have plain types, which pyright checks: unless told otherwise
-# (`make test-all` does), calls are checked where arrays have shapes.
+# Most functions have plain types, which pyright checks: unless told otherwise
+# (`make test-all` does), calls are checked where arrays have shapes. Tests of
+# networks take a tenth less time so.
 EVERY_CALL = bool(os.environ.get("DEEPLAX_CHECK_EVERY_CALL"))
 _SHAPED = re.compile(r"\b(Float|Float32|Num|Integer|Shaped|UInt8|Bool)\[")
 _jaxtyped = jaxtyping.jaxtyped

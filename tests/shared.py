@@ -9,7 +9,8 @@ import pathlib
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+from tests.commands import ROOT
+
 FIXTURES = ROOT / "tests" / "fixtures"
 
 

@@ -104,6 +104,18 @@ def drawn(model: nn.Module, seed: int = 0) -> dict[str, Any]:
     model: A whole network, or a backbone alone.
     seed: Of the values.
   """
+  if hasattr(model, "coarse"):
+    shapes = cost.trace(model, SIZE)[0]
+  else:
+    shapes = jax.eval_shape(
+      lambda x: model.init(jax.random.key(0), x, train=False),
+      jax.ShapeDtypeStruct((1, *SIZE, 3), np.float32),
+    )
+  return filled(shapes, seed)
+
+
+def filled(shapes: Any, seed: int = 0) -> Any:
+  """Return values for arrays of these shapes, as `drawn` has them."""
   rng = np.random.default_rng(seed)
 
   def draw(path, leaf):
@@ -112,13 +124,6 @@ def drawn(model: nn.Module, seed: int = 0) -> dict[str, Any]:
     fan_in = np.prod(leaf.shape[-4:-1]) if leaf.ndim >= 4 else 100
     return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
 
-  if hasattr(model, "coarse"):
-    shapes = cost.trace(model, SIZE)[0]
-  else:
-    shapes = jax.eval_shape(
-      lambda x: model.init(jax.random.key(0), x, train=False),
-      jax.ShapeDtypeStruct((1, *SIZE, 3), np.float32),
-    )
   return jax.tree_util.tree_map_with_path(draw, shapes)
 
 

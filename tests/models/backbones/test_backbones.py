@@ -9,7 +9,6 @@ from deeplax.models import layers
 from deeplax.models.backbones import mobilenet_v2
 from deeplax.models.backbones import resnet
 from deeplax.models.backbones import xception
-from tests.models import golden
 from tests.models import networks
 
 NORM = layers.Norm(decay=0.9, eps=1e-3)
@@ -111,23 +110,6 @@ SLIM = {
 }
 
 
-def drawn(model, seed=0):
-  """Variables at random: every norm, mean and variance its own value."""
-  return filled(golden.shapes(model), seed)
-
-
-def filled(shapes, seed=0):
-  rng = np.random.default_rng(seed)
-
-  def draw(path, leaf):
-    if path[-1].key in ("scale", "var"):
-      return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
-    fan_in = np.prod(leaf.shape[-4:-1]) if leaf.ndim >= 4 else 100
-    return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
-
-  return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
 @pytest.mark.parametrize("name", SLIM)
 def test_features_at_4_hold_those_at_8_at_16_and_at_32(name, short):
   check_that_fine_features_hold_coarse_ones(SLIM[name])
@@ -139,7 +121,7 @@ def test_features_at_4_hold_those_at_8_at_16_and_at_32(name, short):
 # else: the two are equal but for the order of sums. (Sides that turn even at a
 # strided layer with TensorFlow's SAME padding keep the odd positions.)
 def check_that_fine_features_hold_coarse_ones(model):
-  variables = drawn(model)
+  variables = networks.drawn(model)
   image = np.random.default_rng(1).uniform(-1, 1, (1, 65, 65, 3))
   image = image.astype(np.float32)
 
@@ -217,7 +199,7 @@ def test_the_middle_flow_is_stacked_and_trains_each_unit(short, monkeypatch):
   variant = variant._replace(blocks=variant.blocks[2:4])
   monkeypatch.setitem(xception.DEPTHS, 41, variant)
   model = xception.Xception(NORM, depth=41)
-  variables = drawn(model)
+  variables = networks.drawn(model)
   kernel = variables["params"]["middle_flow"]["separable_conv1"]["pointwise"]
   assert kernel["kernel"].shape == (2, 1, 1, 8, 8)
   image = np.random.default_rng(1).uniform(-1, 1, (2, 33, 33, 3))

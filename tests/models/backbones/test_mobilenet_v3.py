@@ -218,7 +218,7 @@ def test_input_is_added_where_shapes_allow_and_the_block_does(
   shapes: Any = jax.eval_shape(
     lambda x: model.init(jax.random.key(0), x, train=False), x
   )
-  variables = test_backbones.filled(shapes)
+  variables = networks.filled(shapes)
   project = variables["params"]["project"]
   for name in ("scale", "offset"):
     project[name] = np.zeros_like(project[name])

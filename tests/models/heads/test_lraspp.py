@@ -20,7 +20,6 @@ from deeplax.models.heads import lraspp
 from tests.fixtures import tf_rule
 from tests.models import golden
 from tests.models import networks
-from tests.models.backbones import test_backbones
 
 # Of the largest value of each array; float noise is some 2e-5 of it.
 TOLERANCE = 1e-4
@@ -275,7 +274,7 @@ def test_aspp_pools_over_windows_too():
   x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 5, 9, 6)), "f4")
   whole = aspp.ASPP(NORM, rates=(), channels=4)
   init = functools.partial(whole.init, train=False)
-  variables = test_backbones.filled(
+  variables = networks.filled(
     jax.eval_shape(init, jax.random.key(0), x), seed=1
   )
 
