@@ -58,16 +58,34 @@ def train(
   if not len(source):
     raise errors.InputError("the training split holds no images")
   data = (
-    grain.MapDataset.source(source)
-    .seed(seed)
-    .shuffle()
-    .repeat(_ENDLESS // len(source) + 1)
+    _in_order(grain.MapDataset.source(source), seed)
     .random_map(partial(_augment, settings=augmentation))
     .batch(batch_size // process_count)
   )
   local = data[process_index::process_count]
   # A thread makes a whole batch, so one batch ahead per thread keeps all busy.
   return iter(local.to_iter_dataset(_options(threads, ahead=threads)))
+
+
+def _in_order(examples: grain.MapDataset, seed: int) -> grain.MapDataset:
+  """Return examples in the order of training, each pass another one."""
+  endless = _ENDLESS // len(examples) + 1
+  return examples.seed(seed).shuffle().repeat(endless)
+
+
+def drawn(
+  source: files.Source, step: int, *, seed: int, batch_size: int
+) -> list[int]:
+  """Return where the examples of a training step, 1 or more, stand in `source`.
+
+  Args:
+    source: Of `train`.
+    step: Of the run; its batch is that of all processes.
+    seed: Of `train`.
+    batch_size: Of `train`.
+  """
+  order = _in_order(grain.MapDataset.range(len(source)), seed)
+  return [order[i] for i in range((step - 1) * batch_size, step * batch_size)]
 
 
 def _augment(

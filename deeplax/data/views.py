@@ -85,18 +85,34 @@ class Listed:
   """Examples of a source in a given order, some of them more than once."""
 
   def __init__(self, source: files.Source, indices: np.ndarray):
-    self.spec, self.split, self._source = source.spec, source.split, source
+    self.spec, self.split, self.source = source.spec, source.split, source
     self._indices = indices
 
   def __len__(self) -> int:
     return len(self._indices)
 
   def __getitem__(self, index: int) -> files.Example:
-    return self._source[self.index(index)]
+    return self.source[self.index(index)]
 
   def index(self, index: int) -> int:
     """Return where an example stands in the source."""
     return int(self._indices[index])
+
+
+def origin(
+  source: files.Source, indices: Sequence[int]
+) -> tuple[files.Source, list[int]]:
+  """Return what lists of examples are made of, and where examples stand in it.
+
+  Args:
+    source: A list of examples, of a list perhaps, or any other source.
+    indices: Of examples in it.
+  """
+  found = list(indices)
+  while isinstance(source, Listed):
+    found = [source.index(index) for index in found]
+    source = source.source
+  return source, found
 
 
 class Subset(Listed):

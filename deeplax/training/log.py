@@ -55,16 +55,18 @@ class MetricLog:
       atomic.write_text(
         self._path, "".join(json.dumps(line) + "\n" for line in kept)
       )
+    self._kept = [line for line in kept if line["step"] == resume_step]
     if write:
       gallery.cut(self._path.parent, resume_step)
     if write and tensorboard:
       self._tensorboard = _tensorboard(self._path.parent, kept)
 
   def write(self, step: int, values: dict[str, Any]) -> None:
-    """Append one line."""
-    if self._write:
+    """Append one line, unless an evaluation that is made again wrote it."""
+    line = {"step": step, **values}
+    if self._write and line not in self._kept:
       with self._path.open("a") as file:
-        file.write(json.dumps({"step": step, **values}) + "\n")
+        file.write(json.dumps(line) + "\n")
     if self._tensorboard:
       self._tensorboard.write_scalars(step, values)
       self._tensorboard.flush()

@@ -1,19 +1,19 @@
-"""The training loop: data, step, log, evaluate, checkpoint, in that order."""
+"""The training loop: data, step, log, checkpoint, evaluate, in that order."""
 
 from collections.abc import Callable
 import dataclasses
-import math
+import functools
 import time
-from typing import Any
+from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from deeplax import errors
 from deeplax import progress
+from deeplax.training import diagnosis
 from deeplax.training import log as log_lib
 from deeplax.training import parallel
+from deeplax.training import scores as scores_lib
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
 from deeplax.workdir import checkpoint
@@ -34,6 +34,12 @@ class Schedule:
   checkpoint_every: int
 
 
+class Refuse(Protocol):
+  """Raises InputError if one of a few steps cannot be meant."""
+
+  def __call__(self, values: list[dict[str, float]], *, first: int) -> None: ...
+
+
 def loop(
   *,
   step_fn: step_lib.Step,
@@ -43,13 +49,17 @@ def loop(
   schedule: Schedule,
   batch_size: int,
   lr: optax.Schedule,
-  evaluate: Callable[[state_lib.State, int], float],
   checkpoints: checkpoint.Checkpoints,
+  scores: scores_lib.Scores,
   log: log_lib.MetricLog,
+  refuse: Refuse,
   stopped: Callable[[], bool] = lambda: False,
   status: Callable[[str], None] = print,
 ) -> state_lib.State:
   """Train from `state.step` to `schedule.total` and return the last state.
+
+  A step is saved before it is evaluated. What an evaluation stumbles over is
+  told, and training goes on.
 
   Args:
     step_fn: Mapped and compiled.
@@ -59,26 +69,33 @@ def loop(
     schedule: When to log, evaluate and save.
     batch_size: Images per step, for images/s.
     lr: For the progress line.
-    evaluate: (state, step) -> mIoU.
     checkpoints: Where to save.
+    scores: Evaluates.
     log: metrics.jsonl.
+    refuse: Raises InputError if steps cannot be meant.
     stopped: Asked after each step; True saves and returns early.
     status: Receives each progress line.
 
   Raises:
-    InputError: Illegal labels or a non-finite loss, with the range of steps.
+    InputError: Of `refuse`; a checkpoint cannot be written; the last
+      evaluation failed.
   """
   first, last = int(state.step), schedule.total
-  watch, window, logged = progress.Stopwatch(), None, first
+  if first and due(first, schedule.eval_every, last):
+    scores.add(parallel.local(state.variables), first)  # if that was left
+  watch, window, logged = progress.Stopwatch(), [], first
   for step in range(first + 1, last + 1):
-    batch = parallel.shard(watch.wait(iterator), mesh=mesh)
-    state, metrics = step_fn(state, batch)
-    window = metrics if window is None else window.merge(metrics)
+    batch = watch.wait(iterator)
+    if step == 1 and (warning := diagnosis.ignored_warning(batch["label"])):
+      status(f"deeplax: {warning}")
+    state, metrics = step_fn(state, parallel.shard(batch, mesh=mesh))
+    window.append(metrics)
 
     if due(step, schedule.log_every, last):
-      values = {k: float(v) for k, v in window.compute().items()}
+      each = [_floats(metrics) for metrics in window]
       seconds, waiting = watch.lap()
-      check(values, first=logged + 1, last=step)
+      refuse(each, first=logged + 1)
+      values = _floats(functools.reduce(lambda a, b: a.merge(b), window))
       rate = (step - logged) / seconds
       values |= {
         "lr": float(lr(step - 1)),
@@ -91,56 +108,22 @@ def loop(
         f"{rate * batch_size:.1f} images/s  data {waiting:.0%}  "
         f"ETA {progress.duration((last - step) / rate)}"
       )
-      window, logged = None, step
+      window, logged = [], step
 
     start = time.perf_counter()
-    miou = None
-    if due(step, schedule.eval_every, last):
-      miou = evaluate(state, step)
-      log.write(step, {"miou": miou})
+    scored = due(step, schedule.eval_every, last)
     stop = stopped()
-    if miou is not None or stop or due(step, schedule.checkpoint_every, last):
-      refuse_lost(state, step=step)
-      checkpoints.save(step, state, iterator, miou=miou)
-    if stop:
+    if scored or stop or due(step, schedule.checkpoint_every, last):
+      diagnosis.refuse_lost(state, step=step)
+      checkpoints.save(step, state, iterator)
+    if scored and not stop:
+      scores.add(parallel.local(state.variables), step)
+    if stopped():
       break
     watch.pause(start)
+  scores.refuse_missing()
   return state
 
 
-@jax.jit
-def _all_finite(tree: Any) -> jax.Array:
-  return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]).all()
-
-
-def refuse_lost(state: state_lib.State, *, step: int) -> None:
-  """Stop before parameters that are not numbers replace good ones on disk.
-
-  Raises:
-    InputError: Naming the step.
-  """
-  if not bool(_all_finite(state.params)):
-    raise errors.InputError(
-      f"step {step}: some parameters are not finite. Nothing was saved here; "
-      "lower --config.optim.base_lr and start anew, or look at metrics.jsonl"
-    )
-
-
-def check(values: dict[str, float], *, first: int, last: int) -> None:
-  """Stop the run on labels or a loss that training cannot mean.
-
-  Raises:
-    InputError: With the range of steps, the cause and what to do.
-  """
-  steps = f"steps {first} to {last}"
-  if values["illegal"] > 0:
-    raise errors.InputError(
-      f"{steps}: {values['illegal']:.0f} pixels per batch have a label that is "
-      "neither a class nor ignored. Run python -m deeplax.check_data on the "
-      "data: it names the files and the fix"
-    )
-  if not math.isfinite(values["loss"]):
-    raise errors.InputError(
-      f"{steps}: the loss is {values['loss']}. Lower --config.optim.base_lr or "
-      "set --config.optim.slow_start_steps=1000; the last checkpoint is intact"
-    )
+def _floats(metrics: step_lib.StepMetrics) -> dict[str, float]:
+  return {key: float(value) for key, value in metrics.compute().items()}

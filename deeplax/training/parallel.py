@@ -1,4 +1,4 @@
-"""Devices: the per-device step mapped over all of them, and its arrays.
+"""Hosts and devices: the step mapped over all of them, and its arrays.
 
 `pmap` is what `jax.pmap` has been since JAX 0.8: jit over shard_map on a mesh
 of one axis. `check_vma=False` as there, because under the default the gradient
@@ -7,13 +7,39 @@ count it again.
 """
 
 from collections.abc import Callable, Sequence
+import os
 from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
+from deeplax import errors
+
 AXIS = "batch"
+
+
+def join_hosts() -> None:
+  """Make the processes of all hosts one.
+
+  JAX finds them by itself on Cloud TPU, Slurm and the like. Elsewhere each
+  host says who it is: JAX_COORDINATOR_ADDRESS (host:port of the first),
+  JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0).
+
+  Raises:
+    InputError: Neither of the two.
+  """
+  given = {}
+  for key in ("num_processes", "process_id"):
+    if value := os.environ.get(f"JAX_{key.upper()}"):
+      given[key] = int(value)
+  try:
+    jax.distributed.initialize(**given)
+  except ValueError as error:
+    raise errors.InputError(
+      f"--multihost: {error} Set JAX_COORDINATOR_ADDRESS=host:port, "
+      "JAX_NUM_PROCESSES and JAX_PROCESS_ID on every host"
+    ) from error
 
 
 def mesh(devices: Sequence[Any] | None = None) -> Mesh:

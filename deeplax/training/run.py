@@ -7,8 +7,6 @@ labels, model and memory are checked first, then the workdir is made.
 from collections.abc import Callable, Iterator
 import contextlib
 from functools import partial
-import os
-import signal
 from typing import Any, NamedTuple
 
 from clu import platform
@@ -23,10 +21,12 @@ from deeplax import machine
 from deeplax.data import bands
 from deeplax.data import build as data_build
 from deeplax.data import files
+from deeplax.data import loader
 from deeplax.data.checks import check
 from deeplax.models import build as model_build
 from deeplax.models import deeplab
 from deeplax.training import class_balance
+from deeplax.training import diagnosis
 from deeplax.training import initial
 from deeplax.training import limits
 from deeplax.training import log as log_lib
@@ -36,12 +36,15 @@ from deeplax.training import memory
 from deeplax.training import optim
 from deeplax.training import overview
 from deeplax.training import parallel
+from deeplax.training import scores as scores_lib
+from deeplax.training import signals
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
 from deeplax.training import validation
 from deeplax.workdir import checkpoint
 from deeplax.workdir import environment
 from deeplax.workdir import layout
+from deeplax.workdir import lock
 from deeplax.workdir import settings
 
 
@@ -56,7 +59,7 @@ class Parts(NamedTuple):
     lr: The learning rate by step.
     tx: The optimizer.
     batches: This process's part of the training batches.
-    measure: (state, step, log=) -> mIoU on the validation split.
+    measure: Of `validation.evaluator`.
     mesh: The devices.
   """
 
@@ -80,27 +83,53 @@ def run(
     InputError: Before anything is written, for whatever cannot work.
   """
   if multihost:
-    join_hosts()
+    parallel.join_hosts()
   # Flushed: progress through a pipe is read while it happens.
   say = partial(print, flush=True)
   if jax.process_index() > 0:
     say = _silent
   if warning := machine.accelerator_warning():
     say(f"deeplax: {warning}")
+  with contextlib.ExitStack() as stack:
+    watch = stack.enter_context(signals.watched(say))
+    if jax.process_index() == 0:
+      stack.enter_context(lock.held(workdir))
+    _run(config, workdir, watch, say)
+
+
+def _run(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  watch: signals.Watch,
+  say: Callable[..., None],
+) -> None:
+  """Train `config` in `workdir`, which is held, or resume there."""
   folder = epath.Path(workdir)
   environment.compilation_cache(folder)
   parts = prepare(config, folder, say)
-  resume = checkpoint.sound_step(folder)
-  if resume is not None and resume >= config.train.total_steps:
+  resume, total = checkpoint.sound_step(folder), config.train.total_steps
+  if resume is not None and resume >= total:
+    with _opened(config, parts, folder, resume, watch, say) as kept:
+      if not kept.checkpoints.scored(resume):
+        variables, _ = checkpoint.restore_variables(folder, resume)
+        kept.scores.add(variables, resume)
+        kept.scores.refuse_missing()
     say(f"finished: {workdir} is at step {resume}. {_next_commands(workdir)}")
     return
   step, state = compile_and_check(
     config, parts, workdir=workdir, resumed=resume is not None, say=say
   )
   steps = train(
-    config, parts, step, state, workdir=workdir, resume=resume, say=say
+    config,
+    parts,
+    step,
+    state,
+    workdir=workdir,
+    resume=resume,
+    watch=watch,
+    say=say,
   )
-  if steps < config.train.total_steps:
+  if steps < total:
     say(f"stopped at step {steps}; the same command goes on from there")
   else:
     say(f"finished. {_next_commands(workdir)}")
@@ -229,6 +258,7 @@ def train(
   *,
   workdir: str,
   resume: int | None,
+  watch: signals.Watch,
   say: Callable[..., None],
 ) -> int:
   """Write the workdir, train in it and return the last step.
@@ -240,6 +270,7 @@ def train(
     state: Before step 0, not replicated.
     workdir: As it was given.
     resume: The checkpoint to go on from; None: a new run.
+    watch: Of the signals that ask for a stop.
     say: Receives progress lines.
   """
   folder = epath.Path(workdir)
@@ -247,24 +278,19 @@ def train(
     settings.write_run_files(
       folder, config, parts.train_source.spec, state.params, say
     )
-  checkpoints = checkpoint.Checkpoints(folder, keep=config.checkpoint.keep)
-  checkpoints.discard_after(resume or 0)
-  if resume is None:
-    state = parallel.replicate(state, mesh=parts.mesh)
-  else:
-    drawn, whole = state, parallel.replicated(parts.mesh)
-    state = checkpoints.restore(resume, drawn, parts.batches, sharding=whole)
-    # Only its shapes were of use, and the callers still hold it.
-    jax.tree.map(lambda array: array.delete(), drawn)
-    say(f"resuming from step {resume} of {config.train.total_steps}")
-  log = log_lib.MetricLog(
-    folder / layout.METRICS,
-    resume_step=resume or 0,
-    write=jax.process_index() == 0,
-    tensorboard=config.log.tensorboard,
-  )
-  platform.work_unit().set_task_status(f"training {workdir}")
-  with stop_signals() as stopped:
+  with _opened(config, parts, folder, resume, watch, say) as kept:
+    if resume is None:
+      state = parallel.replicate(state, mesh=parts.mesh)
+    else:
+      drawn, whole = state, parallel.replicated(parts.mesh)
+      state = kept.checkpoints.restore(
+        resume, drawn, parts.batches, sharding=whole
+      )
+      # Only its shapes were of use, and the callers still hold it.
+      jax.tree.map(lambda array: array.delete(), drawn)
+      say(f"resuming from step {resume} of {config.train.total_steps}")
+    platform.work_unit().set_task_status(f"training {workdir}")
+    watch.training = True
     state = loop.loop(
       step_fn=step,
       state=state,
@@ -278,15 +304,66 @@ def train(
       ),
       batch_size=config.train.batch_size,
       lr=parts.lr,
-      evaluate=partial(parts.measure, log=log),
-      checkpoints=checkpoints,
-      log=log,
-      stopped=stopped,
+      checkpoints=kept.checkpoints,
+      scores=kept.scores,
+      log=kept.log,
+      refuse=partial(
+        diagnosis.refuse_steps,
+        source=parts.train_source,
+        drawn=partial(
+          loader.drawn,
+          parts.train_source,
+          seed=config.seed,
+          batch_size=config.train.batch_size,
+        ),
+      ),
+      stopped=watch.stopped,
       status=say,
     )
-  checkpoints.close()
-  log.close()
-  return int(state.step)
+    return int(state.step)
+
+
+class _Kept(NamedTuple):
+  """What a run writes to."""
+
+  checkpoints: checkpoint.Checkpoints
+  log: log_lib.MetricLog
+  scores: scores_lib.Scores
+
+
+@contextlib.contextmanager
+def _opened(
+  config: ml_collections.ConfigDict,
+  parts: Parts,
+  folder: epath.Path,
+  resume: int | None,
+  watch: signals.Watch,
+  say: Callable[..., None],
+) -> Iterator[_Kept]:
+  """Open what a run writes to, as it was at step `resume`; close it after.
+
+  Raises:
+    InputError: The workdir cannot be written (any more).
+  """
+  try:
+    checkpoints = checkpoint.Checkpoints(folder, keep=config.checkpoint.keep)
+    checkpoints.discard_damaged(after=-1 if resume is None else resume)
+    log = log_lib.MetricLog(
+      folder / layout.METRICS,
+      resume_step=resume or 0,
+      write=jax.process_index() == 0,
+      tensorboard=config.log.tensorboard,
+    )
+    with contextlib.closing(checkpoints), contextlib.closing(log):
+      measure = partial(parts.measure, log=log, stopped=watch.stopped)
+      yield _Kept(
+        checkpoints, log, scores_lib.Scores(measure, checkpoints, log, say)
+      )
+  except OSError as error:
+    raise errors.InputError(
+      f"--workdir={folder} cannot be written: {error}. Make room there or mend "
+      "the disk; the same command then goes on from the last checkpoint"
+    ) from error
 
 
 def fill_channels(
@@ -308,53 +385,8 @@ def fill_channels(
     )
 
 
-def join_hosts() -> None:
-  """Make the processes of all hosts one.
-
-  JAX finds them by itself on Cloud TPU, Slurm and the like. Elsewhere each
-  host says who it is: JAX_COORDINATOR_ADDRESS (host:port of the first),
-  JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0).
-
-  Raises:
-    InputError: Neither of the two.
-  """
-  given = {}
-  for key in ("num_processes", "process_id"):
-    if value := os.environ.get(f"JAX_{key.upper()}"):
-      given[key] = int(value)
-  try:
-    jax.distributed.initialize(**given)
-  except ValueError as error:
-    raise errors.InputError(
-      f"--multihost: {error} Set JAX_COORDINATOR_ADDRESS=host:port, "
-      "JAX_NUM_PROCESSES and JAX_PROCESS_ID on every host"
-    ) from error
-
-
 def _silent(*_: Any) -> None:
   """What the other processes of a pod say."""
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-  """Yield a function that says whether SIGTERM or Ctrl-C has arrived.
-
-  With several processes the signals keep their meaning: hosts that stop after
-  different steps would wait for each other for ever.
-  """
-  if jax.process_count() > 1:
-    yield lambda: False
-    return
-  arrived = []
-  previous = {
-    number: signal.signal(number, lambda *_: arrived.append(True))
-    for number in (signal.SIGTERM, signal.SIGINT)
-  }
-  try:
-    yield lambda: bool(arrived)
-  finally:
-    for number, handler in previous.items():
-      signal.signal(number, handler)
 
 
 def _next_commands(workdir: str) -> str:

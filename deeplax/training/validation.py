@@ -1,6 +1,7 @@
 """Validation during training: scores, pictures, log."""
 
 from collections.abc import Callable
+from typing import Any
 
 from etils import epath
 import jax
@@ -15,10 +16,12 @@ from deeplax.inference import settings as asked
 from deeplax.reports import gallery
 from deeplax.reports import picture_sheet
 from deeplax.training import log as log_lib
-from deeplax.training import parallel
-from deeplax.training import state as state_lib
 from deeplax.workdir import results
 from deeplax.workdir import settings
+
+
+class Stopped(Exception):
+  """An evaluation was left because the run is to stop."""
 
 
 def evaluator(
@@ -27,9 +30,10 @@ def evaluator(
   folder: epath.Path,
   say: Callable[..., None],
 ) -> Callable[..., float]:
-  """Return (state, step, log=) -> mIoU on the validation split.
+  """Return (variables, step, log=, stopped=) -> mIoU on the validation split.
 
-  The scores go to eval/, the same few images to pictures/ and the log.
+  The scores go to eval/, the same few images to pictures/ and the log. The
+  function raises Stopped once `stopped()` is true, asked after each image.
   """
   channels = data_build.channels(config.data)
   opened = open_run.Run(config, source.spec, channels)
@@ -46,16 +50,27 @@ def evaluator(
     sheet = picture_sheet.PictureSheet(source, count)
 
   def measure(
-    state: state_lib.State, step: int, *, log: log_lib.MetricLog
+    variables: dict[str, Any],
+    step: int,
+    *,
+    log: log_lib.MetricLog,
+    stopped: Callable[[], bool],
   ) -> float:
-    predictor.variables = parallel.local(state.variables)
+    predictor.variables = variables
+
+    def keep(index: int, labels: np.ndarray) -> None:
+      if stopped():
+        raise Stopped
+      if sheet:
+        sheet.keep(index, labels)
+
     result = evaluate.evaluate(
       predictor,
       source,
       max_images=config.eval.max_images,
       progress=say,
       threads=config.data.threads,
-      keep=sheet.keep if sheet else None,
+      keep=keep,
       step=step,
       output_stride=opened.output_stride,
       scales=list(config.eval.scales),

@@ -2,36 +2,38 @@
 
 Orbax restores flipped bits without a word, so each finished checkpoint gets a
 `sha256.json` last; one without it, or with another sum, is passed over with a
-message and the one before is taken.
+message and the one before is taken. A checkpoint is written before its step is
+evaluated; the score goes in afterwards. Older ones go only once the new one is
+sealed.
 """
 
+from collections.abc import Iterable
+import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
+import re
 from typing import Any
 import warnings
 
 from etils import epath
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers as policies
 
 from deeplax import atomic
 from deeplax import errors
 from deeplax.workdir import layout
 
 SUMS = "sha256.json"
+SCORE = "metrics/metrics"  # as Orbax calls it
 TRAINED = ("params", "batch_stats")
 
 
 def _unexpected(record: logging.LogRecord) -> bool:
-  """Pass on all but two of Orbax's warnings, about what is meant to be so."""
-  # A checkpoint that was not evaluated has no metrics; the state alone,
-  # without the data's position, is read from its own folder.
-  return not record.getMessage().startswith(
-    ("Requested `tracked_metric`", "Metadata file does not exist")
-  )
+  """Pass on all but one of Orbax's warnings, about what is meant to be so."""
+  # The state alone, without the data's position, is read from its own folder.
+  return not record.getMessage().startswith("Metadata file does not exist")
 
 
 logging.getLogger("absl").addFilter(_unexpected)
@@ -46,16 +48,31 @@ def _sums(folder: epath.Path) -> dict[str, str]:
       if path.is_dir():
         stack.append(path)
       elif path.name != SUMS:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        sums[path.relative_to(folder).as_posix()] = digest
+        sums[path.relative_to(folder).as_posix()] = _sum(path)
   return sums
+
+
+def _sum(path: epath.Path) -> str:
+  return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _reason(error: Exception) -> str:
+  """Return the cause in an error of Orbax, whose texts fill a screen."""
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
+  text = str(error)
+  found = re.search(r"No space left on device|Disk quota exceeded", text)
+  return found[0] if found else text.splitlines()[0][:200]
 
 
 def _damage(folder: epath.Path) -> str | None:
   """Say what is wrong with a checkpoint, or None."""
   if not (folder / SUMS).exists():
     return f"it has no {SUMS}: writing it was interrupted"
-  expected = json.loads((folder / SUMS).read_text())
+  try:
+    expected = dict(json.loads((folder / SUMS).read_bytes()))
+  except (ValueError, TypeError):
+    return f"its {SUMS} is damaged"
   actual = _sums(folder)
   wrong = [k for k in expected if actual.get(k) != expected[k]]
   return f"{wrong[0]} is missing or changed on disk" if wrong else None
@@ -96,16 +113,29 @@ def best_step(workdir: epath.PathLike) -> int:
     InputError: No kept checkpoint has been evaluated.
   """
   folder = epath.Path(workdir) / layout.CHECKPOINTS
-  steps, scores = layout.checkpoint_steps(workdir), {}
-  for step in steps:
-    metrics = folder / str(step) / "metrics" / "metrics"
-    if metrics.exists():
-      scores[step] = json.loads(metrics.read_text())["miou"]
+  steps = layout.checkpoint_steps(workdir)
+  scores = _scores(folder, steps)
   if not scores:
     raise errors.InputError(
       f"no evaluated checkpoint in {folder}; steps: {steps}"
     )
   return max(scores, key=lambda s: (scores[s], s))
+
+
+def miou(workdir: epath.PathLike, step: int) -> float | None:
+  """Return a checkpoint's validation mIoU; None: it was not evaluated."""
+  return _scores(epath.Path(workdir) / layout.CHECKPOINTS, [step]).get(step)
+
+
+def _scores(folder: epath.Path, steps: Iterable[int]) -> dict[int, float]:
+  """Return the validation mIoU of those steps that have one."""
+  scores = {}
+  for step in steps:
+    path = folder / str(step) / SCORE
+    # A damaged one counts as none here; its checkpoint is not sound.
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+      scores[step] = float(json.loads(path.read_bytes())["miou"])
+  return scores
 
 
 def restore_variables(
@@ -163,55 +193,79 @@ def _fields(state: Any) -> dict[str, Any]:
   return {name: value for name, value in fields.items() if value is not None}
 
 
-def _miou(metrics: dict[str, float]) -> float:
-  return metrics["miou"]
-
-
 class Checkpoints:
   """Writes a run's checkpoints and resumes from the newest sound one."""
 
   def __init__(self, workdir: epath.PathLike, *, keep: int):
+    """Open a workdir's checkpoints: the newest `keep` and the best stay."""
     self._folder = epath.Path(workdir).resolve() / layout.CHECKPOINTS
+    self._keep = keep
     self._manager = ocp.CheckpointManager(
       self._folder,
       options=ocp.CheckpointManagerOptions(
-        # Only has the metrics written: alone it would delete the newest state.
-        best_fn=_miou,
-        preservation_policy=policies.AnyPreservationPolicy(
-          [
-            policies.LatestN(keep),
-            policies.BestN(
-              get_metric_fn=_miou,
-              n=1,
-              keep_checkpoints_without_metrics=False,
-            ),
-          ]
-        ),
+        # It keeps all: the old ones go here, once the new one is sealed.
+        max_to_keep=None,
         # The sums are made of finished files.
         enable_async_checkpointing=False,
         cleanup_tmp_directories=True,
       ),
     )
+    self._scores = _scores(self._folder, self._manager.all_steps())
 
-  def save(
-    self, step: int, state: Any, iterator: Any, *, miou: float | None = None
-  ) -> None:
-    """Write one checkpoint; when this returns it is whole and sealed."""
+  def save(self, step: int, state: Any, iterator: Any) -> None:
+    """Write one checkpoint; when this returns it is whole and sealed.
+
+    Raises:
+      InputError: It cannot be written, for want of space for example. The ones
+        before are left as they were.
+    """
     folder = self._folder / str(step)
-    saved = self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(_fields(state)),
-        # One number, equal on every process: any number of hosts may resume.
-        data=ocp.args.JsonSave(iterator.get_state()),
-      ),
-      metrics=None if miou is None else {"miou": miou},
-    )
+    try:
+      saved = self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(_fields(state)),
+          # One number, equal on every process: any number of hosts may resume.
+          data=ocp.args.JsonSave(iterator.get_state()),
+        ),
+      )
+      self._manager.wait_until_finished()
+      if jax.process_index() == 0:
+        atomic.write_json(folder / SUMS, _sums(folder))
+    except (OSError, ValueError) as error:  # TensorStore's are ValueErrors
+      raise errors.InputError(
+        f"step {step} could not be saved in {self._folder} "
+        f"({_reason(error)}). Make room there or mend the disk; the same "
+        "command then goes on from the checkpoint before"
+      ) from error
     if not saved:
       raise RuntimeError(f"Orbax did not save step {step} in {self._folder}")
-    self._manager.wait_until_finished()
+    self._prune()
+
+  def scored(self, step: int) -> bool:
+    """Whether a step has a score."""
+    return step in self._scores
+
+  def score(self, step: int, miou: float) -> None:
+    """Put a saved step's validation mIoU beside it."""
+    folder = self._folder / str(step)
+    self._scores[step] = miou
     if jax.process_index() == 0:
-      atomic.write_json(folder / SUMS, _sums(folder))
+      atomic.write_json(folder / SCORE, {"miou": miou})
+      sums = json.loads((folder / SUMS).read_bytes())
+      sums[SCORE] = _sum(folder / SCORE)
+      atomic.write_json(folder / SUMS, sums)
+    self._prune()
+
+  def _prune(self) -> None:
+    """Delete all but the newest and the best."""
+    steps = sorted(self._manager.all_steps())
+    kept = set(steps[-self._keep :])
+    if scored := [step for step in steps if step in self._scores]:
+      kept.add(max(scored, key=lambda step: (self._scores[step], step)))
+    for step in steps:
+      if step not in kept:
+        self._manager.delete(step)
 
   def restore(
     self,
@@ -245,14 +299,24 @@ class Checkpoints:
     iterator.set_state(restored["data"])
     return dataclasses.replace(state, **restored["state"])
 
-  def discard_after(self, step: int) -> None:
-    """Delete newer checkpoints, which were passed over as damaged.
+  def discard_damaged(self, *, after: int) -> None:
+    """Delete the checkpoints after a sound step, which were passed over.
 
     Orbax saves nothing before the newest step it knows.
+
+    Raises:
+      InputError: One of them is sound: something else has written it.
     """
-    for newer in self._manager.all_steps():
-      if newer > step:
-        self._manager.delete(newer)
+    for step in self._manager.all_steps():
+      if step <= after:
+        continue
+      if _damage(self._folder / str(step)) is None:
+        raise errors.InputError(
+          f"{self._folder / str(step)} has appeared while this run started "
+          f"from step {after}: another process trains there. Nothing was "
+          "deleted; give this run its own --workdir"
+        )
+      self._manager.delete(step)
 
   def close(self) -> None:
     self._manager.close()
@@ -268,6 +332,6 @@ class _FirstBatch:
 def save_start(workdir: epath.PathLike, state: Any, *, step: int = 0) -> None:
   """Write the one checkpoint of a workdir that no training run has made."""
   checkpoints = Checkpoints(workdir, keep=2)
-  checkpoints.discard_after(-1)  # one whose writing was interrupted
+  checkpoints.discard_damaged(after=-1)  # its writing was interrupted
   checkpoints.save(step, state, _FirstBatch())
   checkpoints.close()

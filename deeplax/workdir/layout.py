@@ -9,6 +9,7 @@ METRICS = "metrics.jsonl"
 ENVIRONMENT = "env.json"
 CLASS_COUNTS = "histogram.json"
 CHECKPOINTS = "checkpoints"
+LOCK = "lock.json"  # who trains there now
 EVALUATIONS = "eval"
 PICTURES = "pictures"
 

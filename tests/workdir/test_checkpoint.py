@@ -44,7 +44,9 @@ def saved(tmp_path_factory):
   for step, miou in ((1, 0.1), (2, 0.9), (3, None), (4, 0.3)):
     next(iterator)
     state = make_state(float(step)).replace(step=jnp.int32(step))
-    checkpoints.save(step, state, iterator, miou=miou)
+    checkpoints.save(step, state, iterator)
+    if miou is not None:
+      checkpoints.score(step, miou)
   checkpoints.close()
   return folder
 
@@ -70,7 +72,9 @@ def test_checkpoints_without_a_score_do_not_pile_up(tmp_path):
   for step, miou in ((1, 0.1), (2, None), (3, None), (4, None)):
     next(iterator)
     state = make_state().replace(step=jnp.int32(step))
-    checkpoints.save(step, state, iterator, miou=miou)
+    checkpoints.save(step, state, iterator)
+    if miou is not None:
+      checkpoints.score(step, miou)
   checkpoints.close()
   kept = {p.name for p in (tmp_path / "checkpoints").iterdir() if p.is_dir()}
   assert kept == {"1", "3", "4"}
@@ -114,7 +118,7 @@ def test_an_unsealed_checkpoint_is_passed_over_and_written_again(run):
   folder, checkpoints = run
   (folder / "checkpoints" / "4" / checkpoint.SUMS).unlink()
   assert checkpoint.sound_step(folder) == 3
-  checkpoints.discard_after(3)
+  checkpoints.discard_damaged(after=3)
   checkpoints.save(4, make_state(40.0), make_iterator())
   variables, step = checkpoint.restore_variables(folder)
   assert step == 4
@@ -125,7 +129,7 @@ def test_a_save_between_the_sound_and_a_damaged_step_is_kept(run):
   folder, checkpoints = run
   (folder / "checkpoints" / "4" / checkpoint.SUMS).unlink()
   (folder / "checkpoints" / "3" / checkpoint.SUMS).unlink()
-  checkpoints.discard_after(2)
+  checkpoints.discard_damaged(after=2)
   checkpoints.save(3, make_state(30.0), make_iterator())
   variables, step = checkpoint.restore_variables(folder)
   assert step == 3

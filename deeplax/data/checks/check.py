@@ -128,6 +128,7 @@ def examine(
   source: files.Source,
   *,
   images: int = 0,
+  chosen: Sequence[int] | None = None,
   decode: bool = False,
   threads: int = 4,
   progress: Callable[[str], None] = lambda line: None,
@@ -137,16 +138,17 @@ def examine(
   Args:
     source: Of a split.
     images: How many examples, evenly spread; 0: all.
+    chosen: These examples instead.
     decode: Decode each image too, instead of reading its size only.
     threads: That read.
     progress: Receives lines.
   """
   count = min(images, len(source)) if images else len(source)
-  chosen = np.linspace(0, len(source) - 1, count).astype(int).tolist()
+  evenly = np.linspace(0, len(source) - 1, count).astype(int).tolist()
   found, faults, seen = [], [], []
   for item in mask_counts.each(
     partial(_look, source, decode=decode),
-    chosen,
+    evenly if chosen is None else chosen,
     threads=threads,
     progress=progress,
     name=f"checked {source.split}",

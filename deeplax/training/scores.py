@@ -1,0 +1,68 @@
+"""Scores of saved steps; what goes wrong in an evaluation ends no training."""
+
+from collections.abc import Callable
+from typing import Any
+
+from deeplax import errors
+from deeplax.training import log as log_lib
+from deeplax.training import validation
+from deeplax.workdir import checkpoint
+
+
+class Scores:
+  """Evaluates saved steps; what goes wrong there ends no training."""
+
+  def __init__(
+    self,
+    evaluate: Callable[[Any, int], float],
+    checkpoints: checkpoint.Checkpoints,
+    log: log_lib.MetricLog,
+    status: Callable[[str], None],
+  ):
+    """Score nothing yet.
+
+    Args:
+      evaluate: (variables, step) -> mIoU; may raise `validation.Stopped`.
+      checkpoints: Where the scores go.
+      log: metrics.jsonl.
+      status: Receives what went wrong.
+    """
+    self._evaluate, self._checkpoints = evaluate, checkpoints
+    self._log, self._status = log, status
+    self._failed: errors.InputError | None = None
+
+  def add(self, variables: dict[str, Any], step: int) -> None:
+    """Evaluate a step that has no score, and keep its score.
+
+    Args:
+      variables: On one device.
+      step: Saved.
+    """
+    if self._checkpoints.scored(step):
+      return
+    self._failed = None
+    try:
+      miou = self._evaluate(variables, step)
+    except validation.Stopped:
+      return
+    except errors.InputError as error:
+      self._failed = error
+      self._status(
+        f"deeplax: step {step} is saved but not evaluated: {error}\nTraining "
+        "goes on; mend that meanwhile"
+      )
+      return
+    self._log.write(step, {"miou": miou})
+    self._checkpoints.score(step, miou)
+
+  def refuse_missing(self) -> None:
+    """End with an error if the last evaluation failed.
+
+    Raises:
+      InputError: With its cause. The checkpoint is there.
+    """
+    if self._failed:
+      raise errors.InputError(
+        f"trained to the end and saved, but not evaluated: {self._failed}\n"
+        "Mend that; the same command then evaluates"
+      ) from self._failed

@@ -1,0 +1,100 @@
+"""Ctrl-C and SIGTERM during a run: answered at once, obeyed when it is safe.
+
+Python runs a signal's handler between two lines of Python, and a step or a
+compilation may keep it waiting for minutes. So a thread answers: the operating
+system writes the signal's number into a pipe, which the thread reads.
+"""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import os
+import signal
+import threading
+
+import jax
+
+_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+_SHOWN = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+
+class Watch:
+  """What has arrived so far.
+
+  Attributes:
+    training: Whether there is something to save: the first signal then asks
+      for a stop. Before that Ctrl-C interrupts, as anywhere in Python.
+  """
+
+  def __init__(self, say: Callable[[str], None]):
+    self.training = False
+    self._say = say
+    self._count = 0
+
+  def stopped(self) -> bool:
+    """Whether to stop after this step, or this image of an evaluation."""
+    return self._count > 0
+
+  def arrive(self, number: int) -> None:
+    """Answer a signal; the second one ends the process."""
+    name = _SHOWN[signal.Signals(number)]
+    self._count += 1
+    if self._count > 1:
+      self._say(f"{name} again: ended at once")
+      os._exit(128 + number)
+    if self.training:
+      self._say(
+        f"{name}: saving after this step, or leaving the evaluation after this "
+        "image; once more ends at once"
+      )
+    else:
+      self._say(
+        f"{name}: ending as soon as the compiler is done; once more ends at "
+        "once"
+      )
+
+  def handle(self, number: int, frame: object) -> None:
+    """Take a signal's handler place; the thread has answered it."""
+    if not self.training:
+      if number == signal.SIGTERM:
+        raise SystemExit(128 + number)
+      raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def watched(say: Callable[[str], None]) -> Iterator[Watch]:
+  """Watch for Ctrl-C and SIGTERM while the block runs.
+
+  Outside the main thread, where Python allows no handlers, and with several
+  processes, which would wait for one another if they stopped after different
+  steps, signals keep their meaning.
+
+  Args:
+    say: Receives the answers, from another thread.
+  """
+  watch = Watch(say)
+  main = threading.current_thread() is threading.main_thread()
+  if not main or jax.process_count() > 1:
+    yield watch
+    return
+  reader, writer = os.pipe()
+  os.set_blocking(writer, False)  # as Python asks for
+  thread = threading.Thread(target=_answer, args=(reader, watch), daemon=True)
+  handlers = {n: signal.signal(n, watch.handle) for n in _NUMBERS}
+  before = signal.set_wakeup_fd(writer)
+  thread.start()
+  try:
+    yield watch
+  finally:
+    for number, handler in handlers.items():
+      signal.signal(number, handler)
+    signal.set_wakeup_fd(before)
+    os.close(writer)  # the thread reads the end of the pipe
+    thread.join()
+    os.close(reader)
+
+
+def _answer(reader: int, watch: Watch) -> None:
+  """Hand on each signal that arrives in a pipe, until it is closed."""
+  while numbers := os.read(reader, 1):
+    if numbers[0] in _NUMBERS:  # others may have handlers of their own
+      watch.arrive(numbers[0])
