@@ -6,6 +6,7 @@ answer, once the command has ended, a line of JSON on standard output.
 
 import atexit
 import contextlib
+import functools
 import gc
 import importlib
 import io
@@ -14,7 +15,6 @@ import os
 import pathlib
 import pkgutil
 import runpy
-import signal
 import sys
 import threading
 import time
@@ -51,22 +51,39 @@ def next_command() -> dict[str, Any]:
 
 
 class Fatal(io.TextIOWrapper):
-  """A standard output whose reader kills the writer after a certain line.
+  """A standard output whose reader signals the writer after a certain line.
 
   From inside, since a reader would be too late for a run of quick steps.
   """
 
-  def __init__(self, start: str):
+  def __init__(self, start: str, number: int):
     super().__init__(open(1, "wb", closefd=False))
-    self._start, self._line = start, ""
+    self._start, self._line, self._number = start, "", number
 
   def write(self, text: str) -> int:
     written = super().write(text)
     *lines, self._line = (self._line + text).split("\n")
     if any(line.startswith(self._start) for line in lines):
       self.flush()
-      os.kill(os.getpid(), signal.SIGKILL)
+      os.kill(os.getpid(), self._number)
     return written
+
+
+def make_fatal(path: str, number: int, after: float) -> None:
+  """Let the first call of a function, "module:name", bring a signal."""
+  module, _, name = path.partition(":")
+  *owners, name = name.split(".")
+  owner = functools.reduce(getattr, owners, importlib.import_module(module))
+  original = getattr(owner, name)
+
+  def fatal(*args, **kwargs):
+    setattr(owner, name, original)
+    timer = threading.Timer(after, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()
+    return original(*args, **kwargs)
+
+  setattr(owner, name, fatal)
 
 
 def become(request: dict[str, Any]) -> None:
@@ -76,7 +93,9 @@ def become(request: dict[str, Any]) -> None:
     os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
   sys.stdin = open(0)
   if request["killed_at"]:
-    sys.stdout = Fatal(request["killed_at"])
+    sys.stdout = Fatal(request["killed_at"], request["signal"])
+  if request["killed_in"]:
+    make_fatal(request["killed_in"], request["signal"], request["after"])
   os.environ.clear()
   os.environ.update(request["environment"])
   sys.argv = ["deeplax", *request["arguments"]]

@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,9 @@ def command(
   *arguments: object,
   short: bool = False,
   killed_at: str = "",
+  killed_in: str = "",
+  after: float = 0.0,
+  signal_sent: int = signal.SIGKILL,
   **changes: str,
 ) -> Done:
   """Run python -m deeplax.<name> with no data set but the one it is given.
@@ -59,7 +63,10 @@ def command(
     name: main, data.build and so on.
     *arguments: Of the command.
     short: Leave few layers of the backbones (networks.shorten), for time.
-    killed_at: Send it SIGKILL once it has printed a line that starts so.
+    killed_at: Send it a signal once it has printed a line that starts so.
+    killed_in: Send it a signal inside this function, "module:name".
+    after: So many seconds after that function was entered.
+    signal_sent: Which signal.
     **changes: Environment variables, such as HOME.
   """
   server = _server()
@@ -70,6 +77,9 @@ def command(
       "arguments": [str(a) for a in arguments],
       "short": short,
       "killed_at": killed_at,
+      "killed_in": killed_in,
+      "after": after,
+      "signal": int(signal_sent),
       "environment": environment(**changes),
       "folder": folder,
     }

@@ -97,16 +97,13 @@ def loop(
       refuse(each, first=logged + 1)
       values = _floats(functools.reduce(lambda a, b: a.merge(b), window))
       rate = (step - logged) / seconds
-      values |= {
-        "lr": float(lr(step - 1)),
-        "images_per_second": rate * batch_size,
-      }
+      values["lr"] = float(lr(step - 1))
+      values["images_per_second"] = rate * batch_size
       log.write(step, {k: v for k, v in values.items() if k != "illegal"})
       status(
         f"step {step}/{last}  loss {values['loss']:.4f}  "
-        f"lr {values['lr']:.5f}  "
-        f"{rate * batch_size:.1f} images/s  data {waiting:.0%}  "
-        f"ETA {progress.duration((last - step) / rate)}"
+        f"lr {values['lr']:.5f}  {values['images_per_second']:.1f} images/s  "
+        f"data {waiting:.0%}  ETA {progress.duration((last - step) / rate)}"
       )
       window, logged = [], step
 

@@ -82,14 +82,32 @@ def test_seed_changes_the_stream():
   assert (first["image"] != other["image"]).any()
 
 
-def test_every_epoch_holds_every_image_once_in_another_order():
+def drawn_in_turn(batches, *, images, **options):
+  """Which images so many batches hold, found by their pixels."""
   still = AUGMENTATION._replace(
     crop_size=(40, 30), min_scale=1.0, max_scale=1.0, flip=False
   )
-  data = source(6)
-  names = {data[i]["image"].tobytes(): i for i in range(6)}
-  iterator = loader.train(data, still, seed=0, batch_size=3, threads=2)
-  seen = [names[x.tobytes()] for b in take(iterator, 8) for x in b["image"]]
+  data = source(images)
+  names = {data[i]["image"].tobytes(): i for i in range(images)}
+  iterator = loader.train(data, still, threads=2, **options)
+  return [
+    [names[x.tobytes()] for x in batch["image"]]
+    for batch in take(iterator, batches)
+  ]
+
+
+@pytest.mark.parametrize(
+  ("images", "size", "seed"), [(6, 3, 0), (7, 3, 5), (1, 2, 1), (5, 8, 2)]
+)
+def test_the_images_of_a_step_can_be_told(images, size, seed):
+  seen = drawn_in_turn(7, images=images, batch_size=size, seed=seed)
+  for step, expected in enumerate(seen, start=1):
+    told = loader.drawn(source(images), step, seed=seed, batch_size=size)
+    assert told == expected, step
+
+
+def test_every_epoch_holds_every_image_once_in_another_order():
+  seen = sum(drawn_in_turn(8, images=6, batch_size=3, seed=0), [])
   epochs = [tuple(seen[i : i + 6]) for i in range(0, 24, 6)]
   assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
   assert len(set(epochs)) > 1

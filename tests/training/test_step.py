@@ -8,33 +8,13 @@ import numpy as np
 import pytest
 
 from deeplax import atomic
-from deeplax import errors
 from deeplax import progress
 from deeplax.models import layers
 from deeplax.training import log as log_lib
-from deeplax.training import loop
 from deeplax.training import losses
 from deeplax.training import optim
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
-
-
-def test_periodic_things_happen_on_time_and_at_the_end():
-  assert [s for s in range(1, 8) if loop.due(s, 3, 7)] == [3, 6, 7]
-  assert [s for s in range(1, 8) if loop.due(s, 0, 7)] == [7]
-
-
-@pytest.mark.parametrize(
-  ("values", "message"),
-  [
-    ({"illegal": 3.0, "loss": 1.0}, "steps 1 to 10: 3 pixels per batch have"),
-    ({"illegal": 0.0, "loss": float("nan")}, "the loss is nan. Lower"),
-    ({"illegal": 0.0, "loss": float("inf")}, "the loss is inf"),
-  ],
-)
-def test_illegal_labels_and_lost_runs_stop_with_the_steps(values, message):
-  with pytest.raises(errors.InputError, match=message):
-    loop.check(values, first=1, last=10)
 
 
 def test_step_metrics_average_over_steps():
@@ -99,18 +79,6 @@ def test_a_torn_line_does_not_swallow_the_next(tmp_path):
   log.write(30, {})
   log.write(40, {})
   assert [line["step"] for line in atomic.read_jsonl(path)] == [10, 20, 30, 40]
-
-
-def test_parameters_that_are_not_finite_are_not_saved():
-  state = state_lib.State(
-    step=1,
-    params={"a": jax.numpy.ones(2), "b": jax.numpy.array([1.0, jax.numpy.nan])},
-    batch_stats={},
-    opt_state=(),
-    rng=None,
-  )
-  with pytest.raises(errors.InputError, match="step 7: some parameters"):
-    loop.refuse_lost(state, step=7)
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):

@@ -1,0 +1,187 @@
+"""What is kept when something goes wrong in or after a step."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from deeplax import atomic
+from deeplax import errors
+from deeplax.training import log as log_lib
+from deeplax.training import loop
+from deeplax.training import parallel
+from deeplax.training import scores as scores_lib
+from deeplax.training import state as state_lib
+from deeplax.training import step as step_lib
+from deeplax.training import validation
+from deeplax.workdir import checkpoint
+
+
+def test_periodic_things_happen_on_time_and_at_the_end():
+  assert [s for s in range(1, 8) if loop.due(s, 3, 7)] == [3, 6, 7]
+  assert [s for s in range(1, 8) if loop.due(s, 0, 7)] == [7]
+
+
+def accept(values, *, first):
+  del values, first
+
+
+class Batches:
+  """Endless batches; the state is how many were taken."""
+
+  def __init__(self, label=0):
+    self.label, self.taken = label, 0
+
+  def __next__(self):
+    self.taken += 1
+    return {"label": np.full((8, 2, 2), self.label, np.uint8)}
+
+  def get_state(self):
+    return {"next_index": self.taken}
+
+  def set_state(self, state):
+    self.taken = state["next_index"]
+
+
+class Run:
+  """A run whose parameter counts its steps, in a workdir of its own."""
+
+  def __init__(self, folder, evaluate, *, total=4, **keywords):
+    self.folder, self.evaluate, self.total = folder, evaluate, total
+    self.keywords, self.said, self.batches = keywords, [], Batches()
+    self.mesh = parallel.mesh()
+
+  def step(self, state, batch):
+    del batch
+    metrics = step_lib.StepMetrics.single_from_model_output(
+      loss=jnp.float32(1), pixel_accuracy=jnp.float32(0), illegal=jnp.float32(0)
+    )
+    params = jax.tree.map(lambda x: x + 1, state.params)
+    return state.replace(step=state.step + 1, params=params), metrics
+
+  def __call__(self):
+    resume = checkpoint.sound_step(self.folder)
+    variables = {"params": {"a": jnp.zeros(2)}}
+    state = state_lib.create(variables, optax.sgd(0.1), seed=0)
+    state = parallel.replicate(state, mesh=self.mesh)
+    checkpoints = checkpoint.Checkpoints(self.folder, keep=2)
+    log = log_lib.MetricLog(
+      self.folder / "metrics.jsonl", resume_step=resume or 0, write=True
+    )
+    if resume is not None:
+      everywhere = parallel.replicated(self.mesh)
+      state = checkpoints.restore(
+        resume, state, self.batches, sharding=everywhere
+      )
+    return loop.loop(
+      step_fn=self.step,
+      state=state,
+      iterator=self.batches,
+      mesh=self.mesh,
+      schedule=loop.Schedule(
+        total=self.total, log_every=1, eval_every=2, checkpoint_every=2
+      ),
+      batch_size=8,
+      lr=lambda step: 0.1,
+      checkpoints=checkpoints,
+      scores=scores_lib.Scores(
+        self.evaluate, checkpoints, log, self.said.append
+      ),
+      log=log,
+      status=self.said.append,
+      **{"refuse": accept, **self.keywords},
+    )
+
+  def mious(self):
+    lines = atomic.read_jsonl(self.folder / "metrics.jsonl")
+    return {x["step"]: x["miou"] for x in lines if "miou" in x}
+
+
+@pytest.mark.parametrize(
+  "error",
+  [
+    RuntimeError("RESOURCE_EXHAUSTED: out of memory"),
+    KeyboardInterrupt(),
+    OSError(5, "Input/output error"),
+    SystemExit(1),
+  ],
+)
+def test_what_ends_an_evaluation_takes_no_step_with_it(tmp_path, error):
+  def evaluate(variables, step):
+    if step == 4:
+      raise error
+    return 0.5
+
+  run = Run(tmp_path, evaluate)
+  with pytest.raises(type(error)):
+    run()
+  assert checkpoint.sound_step(tmp_path) == 4
+  variables, _ = checkpoint.restore_variables(tmp_path)
+  np.testing.assert_array_equal(variables["params"]["a"], 4)
+  # The next start evaluates what was not.
+  run.evaluate = lambda variables, step: step / 10
+  run()
+  assert run.mious() == {2: 0.5, 4: 0.4}
+  assert checkpoint.miou(tmp_path, 4) == 0.4
+
+
+def test_a_failed_evaluation_is_told_and_training_goes_on(tmp_path):
+  def broken(variables, step):
+    raise errors.InputError("val/7.jpg is cut off")
+
+  run = Run(tmp_path, broken)
+  with pytest.raises(
+    errors.InputError, match="saved, but not evaluated: val/7"
+  ):
+    run()
+  assert [s for s in run.said if "step 2 is saved but not evaluated" in s]
+  assert checkpoint.sound_step(tmp_path) == 4
+  run.evaluate = lambda variables, step: 0.25
+  run()
+  assert run.mious() == {4: 0.25}
+
+
+def test_a_stop_in_an_evaluation_leaves_it(tmp_path):
+  stops = []
+
+  def stopped_inside(variables, step):
+    stops.append(step)
+    raise validation.Stopped
+
+  run = Run(tmp_path, stopped_inside, stopped=lambda: bool(stops))
+  state = run()
+  assert int(state.step) == 2 and checkpoint.sound_step(tmp_path) == 2
+  run.evaluate, run.keywords = lambda variables, step: 0.5, {}
+  assert int(run().step) == 4
+  assert run.mious() == {2: 0.5, 4: 0.5}
+
+
+def test_a_stop_at_a_step_saves_it(tmp_path):
+  asked = []
+
+  def stopped():
+    asked.append(1)
+    return len(asked) >= 3  # asked once after step 1, and twice after step 2
+
+  run = Run(tmp_path, lambda variables, step: 0.5, stopped=stopped, total=9)
+  assert int(run().step) == checkpoint.sound_step(tmp_path)
+
+
+def test_mostly_ignored_pixels_are_told_once(tmp_path):
+  run = Run(tmp_path, lambda variables, step: 0.5)
+  run.batches = Batches(label=255)
+  run()
+  told = [s for s in run.said if "100% of the pixels of the first batch" in s]
+  assert len(told) == 1
+
+
+def test_the_score_that_is_written_again_stands_once_in_the_log(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  log_lib.MetricLog(path, resume_step=0, write=True).write(4, {"miou": 0.5})
+  log = log_lib.MetricLog(path, resume_step=4, write=True)
+  log.write(4, {"miou": 0.5})
+  log.write(5, {"loss": math.pi})
+  assert [x["step"] for x in atomic.read_jsonl(path)] == [4, 5]

@@ -1,0 +1,91 @@
+"""Ctrl-C and SIGTERM are answered while Python cannot run a line."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from deeplax.training import signals
+
+# A call that neither returns early nor lets Python run: the answer comes from
+# the thread all the same, before the line behind the call.
+BUSY = """
+import ctypes, os, signal, sys, threading
+from deeplax.training import signals
+
+def wait(seconds):  # select, called again when a signal interrupts it
+  libc = ctypes.CDLL(None)
+  class Time(ctypes.Structure):
+    _fields_ = [("s", ctypes.c_long), ("us", ctypes.c_long)]
+  left = Time(seconds, 0)
+  while libc.select(0, None, None, None, ctypes.byref(left)):
+    pass
+
+with signals.watched(lambda text: print(text, flush=True)) as watch:
+  watch.training = sys.argv[1] == "training"
+  number = getattr(signal, sys.argv[2])
+  for delay in map(float, sys.argv[3:]):
+    threading.Timer(delay, os.kill, (os.getpid(), number)).start()
+  wait(1)
+  print("the call is over", watch.stopped(), flush=True)
+  print("went on", flush=True)
+"""
+
+
+def run(*arguments):
+  done = subprocess.run(
+    [sys.executable, "-c", BUSY, *arguments],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  return done.returncode, done.stdout.splitlines(), done.stderr
+
+
+@pytest.mark.parametrize(
+  ("name", "shown"), [("SIGINT", "Ctrl-C"), ("SIGTERM", "SIGTERM")]
+)
+def test_a_signal_in_training_is_answered_within_a_call(name, shown):
+  code, lines, stderr = run("training", name, "0.1")
+  assert code == 0, stderr
+  assert lines[0].startswith(f"{shown}: saving after this step")
+  assert lines[-2:] == ["the call is over True", "went on"]
+
+
+def test_the_second_signal_ends_at_once():
+  code, lines, _ = run("training", "SIGINT", "0.1", "0.2")
+  assert code == 130
+  assert lines[-1] == "Ctrl-C again: ended at once"
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", -2), ("SIGTERM", 143)])
+def test_before_training_a_signal_ends_the_command(name, code):
+  found, lines, _ = run("starting", name, "0.1")
+  assert found in (code, 130) and "went on" not in lines
+  assert "ending as soon as the compiler is done" in lines[0]
+
+
+def test_outside_the_main_thread_signals_keep_their_meaning():
+  before, seen = signal.getsignal(signal.SIGINT), []
+
+  def elsewhere():
+    with signals.watched(seen.append) as watch:
+      seen.append(watch.stopped())
+
+  thread = threading.Thread(target=elsewhere)
+  thread.start()
+  thread.join()
+  assert seen == [False] and signal.getsignal(signal.SIGINT) is before
+
+
+def test_handlers_and_pipe_are_given_back():
+  before = signal.getsignal(signal.SIGTERM)
+  open_before = len(os.listdir("/dev/fd"))
+  for _ in range(3):
+    with signals.watched(print):
+      assert signal.getsignal(signal.SIGTERM) is not before
+  assert signal.getsignal(signal.SIGTERM) is before
+  assert len(os.listdir("/dev/fd")) == open_before
