@@ -34,6 +34,7 @@ from deeplax.training import optim
 from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
 from deeplax.workdir import layout
+from deeplax.workdir import lock
 from deeplax.workdir import settings
 
 _UNLABELLED_FIRST = ("tf_deeplab", "ade20k")
@@ -108,9 +109,10 @@ def convert(
   state = state_lib.create(
     start.variables, tx, seed=config.seed, average=config.optim.ema_decay > 0
   )
-  settings.write_run_files(workdir, config, spec, state.params, print)
-  atomic.write_json(workdir / layout.CONVERTED, _record(args, start))
-  checkpoint.save_start(workdir, state)
+  with lock.held(workdir):
+    settings.write_run_files(workdir, config, spec, state.params, print)
+    atomic.write_json(workdir / layout.CONVERTED, _record(args, start))
+    checkpoint.save_start(workdir, state)
   print(_next(args, start, overrides))
 
 

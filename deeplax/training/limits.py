@@ -87,6 +87,19 @@ def _refuse_small_norm_batches(config: ml_collections.ConfigDict) -> None:
     )
 
 
+def slow_start_warning(
+  optim: ml_collections.ConfigDict, *, total_steps: int
+) -> str | None:
+  """Say so if the run ends before its learning rate has left the slow start."""
+  if optim.slow_start_steps < total_steps:
+    return None
+  return (
+    f"optim.slow_start_steps {optim.slow_start_steps:,} are all of the "
+    f"{total_steps:,} steps: the learning rate never reaches optim.base_lr. "
+    f"Set --config.optim.slow_start_steps={total_steps // 20}, or train longer"
+  )
+
+
 def norm_warning(
   model: nn.Module, *, total_steps: int, start: str
 ) -> str | None:

@@ -23,6 +23,7 @@ from deeplax.training import optim
 from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
 from deeplax.workdir import layout
+from deeplax.workdir import lock
 from deeplax.workdir import settings
 
 SHOWN = 5  # norms that moved farthest, in the printed table
@@ -181,5 +182,6 @@ def save(
       count=count,
     ),
   )
-  settings.write_run_files(out, config, spec, state.params, lambda *_: None)
-  checkpoint.save_start(out, state, step=step)
+  with lock.held(out):
+    settings.write_run_files(out, config, spec, state.params, lambda *_: None)
+    checkpoint.save_start(out, state, step=step)

@@ -241,12 +241,15 @@ def compile_and_check(
   say("\n".join(f"  {key:<18}{value}" for key, value in table.items()))
   state_bytes = sum(x.nbytes for x in jax.tree.leaves(state))
   memory.refuse_too_large(config, needed, parts.mesh, state_bytes=state_bytes)
-  if warning := limits.norm_warning(
-    parts.model,
-    total_steps=config.train.total_steps,
-    start=initial.statistics_of(config),
+  total = config.train.total_steps
+  for warning in (
+    limits.slow_start_warning(config.optim, total_steps=total),
+    limits.norm_warning(
+      parts.model, total_steps=total, start=initial.statistics_of(config)
+    ),
   ):
-    say(f"deeplax: {warning}")
+    if warning:
+      say(f"deeplax: {warning}")
   return step, state
 
 

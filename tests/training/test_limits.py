@@ -88,3 +88,19 @@ def test_impossible_optimizer_numbers_are_refused_by_name(key, value):
   config.update_from_flattened_dict({key: value})
   with pytest.raises(errors.InputError, match=f"{key} "):
     limits.refuse_values(config)
+
+
+def test_a_slow_start_that_never_ends_is_told_with_steps_that_do():
+  optim = defaults.base().optim
+  optim.slow_start_steps = 1_000
+  text = limits.slow_start_warning(optim, total_steps=1_000)
+  assert text is not None and "optim.slow_start_steps 1,000" in text
+  advised = re.search(r"--config\.optim\.slow_start_steps=(\d+)", text)
+  assert advised is not None
+  optim.slow_start_steps = int(advised[1])
+  assert limits.slow_start_warning(optim, total_steps=1_000) is None
+  # Half of a run in its slow start is the user's own business; none is usual.
+  optim.slow_start_steps = 999
+  assert limits.slow_start_warning(optim, total_steps=1_000) is None
+  optim.slow_start_steps = 0
+  assert limits.slow_start_warning(optim, total_steps=1) is None
