@@ -10,6 +10,7 @@ import functools
 import gc
 import importlib
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -69,15 +70,16 @@ class Fatal(io.TextIOWrapper):
     return written
 
 
-def make_fatal(path: str, number: int, after: float) -> None:
-  """Let the first call of a function, "module:name", bring a signal."""
+def make_fatal(path: str, number: int, call: int, after: float) -> None:
+  """Let one call of a function, "module:name", bring a signal."""
   module, _, name = path.partition(":")
   *owners, name = name.split(".")
   owner = functools.reduce(getattr, owners, importlib.import_module(module))
-  original = getattr(owner, name)
+  original, calls = getattr(owner, name), itertools.count(1)
 
   def fatal(*args, **kwargs):
-    setattr(owner, name, original)
+    if next(calls) != call:
+      return original(*args, **kwargs)
     timer = threading.Timer(after, os.kill, (os.getpid(), number))
     timer.daemon = True
     timer.start()
@@ -95,7 +97,9 @@ def become(request: dict[str, Any]) -> None:
   if request["killed_at"]:
     sys.stdout = Fatal(request["killed_at"], request["signal"])
   if request["killed_in"]:
-    make_fatal(request["killed_in"], request["signal"], request["after"])
+    make_fatal(
+      request["killed_in"], request["signal"], request["call"], request["after"]
+    )
   os.environ.clear()
   os.environ.update(request["environment"])
   sys.argv = ["deeplax", *request["arguments"]]

@@ -53,6 +53,7 @@ def command(
   short: bool = False,
   killed_at: str = "",
   killed_in: str = "",
+  call: int = 1,
   after: float = 0.0,
   signal_sent: int = signal.SIGKILL,
   **changes: str,
@@ -65,7 +66,8 @@ def command(
     short: Leave few layers of the backbones (networks.shorten), for time.
     killed_at: Send it a signal once it has printed a line that starts so.
     killed_in: Send it a signal inside this function, "module:name".
-    after: So many seconds after that function was entered.
+    call: In this of the function's calls.
+    after: So many seconds after that call was entered.
     signal_sent: Which signal.
     **changes: Environment variables, such as HOME.
   """
@@ -78,6 +80,7 @@ def command(
       "short": short,
       "killed_at": killed_at,
       "killed_in": killed_in,
+      "call": call,
       "after": after,
       "signal": int(signal_sent),
       "environment": environment(**changes),

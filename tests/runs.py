@@ -11,8 +11,11 @@ import pathlib
 import shutil
 from typing import NamedTuple
 
+import jax
+import numpy as np
 import pytest
 
+from deeplax.workdir import checkpoint
 from tests import commands
 
 TOTAL_STEPS = 4  # checkpoints at 2 and 4
@@ -43,6 +46,14 @@ def train(workdir: pathlib.Path, *arguments: object) -> Trained:
   )
   assert done.returncode == 0, done.stderr[-3000:]
   return Trained(workdir, done)
+
+
+def assert_same_parameters(one: pathlib.Path, other: pathlib.Path) -> None:
+  """Assert that two runs ended at the same step, with the same bits."""
+  found, step = checkpoint.restore_variables(one)
+  others, other_step = checkpoint.restore_variables(other)
+  assert step == other_step
+  jax.tree.map(np.testing.assert_array_equal, found, others)
 
 
 @pytest.fixture(scope="session")

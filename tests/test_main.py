@@ -9,29 +9,15 @@ import signal
 import subprocess
 import sys
 
-import numpy as np
 from PIL import Image
 import pytest
 
-from deeplax.workdir import checkpoint
 from tests import commands
 from tests import conftest
 from tests import runs
 from tests import shared
 from tests.commands import DEBUG as DEBUG
 from tests.commands import command as command
-
-
-def last_parameters(workdir):
-  variables, step = checkpoint.restore_variables(workdir)
-  return step, variables
-
-
-def assert_bitwise_equal(one, other):
-  import jax
-
-  assert one[0] == other[0]
-  jax.tree.map(np.testing.assert_array_equal, one[1], other[1])
 
 
 @pytest.fixture(scope="module")
@@ -183,9 +169,7 @@ def test_a_killed_run_resumes_to_the_same_bits(trained, tmp_path):
   assert "step 4/" not in killed.stdout
   again = runs.train(workdir).done
   assert "resuming from step 2 of 4" in again.stdout
-  assert_bitwise_equal(
-    last_parameters(trained.workdir), last_parameters(workdir)
-  )
+  runs.assert_same_parameters(trained.workdir, workdir)
   steps = [
     json.loads(line)["step"]
     for line in (workdir / "metrics.jsonl").read_text().splitlines()

@@ -10,10 +10,13 @@ sealed.
 from collections.abc import Iterable
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
+import os
 import re
+import shutil
 from typing import Any
 import warnings
 
@@ -31,9 +34,12 @@ TRAINED = ("params", "batch_stats")
 
 
 def _unexpected(record: logging.LogRecord) -> bool:
-  """Pass on all but one of Orbax's warnings, about what is meant to be so."""
+  """Pass on all but two of Orbax's messages."""
+  text = record.getMessage()
   # The state alone, without the data's position, is read from its own folder.
-  return not record.getMessage().startswith("Metadata file does not exist")
+  meant = text.startswith("Metadata file does not exist")
+  # What a writing thread raised is raised in `save` too, and told there.
+  return not (meant or "_SignalingThread.run() raised an exception" in text)
 
 
 logging.getLogger("absl").addFilter(_unexpected)
@@ -54,6 +60,16 @@ def _sums(folder: epath.Path) -> dict[str, str]:
 
 def _sum(path: epath.Path) -> str:
   return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _refuse_full(folder: epath.Path, state: Any) -> None:
+  """Raise before Orbax starts what cannot fit: its threads fill a screen."""
+  if "://" in str(folder):
+    return
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+  # Beside the arrays it writes files of a few kB.
+  if shutil.disk_usage(folder).free < size + 2**20:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _reason(error: Exception) -> str:
@@ -221,6 +237,7 @@ class Checkpoints:
     """
     folder = self._folder / str(step)
     try:
+      _refuse_full(self._folder, state)
       saved = self._manager.save(
         step,
         args=ocp.args.Composite(
@@ -317,6 +334,7 @@ class Checkpoints:
           "deleted; give this run its own --workdir"
         )
       self._manager.delete(step)
+    self._prune()  # which a kill may have left undone
 
   def close(self) -> None:
     self._manager.close()
