@@ -11,6 +11,7 @@ import contextlib
 import json
 import re
 from typing import Any
+import unicodedata
 
 from etils import epath
 
@@ -41,8 +42,8 @@ def read_text(path: epath.PathLike, *, fix: str) -> str:
   path = epath.Path(path)
   try:
     if not path.is_file():  # a pipe or a device may never end
-      what = "is not a file" if path.exists() else "is not there"
-      raise errors.InputError(f"{path} {what}: {fix}")
+      what = f"{path} is not a file" if path.exists() else f"no {path}"
+      raise errors.InputError(f"{what}: {fix}")
     data = path.read_bytes()
   except OSError as error:
     raise errors.InputError(
@@ -148,3 +149,11 @@ def read_lines(path: epath.PathLike, *, fix: str) -> list[str]:
   if not lines:
     raise errors.InputError(f"{path} is empty: {fix}")
   return lines
+
+
+def composed(text: str) -> str:
+  """Return a name as it is compared with others (Unicode's NFC).
+
+  "é" may be stored as one letter or, as on a Mac, as an e and an accent.
+  """
+  return unicodedata.normalize("NFC", text)

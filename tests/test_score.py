@@ -135,6 +135,27 @@ def test_right_masks_are_scored_as_right(data, masks, threads, tmp_path):
   assert set(scores["trimap"].values()) == {1.0}
 
 
+def test_linked_sub_folders_are_scored(data, masks, tmp_path):
+  labels, out = data / "labels" / "val", tmp_path / "scores.json"
+  for root in (labels, masks):
+    store = tmp_path / f"store of {root.name}"
+    (root / "deep").rename(store)
+    (root / "deep").symlink_to(store)
+  (labels / "deep" / "up").symlink_to("..")  # and back
+  assert _command(masks, labels, f"--out={out}") == 0
+  assert json.loads(out.read_text())["images"] == 3
+
+
+def test_hidden_copies_are_not_scored(data, masks, tmp_path):
+  labels, out = data / "labels" / "val", tmp_path / "scores.json"
+  wrong = np.zeros((40, 60), np.uint8)
+  for root, name in ((labels, "a-checkpoint"), (masks, "a-checkpoint_mask")):
+    _save(root / ".ipynb_checkpoints" / f"{name}.png", wrong)
+    _save(root / "__MACOSX" / f"{name}.png", wrong)
+  assert _command(masks, labels, f"--out={out}") == 0
+  assert json.loads(out.read_text())["miou"] == 1
+
+
 def test_widths_are_sorted_and_measured_once(data, masks, tmp_path):
   labels, out = data / "labels" / "val", tmp_path / "scores.json"
   assert _command(masks, labels, "--trimap=5,1,5", f"--out={out}") == 0

@@ -88,9 +88,9 @@ def test_the_line_that_is_no_utf_8_is_named(tmp_path):
 
 
 def test_what_is_no_file_is_said(tmp_path):
-  refused(text_files.read_json, tmp_path / "a.json", "is not there", FIX)
+  refused(text_files.read_json, tmp_path / "a.json", "no /", FIX)
   refused(text_files.read_json, tmp_path, "is not a file", FIX)
-  refused(text_files.read_json, tmp_path / ("a" * 300), "is not there", FIX)
+  refused(text_files.read_json, tmp_path / ("a" * 300), "no /", FIX)
 
 
 def test_lines_are_read_as_they_are(tmp_path):
@@ -113,3 +113,8 @@ def test_contents_of_another_kind_are_one_message(take):
   with pytest.raises(errors.InputError, match=r"x\.json is not as .*anew"):
     with text_files.contents("x.json", fix=FIX):
       take({"a": 1})
+
+
+def test_an_accent_is_compared_however_it_is_stored():
+  assert text_files.composed("cafe\u0301") == text_files.composed("caf\u00e9")
+  assert text_files.composed("cafe") != text_files.composed("caf\u00e9")

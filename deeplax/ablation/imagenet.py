@@ -16,11 +16,11 @@ from deeplax import progress as progress_lib
 from deeplax.ablation import imagenet_sources
 from deeplax.data import decoding
 from deeplax.data import files as data_files
+from deeplax.data import walk
 from deeplax.models import build
 from deeplax.pretrained import files
 from deeplax.pretrained import rules
 from deeplax.pretrained import tables
-from deeplax.reports import label_pictures
 from deeplax.settings import defaults
 
 CLASSES = 1000  # of ImageNet
@@ -48,13 +48,13 @@ def pictures(root: pathlib.Path) -> tuple[list[Labelled], int]:
   """
   if not root.is_dir():
     raise errors.InputError(f"--images={root} is no folder")
-  folders = sorted(p for p in root.iterdir() if p.is_dir() and _shown(p))
+  folders = [root / name for name in walk.folders(root)]
   labelled = []
   for label, folder in enumerate(folders):
     inside = [
       (path, label)
-      for path in sorted(folder.iterdir())
-      if path.suffix.lower() in label_pictures.SUFFIXES and _shown(path)
+      for path in walk.files(folder)
+      if path.suffix.lower() in walk.PICTURES
     ]
     if not inside:
       raise errors.InputError(
@@ -68,10 +68,6 @@ def pictures(root: pathlib.Path) -> tuple[list[Labelled], int]:
       "one of its name, as n01440764/ILSVRC2012_val_00000293.JPEG"
     )
   return labelled, len(folders)
-
-
-def _shown(path: pathlib.Path) -> bool:
-  return not path.name.startswith(".")
 
 
 def network(flag: str, text: str, folders: int) -> Network:

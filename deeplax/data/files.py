@@ -55,7 +55,13 @@ class Pair(NamedTuple):
 
 
 class Decoded(abc.ABC):
-  """Turns encoded examples into arrays; subclasses say where they lie."""
+  """Turns encoded examples into arrays; subclasses say where they lie.
+
+  Attributes:
+    left_out: Files of other kinds beside the examples, by suffix, for people.
+  """
+
+  left_out = ""
 
   def __init__(
     self,

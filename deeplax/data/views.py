@@ -49,6 +49,7 @@ class Joined(files.Decoded):
           "(labelTrainIds in one, labelIds in the other?). python -m "
           f"deeplax.data.build {first.spec.name} writes all splits alike"
         )
+    self.left_out = "; ".join(p.left_out for p in parts if p.left_out)
     self._parts = tuple(parts)
     self._ends = np.cumsum([len(part) for part in parts]).tolist()
 

@@ -1,4 +1,7 @@
+import codecs
+from functools import partial
 import json
+import re
 
 import numpy as np
 from PIL import Image
@@ -7,6 +10,8 @@ import pytest
 from deeplax import errors
 from deeplax.data import folder
 from deeplax.data import spec
+from deeplax.data import views
+from deeplax.data.checks import check
 from tests import shared
 from tests.data import trees
 
@@ -33,6 +38,102 @@ def test_sub_folders_are_part_of_the_name(tmp_path):
   (tmp_path / "images/train/Thumbs.db").write_bytes(b"")
   source = folder.source(tmp_path, "train")
   assert source[0]["name"] == "monday/a"
+
+
+def split_to_links(root, store, kinds=("images", "labels")):
+  """Move the files of train to `store`, and link to it from train/far."""
+  for kind in kinds:
+    (store / kind).parent.mkdir(exist_ok=True)
+    folder_of_kind = root / kind / "train"
+    folder_of_kind.rename(store / kind)
+    folder_of_kind.mkdir()
+    (folder_of_kind / "far").symlink_to(store / kind)
+
+
+def test_linked_sub_folders_are_part_of_the_split(tmp_path):
+  root = trees.folder(tmp_path / "data", images=2)
+  split_to_links(root, tmp_path / "store")
+  trees.image(root / "images/train/near.jpg")
+  trees.mask(root / "labels/train/near.png", trees.labels(0, 1))
+  source = folder.source(root, "train")
+  assert [pair.name for pair in source.pairs] == ["far/00", "far/01", "near"]
+  assert source[0]["label"].shape == trees.SIZE
+
+
+def test_masks_may_be_linked_where_images_are_not(tmp_path):
+  root = trees.folder(tmp_path / "data", images=2)
+  split_to_links(root, tmp_path / "store", kinds=("labels",))
+  (root / "images/train").rename(root / "images/far")
+  (root / "images/train").mkdir()
+  (root / "images/far").rename(root / "images/train/far")
+  assert len(folder.source(root, "train")) == 2
+
+
+def test_hidden_copies_are_no_examples(tmp_path):
+  root = trees.folder(tmp_path)
+  for hidden in (".ipynb_checkpoints", "@eaDir", "__MACOSX"):
+    trees.image(root / f"images/train/{hidden}/00-checkpoint.jpg")
+    trees.mask(
+      root / f"labels/train/{hidden}/00-checkpoint.png", trees.labels(0)
+    )
+    (root / "images" / hidden).mkdir()
+  (root / "images/train/._00.jpg").write_bytes(b"resource fork")
+  assert len(folder.source(root, "train")) == 3
+  assert folder.splits(root) == ["train", "val"]
+
+
+def test_a_folder_called_like_a_picture_is_searched(tmp_path):
+  root = trees.folder(tmp_path)
+  trees.image(root / "images/train/scene1.tif/tile.jpg")
+  trees.mask(root / "labels/train/scene1.tif/tile.png", trees.labels(0))
+  names = [pair.name for pair in folder.source(root, "train").pairs]
+  assert names == ["00", "01", "02", "scene1.tif/tile"]
+
+
+def test_an_accent_is_matched_however_it_is_stored(tmp_path):
+  root = trees.folder(tmp_path, images=0)
+  trees.image(root / "images/train/stra\u00dfe/caf\u00e9.jpg")
+  trees.mask(root / "labels/train/stra\u00dfe/cafe\u0301.png", trees.labels(1))
+  source = folder.source(root, "train")
+  assert source[0]["name"] == "stra\u00dfe/caf\u00e9"
+
+
+def test_two_names_that_look_alike_are_an_error_that_says_so(tmp_path):
+  root = trees.folder(tmp_path, images=0)
+  for name in ("caf\u00e9", "cafe\u0301"):
+    trees.image(root / f"images/train/{name}.jpg")
+  refused(root, "differ in how an accented letter is stored only")
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jp2", ".avif", ".ppm", ".JPE"])
+def test_every_kind_of_picture_that_is_read_is_found(tmp_path, suffix):
+  root = trees.folder(tmp_path, images=0)
+  trees.image(root / f"images/train/a{suffix}")
+  trees.mask(root / "labels/train/a.png", trees.labels(1))
+  assert folder.source(root, "train")[0]["image"].shape == (*trees.SIZE, 3)
+
+
+def test_what_is_left_out_is_counted_by_suffix(tmp_path):
+  root = trees.folder(tmp_path)
+  for name in (
+    "images/train/a.heic",
+    "images/train/b.HEIC",
+    "labels/val/a.json",
+  ):
+    (root / name).write_bytes(b"")
+  found = "images/train has 2 .heic"
+  assert folder.source(root, "train").left_out == found
+  both = views.read_splits(partial(folder.source, root), "train+val")
+  assert both.left_out == f"{found}; labels/val has 1 .json"
+  note = f"left out, of kinds that are not read: {found}"
+  assert note in check.check(folder.source(root, "train")).notes
+
+
+def test_a_split_of_other_kinds_only_says_what_it_holds(tmp_path):
+  root = trees.folder(tmp_path)
+  for path in (root / "images/train").iterdir():
+    path.rename(path.with_suffix(".heic"))
+  refused(root, "holds no picture", "but 3 .heic")
 
 
 def test_classes_without_colours_get_those_of_voc(tmp_path):

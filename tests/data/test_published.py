@@ -107,6 +107,25 @@ def test_cityscapes_labels_are_train_ids(tmp_path, kind):
     published.cityscapes(tmp_path, "val")
 
 
+def test_hidden_files_of_published_trees_are_left_out(tmp_path):
+  city, ade = trees.cityscapes(tmp_path), trees.ade20k(tmp_path)
+  images = ade / "images/training"
+  (images / "._ADE_training_00000000.jpg").write_bytes(b"resource fork")
+  train = city / "leftImg8bit/train"
+  trees.image(train / ".ipynb_checkpoints/a_leftImg8bit.png")
+  (train / "aachen/._a_leftImg8bit.png").write_bytes(b"resource fork")
+  assert len(published.ade20k(ade, "train")) == 2
+  assert len(published.cityscapes(city, "train")) == 2
+
+
+def test_linked_folders_of_published_trees_are_read(tmp_path):
+  root = trees.cityscapes(tmp_path / "tree", splits=("train",))
+  for kind in ("leftImg8bit", "gtFine"):
+    (root / kind / "train/aachen").rename(tmp_path / kind)
+    (root / kind / "train/aachen").symlink_to(tmp_path / kind)
+  assert len(published.cityscapes(root, "train")) == 2
+
+
 def test_train_extra_is_read_from_the_coarse_annotations(tmp_path):
   trees.cityscapes(tmp_path, splits=("train", "train_extra"))
   source = published.cityscapes(tmp_path, "train_extra")

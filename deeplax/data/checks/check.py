@@ -269,7 +269,7 @@ def _report(
     checked=len(found),
     rows=tuple(rows),
     warnings=tuple(warnings),
-    notes=tuple(_notes(by_class, class_names)),
+    notes=(*_left_out(source), *_notes(by_class, class_names)),
   )
 
 
@@ -288,6 +288,12 @@ def _names(
   unknown = [v for v, _ in pixels.most_common() if v not in names]
   names |= dict.fromkeys(unknown[:UNKNOWN], "(no class)")
   return dict(sorted(names.items()))
+
+
+def _left_out(source: files.Source) -> list[str]:
+  """Say which files are neither images nor masks."""
+  text = source.left_out if isinstance(source, files.Decoded) else ""
+  return [f"left out, of kinds that are not read: {text}"] if text else []
 
 
 def _notes(by_class: np.ndarray, class_names: Sequence[str]) -> list[str]:

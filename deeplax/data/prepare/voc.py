@@ -16,6 +16,7 @@ from deeplax.data import files
 from deeplax.data import label_tables
 from deeplax.data import published
 from deeplax.data import spec as spec_lib
+from deeplax.data import walk
 from deeplax.data.prepare import write
 
 SPLITS = ("train", "val", "trainval")  # VOC's own lists
@@ -73,7 +74,7 @@ def augmented(root: pathlib.Path, sbd: pathlib.Path) -> tuple[files.Files, str]:
   lists = root / "ImageSets" / "Segmentation"
   train = set(published.voc_ids(lists / "train.txt"))
   val = set(published.voc_ids(lists / "val.txt"))
-  listed = {p.stem for p in (folder / "cls").glob("*.mat")}
+  listed = {p.stem for p in walk.matching(folder / "cls", "*.mat")}
   more = listed - train - val
   images = published.names_in(root / "JPEGImages")
 

@@ -1,0 +1,112 @@
+"""What lies in folders: the one way in which all of deeplax searches them.
+
+Links are followed, and hidden things left out: names that start with a dot
+(.ipynb_checkpoints, ._a.jpg) and what file browsers and archivers leave behind.
+"""
+
+import collections
+from collections.abc import Iterable
+import os
+import pathlib
+
+from deeplax import errors
+from deeplax import text_files
+
+# Kinds of pictures that `decoding` reads.
+PICTURES = (
+  *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
+  *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+)
+_LEFT_BEHIND = {
+  "__MACOSX",  # archives made on a Mac
+  *("@eaDir", "#recycle", "@Recycle"),  # network storage
+  *("$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "desktop.ini"),
+  "lost+found",
+}
+
+
+def hidden(name: str) -> bool:
+  """Return whether a file or folder of this name is left out."""
+  return name.startswith(".") or name in _LEFT_BEHIND
+
+
+def files(root: pathlib.Path) -> list[pathlib.Path]:
+  """Return all files below a folder, sorted; links that lead nowhere, too.
+
+  A link is not followed to a folder that it lies in: that would not end.
+
+  Args:
+    root: The folder, which itself may be a link or hidden.
+
+  Raises:
+    InputError: A folder cannot be listed.
+  """
+  found = []
+  # Folders to look into, each with where it really lies, and from where links
+  # have led there.
+  waiting = [(root, [pathlib.Path(os.path.realpath(root))])]
+  while waiting:
+    folder, real = waiting.pop()
+    for entry in _entries(folder):
+      path = folder / entry.name
+      if entry.is_dir(follow_symlinks=False):
+        waiting.append((path, [*real[:-1], real[-1] / entry.name]))
+      elif entry.is_symlink() and path.is_dir():
+        target = pathlib.Path(os.path.realpath(path))
+        if not any(place.is_relative_to(target) for place in real):
+          waiting.append((path, [*real, target]))
+      elif _is_file(entry, path):
+        found.append(path)
+  return sorted(found)
+
+
+def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
+  try:
+    with os.scandir(folder) as entries:
+      return [entry for entry in entries if not hidden(entry.name)]
+  except OSError as error:
+    raise errors.InputError(
+      f"{folder} cannot be listed ({error.strerror}): make it readable, or "
+      "take it out of the folder that is searched"
+    ) from error
+
+
+def _is_file(entry: os.DirEntry[str], path: pathlib.Path) -> bool:
+  """Return whether it is a file or a broken link, and no pipe or device."""
+  if entry.is_symlink():
+    return path.is_file() or not path.exists()
+  return entry.is_file(follow_symlinks=False)
+
+
+def folders(root: pathlib.Path) -> list[str]:
+  """Return the names of the folders in a folder, sorted; none without it."""
+  if not root.is_dir():
+    return []
+  return sorted(e.name for e in _entries(root) if (root / e.name).is_dir())
+
+
+def matching(root: pathlib.Path, pattern: str) -> list[pathlib.Path]:
+  """Return what is called so in a folder of a known layout, sorted.
+
+  Args:
+    root: The folder.
+    pattern: Such as "*/*.png", of what lies one folder down.
+  """
+  return sorted(
+    path
+    for path in root.glob(pattern)
+    if not any(hidden(part) for part in path.relative_to(root).parts)
+  )
+
+
+def key(path: pathlib.PurePath) -> str:
+  """Return the name by which a file is matched with others."""
+  return text_files.composed(path.as_posix())
+
+
+def by_suffix(paths: Iterable[pathlib.Path]) -> str:
+  """Return how many files there are of each kind: "3 .heic, 1 .txt"."""
+  counts = collections.Counter(
+    path.suffix.lower() or "without a suffix" for path in paths
+  )
+  return ", ".join(f"{n} {suffix}" for suffix, n in counts.most_common())
