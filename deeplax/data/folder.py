@@ -11,13 +11,15 @@ With bands (`bands`), images may be .npy and .npz too.
 """
 
 from collections.abc import Sequence
-import json
 import pathlib
+import reprlib
 from typing import Any, NamedTuple
+import unicodedata
 
 import numpy as np
 
 from deeplax import errors
+from deeplax import text_files
 from deeplax.data import bands
 from deeplax.data import files
 from deeplax.data import label_tables
@@ -30,6 +32,10 @@ _KEYS = {
   *("dataset", "splits", "ignore_color", "note"),  # for people
 }
 _EXAMPLE = '{"names": ["background", "cat"], "ignore_label": 255}'
+_FIX = (
+  "write one that names the classes in the order of their numbers, for example "
+  f"{_EXAMPLE}"
+)
 
 
 def spec(root: pathlib.Path) -> spec_lib.Spec:
@@ -124,38 +130,39 @@ def read_classes(path: pathlib.Path) -> tuple[spec_lib.Spec, np.ndarray]:
   Raises:
     InputError: It is not there, or not as it must be.
   """
-  try:
-    obj = json.loads(path.read_text())
-  except OSError as error:
-    raise errors.InputError(
-      f"no {path}: write one that names the classes in the order of their "
-      f"numbers, for example {_EXAMPLE}"
-    ) from error
-  except ValueError as error:
-    raise errors.InputError(
-      f"{path} is not JSON ({error}); for example {_EXAMPLE}"
-    ) from error
+  obj = text_files.read_json(path, fix=_FIX)
   try:
     return _parse(obj, path.resolve().parent.name)
   except (TypeError, ValueError) as error:
     raise errors.InputError(f"{path}: {error}") from error
 
 
-def _parse(obj: Any, name: str) -> tuple[spec_lib.Spec, np.ndarray]:
-  if not isinstance(obj, dict) or "names" not in obj:
+def _parse(obj: dict[str, Any], name: str) -> tuple[spec_lib.Spec, np.ndarray]:
+  if "names" not in obj:
     raise ValueError(f'has no "names"; for example {_EXAMPLE}')
   if unknown := sorted(obj.keys() - _KEYS):
-    raise ValueError(f"unknown keys {unknown}; known are {sorted(_KEYS)}")
+    raise ValueError(
+      f"unknown keys {_short(unknown)}; known are {sorted(_KEYS)}"
+    )
   names = obj["names"]
-  if not isinstance(names, list) or not all(
-    isinstance(n, str) and n for n in names
-  ):
-    raise ValueError(f'"names" is {names!r}, not a list of texts')
+  if not isinstance(names, list):
+    raise ValueError(f'"names" is {_short(names)}, not a list of texts')
+  if wrong := [n for n in names if not _is_name(n)]:
+    raise ValueError(
+      f'"names" has {_short(wrong[0])}: each must be a text on one line'
+    )
+  if len({text_files.composed(n) for n in names}) < len({*names}):
+    raise ValueError(
+      "two names look alike and differ in how an accented letter is stored "
+      f"only: {_short(names)}. Give them different names"
+    )
   if not 1 <= len(names) <= label_tables.MAX_CLASSES:
     raise ValueError(f"{len(names)} names, not 1 to {label_tables.MAX_CLASSES}")
   ignore = obj.get("ignore_label", spec_lib.IGNORE_LABEL)
   if ignore is not None and not _is_byte(ignore):
-    raise ValueError(f'"ignore_label" is {ignore!r}, not 0 to 255 or null')
+    raise ValueError(
+      f'"ignore_label" is {_short(ignore)}, not 0 to 255 or null'
+    )
   values = {i: i for i in range(len(names))}
   values |= _label_map(obj.get("label_map", {}), len(names))
   if ignore is not None:
@@ -166,33 +173,58 @@ def _parse(obj: Any, name: str) -> tuple[spec_lib.Spec, np.ndarray]:
         '"ignore_label" to a number that the masks do not use, or to null'
       )
     values[ignore] = spec_lib.IGNORE_LABEL
-  palette = obj.get("palette") or spec_lib.color_map(len(names))
-  for color in palette:
-    if len(color) != 3 or not all(_is_byte(v) for v in color):
-      raise ValueError(f'"palette" has {color!r}, not [0..255, 0..255, 0..255]')
   found = spec_lib.Spec(
     name=name,
     class_names=tuple(names),
-    palette=tuple((r, g, b) for r, g, b in palette),
+    palette=_palette(obj.get("palette")) or spec_lib.color_map(len(names)),
   )
   return found, label_tables.table(values)
+
+
+def _palette(obj: Any) -> tuple[spec_lib.Color, ...]:
+  """Read [[red, green, blue], ...]; nothing from null and []."""
+  if obj is not None and not isinstance(obj, list):
+    raise ValueError(f'"palette" is {_short(obj)}, not a list of colours')
+  for color in obj or []:
+    three = isinstance(color, list) and len(color) == 3
+    if not three or not all(_is_byte(v) for v in color):
+      raise ValueError(
+        f'"palette" has {_short(color)}, not [0..255, 0..255, 0..255]'
+      )
+  return tuple((r, g, b) for r, g, b in obj or [])
 
 
 def _label_map(obj: Any, num_classes: int) -> dict[int, int]:
   """Read {"number in the masks": class}."""
   if not isinstance(obj, dict):
-    raise ValueError(f'"label_map" is {obj!r}, not like {{"255": 1}}')
+    raise ValueError(f'"label_map" is {_short(obj)}, not like {{"255": 1}}')
   result = {}
   for key, label in obj.items():
-    if not key.isdecimal() or int(key) > 255:
-      raise ValueError(f'"label_map" has the key {key!r}, not "0" to "255"')
+    if not key.isdecimal() or len(key) > 3 or int(key) > 255:
+      raise ValueError(
+        f'"label_map" has the key {_short(key)}, not "0" to "255"'
+      )
+    if int(key) in result:
+      raise ValueError(f'"label_map" has the number {int(key)} twice')
     if not _is_byte(label) or label not in {*range(num_classes), 255}:
       raise ValueError(
-        f'"label_map" maps {key} to {label!r}, not to a class 0 to '
+        f'"label_map" maps {key} to {_short(label)}, not to a class 0 to '
         f"{num_classes - 1} or 255 (ignored)"
       )
     result[int(key)] = label
   return result
+
+
+def _short(value: Any) -> str:
+  """Return JSON in a message: a part of what is long or deep."""
+  return reprlib.repr(value)
+
+
+def _is_name(value: Any) -> bool:
+  """Return whether it is a text that can stand in one line of a table."""
+  if not isinstance(value, str) or not value.strip():
+    return False
+  return not any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in value)
 
 
 def _is_byte(value: Any) -> bool:

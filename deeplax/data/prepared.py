@@ -1,14 +1,17 @@
 """Data sets prepared by `deeplax.data.build`, read without TensorFlow."""
 
-import json
 import pathlib
 import re
+from typing import Any
 
 from deeplax import errors
+from deeplax import text_files
 from deeplax.data import files
 from deeplax.data import label_tables
 from deeplax.data import published
 from deeplax.data import spec as spec_lib
+
+_AGAIN = "prepare the data set again, with --overwrite"
 
 
 class Prepared(files.Decoded):
@@ -23,7 +26,7 @@ class Prepared(files.Decoded):
 
     super().__init__(spec, split, label_tables.plain(spec.num_classes))
     self._path = path
-    builder = tfds.builder_from_directory(path)
+    builder = _builder(path)
     features = dict(builder.info.features or {})  # pyright: ignore
     if lacking := {"image", "label", "name"} - features.keys():
       raise errors.InputError(
@@ -98,7 +101,7 @@ def find(
   """
   path = newest(root / spec.name)
   if path is None and (path := newest(root)):
-    info = json.loads((path / "dataset_info.json").read_text())
+    info = text_files.read_json(path / "dataset_info.json", fix=_AGAIN)
     if info.get("name") != spec.name:
       return None
   return Prepared(spec, path, split) if path else None
@@ -106,9 +109,23 @@ def find(
 
 def splits(path: pathlib.Path) -> list[str]:
   """Return the splits of a prepared data set."""
+  return sorted(_builder(path).info.splits)
+
+
+def _builder(path: pathlib.Path) -> Any:
+  """Return TFDS's reader of a prepared data set.
+
+  Raises:
+    InputError: Its JSON files are damaged.
+  """
   import tensorflow_datasets as tfds
 
-  return sorted(tfds.builder_from_directory(path).info.splits)
+  try:
+    return tfds.builder_from_directory(path)
+  except Exception as error:  # whatever its many parsers raise
+    raise errors.InputError(
+      f"{path} cannot be read ({type(error).__name__}: {error}): {_AGAIN}"
+    ) from error
 
 
 def spec(path: pathlib.Path) -> spec_lib.Spec:
@@ -117,12 +134,11 @@ def spec(path: pathlib.Path) -> spec_lib.Spec:
   Raises:
     InputError: It has none: another program has written it.
   """
-  try:
-    return spec_lib.Spec.from_json(
-      json.loads((path / "metadata.json").read_text())
-    )
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise errors.InputError(
-      f"{path} names no classes (metadata.json): it was not written by "
-      f"{published.BUILD}. Build it again from its images with that"
-    ) from error
+  classes = path / "metadata.json"
+  fix = (
+    f"it names the classes if {published.BUILD} has written the data set. "
+    "Build it again from its images with that"
+  )
+  obj = text_files.read_json(classes, fix=fix)
+  with text_files.contents(classes, fix=fix):
+    return spec_lib.Spec.from_json(obj)

@@ -2,12 +2,10 @@
 
 import argparse
 from collections.abc import Sequence
-import json
 from typing import Any
 
-from etils import epath
-
 from deeplax import errors
+from deeplax import text_files
 from deeplax.inference import averaging
 from deeplax.inference import windows as windows_lib
 from deeplax.settings import defaults
@@ -32,15 +30,15 @@ def crf_parameters(
   found = known
   if args.crf_file:
     where = f"--crf_file={args.crf_file}"
-    try:
-      found = json.loads(epath.Path(args.crf_file).read_text())["best"]
-      kept = {"negligible": known["negligible"]}  # no search is about it
-      found = {key: found[key] for key in known if key not in kept} | kept
-    except (OSError, ValueError, KeyError, TypeError) as error:
-      raise errors.InputError(
-        f"{where} is no finished result of python -m deeplax.crf.search: "
-        f"{error!r}"
-      ) from error
+    fix = (
+      "it is no finished result of python -m deeplax.crf.search. Name the file "
+      "that this has written"
+    )
+    found = text_files.read_json(args.crf_file, fix=fix)
+    kept = {"negligible": known["negligible"]}  # no search is about it
+    with text_files.contents(args.crf_file, fix=fix):
+      best = found["best"]
+      found = {key: best[key] for key in known if key not in kept} | kept
   if args.crf_negligible is not None:
     found = found | {"negligible": args.crf_negligible}
   for key, value in found.items():

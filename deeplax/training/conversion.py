@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Iterator, Sequence
 import itertools
-import json
 import math
 import pathlib
 import shlex
@@ -17,6 +16,7 @@ import numpy as np
 from deeplax import atomic
 from deeplax import errors
 from deeplax import progress
+from deeplax import text_files
 from deeplax.data import build as data_build
 from deeplax.data import folder as folder_lib
 from deeplax.data import spec as spec_lib
@@ -185,13 +185,12 @@ def source_classes(text: str | None, source: str) -> Sequence[str] | None:
     # research/deeplab datasets/data_generator.py: 151 classes, the first is
     # what has no label.
     return ("", *names) if (source, text) == _UNLABELLED_FIRST else names
-  try:
-    names = json.loads(pathlib.Path(text).expanduser().read_text())
-  except (OSError, ValueError) as error:
-    raise errors.InputError(
-      f"--source_classes={text} is none of {sorted(spec_lib.SPECS)} and no "
-      f"JSON file: {error}"
-    ) from error
+  names = text_files.read_json(
+    pathlib.Path(text).expanduser(),
+    kind=object,
+    fix=f"--source_classes={text} has to be one of {sorted(spec_lib.SPECS)} or "
+    'a JSON file of a list, ["road", "car"]',
+  )
   if isinstance(names, dict):
     names = names.get("names")
   if not isinstance(names, list) or not all(isinstance(n, str) for n in names):

@@ -14,6 +14,7 @@ import ml_collections
 
 from deeplax import atomic
 from deeplax import errors
+from deeplax import text_files
 from deeplax.data import spec as spec_lib
 from deeplax.settings import defaults
 from deeplax.workdir import environment
@@ -144,7 +145,10 @@ def refuse_other_classes(workdir: epath.PathLike, spec: spec_lib.Spec) -> None:
   """
   if not (epath.Path(workdir) / layout.SPEC).exists():
     return
-  old, new = read_spec(workdir).class_names, spec.class_names
+  old, new = (
+    [text_files.composed(name) for name in names]
+    for names in (read_spec(workdir).class_names, spec.class_names)
+  )
   if old != new:
     pairs = itertools.zip_longest(old, new)
     place, (was, now) = next(

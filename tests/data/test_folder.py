@@ -162,11 +162,40 @@ def test_missing_classes_json_is_an_error_with_an_example(tmp_path):
   refused(tmp_path, "classes.json", '"names"')
 
 
+def test_classes_json_may_start_with_a_mark(tmp_path):
+  root = trees.folder(tmp_path)
+  text = '{"names": ["Stra\u00dfe", "Auto", "Baum"]}'
+  (root / "classes.json").write_bytes(codecs.BOM_UTF8 + text.encode())
+  assert folder.spec(root).class_names == ("Stra\u00dfe", "Auto", "Baum")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "cp1252"])
+def test_classes_json_in_another_encoding_is_one_line(tmp_path, encoding):
+  root = trees.folder(tmp_path)
+  text = '{"names": ["Stra\u00dfe", "Auto", "Baum"]}'
+  (root / "classes.json").write_bytes(text.encode(encoding))
+  refused(root, "classes.json is not UTF-8", "Save it as UTF-8")
+
+
+def test_the_example_in_the_messages_about_classes_json_works(tmp_path):
+  root = trees.folder(tmp_path, classes=("background", "cat"))
+  path = root / "classes.json"
+  for wrong in (None, "", "{", "[]", "{}"):
+    path.unlink() if wrong is None else path.write_text(wrong)
+    with pytest.raises(errors.InputError) as error:
+      folder.source(root, "train")
+    found = re.search(r"for example (\{.*\})$", str(error.value))
+    assert found, str(error.value)
+    path.write_text(found[1])
+    assert len(folder.source(root, "train")) == 3
+
+
 @pytest.mark.parametrize(
   ("text", "part"),
   [
     ("{", "is not JSON"),
-    ("[]", 'no "names"'),
+    ("[]", "holds a list"),
+    ("{}", 'no "names"'),
     ('{"names": "cat"}', "not a list"),
     ('{"names": []}', "0 names"),
     ('{"names": ["a", "a"]}', "repeat"),
@@ -177,6 +206,21 @@ def test_missing_classes_json_is_an_error_with_an_example(tmp_path):
     ('{"names": ["a"], "palette": [[1,2,3],[1,2,3]]}', "2 colours for 1"),
     ('{"names": ["a"], "label_map": {"x": 0}}', "key 'x'"),
     ('{"names": ["a"], "label_map": {"9": 4}}', "maps 9 to 4"),
+    ('{"names": ["a"], "label_map": {"9": null}}', "maps 9 to None"),
+    ('{"names": ["a"], "label_map": {"9": 0, "09": 0}}', "number 9 twice"),
+    ('{"names": ["a"], "label_map": {"' + "9" * 5000 + '": 0}}', "key '99"),
+    ('{"names": ["a"], "palette": 7}', "7, not a list of colours"),
+    ('{"names": ["a"], "palette": [0]}', '"palette" has 0'),
+    ('{"names": ["a"], "palette": ["#ffffff"]}', "has '#ffffff'"),
+    ('{"names": ["a"], "ignore_label": NaN}', '"ignore_label" is nan'),
+    ('{"names": ["a"], "ignore_label": 1e999}', '"ignore_label" is inf'),
+    ('{"names": ["a"], "ignore_label": true}', '"ignore_label" is True'),
+    ('{"names": ["a\\nb"]}', "a text on one line"),
+    ('{"names": [" "]}', "a text on one line"),
+    ('{"names": ["a"], "names": ["b"]}', "the key 'names' is there twice"),
+    ('{"names": ["\\ud800"]}', "half a character"),
+    ('{"names": ' + "[" * 900 + "]" * 900 + "}", "a text on one line"),
+    ('{"names": ["e\u0301", "\u00e9"]}', "look alike"),
   ],
 )
 def test_wrong_classes_json_is_an_error_that_says_what(tmp_path, text, part):

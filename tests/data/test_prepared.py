@@ -131,7 +131,7 @@ def test_prepared_by_others_has_no_classes_to_read(capsys, tmp_path):
   path = tmp_path / "out" / "mine" / write.VERSION / "metadata.json"
   for text in ("{", "[]", json.dumps({"name": "mine"})):
     path.write_text(text)
-    with pytest.raises(errors.InputError, match="names no classes"):
+    with pytest.raises(errors.InputError, match="names the classes if"):
       build.spec(builds.data("folder", tmp_path / "out" / "mine"))
 
 

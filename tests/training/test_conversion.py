@@ -261,8 +261,8 @@ def test_a_workdir_that_holds_a_run_is_refused(converted):
 @pytest.mark.parametrize(
   ("text", "message"),
   [
-    ("mars", "'ade20k'.*no JSON file"),
-    ("{names}", "no JSON file"),
+    ("mars", "'ade20k'.*or a JSON file"),
+    ("{names}", "is not JSON"),
     ('{"names": 3}', "has to hold a list"),
   ],
 )

@@ -9,7 +9,6 @@ import dataclasses
 import difflib
 from functools import partial
 import hashlib
-import json
 import math
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from deeplax import atomic
 from deeplax import errors
+from deeplax import text_files
 from deeplax.data import files
 from deeplax.data import label_tables
 from deeplax.data import spec as spec_lib
@@ -170,7 +170,7 @@ def _to_json(histogram: Histogram) -> dict[str, Any]:
 def _load(path: epath.Path, key: dict[str, Any]) -> Histogram | None:
   """Return what a file holds, or None if it was counted on something else."""
   try:
-    saved = json.loads(path.read_text())
+    saved = text_files.read_json(path, fix="it is counted anew")
     if saved["counted_on"] != key:
       return None
     rows = [np.frombuffer(bytes.fromhex(r), np.uint8) for r in saved["present"]]
@@ -182,7 +182,8 @@ def _load(path: epath.Path, key: dict[str, Any]) -> Histogram | None:
       ignored=saved["ignored"],
       present=bits.astype(bool),
     )
-  except (KeyError, TypeError, ValueError):  # cut off, or another format
+  # Cut off, or another format.
+  except (errors.InputError, KeyError, TypeError, ValueError):
     return None
 
 

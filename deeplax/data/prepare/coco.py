@@ -10,7 +10,6 @@ Where objects of two classes overlap, the label is ignored.
 """
 
 import collections
-import json
 import pathlib
 from typing import Any
 
@@ -18,6 +17,7 @@ import cv2
 import numpy as np
 
 from deeplax import errors
+from deeplax import text_files
 from deeplax.data import files
 from deeplax.data import label_tables
 from deeplax.data import published
@@ -77,8 +77,9 @@ def _read(
 ) -> "Coco":
   """Read the annotations of a split; all of them are in memory at once."""
   path = root / "annotations" / f"instances_{folder}.json"
+  fix = "unpack annotations_trainval2017.zip there"
+  obj = text_files.read_json(path, fix=fix)
   try:
-    obj = json.loads(path.read_text())
     classes = _classes(obj["categories"])
     regions, areas = collections.defaultdict(list), collections.Counter()
     for item in obj["annotations"]:
@@ -92,10 +93,9 @@ def _read(
     sizes = [(i["height"], i["width"]) for i in kept]
     images = [root / folder / i["file_name"] for i in kept]
     drawn = [regions[i["id"]] for i in kept]
-  except (OSError, ValueError, KeyError, TypeError) as error:
+  except (ValueError, LookupError, TypeError, AttributeError) as error:
     raise errors.InputError(
-      f"{path} cannot be read ({type(error).__name__}: {error}): unpack "
-      "annotations_trainval2017.zip there"
+      f"{path} cannot be read ({type(error).__name__}: {error}): {fix}"
     ) from error
   if not images:
     raise errors.InputError(
