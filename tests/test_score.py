@@ -1,6 +1,8 @@
 """Scoring folders of masks: the numbers of evaluate, and what is refused."""
 
+import codecs
 import json
+import re
 
 import numpy as np
 from PIL import Image
@@ -283,7 +285,79 @@ def test_a_list_of_missing_names_is_refused(data, masks, tmp_path, capsys):
   names = tmp_path / "val.txt"
   names.write_text("a\nz\n")
   assert _command(masks, data / "labels" / "val", f"--list={names}") == 2
-  assert "1 without a label in" in capsys.readouterr().err
+  assert "is called 'z' (1 of 2 names)" in capsys.readouterr().err
+
+
+@pytest.fixture
+def named(tmp_path):
+  """Folders `masks`, all wrong but that of im.1, and `labels`; a command."""
+  (tmp_path / "classes.json").write_text('{"names": ["a", "b"]}')
+  for name in ("im", "im.1", "im 2", "sub/im", "\u00e9", "im.png"):
+    truth = np.array([[0, 1, 1]], np.uint8)
+    _save(tmp_path / "labels" / f"{name}.png", truth)
+    predicted = truth if name == "im.1" else 1 - truth
+    _save(tmp_path / "masks" / f"{name}_mask.png", predicted)
+
+  def run(text):
+    listed = tmp_path / "list.txt"
+    data = text if isinstance(text, bytes) else text.encode()
+    listed.write_bytes(data)
+    out = tmp_path / "scores.json"
+    out.unlink(missing_ok=True)
+    status = _command(
+      *(tmp_path / "masks", tmp_path / "labels", f"--list={listed}"),
+      *(f"--classes={tmp_path / 'classes.json'}", f"--out={out}"),
+    )
+    if status:
+      return status
+    scores = json.loads(out.read_text())
+    return scores["images"], scores["pixel_accuracy"]
+
+  return run
+
+
+@pytest.mark.parametrize(
+  ("text", "images", "accuracy"),
+  [
+    ("im.1\n", 1, 1.0),  # not im
+    ("im 2\n", 1, 0.0),  # not im
+    ("sub/im\nim.1", 2, 0.5),
+    ("im.1.png\n", 1, 1.0),
+    ("im.png\nim\n", 2, 0.0),  # a name, though it looks like the other's file
+    ("sub/im.png\n", 1, 0.0),
+    ("im.1  \r\n\r\n\tim\r\n", 2, 0.5),
+    (codecs.BOM_UTF8 + b"im.1\n", 1, 1.0),
+    ("e\u0301\n", 1, 0.0),
+  ],
+)
+def test_a_line_of_a_list_is_one_whole_name(named, text, images, accuracy):
+  assert named(text) == (images, accuracy)
+
+
+@pytest.mark.parametrize(
+  ("text", "part"),
+  [
+    ("im\nim.1\nim\n", "list.txt names 'im' more than once"),
+    ("im.1\nim.1.png\n", "names 'im.1' more than once (1 such names)"),
+    ("im 1\nim -1\n", "is called 'im 1' (2 of 2 names)"),
+    ("im.2\n", "is called 'im.2' (1 of 1 names)"),
+    ("other/im\n", "is called 'other/im'"),
+    ("\n\n", "list.txt is empty"),
+    ("im\n".encode("utf-16"), "list.txt is not UTF-8 but UTF-16"),
+    ("stra\u00dfe\n".encode("cp1252"), "line 1 has the byte 0xdf"),
+  ],
+)
+def test_a_list_that_names_something_else_is_refused(named, text, part, capsys):
+  assert named(text) == 2
+  error = capsys.readouterr().err
+  assert part in error and error.count("\n") == 1
+
+
+def test_the_name_that_the_message_shows_can_be_scored(named, capsys):
+  assert named("nothing\n") == 2
+  found = re.search(r"with its sub-folder, as '(.*)'$", capsys.readouterr().err)
+  assert found
+  assert named(f"{found[1]}\n") == (1, 0.0)
 
 
 @pytest.mark.parametrize("kind", ["labelIds", "labelTrainIds"])

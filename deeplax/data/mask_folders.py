@@ -1,6 +1,7 @@
 """Two folders of masks, predicted and true: paired by name and scored."""
 
 import argparse
+from functools import partial
 import pathlib
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from deeplax.data import decoding
 from deeplax.data import files
 from deeplax.data import folder
 from deeplax.data import label_tables
+from deeplax.data import name_lists
 from deeplax.data import published
 from deeplax.data import spec as spec_lib
 from deeplax.data import walk
@@ -59,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
       args.predictions,
       args.labels,
       ending=classes.ending,
-      names=published.voc_ids(args.list) if args.list else None,
+      listed=args.list,
     ),
     classes,
     measured=measures.from_flags(args),
@@ -120,7 +122,7 @@ def pairs(
   labels: pathlib.Path,
   *,
   ending: str = "",
-  names: list[str] | None = None,
+  listed: pathlib.Path | None = None,
 ) -> list[Pair]:
   """Return the pairs of two folders, by name.
 
@@ -129,19 +131,26 @@ def pairs(
     labels: Another one.
     ending: Only true masks whose names end so; what stands before it, without
       the "gtFine" of Cityscapes, is the name.
-    names: Only these, all of which must be there.
+    listed: A list of names, one a line; only these are paired, and all of them
+      must be there. A line may also be the file of a mask.
 
   Raises:
-    InputError: Nothing is there, or something is there once only.
+    InputError: Nothing is there, or something is there once only; or a name is
+      listed twice.
   """
   have = by_name(predictions, PREDICTED, "predictions")
   truth = by_name(labels, ending, "labels")
-  if names is None:
+  if listed is None:
     _refuse_single(have.keys() - truth.keys(), have, labels, "label")
     wanted = sorted(truth)
   else:
-    wanted = names
-    _refuse_single(set(names) - truth.keys(), {}, labels, "label")
+    wanted = name_lists.read(listed, truth, partial(_named_by_file, ending))
+    if lost := [name for name in wanted if name not in truth]:
+      raise errors.InputError(
+        f"{listed}: no label in {labels} is called {lost[0]!r} ({len(lost)} of "
+        f"{len(wanted)} names). A line is one whole name, with its sub-folder, "
+        f"as {min(truth)!r}"
+      )
   _refuse_single(set(wanted) - have.keys(), truth, predictions, "prediction")
   return [Pair(have[name], truth[name]) for name in wanted]
 

@@ -10,6 +10,7 @@ from deeplax import errors
 from deeplax.data import files
 from deeplax.data import folder
 from deeplax.data import label_tables
+from deeplax.data import name_lists
 from deeplax.data import spec as spec_lib
 from deeplax.data import walk
 
@@ -69,7 +70,7 @@ def voc_ids(listed: pathlib.Path) -> list[str]:
   """Return the ids of one of VOC's lists.
 
   Raises:
-    InputError: There is no such list, or nothing in it.
+    InputError: There is no such list, nothing in it, or an id twice.
   """
   if not listed.is_file():
     have = [p.stem for p in walk.matching(listed.parent, "*.txt")]
@@ -77,15 +78,20 @@ def voc_ids(listed: pathlib.Path) -> list[str]:
       f"no split {listed.stem!r} in {listed.parent}: it has {have}. Name one "
       "of these"
     )
-  # Some lists of train_aug have "/JPEGImages/ID.jpg /...ID.png" per line.
-  ids = [
-    pathlib.PurePosixPath(line.split()[0]).stem
-    for line in listed.read_text().splitlines()
-    if line.strip()
-  ]
-  if not ids:
-    raise errors.InputError(f"{listed} is empty: it must name one id per line")
-  return ids
+  images = names_in(listed.parents[2] / "JPEGImages")
+  known = {name.removesuffix(".jpg") for name in images}
+  return name_lists.read(listed, known, _ids_of_paths)
+
+
+def _ids_of_paths(line: str) -> set[str]:
+  """Return the id in a line of files: of an image, or of it and its mask.
+
+  Some lists of train_aug have "/JPEGImages/ID.jpg /...ID.png" per line.
+  """
+  paths = [pathlib.PurePosixPath(part) for part in line.split()]
+  stems = {path.stem for path in paths}
+  pictures = all(path.suffix.lower() in walk.PICTURES for path in paths)
+  return stems if pictures and len(stems) == 1 else set()
 
 
 def voc_pair(root: pathlib.Path, name: str) -> files.Pair:

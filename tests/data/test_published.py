@@ -53,6 +53,32 @@ def test_train_aug_list_may_name_both_files_per_line(tmp_path):
   assert published.voc(root, "train_aug")[0]["name"] == "2008_000007"
 
 
+@pytest.mark.parametrize(
+  "line",
+  ["2007_000039.jpg", "  2007_000039\r", "\ufeff2007_000039"],
+)
+def test_a_line_of_a_voc_list_may_be_a_file(tmp_path, line):
+  root = trees.voc(tmp_path)
+  (root / "ImageSets/Segmentation/train.txt").write_text(line)
+  assert [p.name for p in published.voc(root, "train").pairs] == ["2007_000039"]
+
+
+@pytest.mark.parametrize(
+  ("text", "part"),
+  [
+    ("2007_000032\n2007_000039\n2007_000032\n", "more than once"),
+    ("2007_000032 1\n", "2007_000032 1.jpg is missing"),
+    ("2007_000032.0\n", "2007_000032.0.jpg is missing"),
+    ("/JPEGImages/2007_000032.jpg /x/2007_000039.png", "is missing"),
+  ],
+)
+def test_a_voc_list_is_not_cut(tmp_path, text, part):
+  root = trees.voc(tmp_path)
+  (root / "ImageSets/Segmentation/train.txt").write_text(text)
+  with pytest.raises(errors.InputError, match=part):
+    published.voc(root, "train")
+
+
 def test_train_aug_without_sbd_offers_the_ways_out(tmp_path):
   with pytest.raises(errors.InputError) as error:
     published.voc(trees.voc(tmp_path), "train_aug")

@@ -1,0 +1,42 @@
+"""Lists of names in text files, one a line."""
+
+import collections
+from collections.abc import Callable, Container, Iterable
+import pathlib
+
+from deeplax import errors
+from deeplax import text_files
+
+_FIX = "it must name one image per line"
+
+
+def read(
+  path: pathlib.Path,
+  known: Container[str],
+  others: Callable[[str], Iterable[str]],
+) -> list[str]:
+  """Return the names that a list holds, in its order.
+
+  A line is a name as it is, blanks and dots included. Only where there is no
+  such name is it read in another way.
+
+  Args:
+    path: The list.
+    known: All names, as `walk.key` spells them.
+    others: Returns what a line may also stand for.
+
+  Raises:
+    InputError: The file is not readable, empty, or names something twice.
+  """
+  names = []
+  for line in text_files.read_lines(path, fix=_FIX):
+    name = text_files.composed(line)
+    ways = (name, name.strip(), *others(name.strip()))
+    names.append(next((way for way in ways if way in known), name.strip()))
+  twice = [n for n, count in collections.Counter(names).items() if count > 1]
+  if twice:
+    raise errors.InputError(
+      f"{path} names {twice[0]!r} more than once ({len(twice)} such names), "
+      "which would count its pixels as often: keep one line of each"
+    )
+  return names
