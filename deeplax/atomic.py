@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator
 import contextlib
+import hashlib
 import json
+import os
 from typing import IO, Any
 
 from etils import epath
+
+NAME_BYTES = 255  # a file system's limit, on all that are common
 
 
 @contextlib.contextmanager
@@ -13,7 +17,10 @@ def writing(path: epath.PathLike) -> Iterator[IO[bytes]]:
   """Open a file so that a reader sees the old one or the new, never a half."""
   path = epath.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.parent / f".{path.name}.partial"
+  name = f".{path.name}.partial"
+  if len(os.fsencode(name)) > NAME_BYTES:
+    name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.partial"
+  partial = path.parent / name
   try:
     with partial.open("wb") as file:
       yield file

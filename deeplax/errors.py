@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 import contextlib
+import errno
 from functools import wraps
 import os
 import sys
@@ -25,6 +26,15 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
       # The reader of the output, `head` for example, has seen enough.
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
       sys.exit(1)
+    except OSError as error:
+      if error.errno != errno.ENAMETOOLONG:
+        raise
+      print(
+        f"deeplax: {error.filename}: no file can have a name as long as this. "
+        "Give the right one",
+        file=sys.stderr,
+      )
+      sys.exit(2)
 
   return wrapped
 

@@ -6,6 +6,7 @@ picture gets `<name>_mask.png` (class indices with a palette) and
 """
 
 import argparse
+import os
 import pathlib
 
 from deeplax import errors
@@ -35,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
   args = parser().parse_args(argv)
   out = pathlib.Path(args.out)
-  if out.exists() and not out.is_dir():
+  if os.path.exists(out) and not out.is_dir():
     raise errors.InputError(f"--out={out} is a file; name a folder")
 
   from deeplax.reports import label_pictures

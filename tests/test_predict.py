@@ -1,5 +1,6 @@
 """The predict command: inputs of every kind, outputs at their own sizes."""
 
+import errno
 import json
 import types
 
@@ -13,7 +14,9 @@ from deeplax import errors
 from deeplax import predict
 from deeplax.data import spec as spec_lib
 from deeplax.models import build
+from deeplax.reports import found_pictures
 from deeplax.reports import label_pictures
+from deeplax.reports import pictures
 from deeplax.settings import defaults
 from deeplax.workdir import checkpoint
 from deeplax.workdir import settings as settings_lib
@@ -221,6 +224,91 @@ def test_an_unreadable_file_is_named_and_the_others_go_on(
   assert not list(run.out.glob("b*"))
 
 
+@pytest.mark.parametrize("name", ["m" * 247, "m" * 244, "\u6f22" * 82])
+def test_a_name_too_long_for_an_output_is_skipped(run, tmp_path, capsys, name):
+  folder = tmp_path / "photos"
+  for stem in ("a", name, "z"):
+    _photo(folder / f"{stem}.png")
+  assert run.command(str(folder)) == 1
+  captured = capsys.readouterr()
+  assert captured.err.count("\n") == 1
+  assert f"cannot write {run.out / name}" in captured.err
+  assert "File name too long" in captured.err
+  assert "2 of 3 pictures" in captured.out
+  for stem in "az":
+    assert (run.out / f"{stem}_overlay.jpg").exists()
+
+
+def test_a_name_that_only_just_fits_is_written(run, tmp_path):
+  stem = "m" * (255 - len("_overlay.jpg"))
+  _photo(tmp_path / "photos" / f"{stem}.png")
+  assert run.command(str(tmp_path / "photos")) == 0
+  assert sorted(p.name for p in run.out.iterdir()) == [
+    f"{stem}_mask.png",
+    f"{stem}_overlay.jpg",
+  ]
+
+
+@pytest.mark.parametrize("size", [(2, 65_501), (65_501, 2)])
+def test_a_side_too_long_for_jpeg_gets_a_png_overlay(
+  run, tmp_path, capsys, size
+):
+  config = run.config
+  config.eval.sizes = "exact"
+  folder = tmp_path / "photos"
+  _photo(folder / "a.png")
+  pixels = _photo(folder / "m.png", size)
+  _photo(folder / "z.png")
+  window = ("--window=65", "--overlap=16", "--sizes=exact")
+  assert run.command(*window, str(folder)) == 0
+  assert "3 of 3 pictures" in capsys.readouterr().out
+  np.testing.assert_array_equal(
+    _mask(run.out / "m_mask.png"), pixels.argmax(-1)
+  )
+  with Image.open(run.out / "m_overlay.png") as overlay:
+    assert overlay.size == size[::-1]
+  assert not (run.out / "m_overlay.jpg").exists()
+
+
+def test_an_output_whose_place_is_taken_is_skipped(run, tmp_path, capsys):
+  for name in ("a", "deep/b", "z"):
+    _photo(tmp_path / "photos" / f"{name}.png")
+  (run.out / "a_mask.png").mkdir(parents=True)
+  (run.out / "deep").write_text("a file where a folder must be")
+  assert run.command(str(tmp_path / "photos")) == 1
+  captured = capsys.readouterr()
+  assert captured.err.count("skipped: cannot write") == 2
+  assert "1 of 3 pictures" in captured.out
+
+
+@pytest.mark.parametrize("out", ["file/out", "/proc/out", "n" * 300])
+def test_an_out_that_cannot_be_written_is_told_before_the_work(
+  run, tmp_path, capsys, monkeypatch, out
+):
+  _photo(tmp_path / "a.png")
+  (tmp_path / "file").write_text("")
+  monkeypatch.chdir(tmp_path)
+  assert run.command(f"--out={out}", str(tmp_path / "a.png")) == 2
+  captured = capsys.readouterr()
+  assert f"--out={out} cannot be written" in captured.err
+  assert "classes" not in captured.out
+  assert run.command("--out=another", str(tmp_path / "a.png")) == 0
+
+
+def test_a_full_disk_ends_the_run(run, tmp_path, capsys, monkeypatch):
+  for name in ("a", "b"):
+    _photo(tmp_path / "photos" / f"{name}.png")
+
+  def full(*arguments):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(pictures, "index_png", full)
+  assert run.command(str(tmp_path / "photos")) == 2
+  captured = capsys.readouterr()
+  assert "a_mask.png: No space left" in captured.err
+  assert captured.err.count("\n") == 1
+
+
 def test_probabilities_are_written_on_request(run, tmp_path):
   pixels = _photo(tmp_path / "a.png", (7, 8))
   assert run.command("--probs", str(tmp_path / "a.png")) == 0
@@ -242,11 +330,36 @@ def test_two_inputs_with_one_output_are_refused_before_anything_runs(
   run, tmp_path, capsys
 ):
   _photo(tmp_path / "x" / "a.png")
-  _photo(tmp_path / "y" / "a.jpg")
+  _photo(tmp_path / "y" / "a.png")
   text = _refused(run, capsys, str(tmp_path / "x"), str(tmp_path / "y"))
-  assert "x/a.png" in text and "y/a.jpg" in text and "a_mask.png" in text
-  _photo(tmp_path / "x" / "a.jpg")
-  assert "a_mask.png" in _refused(run, capsys, str(tmp_path / "x"))
+  assert "x/a.png" in text and "y/a.png" in text and "a_mask.png" in text
+
+
+def test_pictures_that_differ_in_their_suffix_only_are_both_labelled(
+  run, tmp_path, capsys
+):
+  pixels = {
+    name: _photo(tmp_path / "x" / name, seed=i)
+    for i, name in enumerate(("a.bmp", "a.png"))
+  }
+  assert run.command(str(tmp_path / "x")) == 0
+  for name, image in pixels.items():
+    mask = _mask(run.out / f"{name}_mask.png")
+    np.testing.assert_array_equal(mask, image.argmax(-1))
+  assert "a.bmp and a.png differ in their suffix only" in (
+    capsys.readouterr().out
+  )
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".jp2", ".avif", ".ppm"])
+def test_pictures_of_every_kind_that_is_read_are_labelled(
+  run, tmp_path, capsys, suffix
+):
+  _photo(tmp_path / "x" / f"a{suffix}", (12, 18))
+  (tmp_path / "x" / "b.heic").write_bytes(b"")
+  assert run.command(str(tmp_path / "x")) == 0
+  assert _mask(run.out / "a_mask.png").shape == (12, 18)
+  assert f"left out of {tmp_path}/x: 1 .heic" in capsys.readouterr().out
 
 
 def test_a_file_named_twice_is_one_input(run, tmp_path, capsys):
@@ -268,7 +381,7 @@ def test_outputs_never_replace_or_become_inputs(run, tmp_path, capsys):
   _photo(tmp_path / "a.png")
   before = _photo(run.out / "a_mask.png")
   with pytest.raises(errors.InputError, match="is an input"):
-    label_pictures.find(
+    found_pictures.find(
       [str(tmp_path / "a.png"), str(run.out / "a_mask.png")], run.out
     )
   with Image.open(run.out / "a_mask.png") as picture:
@@ -278,7 +391,7 @@ def test_outputs_never_replace_or_become_inputs(run, tmp_path, capsys):
 def test_an_out_folder_inside_the_inputs_is_left_out(tmp_path):
   _photo(tmp_path / "a.png")
   _photo(tmp_path / "out" / "a_mask.png")
-  found = label_pictures.find([str(tmp_path)], tmp_path / "out")
+  found = found_pictures.find([str(tmp_path)], tmp_path / "out")
   assert [p.path.name for p in found] == ["a.png"]
 
 

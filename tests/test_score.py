@@ -265,6 +265,15 @@ def test_wrong_flags_end_with_2(flags, words, data, masks, capsys):
   assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flag", ["--list", "--classes", ""])
+def test_a_name_longer_than_any_file_s_is_one_line(flag, data, masks, capsys):
+  labels, name = data / "labels" / "val", "n" * 300
+  arguments = [masks, labels, f"{flag}={name}"] if flag else [name, labels]
+  assert _command(*arguments) == 2
+  error = capsys.readouterr().err
+  assert name in error and error.count("\n") == 1
+
+
 def test_what_is_wrong_where_the_truth_is_void_does_not_matter(data, masks):
   labels = data / "labels" / "val"
   truth = _read(labels / "a.png")

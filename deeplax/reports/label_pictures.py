@@ -2,13 +2,14 @@
 
 import argparse
 import collections
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent import futures
 import contextlib
-import glob
+import errno
 import pathlib
 import sys
-from typing import IO, Any, NamedTuple
+import tempfile
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -19,108 +20,22 @@ from deeplax import progress
 from deeplax.data import bands
 from deeplax.data import decoding
 from deeplax.data import files
+from deeplax.data import walk
 from deeplax.inference import ahead as ahead_lib
 from deeplax.inference import open_run
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import settings as asked
+from deeplax.reports import found_pictures
 from deeplax.reports import pictures as pictures_lib
 from deeplax.workdir import checkpoint
 from deeplax.workdir import results
 from deeplax.workdir import settings
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 UNREADABLE = (errors.InputError, OSError)
 SAVE_BACKLOG = 16  # pictures waiting to be written, at most
-
-
-class Picture(NamedTuple):
-  """A file to label, and the name of its outputs below --out."""
-
-  path: pathlib.Path
-  stem: pathlib.Path
-
-  def output(self, out: pathlib.Path, ending: str) -> pathlib.Path:
-    return out / self.stem.parent / f"{self.stem.name}_{ending}"
-
-
-def find(
-  inputs: Iterable[str],
-  out: pathlib.Path,
-  suffixes: tuple[str, ...] = SUFFIXES,
-) -> list[Picture]:
-  """Return the pictures that files, folders and globs stand for.
-
-  Args:
-    inputs: A folder is searched with its sub-folders, which the outputs keep.
-    out: Where outputs go; it is left out of the search.
-    suffixes: Of what is looked for in folders and globs.
-
-  Raises:
-    InputError: Something is not there, or two outputs would be one file, or an
-      output would be an input.
-  """
-  pictures = {}
-  for text in inputs:
-    found = _find_one(text, out, suffixes)
-    if not found:
-      raise errors.InputError(
-        f"no picture matches {text!r}: looked for files that end in "
-        f"{' '.join(suffixes)}"
-      )
-    # The same file, named twice, is one input.
-    pictures |= {(p.path.resolve(), p.stem): p for p in found}
-  found = list(pictures.values())
-  _refuse_clashes(found, out)
-  return found
-
-
-def _find_one(
-  text: str, out: pathlib.Path, suffixes: tuple[str, ...]
-) -> list[Picture]:
-  path = pathlib.Path(text)
-  if path.is_file():
-    return [Picture(path, pathlib.Path(path.stem))]
-  if path.is_dir():
-    if path.resolve() == out.resolve():
-      raise errors.InputError(
-        f"--out={out} is the folder of the pictures; the next run would label "
-        f"its own masks. Use for example --out={out / 'predictions'}"
-      )
-    root, found = path, path.rglob("*")
-  elif glob.has_magic(text):
-    parts = path.parts
-    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    root = pathlib.Path(*parts[:fixed])
-    found = [pathlib.Path(p) for p in glob.glob(text, recursive=True)]
-  else:
-    raise errors.InputError(f"no file or folder {text!r}")
-  return [
-    Picture(p, p.relative_to(root).with_suffix(""))
-    for p in sorted(found)
-    if p.suffix.lower() in suffixes
-    and p.is_file()
-    and out.resolve() not in p.resolve().parents
-  ]
-
-
-def _refuse_clashes(pictures: list[Picture], out: pathlib.Path) -> None:
-  inputs = {p.path.resolve() for p in pictures}
-  owner = {}
-  for picture in pictures:
-    mask = picture.output(out, "mask.png")
-    if mask in owner:
-      raise errors.InputError(
-        f"{owner[mask]} and {picture.path} would both be written to {mask}. "
-        "Predict them into different --out folders, or name the folder above "
-        "them: sub-folders are kept"
-      )
-    owner[mask] = picture.path
-    for ending in ("mask.png", "overlay.jpg"):
-      if picture.output(out, ending).resolve() in inputs:
-        raise errors.InputError(
-          f"{picture.output(out, ending)} is an input and would be "
-          "overwritten. Use another --out"
-        )
+JPEG_SIDE = 65_500  # libjpeg's JPEG_MAX_DIMENSION
+# The disk will take no other picture either.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def size(path: pathlib.Path) -> tuple[int, int] | None:
@@ -133,7 +48,7 @@ def size(path: pathlib.Path) -> tuple[int, int] | None:
 
 
 def load(
-  pictures: list[Picture],
+  pictures: list[found_pictures.Picture],
   failed: list[str],
   *,
   reader: files.Reader,
@@ -159,14 +74,18 @@ def load(
       try:
         image = future.result()
       except UNREADABLE as error:
-        failed.append(str(error))
-        print(f"deeplax: skipped: {error}", file=sys.stderr)
+        _skip(error, failed)
         continue
       yield {"image": image, "picture": picture}
 
 
+def _skip(error: Exception, failed: list[str]) -> None:
+  failed.append(str(error))
+  print(f"deeplax: skipped: {error}", file=sys.stderr)
+
+
 def save(
-  picture: Picture,
+  picture: found_pictures.Picture,
   image: np.ndarray,
   found: np.ndarray,
   *,
@@ -189,12 +108,30 @@ def save(
     half = found.astype(np.float16)
     with _writing(picture.output(out, "probs.npz")) as file:
       np.savez_compressed(file, probabilities=half)
-  with _writing(picture.output(out, "mask.png")) as file:
+  with _writing(picture.output(out, found_pictures.MASK)) as file:
     pictures_lib.index_png(file, labels, palette)
   shown = bands.to_show(image)
   mixed = Image.fromarray(pictures_lib.overlay(shown, labels, palette))
-  with _writing(picture.output(out, "overlay.jpg")) as file:
+  if max(mixed.size) > JPEG_SIDE:
+    with _writing(picture.output(out, found_pictures.LONG_OVERLAY)) as file:
+      mixed.save(file, format="PNG")
+    return
+  with _writing(picture.output(out, found_pictures.OVERLAY)) as file:
     mixed.save(file, format="JPEG", quality=92)
+
+
+def _saved(future: futures.Future[None], failed: list[str]) -> None:
+  """Wait for the outputs of one picture, or skip it.
+
+  Raises:
+    InputError: No picture can be written any more.
+  """
+  try:
+    future.result()
+  except errors.InputError as error:
+    if getattr(error.__cause__, "errno", None) in NO_SPACE:
+      raise
+    _skip(error, failed)
 
 
 @contextlib.contextmanager
@@ -203,7 +140,9 @@ def _writing(path: pathlib.Path) -> Iterator[IO[bytes]]:
     with atomic.writing(path) as file:
       yield file
   except OSError as error:
-    raise errors.InputError(f"cannot write {path}: {error}") from error
+    raise errors.InputError(
+      f"cannot write {path}: {error.strerror or error}"
+    ) from error
 
 
 def run(args: argparse.Namespace) -> int:
@@ -213,17 +152,26 @@ def run(args: argparse.Namespace) -> int:
     InputError: A flag, the workdir or an input is wrong.
   """
   config = settings.load_config(args.workdir)
-  suffixes = SUFFIXES
+  suffixes = walk.PICTURES
   if config.data.channels is not None:
     suffixes += bands.SUFFIXES
   out = pathlib.Path(args.out)
-  return label(config, args, find(args.inputs, out, suffixes), out)
+  pictures = found_pictures.find(args.inputs, out, suffixes)
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=out):
+      pass
+  except OSError as error:  # said before the work, not after
+    raise errors.InputError(
+      f"--out={out} cannot be written ({error.strerror}): name another folder"
+    ) from error
+  return label(config, args, pictures, out)
 
 
 def label(
   config: Any,
   args: argparse.Namespace,
-  pictures: list[Picture],
+  pictures: list[found_pictures.Picture],
   out: pathlib.Path,
 ) -> int:
   """Label pictures with the run in `args.workdir`; return the status."""
@@ -255,7 +203,7 @@ def label(
 
 def predict(
   predictor: predictor_lib.Predictor,
-  pictures: list[Picture],
+  pictures: list[found_pictures.Picture],
   *,
   out: pathlib.Path,
   palette: pictures_lib.Palette,
@@ -275,7 +223,7 @@ def predict(
     threads: For reading, and again for writing.
 
   Returns:
-    A line about each file that could not be read.
+    A line about each picture that could not be read, or not be written.
   """
   sizes = [s for p in pictures if (s := size(p.path))]
   predictor.expect(sizes)
@@ -311,11 +259,11 @@ def predict(
           )
         )
         while len(saving) > backlog:
-          saving.popleft().result()
+          _saved(saving.popleft(), failed)
       report.step()
     with progress.timed(clock, "save"):
       for future in saving:
-        future.result()
+        _saved(future, failed)
   clock["compute"] -= predictor.compile_seconds
   total = sum(clock.values()) or 1.0
   shares = "  ".join(f"{k} {v / total:.0%}" for k, v in clock.items())

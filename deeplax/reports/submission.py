@@ -12,6 +12,8 @@ from deeplax.data import evaluation_servers
 from deeplax.data import mask_folders
 from deeplax.data import published
 from deeplax.data import spec as spec_lib
+from deeplax.data import walk
+from deeplax.reports import found_pictures
 from deeplax.reports import label_pictures
 from deeplax.workdir import settings
 
@@ -107,7 +109,7 @@ def images(
     result = {name: published.voc_pair(found, name).image for name in names}
   else:
     folder, ending = found / "leftImg8bit" / split, "_leftImg8bit.png"
-    paths = sorted(folder.glob(f"*/*{ending}"))
+    paths = walk.matching(folder, f"*/*{ending}")
     result = {path.name.removesuffix(ending): path for path in paths}
     listed = folder
   if not result:
@@ -170,7 +172,7 @@ def label(
       "would take them for others"
     )
   pictures = [
-    label_pictures.Picture(path, pathlib.Path(name))
+    found_pictures.Picture(path, pathlib.Path(name))
     for name, path in wanted.items()
   ]
   config = settings.load_config(args.workdir)

@@ -1,0 +1,167 @@
+"""Pictures that files, folders and globs of a command line stand for."""
+
+import collections
+from collections.abc import Callable, Iterable, Sequence
+import fnmatch
+import glob
+import pathlib
+from typing import NamedTuple
+
+from deeplax import errors
+from deeplax.data import walk
+
+MASK, OVERLAY, LONG_OVERLAY = "mask.png", "overlay.jpg", "overlay.png"
+
+
+class Picture(NamedTuple):
+  """A file to label, and the name of its outputs below --out."""
+
+  path: pathlib.Path
+  stem: pathlib.Path
+
+  def output(self, out: pathlib.Path, ending: str) -> pathlib.Path:
+    return out / self.stem.parent / f"{self.stem.name}_{ending}"
+
+
+def find(
+  inputs: Iterable[str],
+  out: pathlib.Path,
+  suffixes: tuple[str, ...] = walk.PICTURES,
+  say: Callable[[str], None] = print,
+) -> list[Picture]:
+  """Return the pictures that files, folders and globs stand for.
+
+  Args:
+    inputs: A folder is searched with its sub-folders, which the outputs keep.
+    out: Where outputs go; it is left out of the search.
+    suffixes: Of what is looked for in folders and globs.
+    say: Receives a line about what is left out of a folder, and one about names
+      that differ in their suffix only, which then becomes part of the output's.
+
+  Raises:
+    InputError: Something is not there, or two outputs would be one file, or an
+      output would be an input.
+  """
+  pictures = {}
+  for text in inputs:
+    try:
+      found, others = _find_one(text, out, suffixes)
+    except OSError as error:  # such as a name too long
+      raise errors.InputError(
+        f"{text!r} cannot be read: {error.strerror}"
+      ) from error
+    left_out = walk.by_suffix(others)
+    if not found:
+      raise errors.InputError(
+        f"no picture matches {text!r}: looked for files that end in "
+        f"{' '.join(suffixes)}"
+        + (f", and found {left_out}" if left_out else "")
+      )
+    if left_out:
+      say(f"left out of {text}: {left_out}")
+    # The same file, named twice, is one input.
+    pictures |= {(p.path.resolve(), p.stem): p for p in found}
+  found = _apart(list(pictures.values()), say)
+  _refuse_clashes(found, out)
+  return found
+
+
+def _find_one(
+  text: str, out: pathlib.Path, suffixes: tuple[str, ...]
+) -> tuple[list[Picture], list[pathlib.Path]]:
+  """Return the pictures that an input stands for, and what is left out."""
+  path = pathlib.Path(text)
+  if path.is_file():
+    return [Picture(path, pathlib.Path(path.stem))], []
+  if path.is_dir():
+    if path.resolve() == out.resolve():
+      raise errors.InputError(
+        f"--out={out} is the folder of the pictures; the next run would label "
+        f"its own masks. Use for example --out={out / 'predictions'}"
+      )
+    root, paths = path, walk.files(path)
+  elif glob.has_magic(text):
+    root, paths = _matching(path)
+  else:
+    raise errors.InputError(f"no file or folder {text!r}")
+  outputs = out.resolve()
+  paths = [p for p in paths if outputs not in p.resolve().parents]
+  found = [p for p in paths if p.suffix.lower() in suffixes]
+  pictures = [Picture(p, p.relative_to(root).with_suffix("")) for p in found]
+  return pictures, [p for p in paths if p.suffix.lower() not in suffixes]
+
+
+def _matching(
+  path: pathlib.Path,
+) -> tuple[pathlib.Path, list[pathlib.Path]]:
+  """Return the last folder of a glob that has no wildcard, and its files.
+
+  "set[1]" is no wildcard where a folder is called so.
+  """
+  root, *parts = pathlib.Path(path.anchor), *path.relative_to(path.anchor).parts
+  while len(parts) > 1 and (
+    not glob.has_magic(parts[0]) or (root / parts[0]).is_dir()
+  ):
+    root /= parts.pop(0)
+  if "**" in parts:  # glob would walk in circles where links lead back
+    if not root.is_dir():
+      return root, []
+    paths = walk.files(root)
+    return root, [p for p in paths if _fits(p.relative_to(root).parts, parts)]
+  pattern = pathlib.Path(glob.escape(str(root)), *parts)
+  paths = [pathlib.Path(p) for p in glob.glob(str(pattern))]
+  return root, sorted(p for p in paths if p.is_file())
+
+
+def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
+  """Return whether a path fits a glob, both in parts; ** is any folders."""
+  if not names or not pattern:
+    return not names and {*pattern} <= {"**"}
+  if pattern[0] == "**":
+    return _fits(names, pattern[1:]) or _fits(names[1:], pattern)
+  return fnmatch.fnmatch(names[0], pattern[0]) and _fits(names[1:], pattern[1:])
+
+
+def _apart(
+  pictures: list[Picture], say: Callable[[str], None]
+) -> list[Picture]:
+  """Name the outputs of a.jpg and a.png by these names if both are there."""
+  said = False
+  while True:
+    names = collections.defaultdict(set)
+    for picture in pictures:
+      names[picture.stem].add(picture.path.name)
+    same = {stem for stem, those in names.items() if len(those) > 1}
+    if not same:
+      return pictures
+    if not said:
+      said = True
+      one, two, *_ = sorted(names[min(same)])
+      say(
+        f"{one} and {two} differ in their suffix only, so their outputs keep "
+        f"it: {one}_{MASK}. {len(same)} names like this"
+      )
+    pictures = [
+      p._replace(stem=p.stem.with_name(p.path.name)) if p.stem in same else p
+      for p in pictures
+    ]
+
+
+def _refuse_clashes(pictures: list[Picture], out: pathlib.Path) -> None:
+  inputs = {p.path.resolve() for p in pictures}
+  owner = {}
+  for picture in pictures:
+    mask = picture.output(out, MASK)
+    if mask in owner:
+      raise errors.InputError(
+        f"{owner[mask]} and {picture.path} would both be written to {mask}. "
+        "Predict them into different --out folders, or name the folder above "
+        "them: sub-folders are kept"
+      )
+    owner[mask] = picture.path
+    for ending in (MASK, OVERLAY, LONG_OVERLAY):
+      if picture.output(out, ending).resolve() in inputs:
+        raise errors.InputError(
+          f"{picture.output(out, ending)} is an input and would be "
+          "overwritten. Use another --out"
+        )
