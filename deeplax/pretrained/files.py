@@ -1,7 +1,7 @@
 """Files of arrays by name: the extension decides who reads and writes them.
 
 model.ckpt-30000            TensorFlow checkpoint, by prefix or .index
-weights.pth, .pt            torch state dict; nothing else in it is run
+weights.pth, .pt, any.ckpt  torch's tensors; nothing else in it is run
 weights.safetensors, .npz   without any other program
 """
 
@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import importlib
 import pathlib
-import pickle
 import re
 from typing import Any
 import zipfile
@@ -20,6 +19,8 @@ import safetensors
 import safetensors.numpy
 
 from deeplax import errors
+from deeplax.pretrained import archives
+from deeplax.pretrained import torch_files
 
 Arrays = dict[str, np.ndarray]
 _ACCEPTED = (
@@ -68,8 +69,12 @@ def read(path: str) -> Arrays:
     raise errors.InputError(f"{path} is a folder; give {_ACCEPTED}{_in(file)}")
   if not file.is_file():
     raise errors.InputError(f"no file {path}{_in(file.parent)}")
-  reader = _by_suffix(file, _READERS)
   try:
+    # Lightning's are called .ckpt, others .bin or .pth.tar.
+    written_by_torch = file.suffix.lower() not in _READERS and (
+      torch_files.looks_so(file)
+    )
+    reader = _read_torch if written_by_torch else _by_suffix(file, _READERS)
     return reader(file)
   except OSError as error:
     raise errors.InputError(f"cannot read {path}: {error}") from error
@@ -125,6 +130,12 @@ def _in(folder: pathlib.Path) -> str:
   return f". There is {', '.join(found[:5])}" if found else ""
 
 
+def _short(error: Exception) -> str:
+  """Return the first line of what an error says, of a length to be read."""
+  lines = str(error).strip().splitlines() or [type(error).__name__]
+  return lines[0][:200]
+
+
 def _module(name: str) -> Any:
   """Import an optional package.
 
@@ -172,57 +183,22 @@ def _write_tensorflow(prefix: pathlib.Path, arrays: Arrays) -> None:
 
 
 def _read_torch(path: pathlib.Path) -> Arrays:
-  torch = _module("torch")
-  try:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-  except (EOFError, pickle.UnpicklingError, RuntimeError) as error:
-    reason = str(error).strip().splitlines()[0]
-    raise errors.InputError(
-      f"{path} is no file of torch with weights only: {reason}"
-    ) from error
-  # Training scripts put the weights beside epoch and optimizer.
-  for key in ("state_dict", "model_state", "model"):
-    if isinstance(state, dict) and isinstance(state.get(key), dict):
-      state = state[key]
-  if not isinstance(state, dict) or not all(
-    map(torch.is_tensor, state.values())
-  ):
-    raise errors.InputError(
-      f"{path} holds no tensors by name. In torch: "
-      "torch.save(model.state_dict(), FILE)"
-    )
-  # (Distributed)DataParallel puts its own name in front.
-  if state and all(name.startswith("module.") for name in state):
-    state = {name.removeprefix("module."): t for name, t in state.items()}
-  return {name: _numpy(tensor, torch) for name, tensor in state.items()}
-
-
-def _numpy(tensor: Any, torch: Any) -> np.ndarray:
-  """Return a tensor's values; NumPy has no bfloat16."""
-  if tensor.dtype == torch.bfloat16:
-    tensor = tensor.float()
-  return tensor.detach().numpy()
+  return torch_files.read(path, _module("torch"))
 
 
 def _write_torch(path: pathlib.Path, arrays: Arrays) -> None:
-  torch = _module("torch")
-  torch.save({name: torch.tensor(a) for name, a in arrays.items()}, path)
+  torch_files.write(path, arrays, _module("torch"))
 
 
 def _read_npz(path: pathlib.Path) -> Arrays:
   try:
-    # Opened here: of a damaged one np.load forgets to close it.
-    with path.open("rb") as data, np.load(data, allow_pickle=False) as file:
-      return dict(file)
-  except (
-    EOFError,
-    OSError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-  ) as error:
+    return archives.read_npz(path)
+  except OSError:
+    raise
+  except Exception as error:  # whatever the bytes make NumPy stumble over
     raise errors.InputError(
-      f"{path} is no whole .npz of plain arrays: {error}"
+      f"{path} is no whole .npz of plain arrays ({_short(error)}): fetch it "
+      "again, or write it by np.savez(FILE, **arrays)"
     ) from error
 
 
@@ -236,17 +212,16 @@ def _write_npz(path: pathlib.Path, arrays: Arrays) -> None:
 
 def _read_safetensors(path: pathlib.Path) -> Arrays:
   try:
-    # Opened here too: safetensors says of any failure to open "no such file".
+    # Opened here: safetensors says of any failure to open "no such file".
     # It takes bfloat16 from NumPy, which has it once JAX has been imported.
     with path.open("rb"):
       return safetensors.numpy.load_file(path)
-  except (
-    AttributeError,  # a type that NumPy does not have
-    ValueError,
-    safetensors.SafetensorError,
-  ) as error:
+  except OSError:
+    raise
+  except Exception as error:  # a type that NumPy has not, and all damage
     raise errors.InputError(
-      f"{path} is no whole safetensors file ({error}): download it again"
+      f"{path} is no whole safetensors file ({_short(error)}): download it "
+      "again"
     ) from error
 
 

@@ -2,8 +2,6 @@
 
 import importlib
 import json
-import pathlib
-import pickle
 import struct
 
 import jax.numpy as jnp
@@ -118,13 +116,6 @@ def test_a_damaged_file_is_named(tmp_path, name, damage):
     files.read(str(path))
 
 
-def test_objects_in_an_npz_are_not_unpickled(tmp_path):
-  path = tmp_path / "w.npz"
-  np.savez(path, a=np.array([print], dtype=object))
-  with pytest.raises(errors.InputError, match=r"w\.npz is no whole \.npz"):
-    files.read(str(path))
-
-
 def test_another_kind_of_file_is_refused_with_the_way(tmp_path):
   for name, advice in (
     ("net.h5", "in Keras"),
@@ -172,44 +163,3 @@ def test_a_missing_package_says_how_to_install_it(
   with pytest.raises(errors.InputError, match=f"needs {package}") as raised:
     files.read(str(tmp_path / name))
   assert f'pip install -e ".[{extra}]"' in str(raised.value)
-
-
-@pytest.mark.parametrize(
-  "wrapper", [None, "state_dict", "model", "model_state"]
-)
-def test_a_torch_file_is_unwrapped(tmp_path, wrapper):
-  torch = pytest.importorskip("torch")
-  state = {
-    "module.conv.weight": torch.arange(4.0).reshape(2, 2),
-    "module.half": torch.ones(3, dtype=torch.bfloat16),
-  }
-  if wrapper:
-    state = {"epoch": 3, wrapper: state}
-  torch.save(state, tmp_path / "w.pth")
-  found = files.read(str(tmp_path / "w.pth"))
-  assert found.keys() == {"conv.weight", "half"}
-  np.testing.assert_array_equal(found["conv.weight"], [[0, 1], [2, 3]])
-  np.testing.assert_array_equal(found["half"], np.ones(3, np.float32))
-
-
-class Harmful:
-  def __reduce__(self):
-    return pathlib.Path.touch, (pathlib.Path("harm"),)
-
-
-def test_code_in_a_torch_file_is_not_run(tmp_path, monkeypatch):
-  torch = pytest.importorskip("torch")
-  monkeypatch.chdir(tmp_path)
-  torch.save({"state_dict": Harmful()}, "w.pth")
-  pathlib.Path("v.pth").write_bytes(pickle.dumps(Harmful(), protocol=2))
-  for name in ("w.pth", "v.pth"):
-    with pytest.raises(errors.InputError, match="with weights only"):
-      files.read(name)
-  assert not pathlib.Path("harm").exists()
-
-
-def test_a_torch_file_of_something_else_is_refused(tmp_path):
-  torch = pytest.importorskip("torch")
-  torch.save([1, 2], tmp_path / "w.pth")
-  with pytest.raises(errors.InputError, match="no tensors by name"):
-    files.read(str(tmp_path / "w.pth"))

@@ -1,0 +1,75 @@
+"""Zip archives of arrays: .npz, and what torch writes. None is trusted."""
+
+import collections
+import math
+import pathlib
+import zipfile
+
+import numpy as np
+import psutil
+
+_HEADERS = {
+  (1, 0): np.lib.format.read_array_header_1_0,
+  (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def unpacked_size(path: pathlib.Path) -> int:
+  """Return the bytes that an archive declares to hold; none reads as more.
+
+  Raises:
+    ValueError: It is more than the free memory, or a name is there twice.
+    zipfile.BadZipFile: It is no archive.
+  """
+  with zipfile.ZipFile(path) as file:
+    members = file.infolist()
+  names = [member.filename for member in members]
+  if twice := [n for n, k in collections.Counter(names).items() if k > 1]:
+    raise ValueError(f"it holds {twice[0][:200]!r} twice")
+  size, free = (
+    sum(member.file_size for member in members),
+    psutil.virtual_memory().available,
+  )
+  if size > free:
+    raise ValueError(f"it unpacks to {size:,} bytes, and {free:,} are free")
+  return size
+
+
+def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """Return the arrays of an .npz, by name; objects are not unpickled.
+
+  Raises:
+    ValueError: It holds anything but arrays of numbers, or one that claims
+      another size than it has. Damage raises many kinds of errors besides.
+  """
+  unpacked_size(path)
+  arrays = {}
+  with zipfile.ZipFile(path) as file:
+    for member in file.infolist():
+      name = member.filename
+      if not name.endswith(".npy"):
+        raise ValueError(f"{name[:200]!r} in it is no array")
+      with file.open(member) as data:
+        _check_size(data, member)
+      with file.open(member) as data:
+        arrays[name.removesuffix(".npy")] = np.lib.format.read_array(
+          data, allow_pickle=False
+        )
+  return arrays
+
+
+def _check_size(data: zipfile.ZipExtFile, member: zipfile.ZipInfo) -> None:
+  """Refuse an array that is not as large as its header says.
+
+  NumPy allocates what the header says before it reads.
+  """
+  version = np.lib.format.read_magic(data)
+  if version not in _HEADERS:
+    raise ValueError(f"{member.filename[:200]!r} is of version {version}")
+  shape, _, dtype = _HEADERS[version](data)
+  there = member.file_size - data.tell()
+  claimed = math.prod(shape) * dtype.itemsize
+  if not dtype.hasobject and claimed != there:
+    raise ValueError(
+      f"{member.filename[:200]!r} claims {claimed:,} bytes and has {there:,}"
+    )

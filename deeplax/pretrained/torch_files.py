@@ -1,0 +1,178 @@
+"""PyTorch's files of tensors by name, without running what else is in them.
+
+torch is imported by the caller: it is optional, and comes as an argument.
+"""
+
+from collections.abc import Iterator, Mapping
+import json
+import math
+import pathlib
+import re
+import shlex
+import struct
+from typing import Any
+import zipfile
+
+import numpy as np
+
+from deeplax import errors
+from deeplax.pretrained import archives
+
+Arrays = dict[str, np.ndarray]
+# What torch.save writes first: a zip archive, before version 1.6 this number.
+_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+_DEEPEST = 8  # dictionaries in dictionaries; of checkpoints known, two
+# Where training scripts keep a network: Lightning, torchvision, timm, YOLO.
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "ema")
+
+
+def looks_so(path: pathlib.Path) -> bool:
+  """Whether a file, whatever its name, is one that torch wrote."""
+  with path.open("rb") as file:
+    if file.read(len(_MAGIC)) == _MAGIC:
+      return True
+  try:
+    return _pickle_in_zip(path) is not None
+  except Exception:  # zipfile raises many kinds on a damaged archive
+    return False
+
+
+def read(path: pathlib.Path, torch: Any) -> Arrays:
+  """Return the tensors in a file, by name.
+
+  Where several dictionaries hold some, a network beside its average, names
+  start with the keys that lead there: model.conv.weight, ema.conv.weight.
+
+  Raises:
+    InputError: It is damaged, holds what torch would have to run code for, no
+      tensors, or tensors that claim more values than the file has.
+  """
+  try:
+    stored = _stored(path)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+  except OSError:
+    raise
+  except Exception as error:  # whatever the bytes make torch stumble over
+    raise errors.InputError(_refusal(path, str(error))) from error
+  found = [*_dictionaries(state, torch)]
+  if len(found) == 1:
+    found = [((), found[0][1])]
+  tensors = {
+    ".".join((*keys, name)): tensor
+    for keys, values in found
+    for name, tensor in values.items()
+  }
+  if not tensors:
+    raise errors.InputError(
+      f"{path} holds no tensors by name. In torch: "
+      "torch.save(model.state_dict(), FILE)"
+    )
+  try:
+    _check_sizes(tensors, stored)
+    return {name: _numpy(tensor, torch) for name, tensor in tensors.items()}
+  except Exception as error:  # sparse, quantised, of a type NumPy has not
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    raise errors.InputError(
+      f"{path} holds no plain tensors ({reason[0][:200]}). In torch: "
+      "torch.save({k: v.to_dense().contiguous() for k, v in "
+      "model.state_dict().items()}, FILE)"
+    ) from error
+
+
+def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], torch: Any):
+  """Write arrays as a dictionary of tensors."""
+  torch.save({name: torch.tensor(a) for name, a in arrays.items()}, path)
+
+
+def _dictionaries(
+  value: Any, torch: Any, keys: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+  """Yield each dictionary that holds tensors by name, and what leads to it.
+
+  An optimizer numbers its tensors, and so is no such dictionary.
+  """
+  if not isinstance(value, Mapping) or len(keys) > _DEEPEST:
+    return
+  named = {k: v for k, v in value.items() if isinstance(k, str)}
+  if tensors := {k: v for k, v in named.items() if torch.is_tensor(v)}:
+    yield keys, tensors
+  for key, inner in named.items():
+    yield from _dictionaries(inner, torch, (*keys, key))
+
+
+def _numpy(tensor: Any, torch: Any) -> np.ndarray:
+  """Return a tensor's values; NumPy has no bfloat16."""
+  if tensor.dtype == torch.bfloat16:
+    tensor = tensor.float()
+  return tensor.detach().numpy()
+
+
+def _stored(path: pathlib.Path) -> int:
+  """Return the bytes that a file declares to hold, unpacked."""
+  if zipfile.is_zipfile(path):
+    return archives.unpacked_size(path)
+  return path.stat().st_size
+
+
+def _check_sizes(tensors: Mapping[str, Any], stored: int) -> None:
+  """Refuse tensors whose values are not in the file: repeated or made up."""
+  storages = {}
+  for name, tensor in tensors.items():
+    storage = tensor.untyped_storage()
+    storages[storage.data_ptr()] = storage.nbytes()
+    claimed = math.prod(tensor.shape) * tensor.element_size()
+    if claimed > storage.nbytes():
+      raise ValueError(
+        f"{name} claims {claimed:,} bytes and has {storage.nbytes():,}"
+      )
+  if (claimed := sum(storages.values())) > stored:
+    raise ValueError(f"they claim {claimed:,} bytes and have {stored:,}")
+
+
+def _pickle_in_zip(path: pathlib.Path) -> bytes | None:
+  """Return the pickle in an archive of torch, None of another file."""
+  if not zipfile.is_zipfile(path):
+    return None
+  with zipfile.ZipFile(path) as file:
+    for member in file.infolist():
+      if pathlib.PurePosixPath(member.filename).name == "data.pkl":
+        return file.read(member)
+  return None
+
+
+def _refusal(path: pathlib.Path, said: str) -> str:
+  """Return what to say where torch refused a file."""
+  if unknown := re.search(r"GLOBAL (\S+)", said):
+    return (
+      f"{path} is no file of torch with weights only: beside tensors it holds "
+      f"{unknown[1][:200]}, and loading that runs code of the file. If you "
+      f"trust its maker, write the tensors alone and give {path}.weights.pth "
+      f"instead:\n{_alone(path)}"
+    )
+  # torch tells of its own history first, and of the fault at the end.
+  fault = said.rpartition("WeightsUnpickler error:")[2].strip().splitlines()
+  reason = fault[0][:200] if fault else "it is damaged"
+  return (
+    f"{path} is no file of torch with weights only: {reason}. Fetch it again, "
+    "or in torch: torch.save(model.state_dict(), FILE)"
+  )
+
+
+def _alone(path: pathlib.Path) -> str:
+  """Return the command that writes the tensors of a file alone."""
+  pickled = _pickle_in_zip(path) or path.read_bytes()
+  keys = [key for key in _WRAPPERS if _pickled(key) in pickled]
+  at = f'["{keys[0]}"]' if keys else ""
+  code = (
+    f"import torch; w = torch.load({json.dumps(str(path))}, "
+    f'map_location="cpu", weights_only=False){at}; '
+    'w = getattr(w, "state_dict", lambda: w)(); '
+    "torch.save({k: v for k, v in w.items() if torch.is_tensor(v)}, "
+    f"{json.dumps(f'{path}.weights.pth')})"
+  )
+  return f"python -c {shlex.quote(code)}"
+
+
+def _pickled(text: str) -> bytes:
+  """Return a short string as torch.save pickles it (protocol 2)."""
+  return b"X" + struct.pack("<I", len(text)) + text.encode()
