@@ -28,10 +28,10 @@ def parser() -> argparse.ArgumentParser:
   into = parser.add_argument_group("into a workdir")
   whose = "whose names the arrays have"
   into.add_argument("--source", choices=sources, help=whose)
-  into.add_argument(
-    "--checkpoint",
-    help="TensorFlow checkpoint prefix, .pth, .pt, .safetensors or .npz",
-  )
+  text = "TensorFlow checkpoint prefix, .pth, .pt, .ckpt, .safetensors or .npz"
+  into.add_argument("--checkpoint", help=text)
+  text = "which of several networks in a file: that of names that begin so, ema"
+  into.add_argument("--under", metavar="NAME", help=text)
   text = "the network; any --config.KEY=VALUE as for deeplax.main"
   into.add_argument("--config", metavar="CONFIG[:ARG]", help=text)
   into.add_argument(

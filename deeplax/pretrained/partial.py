@@ -36,6 +36,7 @@ class Start:
     subsampled: Arrays of the file of which a part was taken, and what to.
     by_name: (class, whether its logits are from the file) where the classes
       were matched by name; else empty.
+    prefix: What was taken off the file's names.
   """
 
   variables: dict[str, Any]
@@ -45,6 +46,7 @@ class Start:
   folded: list[rules.Path]
   subsampled: list[str]
   by_name: list[tuple[str, bool]]
+  prefix: str = ""
 
 
 def start(
@@ -115,6 +117,7 @@ def start(
     by_name=[]
     if source_classes is None
     else [(name, i in columns) for i, name in enumerate(class_names)],
+    prefix=found.prefix,
   )
 
 

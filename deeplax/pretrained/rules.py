@@ -19,6 +19,7 @@ import numpy as np
 
 from deeplax.models import cost
 from deeplax.models import variables as variables_lib
+from deeplax.pretrained import prefixes
 
 Path = tuple[str, ...]  # collection, modules, leaf
 Shape = tuple[int, ...]
@@ -163,6 +164,7 @@ class Loaded:
     folded: Modules whose norm was folded into the kernel.
     subsampled: Arrays of which a part was taken, and what to.
     scores: Paths of `missing` that may start anew, see `Table.scores`.
+    prefix: What was taken off the names, see `prefixes`.
   """
 
   values: dict[Path, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -174,6 +176,7 @@ class Loaded:
   folded: list[Path] = dataclasses.field(default_factory=list)
   subsampled: list[str] = dataclasses.field(default_factory=list)
   scores: list[Path] = dataclasses.field(default_factory=list)
+  prefix: str = ""
 
 
 def load(
@@ -182,17 +185,20 @@ def load(
   """Look up every parameter of `model`.
 
   Raises:
-    InputError: By `table.prepare`; nothing else is refused here.
+    InputError: By `table.prepare`, or the network is there more than once.
   """
-  wanted, arrays = variables_lib.shapes(model), table.prepare(arrays)
+  wanted = variables_lib.shapes(model)
   tables = table.of_each_form()
   listings = [_entries(t, t.spellings[0], wanted) for t in tables]
+  asked = {name for entries in listings for e in entries for name in e.names}
+  arrays, prefix, outside = prefixes.without(arrays, asked)
+  arrays = table.prepare(arrays)
   known = [
     sum(bool(e.names) and arrays.keys() >= {*e.names} for e in entries)
     for entries in listings
   ]
   best = known.index(max(known))
-  found = Loaded()
+  found = Loaded(prefix=prefix, left_out=outside)
   used: set[str] = set()
   table = tables[best]
   folded = _folded(arrays, table, table.spellings[0], model)

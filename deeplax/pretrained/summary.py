@@ -2,10 +2,12 @@
 
 import collections
 from collections.abc import Sequence
+import re
 from typing import Any
 
 from deeplax.pretrained import rules
 
+_COUNTER = re.compile(r"(.*\.)?num_batches_tracked|global_step")
 SHOWN = 10  # names in a list; the rest is counted
 
 
@@ -44,9 +46,11 @@ def table(start: Any, *, seed: int) -> str:
   """Return where the variables of a `partial.Start` are from, a line each."""
   rows = {
     "loaded": f"{len(start.loaded)} arrays{_by_part(start.loaded)}",
-    "left out": f"{len(start.left_out)} arrays{_listed(start.left_out)}",
+    "left out": _left_out(start.left_out),
     "new": f"{len(start.new)} arrays{_by_part(start.new)}",
   }
+  if start.prefix:
+    rows["prefix"] = f"{start.prefix} was taken off the names"
   if start.new:
     rows["new"] += f", drawn from seed {seed}"
   if start.subsampled:
@@ -62,6 +66,16 @@ def table(start: Any, *, seed: int) -> str:
     rows["classes"] = f"{len(kept)} by name{_listed(kept)}"
     rows["new classes"] = f"{len(fresh)}{_listed(fresh)}"
   return "\n".join(f"  {key:<12}{text}" for key, text in rows.items())
+
+
+def _left_out(items: Sequence[str]) -> str:
+  """Return the arrays left out; counters are none of the network's."""
+  counters = [name for name in items if _COUNTER.fullmatch(name)]
+  weights = [name for name in items if name not in {*counters}]
+  text = f"{len(weights)} arrays{_listed(weights)}"
+  if counters:
+    text += f"; {len(counters)} counters of training steps"
+  return text
 
 
 def _by_part(paths: Sequence[rules.Path]) -> str:

@@ -27,6 +27,7 @@ from deeplax.pretrained import files
 from deeplax.pretrained import folded_norms
 from deeplax.pretrained import identity_decoder
 from deeplax.pretrained import partial
+from deeplax.pretrained import prefixes
 from deeplax.pretrained import rules
 from deeplax.pretrained import summary
 from deeplax.pretrained import tables
@@ -84,7 +85,9 @@ def convert(
     drawn, opened = identity_decoder.decoder(model, drawn)
     new.append(identity_decoder.DECODER)
   table = tables.table(args.source, model=model)
-  arrays = files.read(args.checkpoint)
+  arrays, under = files.read(args.checkpoint), ""
+  if args.under:
+    arrays, under, _ = prefixes.below(arrays, args.under)
   try:
     start = partial.start(
       rules.load(arrays, table, model=model),
@@ -97,9 +100,10 @@ def convert(
     )
   except errors.InputError as error:
     raise errors.InputError(
-      f"{args.checkpoint} ({args.source} names) and config.model are not the "
-      f"same network.\n{error}"
+      f"{args.checkpoint} ({args.source} names) does not fill the network of "
+      f"config.model.\n{error}"
     ) from error
+  start.prefix = under + start.prefix
   print(f"{args.checkpoint}, {args.source} names, into {workdir}:")
   print(summary.table(start, seed=config.seed))
   if args.statistics:
@@ -208,6 +212,7 @@ def _record(args: argparse.Namespace, start: partial.Start) -> dict[str, Any]:
     "sha256": files.sums(args.checkpoint),
     "loaded": [summary.path(path) for path in start.loaded],
     "new": [summary.path(path) for path in start.new],
+    "prefix": start.prefix,
     "left_out": start.left_out,
     "folded": ["/".join(module) for module in start.folded],
     "subsampled": start.subsampled,

@@ -168,6 +168,18 @@ def test_the_table_counts_by_part_and_names_what_is_left_out():
   loaded.folded = [("backbone", "conv")]
   lines = summary.table(start(loaded), seed=5).splitlines()
   assert lines[0].split() == ["loaded", "1", "arrays:", "backbone", "1"]
-  assert lines[1].split(maxsplit=2)[2] == "1 arrays: global_step"
+  left_out = lines[1].split(maxsplit=2)[2]
+  assert left_out == "0 arrays; 1 counters of training steps"
   assert "head 1, decoder 1, logits 2, drawn from seed 5" in lines[2]
   assert "1 were folded" in lines[3]
+
+
+def test_counters_are_no_weights_that_are_left_out():
+  loaded = found(*ALL)
+  loaded.prefix = "module."
+  counters = [f"layer{i}.bn.num_batches_tracked" for i in range(54)]
+  loaded.left_out = [*counters, "global_step", "fc.weight"]
+  text = summary.table(start(loaded), seed=5)
+  assert "1 arrays: fc.weight; 55 counters of training steps" in text
+  assert "num_batches_tracked" not in text
+  assert "prefix      module. was taken off the names" in text

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -80,11 +81,16 @@ def convert_into(folder, arrays, *flags, config=config, source="tf_deeplab"):
   """Convert arrays by way of a file; return the workdir."""
   folder.mkdir(parents=True, exist_ok=True)
   files.write(str(folder / "w.npz"), arrays)
-  workdir = folder / "out"
+  return convert_file(folder / "w.npz", *flags, config=config, source=source)
+
+
+def convert_file(path, *flags, config=config, source="tf_deeplab"):
+  """Convert a file; return the workdir, which is beside it."""
+  workdir = path.parent / "out"
   args = convert.parser().parse_args(
     [
       f"--source={source}",
-      f"--checkpoint={folder / 'w.npz'}",
+      f"--checkpoint={path}",
       f"--workdir={workdir}",
       "--config=configs/quickstart.py:debug",
       *flags,
@@ -138,6 +144,49 @@ def test_what_is_written_out_is_bit_equal_to_what_came_in(
     )
   )
   assert_equal(files.read(str(out)), arrays())
+
+
+def test_a_wrappers_prefix_is_taken_off_and_told(tmp_path, capsys):
+  given = {f"module._orig_mod.{k}": v for k, v in arrays().items()}
+  given["criterion.weight"] = np.ones(8, np.float32)
+  workdir = convert_into(tmp_path, given)
+  assert_equal(checkpoint.restore_variables(workdir)[0], network()[1])
+  said = capsys.readouterr().out
+  assert "prefix      module._orig_mod. was taken off the names" in said
+  assert "left out    1 arrays: criterion.weight" in said
+  record = json.loads((workdir / "converted.json").read_text())
+  assert record["prefix"] == "module._orig_mod."
+  assert record["left_out"] == ["criterion.weight"]
+
+
+def test_of_lightnings_checkpoint_the_network_named_is_read(tmp_path, capsys):
+  torch = pytest.importorskip("torch")
+  path = tmp_path / "last.ckpt"
+  tensors = {k: torch.from_numpy(v) for k, v in arrays().items()}
+  value = {
+    "epoch": 3,
+    "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(3)}}}],
+    "state_dict": {f"model.{k}": v for k, v in tensors.items()},
+    "ema": {f"module.{k}": v + 1 for k, v in tensors.items()},
+  }
+  torch.save(value, path)
+  with pytest.raises(errors.InputError, match="more than once") as raised:
+    convert_file(path)
+  assert not (tmp_path / "out").exists()
+  said = str(raised.value)
+  for flag, added in (
+    ("--under=state_dict.model", 0),
+    ("--under=ema.module", 1),
+  ):
+    assert flag in said.split()
+    workdir = convert_file(path, flag)
+    assert "was taken off the names" in capsys.readouterr().out
+    expected = jax.tree.map(lambda x, n=added: x + n, network()[1])
+    assert_equal(checkpoint.restore_variables(workdir)[0], expected)
+    shutil.rmtree(workdir)
+  # A name above both prefixes does as well.
+  convert_file(path, "--under=ema")
+  assert "prefix      ema.module. was taken off" in capsys.readouterr().out
 
 
 def test_a_backbone_alone_leaves_the_rest_as_a_fresh_start(tmp_path, capsys):

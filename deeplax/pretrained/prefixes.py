@@ -1,0 +1,96 @@
+"""What programs put in front of the names of a network's arrays.
+
+module. of DistributedDataParallel, _orig_mod. of torch.compile, model. or net.
+of a training script's own class, and the keys of a checkpoint that holds the
+network beside its average: state_dict., ema. None of these is listed here: a
+prefix is what stands in front of names that the network asks for.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from deeplax import errors
+
+_ENDS = "./"  # of a prefix: in a state dict, in TensorFlow
+
+
+class Found(NamedTuple):
+  """The arrays of one network.
+
+  Attributes:
+    arrays: By name, without the prefix.
+    prefix: What was taken off, with its dot; empty: nothing.
+    outside: Names that do not begin with it, of arrays that are left out.
+  """
+
+  arrays: dict[str, np.ndarray]
+  prefix: str
+  outside: list[str]
+
+
+def without(arrays: Mapping[str, np.ndarray], wanted: Collection[str]) -> Found:
+  """Return the arrays without the prefix of the names that are wanted.
+
+  It is taken off only where names are wanted more often with it off than as
+  they are, and where half of those that have it are wanted.
+
+  Raises:
+    InputError: Two prefixes lead to the network: a teacher and a student.
+  """
+  counts = Counter({"": 0})
+  for name in arrays:
+    for prefix in _prefixes(name):
+      counts[prefix] += name[len(prefix) :] in wanted
+  best = max(counts, key=lambda prefix: (counts[prefix], -len(prefix)))
+  inside = [name for name in arrays if name.startswith(best)]
+  if counts[best] == counts[""] or 2 * counts[best] < len(inside):
+    return Found(dict(arrays), "", [])
+  rivals = [
+    prefix
+    for prefix, count in counts.items()
+    if 2 * count > counts[best]
+    and not (prefix.startswith(best) or best.startswith(prefix))
+  ]
+  if rivals:
+    several = [best, *rivals][:5]
+    told = ", ".join(f"{p} ({counts[p]} arrays)" for p in several)
+    choice = " or ".join(f"--under={p.rstrip(_ENDS)}" for p in several)
+    raise errors.InputError(
+      f"The network is there more than once: {told}. Say which one "
+      f"deeplax.convert is to read: {choice}"
+    )
+  return below(arrays, best)
+
+
+def below(arrays: Mapping[str, np.ndarray], prefix: str) -> Found:
+  """Return the arrays whose names begin with a prefix, without it.
+
+  Args:
+    arrays: By name.
+    prefix: With its dot or slash, or without.
+
+  Raises:
+    InputError: There are none.
+  """
+  for start in (prefix.rstrip(_ENDS) + end for end in _ENDS):
+    found = {
+      name.removeprefix(start): array
+      for name, array in arrays.items()
+      if name.startswith(start)
+    }
+    if found:
+      outside = [name for name in arrays if not name.startswith(start)]
+      return Found(found, start, outside)
+  there = sorted({p for name in arrays for p in _prefixes(name)[1:2]})
+  raise errors.InputError(
+    f"--under={prefix}: no array's name begins so; they begin with "
+    f"{', '.join(there[:10]) or 'no word and dot at all'}"
+  )
+
+
+def _prefixes(name: str) -> list[str]:
+  ends = [i + 1 for i, letter in enumerate(name[:-1]) if letter in _ENDS]
+  return ["", *(name[:end] for end in ends)]
