@@ -8,6 +8,8 @@ import platform
 import shutil
 import time
 
+from deeplax import errors
+
 PACKAGES = (
   "jax",
   "jaxlib",
@@ -61,11 +63,8 @@ def examine() -> tuple[dict[str, str], list[str]]:
 
   try:
     devices = jax.devices()
-  except RuntimeError as error:
-    problems.append(
-      f"JAX cannot start its devices: {error}. Install JAX for this machine, "
-      "or set JAX_PLATFORMS=cpu"
-    )
+  except (AssertionError, RuntimeError) as error:
+    problems.append(errors.devices_text(error))
     return found, problems
   found["devices"] = ", ".join(
     f"{d.id}: {d.device_kind} ({d.platform})" for d in devices

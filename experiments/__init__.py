@@ -1,0 +1,2 @@
+# First of all, so that Ctrl-C while a command imports is a line.
+import deeplax as deeplax

@@ -76,6 +76,15 @@ def test_the_command_ends_with_0_and_names_versions_and_devices():
     assert f"\n{word}" in done.stdout
 
 
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+def test_a_platform_that_is_not_there_is_a_problem(platform):
+  done = commands.process("doctor", JAX_PLATFORMS=platform)
+  assert done.returncode == 1 and not done.stderr, done.stderr[-2000:]
+  problem, last = done.stdout.splitlines()[-2:]
+  told = f"problem: JAX_PLATFORMS={platform}: JAX cannot start its devices"
+  assert problem.startswith(told) and last == "not ready"
+
+
 def test_importing_the_doctor_does_not_start_jax():
   code = "import sys, deeplax.doctor; sys.exit('jax' in sys.modules)"
   assert (
