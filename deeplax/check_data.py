@@ -9,9 +9,9 @@ split, and looks for pictures that are in more than one.
 
 import argparse
 from collections.abc import Sequence
-import pathlib
 
 from deeplax import errors
+from deeplax import paths
 
 IMAGES = 200  # masks of a split to look at
 
@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     epilog="example: python -m deeplax.check_data my_data --full",
     allow_abbrev=False,
   )
-  parser.add_argument("root", type=pathlib.Path, metavar="DIR")
+  parser.add_argument("root", type=paths.local, metavar="DIR")
   parser.add_argument(
     "--split",
     metavar="NAME|all",
@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
   )
   parser.add_argument(
     "--json",
-    type=pathlib.Path,
+    type=paths.local,
     metavar="FILE",
     help="write the findings there, too, with every faulty file",
   )

@@ -5,8 +5,10 @@ import sys
 
 from absl import flags
 from ml_collections import config_flags
+from ml_collections.config_flags import config_path
 
 from deeplax import errors
+from deeplax import paths
 from deeplax.settings import find
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -15,8 +17,23 @@ CONFIG = config_flags.DEFINE_config_file(
   "The run, v3plus_xception or camvid:quick, or a file of your own.",
   lock_config=True,
 )
-WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Where the run is kept; default runs/<config>[_<argument>]."
+
+# Keys that hold a path.
+PATHS = ("data.root", "init.checkpoint")
+
+
+class _Path(flags.ArgumentParser):
+  """Of a flag that is a path."""
+
+  def parse(self, argument: str) -> str:
+    return paths.expanded(argument)
+
+
+WORKDIR = flags.DEFINE(
+  _Path(),
+  "workdir",
+  None,
+  "Where the run is kept; default runs/<config>[_<argument>].",
 )
 MULTIHOST = flags.DEFINE_bool(
   "multihost",
@@ -53,12 +70,16 @@ def parse(argv: list[str]) -> None:
       f"unread arguments {rest} after the flags. "
       "Write --config.name=value without spaces"
     )
-  if flags.FLAGS["config"].value is None:
+  config = flags.FLAGS["config"].value
+  if config is None:
     raise errors.InputError(
       "--config is missing, for example "
       "--config=configs/v3plus_xception.py, or configs/quickstart.py to see it "
       "work without data"
     )
+  for key in PATHS:
+    if text := config_path.get_value(key, config):
+      config.update_from_flattened_dict({key: paths.expanded(text)})
 
 
 def _with_files(argv: list[str]) -> list[str]:
@@ -78,6 +99,7 @@ def _with_files(argv: list[str]) -> list[str]:
 def _file(value: str) -> str:
   """Return FILE[:ARG] of what --config was given."""
   text, colon, argument = value.partition(":")
+  text = paths.expanded(text)
   path = str(find.config(text))
   if path != str(pathlib.Path(text)):
     # Standard error: a pod's other hosts have nothing to say on the other one.

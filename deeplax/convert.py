@@ -11,6 +11,7 @@ import sys
 
 from deeplax import config_flag
 from deeplax import errors
+from deeplax import paths
 from deeplax.data import spec as spec_lib
 from deeplax.settings import published
 
@@ -23,24 +24,23 @@ def parser() -> argparse.ArgumentParser:
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  sources = published.SOURCES
-  parser.add_argument("--workdir", required=True, help="to write, or to read")
+  sources, path = published.SOURCES, paths.expanded
+  text = "to write, or to read"
+  parser.add_argument("--workdir", type=path, required=True, help=text)
   into = parser.add_argument_group("into a workdir")
   whose = "whose names the arrays have"
   into.add_argument("--source", choices=sources, help=whose)
   text = "TensorFlow checkpoint prefix, .pth, .pt, .ckpt, .safetensors or .npz"
-  into.add_argument("--checkpoint", help=text)
+  into.add_argument("--checkpoint", type=path, help=text)
   text = "which of several networks in a file: that of names that begin so, ema"
   into.add_argument("--under", metavar="NAME", help=text)
   text = "the network; any --config.KEY=VALUE as for deeplax.main"
   into.add_argument("--config", metavar="CONFIG[:ARG]", help=text)
-  into.add_argument(
-    "--classes",
-    help="classes.json, for own data that is not here (default: the "
-    "classes of the config's data)",
-  )
+  text = "classes.json of own data that is not here (default: the config's)"
+  into.add_argument("--classes", type=path, help=text)
   into.add_argument(
     "--source_classes",
+    type=path,
     metavar="NAME|FILE",
     help="classes of the checkpoint, to carry logits over by name: "
     f"{', '.join(sorted(spec_lib.SPECS))}, or a JSON list",
@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
   )
   out = parser.add_argument_group("out of a workdir")
   out.add_argument("--to", choices=sources, help="whose names to write")
-  out.add_argument("--out", help=".npz, .safetensors, .pth or .ckpt")
+  out.add_argument("--out", type=path, help=".npz, .safetensors, .pth or .ckpt")
   out.add_argument("--step", type=int, help="default: the newest checkpoint")
   return parser
 

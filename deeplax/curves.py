@@ -10,6 +10,7 @@ Seeds of one design form a group, and two groups are subtracted:
 import argparse
 
 from deeplax import errors
+from deeplax import paths
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,7 +25,11 @@ def parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   parser.add_argument(
-    "runs", nargs="*", metavar="RUN", help="workdir, or a result's file"
+    "runs",
+    nargs="*",
+    type=paths.expanded,
+    metavar="RUN",
+    help="workdir, or a result's file",
   )
   parser.add_argument(
     "--group",
@@ -43,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
   )
   parser.add_argument(
     "--out",
+    type=paths.expanded,
     required=True,
     metavar="DIR",
     help="for curves.svg, curves.md and curves.json",

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 
+from deeplax import paths
 from deeplax.settings import defaults
 
 
@@ -34,7 +35,11 @@ def step(text: str) -> int | str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Add the flags of every command that predicts with a trained run."""
   parser.add_argument(
-    "--workdir", required=True, metavar="DIR", help="of the training run"
+    "--workdir",
+    type=paths.expanded,
+    required=True,
+    metavar="DIR",
+    help="of the training run",
   )
   parser.add_argument(
     "--step",
@@ -82,6 +87,7 @@ def add_crf_arguments(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     "--crf_file",
+    type=paths.expanded,
     metavar="JSON",
     help="refine by the dense CRF as python -m deeplax.crf.search found best",
   )

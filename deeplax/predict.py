@@ -11,6 +11,7 @@ import pathlib
 
 from deeplax import errors
 from deeplax import flags
+from deeplax import paths
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,10 +25,18 @@ def parser() -> argparse.ArgumentParser:
   )
   flags.add_predict_arguments(parser)
   parser.add_argument(
-    "--out", required=True, metavar="DIR", help="where masks and overlays go"
+    "--out",
+    type=paths.expanded,
+    required=True,
+    metavar="DIR",
+    help="where masks and overlays go",
   )
   parser.add_argument(
-    "inputs", nargs="+", metavar="IMAGE|FOLDER|GLOB", help="what to label"
+    "inputs",
+    nargs="+",
+    type=paths.expanded,
+    metavar="IMAGE|FOLDER|GLOB",
+    help="what to label",
   )
   return parser
 

@@ -10,6 +10,7 @@ import argparse
 
 from deeplax import errors
 from deeplax import flags
+from deeplax import paths
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,10 +24,17 @@ def parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   parser.add_argument(
-    "--workdir", required=True, metavar="DIR", help="of the training run"
+    "--workdir",
+    type=paths.expanded,
+    required=True,
+    metavar="DIR",
+    help="of the training run",
   )
   parser.add_argument(
-    "--out", metavar="DIR", help="new workdir (default: DIR_recalibrated)"
+    "--out",
+    type=paths.expanded,
+    metavar="DIR",
+    help="new workdir (default: DIR_recalibrated)",
   )
   parser.add_argument(
     "--step",

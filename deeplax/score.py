@@ -7,10 +7,10 @@ are those of deeplax.evaluate, by the same functions, whoever has predicted.
 
 import argparse
 import os
-import pathlib
 
 from deeplax import errors
 from deeplax import flags
+from deeplax import paths
 from deeplax.data import spec as spec_lib
 
 
@@ -24,15 +24,15 @@ def parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   parser.add_argument(
-    "predictions", type=pathlib.Path, help="folder of masks, NAME_mask.png"
+    "predictions", type=paths.local, help="folder of masks, NAME_mask.png"
   )
   parser.add_argument(
-    "labels", type=pathlib.Path, help="folder of true masks, NAME.png"
+    "labels", type=paths.local, help="folder of true masks, NAME.png"
   )
   which = parser.add_mutually_exclusive_group()
   which.add_argument(
     "--classes",
-    type=pathlib.Path,
+    type=paths.local,
     metavar="FILE",
     help="classes.json of own data (default: the one in LABELS or up to two "
     "folders above)",
@@ -42,13 +42,13 @@ def parser() -> argparse.ArgumentParser:
   )
   parser.add_argument(
     "--list",
-    type=pathlib.Path,
+    type=paths.local,
     metavar="FILE",
     help="score these names only, one a line, as VOC's val.txt",
   )
   flags.add_measure_arguments(parser)
   parser.add_argument(
-    "--out", type=pathlib.Path, metavar="FILE", help="write the scores as JSON"
+    "--out", type=paths.local, metavar="FILE", help="write the scores as JSON"
   )
   parser.add_argument(
     "--threads", type=int, default=os.cpu_count() or 1, help="default: cores"

@@ -9,10 +9,10 @@ and compared with the masks before it gets its name.
 """
 
 import argparse
-import pathlib
 
 from deeplax import errors
 from deeplax import flags
+from deeplax import paths
 from deeplax.data import evaluation_servers
 
 
@@ -26,19 +26,20 @@ def parser() -> argparse.ArgumentParser:
     "with --workdir, are those of deeplax.predict.",
     allow_abbrev=False,
   )
-  servers = evaluation_servers.SERVERS
+  servers, path = evaluation_servers.SERVERS, paths.local
   parser.add_argument("--server", required=True, choices=servers)
   which = parser.add_mutually_exclusive_group(required=True)
-  which.add_argument("--workdir", metavar="DIR", help="of the training run")
+  folder = {"type": paths.expanded, "metavar": "DIR"}
+  which.add_argument("--workdir", **folder, help="of the training run")
   which.add_argument(
     "--predictions",
-    type=pathlib.Path,
+    type=path,
     metavar="DIR",
     help="masks of all test images, NAME_mask.png, in any sub-folders",
   )
   parser.add_argument(
     "--images",
-    type=pathlib.Path,
+    type=path,
     metavar="DIR",
     help="VOCdevkit, or the folder of leftImg8bit, with the test images "
     "(default: the data set of --workdir)",
@@ -52,13 +53,8 @@ def parser() -> argparse.ArgumentParser:
     help="VOC: 5 is trained on VOC's own images alone, 6 on others too, such "
     "as ImageNet (default: 6)",
   )
-  parser.add_argument(
-    "--out",
-    type=pathlib.Path,
-    required=True,
-    metavar="FILE",
-    help=".tar.gz for voc, .zip for cityscapes",
-  )
+  add, text = parser.add_argument, ".tar.gz for voc, .zip for cityscapes"
+  add("--out", type=path, required=True, metavar="FILE", help=text)
   return parser
 
 

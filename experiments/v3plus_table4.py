@@ -23,9 +23,9 @@ and by mean and deviation of ImageNet for torchvision's.
 """
 
 import argparse
-import pathlib
 
 from deeplax import errors
+from deeplax import paths
 from deeplax.ablation import experiment
 from deeplax.ablation import imagenet_sources
 
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     epilog=f"example: python -m {experiment.COMMANDS}.v3plus_table4 "
     "--images=imagenet/val --resnet=torchvision:resnet101.pth",
   )
-  add, path = parser.add_argument, pathlib.Path
+  add, path = parser.add_argument, paths.local
   text = "a subfolder of pictures for each class"
   add("--images", required=True, type=path, metavar="DIR", help=text)
   for flag, programs in imagenet_sources.BACKBONES.items():

@@ -18,7 +18,7 @@ CODE = ("deeplax", "configs", "experiments", "benchmarks")
 Tree = Mapping[str, str]
 
 # Files of deeplax/ that are no doors; flags are what doors share.
-GROUND = ("errors", "progress", "atomic", "machine", "text_files")
+GROUND = ("errors", "progress", "atomic", "machine", "paths", "text_files")
 FLAGS = ("flags", "config_flag")
 # From the ground up: an import never goes up, nor sideways.
 FLOORS = (

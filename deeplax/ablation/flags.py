@@ -9,6 +9,7 @@ import pathlib
 import shlex
 
 from deeplax import errors
+from deeplax import paths
 from deeplax.ablation import experiment as experiment_lib
 from deeplax.ablation import recipes
 
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     "--out",
-    type=pathlib.Path,
+    type=paths.local,
     help="default experiments/results/NAME[_debug][_DATA]",
   )
 

@@ -174,7 +174,7 @@ def _plain_text(text: str) -> str:
   """Return a line of a log without where things lie on this machine."""
   for folder in (experiment_lib.ROOT, pathlib.Path(sys.prefix)):
     text = text.replace(f"{folder}/", "")
-  return text.replace(f"{pathlib.Path.home()}/", "~/")
+  return text.replace(f"{os.path.expanduser('~')}/", "~/")
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:

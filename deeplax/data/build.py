@@ -16,6 +16,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from deeplax import errors
+from deeplax import paths
 from deeplax.data import bands
 from deeplax.data import files
 from deeplax.data import folder
@@ -245,14 +246,16 @@ def _places(
   that was not asked for.
   """
   if data.root:
-    return [(_ROOT, pathlib.Path(data.root).expanduser())]
+    return [(_ROOT, paths.local(data.root))]
   places: list[tuple[str, pathlib.Path | None]] = [(_ROOT, None)]
   for variable in ("DEEPLAX_DATA", "TFDS_DATA_DIR"):
     value = os.environ.get(variable)
-    path = pathlib.Path(value).expanduser() if value else None
-    places.append((f"${variable}", path))
-  home = pathlib.Path("~/tensorflow_datasets")
-  return [*places, (str(home), home.expanduser())]
+    places.append((f"${variable}", paths.local(value) if value else None))
+  home = "~/tensorflow_datasets"
+  try:
+    return [*places, (home, paths.local(home))]
+  except errors.InputError:  # the user of a container, who has no home
+    return [*places, (home, None)]
 
 
 def tree(data: Config) -> pathlib.Path | None:

@@ -10,13 +10,13 @@ convolutions see. Picture i depends on (seed, split, i) only.
 import argparse
 import dataclasses
 import math
-import pathlib
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from deeplax import errors
+from deeplax import paths
 from deeplax.data import files
 from deeplax.data import spec as spec_lib
 
@@ -224,7 +224,7 @@ def main(argv: list[str] | None = None) -> None:
     description="Write some of the built-in pictures to a folder.",
     epilog="example: python -m deeplax.data.shapes --out=runs/samples",
   )
-  parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR")
+  parser.add_argument("--out", required=True, type=paths.local, metavar="DIR")
   parser.add_argument("--images", type=int, default=6, metavar="N")
   parser.add_argument(
     "--size", type=int, default=97, help="height and width, pixels"

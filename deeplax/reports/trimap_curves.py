@@ -13,6 +13,7 @@ import numpy as np
 
 from deeplax import atomic
 from deeplax import errors
+from deeplax import paths as paths_lib
 from deeplax.metrics import measures
 from deeplax.reports import line_plot
 from deeplax.reports import tables
@@ -92,7 +93,7 @@ def groups(args: argparse.Namespace) -> dict[str, list[str]]:
       )
     paths = []
     for run in runs.split(","):
-      matching = sorted(glob.glob(run))
+      matching = sorted(glob.glob(paths_lib.expanded(run)))
       if not matching:
         raise errors.InputError(f"--group={text}: nothing is named {run!r}")
       paths += matching

@@ -168,7 +168,7 @@ def _spec(
       f"--classes is for own data; config.data.name {config.data.name!r} has "
       "its own classes"
     )
-  path = pathlib.Path(classes).expanduser()
+  path = pathlib.Path(classes)
   return folder_lib.spec(path.parent if path.is_file() else path)
 
 
@@ -190,7 +190,7 @@ def source_classes(text: str | None, source: str) -> Sequence[str] | None:
     # what has no label.
     return ("", *names) if (source, text) == _UNLABELLED_FIRST else names
   names = text_files.read_json(
-    pathlib.Path(text).expanduser(),
+    text,
     kind=object,
     fix=f"--source_classes={text} has to be one of {sorted(spec_lib.SPECS)} or "
     'a JSON file of a list, ["road", "car"]',

@@ -19,6 +19,7 @@ import pathlib
 import sys
 
 from deeplax import errors
+from deeplax import paths
 from deeplax.data import published
 from deeplax.data.prepare import ade20k
 from deeplax.data.prepare import cityscapes
@@ -44,13 +45,13 @@ def parser() -> argparse.ArgumentParser:
   parser.add_argument("name", choices=NAMES, metavar="NAME")
   parser.add_argument(
     "--source",
-    type=pathlib.Path,
+    type=paths.local,
     metavar="PATH",
     help="where the published files are, or are to be fetched to",
   )
   parser.add_argument(
     "--out",
-    type=pathlib.Path,
+    type=paths.local,
     metavar="DIR",
     help="folder of prepared data sets (default: $TFDS_DATA_DIR, or else "
     "~/tensorflow_datasets, where configurations look)",
@@ -71,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
   )
   parser.add_argument(
     "--sbd",
-    type=pathlib.Path,
+    type=paths.local,
     metavar="PATH",
     help="voc2012: SBD as unpacked, benchmark_RELEASE",
   )
@@ -103,12 +104,9 @@ def main(argv: Sequence[str] | None = None) -> None:
       commands.error(f"--{flag} is for {name} only")
   if not flags.source and not flags.download:
     commands.error("give --source=PATH, where the data set is, or --download")
-  if flags.sbd:
-    flags.sbd = flags.sbd.expanduser()
   # The output of TFDS is silenced, ours is not.
   say = partial(print, file=sys.stdout, flush=True)
-  default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-  out = (flags.out or pathlib.Path(default)).expanduser()
+  out = flags.out or _default_out()
   if not flags.overwrite and flags.name != "folder":
     write.refuse_existing(flags.name, out)
   plan = _plan(flags, out, say)
@@ -120,10 +118,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     raise errors.InputError(f"{flags.source} holds no split of {plan.name}")
   if not flags.allow_partial:
     write.check_counts(plan, flags.source or out)
-  target = write.write(plan, out, threads=flags.threads, say=say)
+  try:
+    target = write.write(plan, out, threads=flags.threads, say=say)
+  except KeyError as error:
+    if "getpwuid" not in str(error):
+      raise
+    raise errors.InputError(
+      f"TensorFlow Datasets needs a user with a name, and user {os.getuid()} "
+      "has none here: run this as one of /etc/passwd, or add a line for it"
+    ) from error
   counts = ", ".join(f"{k} {len(v)}" for k, v in plan.splits.items())
   say(f"{plan.name}: {counts} images in {target}")
   say(f"train on it: {_use(plan, flags, out)}")
+
+
+def _default_out() -> pathlib.Path:
+  """Return where configurations look without being told.
+
+  Raises:
+    InputError: Nowhere, since this user has no home directory.
+  """
+  try:
+    return paths.local(
+      os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    )
+  except errors.InputError as error:
+    raise errors.InputError(
+      f"{error}: give --out=DIR here, and export DEEPLAX_DATA=DIR for training"
+    ) from error
 
 
 def _use(plan: write.Plan, flags: argparse.Namespace, out: pathlib.Path) -> str:
@@ -136,7 +158,7 @@ def _use(plan: write.Plan, flags: argparse.Namespace, out: pathlib.Path) -> str:
 
 def _plan(flags: argparse.Namespace, out: pathlib.Path, say: Say) -> write.Plan:
   """Return what to write, fetched and unpacked if need be."""
-  source = (flags.source or out / "downloads").expanduser()
+  source = flags.source or out / "downloads"
   unpacked: dict[str, pathlib.Path] = {}
   if flags.download:
     unpacked = _download(flags, source, say)

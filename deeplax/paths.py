@@ -1,0 +1,37 @@
+"""Paths as a user writes them: a leading ~ is the home directory.
+
+A shell replaces it only at the start of a word, so not in --out=~/masks.
+"""
+
+import os
+import pathlib
+
+from deeplax import errors
+
+
+def expanded(text: str) -> str:
+  """Return a path with its leading ~ or ~name replaced.
+
+  Anything else stays as it is, gs://bucket/run for example.
+
+  Raises:
+    InputError: There is no such home directory, nor a file of that name.
+  """
+  found = os.path.expanduser(text)
+  if found.startswith("~") and not os.path.lexists(text):
+    raise errors.InputError(
+      f"{text}: there is no home directory here for {text.split('/')[0]} to "
+      "stand for; write the whole path"
+    )
+  return found
+
+
+def local(text: str) -> pathlib.Path:
+  """Return a path on this computer; see `expanded`."""
+  return pathlib.Path(expanded(text))
+
+
+def absolute(text: str) -> str:
+  """Return a path that holds from any folder; see `expanded`."""
+  found = expanded(text)
+  return found if "://" in found else os.path.abspath(found)
