@@ -1,6 +1,7 @@
 """--config, --workdir and --multihost: which run, and where it is kept."""
 
 import pathlib
+import re
 import sys
 
 from absl import flags
@@ -9,6 +10,7 @@ from ml_collections.config_flags import config_path
 
 from deeplax import errors
 from deeplax import paths
+from deeplax.settings import defaults
 from deeplax.settings import find
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -56,8 +58,10 @@ def parse(argv: list[str]) -> None:
       f"unread arguments {argv[argv.index('=') :]}. "
       f"Write {argv[argv.index('=') - 1]}=value without spaces"
     )
+  _refuse_repeated(argv)
+  words, unset = _without_none(argv)
   try:
-    rest = flags.FLAGS(_with_files(argv))[1:]
+    rest = flags.FLAGS(_with_files(words))[1:]
   except (
     flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError
   ) as error:  # fmt: skip
@@ -77,9 +81,63 @@ def parse(argv: list[str]) -> None:
       "--config=configs/v3plus_xception.py, or configs/quickstart.py to see it "
       "work without data"
     )
+  config.update_from_flattened_dict(dict.fromkeys(unset))
   for key in PATHS:
     if text := config_path.get_value(key, config):
       config.update_from_flattened_dict({key: paths.expanded(text)})
+
+
+def _name(text: str) -> str:
+  """Return what an argument sets: config.seed; "" if it is no flag's start."""
+  found = re.match(r"--?(?:no)?((?:config|workdir|multihost)[\w.]*)", text)
+  return found[1] if found else ""
+
+
+def _refuse_repeated(argv: list[str]) -> None:
+  """Refuse a flag that is given twice: two tuples would become a longer one.
+
+  Raises:
+    InputError: Naming both.
+  """
+  seen: dict[str, str] = {}
+  for text in argv[1:]:
+    name = _name(text)
+    if name in seen:
+      raise errors.InputError(
+        f"{seen[name]} and {text} set the same: leave one of them out"
+      )
+    if name:
+      seen[name] = text
+
+
+def _without_none(argv: list[str]) -> tuple[list[str], list[str]]:
+  """Return the arguments but --config.KEY=None, and these keys.
+
+  ml_collections would take "None" for a text.
+
+  Raises:
+    InputError: Such a key always has a value.
+  """
+  words, unset = [], []
+  optional = defaults.base()
+  for text in argv:
+    flag, _, value = text.partition("=")
+    key = _name(flag).removeprefix("config.")
+    if value != "None" or "." not in _name(flag):
+      words.append(text)
+      continue
+    try:
+      default = config_path.get_value(key, optional)
+    except (AttributeError, KeyError):
+      words.append(text)  # ml_collections says which keys there are
+      continue
+    if default is not None:
+      raise errors.InputError(
+        f"{text}: {key} always has a value, by default {default!r}. Leave this "
+        "out, or give a value"
+      )
+    unset.append(key)
+  return words, unset
 
 
 def _with_files(argv: list[str]) -> list[str]:

@@ -1,11 +1,15 @@
 """--config by name: what ml_collections then reads is a file."""
 
 import itertools
+import json
+import subprocess
+import sys
 
 import pytest
 
 from deeplax import config_flag
 from deeplax import errors
+from tests import commands
 from tests import conftest
 
 FILE = conftest.ROOT / "configs" / "published.py"
@@ -54,3 +58,81 @@ def test_an_unknown_name_ends_before_anything_is_read():
 )
 def test_the_workdir_is_named_after_configuration_and_argument(path, workdir):
   assert config_flag.default_workdir(path) == workdir
+
+
+PARSE = """\
+import json, sys
+from deeplax import config_flag, errors
+
+@errors.command
+def main():
+  config_flag.parse(sys.argv)
+  print(config_flag.CONFIG.value.to_json())
+
+main()
+"""
+
+
+def parsed(*flags: str) -> tuple[dict, str]:
+  """Return the configuration that flags make, or the message."""
+  done = subprocess.run(
+    [sys.executable, "-c", PARSE, "--config=quickstart", *flags],
+    cwd=commands.ROOT,
+    env=commands.environment(),
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode in (0, 2), done.stderr
+  return json.loads(done.stdout or "{}"), done.stderr
+
+
+@pytest.mark.parametrize(
+  ("first", "second"),
+  [
+    ("--config.eval.scales=(0.5,)", "--config.eval.scales=(1.0,)"),
+    ("--config.seed=1", "--config.seed=1"),
+    ("--config.data.flip", "--noconfig.data.flip"),
+    ("-config.seed=1", "--config.seed=2"),
+    ("--workdir=a", "--workdir=b"),
+  ],
+)
+def test_a_key_given_twice_is_refused(first, second):
+  message = parsed(first, "--config.optim.power=1", second)[1]
+  assert f"deeplax: {first} and {second} set the same" in message
+  for left in (first, second):  # what it advises
+    assert parsed("--config.optim.power=1", left)[0]["optim"]["power"] == 1
+
+
+def test_other_keys_that_begin_alike_are_not_the_same():
+  config, message = parsed(
+    *("--config.eval.crf.w1=1", "--config.eval.crf.w2=2"),
+    *("--config.eval.sizes=exact", "--config.eval.scales=(2.0,)"),
+    *("--config.optim.end_lr", "0", "--config.optim.base_lr", "0.5"),
+  )
+  assert config["eval"]["scales"] == [2.0] and "same" not in message
+
+
+@pytest.mark.parametrize(
+  "key",
+  [
+    *("data.root", "data.channels", "model.atrous_rates", "model.dropout"),
+    *("eval.output_stride", "eval.pad_to", "init.checkpoint"),
+  ],
+)
+def test_what_is_none_by_default_can_be_set_back_to_it(key):
+  # The quickstart's data has pad_to, other keys are None there already.
+  config, message = parsed(f"--config.{key}=None")
+  part, name = key.split(".")
+  assert config[part][name] is None, message
+
+
+@pytest.mark.parametrize("key", ["seed", "eval.scales", "data.name"])
+def test_what_always_has_a_value_cannot_be_none(key):
+  message = parsed(f"--config.{key}=None")[1]
+  assert f"--config.{key}=None: {key} always has a value, by defa" in message
+  assert parsed()[0]  # left out
+
+
+def test_none_of_an_unknown_key_is_an_unknown_key():
+  assert 'Did you mean "scales"' in parsed("--config.eval.scale=None")[1]
