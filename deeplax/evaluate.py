@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   flags.add_arguments(parser)
+  flags.add_data_argument(parser)
   flags.add_crf_arguments(parser)
   flags.add_measure_arguments(parser)
   flags.add_size_arguments(parser)

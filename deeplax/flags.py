@@ -60,6 +60,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def add_data_argument(parser: argparse.ArgumentParser) -> None:
+  """Add the flag of every command that reads the data of a workdir's run."""
+  parser.add_argument(
+    "--data_root",
+    type=paths.expanded,
+    metavar="DIR",
+    help="where the data lies now (default: where it was in training)",
+  )
+
+
 def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
   """Add the flags that deeplax.predict and deeplax.submit share."""
   add_arguments(parser)

@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     metavar="DIR",
     help="of the training run",
   )
+  flags.add_data_argument(parser)
   parser.add_argument(
     "--out",
     type=paths.expanded,

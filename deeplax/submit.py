@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     help="VOCdevkit, or the folder of leftImg8bit, with the test images "
     "(default: the data set of --workdir)",
   )
+  flags.add_data_argument(parser)
   parser.add_argument("--split", default="test", help="default: test")
   parser.add_argument(
     "--comp",

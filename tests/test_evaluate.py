@@ -30,7 +30,7 @@ def run(tmp_path, monkeypatch):
     strides.append(output_stride)
     return toy.Brightest()
 
-  def source(data, split):
+  def source(data, split, root_flag):
     if split != "val":
       raise errors.InputError(f"no split {split!r}; there is val")
     return toy.Toy()

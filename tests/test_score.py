@@ -74,7 +74,7 @@ def workdir(data, tmp_path, monkeypatch):
     model_build, "from_config", lambda *_, **__: toy.Brightest()
   )
   monkeypatch.setattr(
-    data_build, "source", lambda _, split: folder.source(data, split)
+    data_build, "source", lambda _, split, flag: folder.source(data, split)
   )
   path = tmp_path / "run"
   path.mkdir()

@@ -177,6 +177,19 @@ def test_a_run_labels_the_test_images_of_its_data(workdir, tree, tmp_path):
   assert [p.name for p in out.parent.iterdir()] == [out.name]
 
 
+def test_a_run_whose_data_has_moved_is_told_where_it_is(
+  workdir, tree, tmp_path, capsys
+):
+  now = tree.rename(tmp_path / "now")
+  flags = ("--server=voc", f"--workdir={workdir}")
+  assert _command(*flags, f"--out={tmp_path / 'a.tar.gz'}") == 2
+  assert "--images=DIR, that holds a VOCdevkit" in capsys.readouterr().err
+  for flag in ("--images", "--data_root"):
+    out = tmp_path / f"{flag}.tar.gz"
+    assert _command(*flags, f"{flag}={now}", f"--out={out}") == 0
+    assert out.exists()
+
+
 def test_a_run_on_other_classes_is_refused(workdir, tmp_path, capsys):
   (workdir / "spec.json").write_text(json.dumps(spec_lib.CAMVID.to_json()))
   out = f"--out={tmp_path / 'voc.tar.gz'}"

@@ -87,9 +87,11 @@ class Job:
         commands += self._convert()
       commands.append(self._train())
     most = self.cell.config.eval.max_images
+    root = self.cell.settings.get("data.root")  # it may have moved since
     return commands + [
       [*_python("deeplax.evaluate"), f"--workdir={self.shown(self.workdir)}"]
       + [*flags, *self.measure, *([f"--max_images={most}"] if most else [])]
+      + ([f"--data_root={root}"] if root else [])
       for flags in evaluations(
         [row.evaluation for row in rest], self.cell.config.eval.sweep.flip
       )

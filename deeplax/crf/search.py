@@ -25,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   flags.add_arguments(parser)
+  flags.add_data_argument(parser)
   parser.add_argument(
     "--output_stride",
     type=int,

@@ -38,15 +38,22 @@ Config = Any
 FOLDER = "folder"
 NAMES = (*published.TREES, "shapes", FOLDER)
 
-_ROOT = "--config.data.root"
+ROOT_FLAG = "--config.data.root"  # of the commands that have a --config
 _HELP = """\
 To see it work now, without data: add :debug to the configuration, for example
   python -m deeplax.main --config=configs/v3plus_xception.py:debug
 For your own images: configs/own_data.py says how to lay them out."""
 
 
-def source(data: Config, split: str) -> files.Source:
+def source(
+  data: Config, split: str, root_flag: str = ROOT_FLAG
+) -> files.Source:
   """Return `split` of the data set that `config.data` names.
+
+  Args:
+    data: `config.data`.
+    split: Its name.
+    root_flag: The flag that says where the data lies, for the message.
 
   Raises:
     InputError: It is not there: where it was looked for and how to get it.
@@ -63,9 +70,11 @@ def source(data: Config, split: str) -> files.Source:
       split, images=images.get(split, 1), size=data.shapes_size
     )
   if data.name == FOLDER:
-    root = _folder_root(data)
+    root = _folder_root(data, root_flag)
     return views.read_splits(partial(_own, root, channels=data.channels), split)
-  return views.read_splits(partial(_published, data), split)
+  return views.read_splits(
+    partial(_published, data, root_flag=root_flag), split
+  )
 
 
 def _own(
@@ -130,13 +139,13 @@ def fill_channels(
   return True
 
 
-def _published(data: Config, split: str) -> files.Decoded:
+def _published(data: Config, split: str, root_flag: str) -> files.Decoded:
   """Return a split of a published data set from the first place that has it."""
   for _, root in _places(data):
     if root and (found := _in(root, data.name, split)):
       return found
   tree = published.TREES[data.name]
-  raise errors.InputError(_missing(data, tree.what, tree.get))
+  raise errors.InputError(_missing(data, tree.what, tree.get, root_flag))
 
 
 def _in(root: pathlib.Path, name: str, split: str) -> files.Decoded | None:
@@ -239,6 +248,7 @@ def _check_name(name: str) -> None:
 
 def _places(
   data: Config,
+  root_flag: str = ROOT_FLAG,
 ) -> list[tuple[str, pathlib.Path | None]]:
   """Return (what it is called, folder or None) of each place to look in.
 
@@ -246,8 +256,8 @@ def _places(
   that was not asked for.
   """
   if data.root:
-    return [(_ROOT, paths.local(data.root))]
-  places: list[tuple[str, pathlib.Path | None]] = [(_ROOT, None)]
+    return [("data.root", paths.local(data.root))]
+  places: list[tuple[str, pathlib.Path | None]] = [(root_flag, None)]
   for variable in ("DEEPLAX_DATA", "TFDS_DATA_DIR"):
     value = os.environ.get(variable)
     places.append((f"${variable}", paths.local(value) if value else None))
@@ -264,7 +274,7 @@ def tree(data: Config) -> pathlib.Path | None:
   return next((path for path in found if path), None)
 
 
-def _folder_root(data: Config) -> pathlib.Path:
+def _folder_root(data: Config, root_flag: str = ROOT_FLAG) -> pathlib.Path:
   """Return the root of own data: classes.json or images/, or prepared."""
   for _, root in _places(data):
     if root and (
@@ -275,17 +285,19 @@ def _folder_root(data: Config) -> pathlib.Path:
       return root
   what = f"a folder with {folder.CLASSES}, images/ and labels/"
   raise errors.InputError(
-    _missing(data, what, (f"give your own folder: {_ROOT}=DIR",))
+    _missing(data, what, (f"give your own folder: {root_flag}=DIR",), root_flag)
   )
 
 
-def _missing(data: Config, what: str, get: tuple[str, ...]) -> str:
+def _missing(
+  data: Config, what: str, get: tuple[str, ...], root_flag: str
+) -> str:
   """Say where a data set was looked for and how to get it."""
   kinds = [what] if what else []
   if data.name != FOLDER:
     kinds.append(f"{data.name}/<version> prepared by TFDS")
   lines = [f"no {data.name} data. Looked for {', or '.join(kinds)}, in"]
-  for name, root in _places(data):
+  for name, root in _places(data, root_flag):
     if root is None:
       lines.append(f"  {name} (not set)")
     else:
@@ -295,11 +307,17 @@ def _missing(data: Config, what: str, get: tuple[str, ...]) -> str:
   lines.append("To get it:")
   lines += [f"  {i}. {text}" for i, text in enumerate(get, start=1)]
   if data.name != FOLDER:
+    # What is given is the only place.
+    either = "" if data.root else "export DEEPLAX_DATA=DIR, or "
     lines.append(
-      f"Then {_ROOT}=DIR, or export DEEPLAX_DATA=DIR, DIR being the folder "
-      f"that holds {what or data.name}."
+      f"Then {either}{root_flag}=DIR, DIR being the folder that holds "
+      f"{what or data.name}."
     )
-  return "\n".join([*lines, _HELP])
+  if root_flag == ROOT_FLAG:
+    lines.append(_HELP)
+  elif data.root:
+    lines.append(f"If the data has moved: {root_flag}=DIR, where it lies now.")
+  return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -31,7 +31,7 @@ class Prepared(files.Decoded):
     if lacking := {"image", "label", "name"} - features.keys():
       raise errors.InputError(
         f"{path} has no feature {sorted(lacking)}: it has {sorted(features)}. "
-        "It is another data set: point --config.data.root at another folder"
+        "It is another data set: let data.root be another folder"
       )
     if split not in builder.info.splits:
       raise errors.InputError(

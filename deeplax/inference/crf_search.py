@@ -245,7 +245,9 @@ def run(args: argparse.Namespace) -> None:
       f"data.channels={tuple(config.data.channels)}"
     )
   split = args.split or config.data.eval_split
-  opened, source = open_run.open_with_data(args.workdir, config, split)
+  opened, source = open_run.open_with_data(
+    args.workdir, config, split, args.data_root
+  )
   stride = args.output_stride or opened.output_stride
   model = opened.network(stride)
   variables, step = checkpoint.restore_variables(args.workdir, args.step)

@@ -82,9 +82,15 @@ def open_run(workdir: epath.PathLike, config: Any) -> Run:
 
 
 def open_with_data(
-  workdir: epath.PathLike, config: Any, split: str
+  workdir: epath.PathLike, config: Any, split: str, data_root: str | None
 ) -> tuple[Run, files.Source]:
   """Return the run in a workdir, and a split of its data; see `open_run`.
+
+  Args:
+    workdir: Of the run.
+    config: As `settings.load_config` reads it; its data.root is set.
+    split: The name of the split.
+    data_root: Of --data_root; None: the data is where it was in training.
 
   Raises:
     InputError: The data is not there or is wrong, or has other classes than
@@ -92,7 +98,8 @@ def open_with_data(
   """
   environment.compilation_cache(workdir)
   with errors.input_errors():
-    source = data_build.source(config.data, split)
+    config.data.root = data_root or config.data.root
+    source = data_build.source(config.data, split, "--data_root")
     settings.refuse_other_classes(workdir, source.spec)
     channels = data_build.channels(config.data)
   return Run(config, source.spec, channels), source

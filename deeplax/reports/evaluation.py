@@ -42,7 +42,9 @@ def run(args: argparse.Namespace) -> None:
   keywords["crf"] = asked.crf_parameters(config, args)
   with errors.input_errors():
     strides, modes = asked.strides_and_modes(config, args)
-  opened, source = open_run.open_with_data(args.workdir, config, split)
+  opened, source = open_run.open_with_data(
+    args.workdir, config, split, args.data_root
+  )
   models = {stride: opened.network(stride) for stride in strides}
   variables, step = checkpoint.restore_variables(args.workdir, args.step)
   what = f"{args.workdir} step {step} on {config.data.name} {split}"

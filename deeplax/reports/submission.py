@@ -29,7 +29,7 @@ def run(
       the masks are in `args.predictions`.
   """
   server = evaluation_servers.SERVERS[args.server]
-  wanted = images(server, args.images or tree(server, args.workdir), args.split)
+  wanted = images(server, args.images or tree(server, args), args.split)
   print(f"{len(wanted)} images of {args.split}")
   if args.split == "test" and len(wanted) != server.images:
     print(
@@ -68,11 +68,12 @@ def _pack(
 
 
 def tree(
-  server: evaluation_servers.Server, workdir: str | None
+  server: evaluation_servers.Server, args: argparse.Namespace
 ) -> pathlib.Path:
   """Return where a run's data lie, if they are what the server tests."""
-  if workdir:
-    data = settings.load_config(workdir).data
+  if args.workdir:
+    data = settings.load_config(args.workdir).data
+    data.root = args.data_root or data.root
     found = data.name == server.spec.name and data_build.tree(data)
     if found:
       return found

@@ -121,7 +121,7 @@ def run(args: argparse.Namespace, say: Callable[..., None]) -> None:
   if args.batch_size:
     config.train.batch_size = args.batch_size
   opened, source = open_run.open_with_data(
-    args.workdir, config, config.data.train_split
+    args.workdir, config, config.data.train_split, args.data_root
   )
   model = opened.network(config.model.output_stride)
   with errors.input_errors():
@@ -147,7 +147,13 @@ def run(args: argparse.Namespace, say: Callable[..., None]) -> None:
   say(f"{len(rows)} norms over {args.batches} batches; those that moved most:")
   for name, shift, factor in rows[:SHOWN]:
     say(f"  {name}: mean by {shift:.2f} deviations, deviation x {factor:.2f}")
-  save(args.workdir, out, {**variables, "batch_stats": stats}, step)
+  save(
+    args.workdir,
+    out,
+    {**variables, "batch_stats": stats},
+    step,
+    data_root=args.data_root,
+  )
   say(f"Next: python -m deeplax.evaluate --workdir={out}")
 
 
@@ -158,7 +164,12 @@ def keep_one_batch(norm: ml_collections.ConfigDict) -> None:
 
 
 def save(
-  workdir: str, out: epath.Path, variables: dict[str, Any], step: int
+  workdir: str,
+  out: epath.Path,
+  variables: dict[str, Any],
+  step: int,
+  *,
+  data_root: str | None = None,
 ) -> None:
   """Write `out` as a copy of the run at `step` with other variables.
 
@@ -166,6 +177,7 @@ def save(
   the start of the data.
   """
   config = settings.load_config(workdir)
+  config.data.root = data_root or config.data.root
   spec = settings.read_spec(workdir)
   _, tx = optim.optimizer(config)
   state = state_lib.create(

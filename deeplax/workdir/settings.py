@@ -14,6 +14,7 @@ import ml_collections
 
 from deeplax import atomic
 from deeplax import errors
+from deeplax import paths
 from deeplax import text_files
 from deeplax.data import spec as spec_lib
 from deeplax.settings import defaults
@@ -162,6 +163,14 @@ def refuse_other_classes(workdir: epath.PathLike, spec: spec_lib.Spec) -> None:
     )
 
 
+def _kept(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Return config.json's contents: the data is found from any folder."""
+  kept = json.loads(config.to_json())
+  if root := kept["data"]["root"]:
+    kept["data"]["root"] = paths.absolute(root)
+  return kept
+
+
 def write_run_files(
   folder: epath.Path,
   config: ml_collections.ConfigDict,
@@ -179,7 +188,7 @@ def write_run_files(
 
   text = parameter_overview.get_parameter_overview(params)
   try:
-    atomic.write_json(folder / layout.CONFIG, json.loads(config.to_json()))
+    atomic.write_json(folder / layout.CONFIG, _kept(config))
     atomic.write_json(folder / layout.SPEC, spec.to_json())
     atomic.write_json(folder / layout.ENVIRONMENT, environment.environment())
     (folder / "parameters.txt").write_text(text + "\n")

@@ -66,6 +66,9 @@ def test_of_a_training_only_the_rows_that_are_asked_for_are_evaluated(
   assert "--output_strides=8 --scales=1.0" in evaluate
   _, evaluate = dry_run(capsys, *given, "output_stride=16,kind=concat")
   assert "--sweep --output_strides=16,8" in evaluate
+  moved = ("--set", "data.root=/data")  # since it was trained
+  _, evaluate = dry_run(capsys, *given, "output_stride=16,kind=concat", *moved)
+  assert evaluate.endswith(" --data_root=/data")
 
 
 def test_rows_that_cannot_run_are_said(capsys, tmp_path):

@@ -53,7 +53,7 @@ def test_a_given_root_is_the_only_place(places, tmp_path):
   with pytest.raises(errors.InputError) as error:
     build.source(data, "train")
   text = str(error.value)
-  assert "nowhere (no such folder)" in text and "DEEPLAX_DATA =" not in text
+  assert "nowhere (no such folder)" in text and "DEEPLAX_DATA" not in text
 
 
 def test_no_data_says_where_it_looked_and_what_to_do(places):

@@ -1,0 +1,80 @@
+"""A trained run whose data lies elsewhere by now."""
+
+import json
+import os
+import re
+import shutil
+
+import pytest
+
+from tests import commands
+from tests import runs
+from tests.data import trees
+
+FLAGS = (
+  *("--config.data.name=folder", "--config.eval.pictures=0"),
+  *("--config.train.total_steps=1", "--config.optim.slow_start_steps=0"),
+)
+SHORT = {"evaluate": ("--no-sweep",), "recalibrate": ("--batches=1",)}
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory):
+  """A run's workdir, and where its data lies now."""
+  folder = tmp_path_factory.mktemp("moved")
+  data = trees.folder(folder / "data")
+  relative = os.path.relpath(data, commands.ROOT)  # where commands run
+  runs.train(folder / "run", *FLAGS, f"--config.data.root={relative}")
+  return folder / "run", data.rename(folder / "now")
+
+
+def command(name: str, workdir, *flags: object) -> commands.Done:
+  return commands.command(
+    name, f"--workdir={workdir}", *SHORT.get(name, ()), *flags, short=True
+  )
+
+
+def test_a_workdir_keeps_the_whole_path_of_its_data(moved):
+  workdir, data = moved
+  config = json.loads((workdir / "config.json").read_text())
+  assert config["data"]["root"] == str(data.parent / "data")
+
+
+@pytest.mark.parametrize("name", ["evaluate", "recalibrate", "crf.search"])
+def test_what_a_command_says_of_moved_data_is_a_flag_that_it_has(moved, name):
+  workdir, data = moved
+  done = command(name, workdir)
+  assert done.returncode == 2
+  assert f"data.root = {data.parent / 'data'} (no such folder)" in done.stderr
+  (line,) = (x for x in done.stderr.splitlines() if "has moved: " in x)
+  (flag,) = re.findall(r"(--\w+)=DIR", line)
+  # Another wrong folder: the flag is read, and told.
+  done = command(name, workdir, f"{flag}={data.parent / 'wrong'}")
+  assert done.returncode == 2 and "wrong (no such folder)" in done.stderr
+  if name == "evaluate":
+    done = command(name, workdir, f"{flag}={data}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "3 images; " in done.stdout
+
+
+@pytest.mark.slow  # compiles the norms of a training batch
+def test_a_recalibrated_run_knows_where_its_data_lies_now(moved, tmp_path):
+  workdir, data = moved
+  flags = [f"--data_root={data}", f"--out={tmp_path / 'out'}"]
+  done = command("recalibrate", workdir, *flags)
+  assert done.returncode == 0, done.stderr[-3000:]
+  config = json.loads((tmp_path / "out" / "config.json").read_text())
+  assert config["data"]["root"] == str(data)
+
+
+def test_training_goes_on_with_moved_data_by_the_flag_of_training(
+  moved, tmp_path
+):
+  workdir, data = moved
+  workdir = shutil.copytree(workdir, tmp_path / "run")
+  flags = (*FLAGS, f"--workdir={workdir}")
+  done = commands.command("main", *runs.SMALL, *flags)
+  assert done.returncode == 2
+  (flag,) = re.findall(r"own folder: (--[\w.]+)=DIR", done.stderr)
+  done = commands.command("main", *runs.SMALL, *flags, f"{flag}={data}")
+  assert done.returncode == 0 and "finished" in done.stdout, done.stderr
