@@ -177,6 +177,11 @@ def _parse(obj: dict[str, Any], name: str) -> tuple[spec_lib.Spec, np.ndarray]:
     name=name,
     class_names=tuple(names),
     palette=_palette(obj.get("palette")) or spec_lib.color_map(len(names)),
+    label_map=tuple(
+      (number, label)
+      for number, label in sorted(values.items())
+      if number != label or number >= len(names)
+    ),
   )
   return found, label_tables.table(values)
 

@@ -24,6 +24,8 @@ class Spec:
     palette: One (red, green, blue) per class.
     ignore_label: Of labels inside deeplax; sources map the files' own to it.
     splits: (split, number of images) as published; may be empty.
+    label_map: Of own data, (number in a mask, its label) of those numbers that
+      are not the class itself; None: not known, or not the user's to change.
   """
 
   name: str
@@ -31,6 +33,10 @@ class Spec:
   palette: tuple[Color, ...]
   ignore_label: int = IGNORE_LABEL
   splits: tuple[tuple[str, int], ...] = ()
+  # Of the files, not of the classes: prepared, a data set has none.
+  label_map: tuple[tuple[int, int], ...] | None = dataclasses.field(
+    default=None, compare=False
+  )
 
   def __post_init__(self):
     if len(self.palette) != len(self.class_names):
@@ -53,16 +59,22 @@ class Spec:
       "palette": [list(color) for color in self.palette],
       "ignore_label": self.ignore_label,
       "splits": dict(self.splits),
+      "label_map": None if self.label_map is None else dict(self.label_map),
     }
 
   @classmethod
   def from_json(cls, obj: Mapping[str, Any]) -> "Spec":
+    # Files of earlier versions do not have it.
+    numbers = obj["label_map"] if "label_map" in obj else None
     return cls(
       name=obj["name"],
       class_names=tuple(obj["class_names"]),
       palette=tuple((r, g, b) for r, g, b in obj["palette"]),
       ignore_label=obj["ignore_label"],
       splits=tuple(obj["splits"].items()),
+      label_map=None
+      if numbers is None
+      else tuple((int(number), label) for number, label in numbers.items()),
     )
 
 

@@ -142,13 +142,14 @@ def refuse_other_classes(workdir: epath.PathLike, spec: spec_lib.Spec) -> None:
   """Refuse data whose classes are not those that a run was trained on.
 
   Raises:
-    InputError: Naming the classes that differ.
+    InputError: Naming the first class, or number in the masks, that differs.
   """
   if not (epath.Path(workdir) / layout.SPEC).exists():
     return
+  trained = read_spec(workdir)
   old, new = (
     [text_files.composed(name) for name in names]
-    for names in (read_spec(workdir).class_names, spec.class_names)
+    for names in (trained.class_names, spec.class_names)
   )
   if old != new:
     pairs = itertools.zip_longest(old, new)
@@ -161,6 +162,28 @@ def refuse_other_classes(workdir: epath.PathLike, spec: spec_lib.Spec) -> None:
       f"{now!r} now. Give the data its old classes, or train in another "
       "--workdir"
     )
+  before, after = _meanings(trained), _meanings(spec)
+  for number in sorted(before.keys() & after.keys()):
+    if before[number] != after[number]:
+      raise errors.InputError(
+        f"{workdir} was trained on masks whose {number} is {before[number]}, "
+        f"and with the classes.json of now it is {after[number]}. Give its "
+        "label_map and ignore_label their old values, or train in another "
+        "--workdir"
+      )
+
+
+def _meanings(spec: spec_lib.Spec) -> dict[int, str]:
+  """Return what numbers in the masks mean; {}: it is not known.
+
+  A number that means nothing has trained nothing, and may get a meaning.
+  """
+  if spec.label_map is None:
+    return {}
+  names = dict(enumerate(map(repr, spec.class_names)))
+  names[spec.ignore_label] = "ignored"
+  labels = {n: n for n in range(spec.num_classes)} | dict(spec.label_map)
+  return {number: names[label] for number, label in labels.items()}
 
 
 def _kept(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A trained run whose data lies elsewhere by now."""
+"""A trained run whose data lies elsewhere by now, or means something else."""
 
 import json
 import os
@@ -78,3 +78,15 @@ def test_training_goes_on_with_moved_data_by_the_flag_of_training(
   (flag,) = re.findall(r"own folder: (--[\w.]+)=DIR", done.stderr)
   done = commands.command("main", *runs.SMALL, *flags, f"{flag}={data}")
   assert done.returncode == 0 and "finished" in done.stdout, done.stderr
+
+
+def test_a_changed_label_map_is_not_evaluated(moved, tmp_path):
+  workdir, data = moved
+  changed = shutil.copytree(data, tmp_path / "data")
+  classes = json.loads((data / "classes.json").read_text())
+  (changed / "classes.json").write_text(
+    json.dumps({**classes, "label_map": {"1": 2}})
+  )
+  done = command("evaluate", workdir, f"--data_root={changed}")
+  assert done.returncode == 2
+  assert "masks whose 1 is 'cat', and with" in done.stderr

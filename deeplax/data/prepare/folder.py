@@ -1,5 +1,6 @@
 """Own data: a folder of images, masks and classes.json."""
 
+import dataclasses
 import pathlib
 import re
 
@@ -34,7 +35,8 @@ def plan(root: pathlib.Path) -> write.Plan:
     )
   return write.Plan(
     name=_name(root, found),
-    spec=found,
+    # What is written holds labels, not the numbers of the masks.
+    spec=dataclasses.replace(found, label_map=None),
     splits=splits,
     notes=tuple(notes),
   )
