@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 import numpy as np
 
+from deeplax.ops import broadcast
 from deeplax.ops import dense
 from deeplax.ops import depthwise as depthwise_ops
 from deeplax.ops import norm as norm_ops
@@ -204,7 +205,7 @@ class ConvNorm(nn.Module):
       y = self._convolve(x, kernel)
       if self.use_bias:
         bias = self._vector("bias", nn.initializers.zeros, y.shape[-1])
-        y = y + _channels(bias).astype(self.dtype)
+        y = broadcast.widely(jnp.add, y, _channels(bias))
       return activate(y)
 
     check_one_of("batch_norm.mode", self.norm.mode, NORM_MODES)
@@ -216,8 +217,8 @@ class ConvNorm(nn.Module):
     if not (train and self.norm.mode == "train"):
       factor = scale * lax.rsqrt(var.value + self.norm.eps)
       y = self._convolve(x, kernel * _channels(factor))
-      bias = offset - mean.value * factor
-      return activate(y + _channels(bias).astype(self.dtype))
+      bias = _channels(offset - mean.value * factor)
+      return activate(broadcast.widely(jnp.add, y, bias))
 
     y = self._convolve(x, kernel)
     y, new_mean, new_var = self._normalise(y, scale, offset)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from deeplax.models import layers
 from deeplax.models.backbones import dilation
 from deeplax.models.backbones import mobilenet_v2
+from deeplax.ops import broadcast
 from deeplax.ops import true_size
 
 
@@ -192,7 +193,7 @@ class SqueezeExcite(nn.Module):
     width = mobilenet_v2.divisible(channels / 4, 8)
     y = conv(width, activation="relu", name="squeeze")(mean, train=train)
     gate = conv(channels, activation=self.gate, name="excite")
-    return x * gate(y, train=train)
+    return broadcast.widely(jnp.multiply, x, gate(y, train=train))
 
 
 class InvertedResidual(nn.Module):
