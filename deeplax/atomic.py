@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import contextlib
 import hashlib
+import io
 import json
 import os
 from typing import IO, Any
@@ -31,9 +32,12 @@ def writing(path: epath.PathLike) -> Iterator[IO[bytes]]:
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
-  """Write a text file, whole or not at all."""
+  """Write a text file, whole or not at all, also when the power fails."""
   with writing(path) as file:
     file.write(text.encode())
+    file.flush()
+    with contextlib.suppress(AttributeError, io.UnsupportedOperation):
+      os.fsync(file.fileno())  # a file of an object store has none
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:

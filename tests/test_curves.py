@@ -195,7 +195,7 @@ def _half(run):
   [
     (_two_results, ("2 results with a trimap", "--result=NAME")),
     (_no_trimap, ("no trimap in", "python -m deeplax.evaluate --workdir=")),
-    (_half, ("os16-s1.0.json is no result",)),
+    (_half, ("os16-s1.0.json is not JSON",)),
   ],
 )
 def test_workdirs_without_one_trimap_are_refused(

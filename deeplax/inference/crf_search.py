@@ -12,6 +12,7 @@ import numpy as np
 from deeplax import atomic
 from deeplax import errors
 from deeplax import progress as progress_lib
+from deeplax import text_files
 from deeplax.crf import dense
 from deeplax.crf import mean_field
 from deeplax.data import views
@@ -201,13 +202,10 @@ def _resume(path: epath.Path, fields: dict[str, Any]) -> dict[str, Any]:
   if not path.exists():
     state = {"without_crf": None, "best": None, "rounds_done": 0}
     return {**fields, **state, "trials": [], "progress": None}
-  try:
-    state = json.loads(path.read_text())
+  fix = "move it away to start the search anew"
+  state = text_files.read_json(path, fix=fix)
+  with text_files.contents(path, fix=fix):
     differing = [key for key in fields if state[key] != fields[key]]
-  except (ValueError, KeyError, TypeError) as error:
-    raise errors.InputError(
-      f"{path} is no search ({error!r}); move it away to start anew"
-    ) from error
   if differing:
     key = differing[0]
     raise errors.InputError(

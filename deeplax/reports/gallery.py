@@ -5,7 +5,6 @@ pictures/index.html shows the sheets, newest first, and reloads itself.
 """
 
 import html
-import json
 import re
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from PIL import Image
 
 from deeplax import atomic
 from deeplax.workdir import layout
+from deeplax.workdir import results
 
 _NAME = re.compile(r"(?P<split>.+)-(?P<step>\d{8})\.png")
 _PAGE = """<!doctype html>
@@ -83,5 +83,6 @@ def _score(workdir: epath.Path, split: str, step: int) -> str:
   paths = (workdir / layout.EVALUATIONS).glob(f"{split}-{step:08d}-os*.json")
   # The shortest is the plain one: a sweep may have left others.
   for path in sorted(paths, key=lambda p: (len(p.name), p.name)):
-    return f", mIoU {json.loads(path.read_text())['miou']:.1%}"
+    miou = results.miou_in(path)
+    return "" if miou is None else f", mIoU {miou:.1%}"
   return ""

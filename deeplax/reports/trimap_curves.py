@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Sequence
 import dataclasses
 import glob
-import json
 import math
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from deeplax import atomic
 from deeplax import errors
 from deeplax import paths as paths_lib
+from deeplax import text_files
 from deeplax.metrics import measures
 from deeplax.reports import line_plot
 from deeplax.reports import tables
@@ -131,11 +131,10 @@ def find(path: epath.PathLike, pattern: str) -> tuple[str, dict[str, Any]]:
   )
   found = []
   for file in paths:
-    try:
-      result = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-      raise errors.InputError(f"{file} is no result: {error}") from error
-    if isinstance(result, dict) and "trimap" in result:
+    result = text_files.read_json(
+      file, fix="delete it, or evaluate again (python -m deeplax.evaluate)"
+    )
+    if "trimap" in result:
       found.append((str(file), result))
   if not found:
     where = path / layout.EVALUATIONS / pattern if path.is_dir() else path

@@ -4,8 +4,9 @@ Only compiled programs are written before the run is known to fit: sources,
 labels, model and memory are checked first, then the workdir is made.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 import contextlib
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -36,11 +37,11 @@ from deeplax.training import memory
 from deeplax.training import optim
 from deeplax.training import overview
 from deeplax.training import parallel
-from deeplax.training import scores as scores_lib
 from deeplax.training import signals
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
 from deeplax.training import validation
+from deeplax.training import written
 from deeplax.workdir import checkpoint
 from deeplax.workdir import environment
 from deeplax.workdir import layout
@@ -108,8 +109,20 @@ def _run(
   environment.compilation_cache(folder)
   parts = prepare(config, folder, say)
   resume, total = checkpoint.sound_step(folder), config.train.total_steps
+  outputs = partial(
+    written.opened,
+    folder,
+    resume=resume,
+    keep=config.checkpoint.keep,
+    tensorboard=config.log.tensorboard,
+    measure=parts.measure,
+    watch=watch,
+    say=say,
+  )
   if resume is not None and resume >= total:
-    with _opened(config, parts, folder, resume, watch, say) as kept:
+    if jax.process_index() == 0:  # either may have been lost since
+      settings.write_config_and_classes(folder, config, parts.train_source.spec)
+    with outputs() as kept:
       if not kept.checkpoints.scored(resume):
         variables, _ = checkpoint.restore_variables(folder, resume)
         kept.scores.add(variables, resume)
@@ -126,6 +139,7 @@ def _run(
     state,
     workdir=workdir,
     resume=resume,
+    outputs=outputs,
     watch=watch,
     say=say,
   )
@@ -261,6 +275,7 @@ def train(
   *,
   workdir: str,
   resume: int | None,
+  outputs: Callable[[], AbstractContextManager[written.Written]],
   watch: signals.Watch,
   say: Callable[..., None],
 ) -> int:
@@ -273,6 +288,7 @@ def train(
     state: Before step 0, not replicated.
     workdir: As it was given.
     resume: The checkpoint to go on from; None: a new run.
+    outputs: Opens what is written to, `written.opened`.
     watch: Of the signals that ask for a stop.
     say: Receives progress lines.
   """
@@ -281,7 +297,7 @@ def train(
     settings.write_run_files(
       folder, config, parts.train_source.spec, state.params, say
     )
-  with _opened(config, parts, folder, resume, watch, say) as kept:
+  with outputs() as kept:
     if resume is None:
       state = parallel.replicate(state, mesh=parts.mesh)
     else:
@@ -324,49 +340,6 @@ def train(
       status=say,
     )
     return int(state.step)
-
-
-class _Kept(NamedTuple):
-  """What a run writes to."""
-
-  checkpoints: checkpoint.Checkpoints
-  log: log_lib.MetricLog
-  scores: scores_lib.Scores
-
-
-@contextlib.contextmanager
-def _opened(
-  config: ml_collections.ConfigDict,
-  parts: Parts,
-  folder: epath.Path,
-  resume: int | None,
-  watch: signals.Watch,
-  say: Callable[..., None],
-) -> Iterator[_Kept]:
-  """Open what a run writes to, as it was at step `resume`; close it after.
-
-  Raises:
-    InputError: The workdir cannot be written (any more).
-  """
-  try:
-    checkpoints = checkpoint.Checkpoints(folder, keep=config.checkpoint.keep)
-    checkpoints.discard_damaged(after=-1 if resume is None else resume)
-    log = log_lib.MetricLog(
-      folder / layout.METRICS,
-      resume_step=resume or 0,
-      write=jax.process_index() == 0,
-      tensorboard=config.log.tensorboard,
-    )
-    with contextlib.closing(checkpoints), contextlib.closing(log):
-      measure = partial(parts.measure, log=log, stopped=watch.stopped)
-      yield _Kept(
-        checkpoints, log, scores_lib.Scores(measure, checkpoints, log, say)
-      )
-  except OSError as error:
-    raise errors.InputError(
-      f"--workdir={folder} cannot be written: {error}. Make room there or mend "
-      "the disk; the same command then goes on from the last checkpoint"
-    ) from error
 
 
 def fill_channels(

@@ -8,7 +8,6 @@ sealed.
 """
 
 from collections.abc import Iterable
-import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -27,6 +26,7 @@ import orbax.checkpoint as ocp
 from deeplax import atomic
 from deeplax import errors
 from deeplax.workdir import layout
+from deeplax.workdir import results
 
 SUMS = "sha256.json"
 SCORE = "metrics/metrics"  # as Orbax calls it
@@ -145,13 +145,9 @@ def miou(workdir: epath.PathLike, step: int) -> float | None:
 
 def _scores(folder: epath.Path, steps: Iterable[int]) -> dict[int, float]:
   """Return the validation mIoU of those steps that have one."""
-  scores = {}
-  for step in steps:
-    path = folder / str(step) / SCORE
-    # A damaged one counts as none here; its checkpoint is not sound.
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-      scores[step] = float(json.loads(path.read_bytes())["miou"])
-  return scores
+  # A damaged one counts as none here; its checkpoint is not sound.
+  found = {s: results.miou_in(folder / str(s) / SCORE) for s in steps}
+  return {step: miou for step, miou in found.items() if miou is not None}
 
 
 def restore_variables(

@@ -58,5 +58,17 @@ def known_miou(workdir: epath.PathLike, step: int, output_stride: int) -> str:
     return "mIoU not evaluated"
   # The shortest name is the plain one: single scale, no flip, whole split.
   plain = min(paths, key=lambda p: (len(p.name), p.name))
-  miou = json.loads(plain.read_text())["miou"]
-  return f"mIoU {miou:.1%} ({plain.name.removesuffix('.json')})"
+  miou = miou_in(plain)
+  shown = "mIoU not known, broken file" if miou is None else f"mIoU {miou:.1%}"
+  return f"{shown} ({plain.name.removesuffix('.json')})"
+
+
+def miou_in(path: epath.PathLike) -> float | None:
+  """Return the mIoU in a result's file, None from a broken one.
+
+  For lines that mention it: no command ends because they cannot.
+  """
+  try:
+    return float(json.loads(epath.Path(path).read_bytes())["miou"])
+  except (OSError, ValueError, LookupError, TypeError):
+    return None

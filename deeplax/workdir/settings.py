@@ -34,6 +34,11 @@ FREE_KEYS = (
 )
 # Keys that a run's first start fills in where they are None.
 FILLED_KEYS = ("data.channel_mean", "data.channel_std")
+# Training goes on from the checkpoints without either file, and writes both.
+_WRITE_ANEW = (
+  "delete it and give the command that trained here once more, which writes it "
+  "anew"
+)
 RANDOM_INIT = "random (the papers start from ImageNet; expect far less)"
 
 
@@ -49,7 +54,7 @@ def load_config(workdir: epath.PathLike) -> ml_collections.ConfigDict:
       f"no {layout.CONFIG} in {workdir}. {layout.nearest_runs(workdir)}"
     )
   config = defaults.base().lock()
-  flat = ml_collections.ConfigDict(json.loads(path.read_text()))
+  flat = ml_collections.ConfigDict(text_files.read_json(path, fix=_WRITE_ANEW))
   try:
     config.update_from_flattened_dict(flatten(flat))
   except (KeyError, TypeError, ValueError) as error:
@@ -94,7 +99,9 @@ def read_spec(workdir: epath.PathLike) -> spec_lib.Spec:
       f"no {layout.SPEC} in {workdir}; training writes it there beside "
       f"{layout.CONFIG}"
     )
-  return spec_lib.Spec.from_json(json.loads(path.read_text()))
+  obj = text_files.read_json(path, fix=_WRITE_ANEW)
+  with text_files.contents(path, fix=_WRITE_ANEW):
+    return spec_lib.Spec.from_json(obj)
 
 
 def init_text(
@@ -104,8 +111,10 @@ def init_text(
   if workdir is not None:
     path = epath.Path(workdir) / layout.CONVERTED
     if path.exists():
-      made = json.loads(path.read_text())
-      return f"{made['source']} {made['checkpoint']}"
+      fix = "convert the weights again, into another workdir"
+      made = text_files.read_json(path, fix=fix)
+      with text_files.contents(path, fix=fix):
+        return f"{made['source']} {made['checkpoint']}"
   return config.init.checkpoint or RANDOM_INIT
 
 
@@ -210,11 +219,25 @@ def write_run_files(
   from clu import parameter_overview
 
   text = parameter_overview.get_parameter_overview(params)
+  write_config_and_classes(folder, config, spec)
   try:
-    atomic.write_json(folder / layout.CONFIG, _kept(config))
-    atomic.write_json(folder / layout.SPEC, spec.to_json())
     atomic.write_json(folder / layout.ENVIRONMENT, environment.environment())
     (folder / "parameters.txt").write_text(text + "\n")
   except OSError as error:
     raise errors.InputError(f"--workdir={folder}: {error}") from error
   say(f"parameters by name: {folder / 'parameters.txt'}")
+
+
+def write_config_and_classes(
+  folder: epath.Path, config: ml_collections.ConfigDict, spec: spec_lib.Spec
+) -> None:
+  """Write config.json and spec.json.
+
+  Raises:
+    InputError: The folder cannot be written.
+  """
+  try:
+    atomic.write_json(folder / layout.CONFIG, _kept(config))
+    atomic.write_json(folder / layout.SPEC, spec.to_json())
+  except OSError as error:
+    raise errors.InputError(f"--workdir={folder}: {error}") from error

@@ -161,7 +161,7 @@ def test_another_search_does_not_go_on_in_the_file(tmp_path):
   with pytest.raises(errors.InputError, match=r"a\.json .*w2=3.0, .* 2.0"):
     run(path, rounds=1, w2=2.0)
   path.write_text("{}")
-  with pytest.raises(errors.InputError, match="is no search"):
+  with pytest.raises(errors.InputError, match="to start the search anew"):
     run(path)
 
 

@@ -237,7 +237,6 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path, kilobytes):
 @pytest.mark.parametrize(
   ("name", "kept"),
   [
-    ("config.json", None),
     ("parameters.txt", None),
     ("checkpoints", None),
     ("metrics.jsonl", None),
@@ -262,3 +261,20 @@ def test_a_write_that_fails_is_told_and_loses_nothing(tmp_path, name, kept):
   again = command("main", *EIGHT, f"--workdir={workdir}", short=True)
   assert again.returncode == 0, again.stderr
   assert checkpoint.miou(workdir, 8) is not None
+
+
+@pytest.mark.slow  # predicts, trains on and predicts again, for each file
+@pytest.mark.parametrize("name", ["config.json", "spec.json"])
+def test_a_file_emptied_by_a_power_cut_is_written_anew(trained_copy, name):
+  (trained_copy / name).write_text("")
+  picture = trained_copy / "picture.png"
+  Image.new("RGB", (40, 30)).save(picture)
+  flags = (f"--workdir={trained_copy}", f"--out={trained_copy / 'out'}")
+  done = command("predict", *flags, picture, short=True)
+  assert done.returncode == 2 and "Traceback" not in done.stderr
+  assert str(trained_copy / name) in done.stderr
+  # The advice: delete it and give the command that trained here once more.
+  (trained_copy / name).unlink()
+  assert "finished" in runs.train(trained_copy).done.stdout
+  assert (trained_copy / name).read_text()
+  assert command("predict", *flags, picture, short=True).returncode == 0

@@ -114,6 +114,74 @@ def test_a_flipped_bit_is_passed_over_with_a_message(run, capsys):
     checkpoint.restore_variables(folder, 4)
 
 
+def damages(path):
+  """Yield what may become of a file, each written in its place."""
+  whole = path.read_bytes()
+  middle = len(whole) // 2
+  yield path.unlink()
+  for data in (
+    b"",
+    whole[:middle],
+    whole[:-1],
+    whole + b"\0",
+    bytes([whole[0] ^ 1]) + whole[1:],
+    whole[:middle] + bytes([whole[middle] ^ 0x80]) + whole[middle + 1 :],
+    whole[:-1] + bytes([whole[-1] ^ 1]),
+  ):
+    yield path.write_bytes(data)
+  path.write_bytes(whole)
+
+
+def test_damage_to_any_file_is_found_told_and_passed_over(run, capsys):
+  folder, _ = run
+  newest = folder / "checkpoints" / "4"
+  files = sorted(
+    p for p in newest.rglob("*") if p.is_file() and p.stat().st_size
+  )
+  assert len(files) > 8 and newest / checkpoint.SCORE in files
+  for path in files:
+    for number, _ in enumerate(damages(path)):
+      if path.name == checkpoint.SUMS and number == 3:
+        continue  # a seal without its last line break says the same
+      assert checkpoint.sound_step(folder) == 3, (path, number)
+      assert f"skipping checkpoint {newest}" in capsys.readouterr().out
+      with pytest.raises(errors.InputError, match=r"checkpoints.4"):
+        checkpoint.restore_variables(folder, 4)
+  assert checkpoint.sound_step(folder) == 4
+
+
+def test_the_old_ones_go_after_the_new_one_is_sealed(run, monkeypatch):
+  folder, checkpoints = run
+
+  def killed(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(atomic, "write_json", killed)
+  with pytest.raises(KeyboardInterrupt):
+    checkpoints.save(5, make_state(5.0), make_iterator())
+  kept = {p.name for p in (folder / "checkpoints").iterdir() if p.is_dir()}
+  assert kept == {"2", "3", "4", "5"}
+  assert checkpoint.sound_step(folder) == 4
+
+
+def test_a_sound_checkpoint_that_appeared_meanwhile_is_not_deleted(run):
+  folder, checkpoints = run
+  with pytest.raises(errors.InputError, match="another process trains there"):
+    checkpoints.discard_damaged(after=3)
+  assert checkpoint.sound_step(folder) == 4
+
+
+def test_a_score_goes_in_after_the_step_and_is_sealed_too(run):
+  folder, checkpoints = run
+  checkpoints.save(5, make_state(5.0), make_iterator())
+  assert checkpoint.miou(folder, 5) is None
+  checkpoints.score(5, 0.95)
+  assert checkpoint.miou(folder, 5) == 0.95
+  assert checkpoint.best_step(folder) == 5
+  kept = {p.name for p in (folder / "checkpoints").iterdir() if p.is_dir()}
+  assert kept == {"4", "5"}  # 2 was the best
+
+
 def test_an_unsealed_checkpoint_is_passed_over_and_written_again(run):
   folder, checkpoints = run
   (folder / "checkpoints" / "4" / checkpoint.SUMS).unlink()

@@ -88,3 +88,32 @@ def test_unknown_keys_of_a_config_are_refused(tmp_path):
   atomic.write_json(tmp_path / "config.json", text)
   with pytest.raises(errors.InputError, match="outputstride"):
     settings.load_config(tmp_path)
+
+
+BROKEN = {
+  "empty": b"",
+  "zeros": bytes(200),
+  "cut off": b'{\n  "model": {',
+  "a list": b"[]",
+  "another object": b'{"miou": 0.5}',
+  "UTF-16": b"\xff\xfe{\0}\0",
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.parametrize("name", ["config.json", "spec.json"])
+def test_a_broken_file_of_a_run_is_named_with_its_fix(tmp_path, name, how):
+  path = tmp_path / name
+  path.write_bytes(BROKEN[how])
+  read = {"config.json": settings.load_config, "spec.json": settings.read_spec}
+  with pytest.raises(errors.InputError) as refused:
+    read[name](tmp_path)
+  assert str(path) in str(refused.value)
+  if how != "UTF-16":
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_broken_record_of_converted_weights_is_named(tmp_path):
+  (tmp_path / "converted.json").write_text('{"source": "torchvision"}')
+  with pytest.raises(errors.InputError, match="converted.json is not as"):
+    settings.init_text(defaults.base(), tmp_path)

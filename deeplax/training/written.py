@@ -1,0 +1,70 @@
+"""What a training run writes to: checkpoints, scores and the log."""
+
+from collections.abc import Callable, Iterator
+import contextlib
+from functools import partial
+from typing import NamedTuple
+
+from etils import epath
+import jax
+
+from deeplax import errors
+from deeplax.training import log as log_lib
+from deeplax.training import scores as scores_lib
+from deeplax.training import signals
+from deeplax.workdir import checkpoint
+from deeplax.workdir import layout
+
+
+class Written(NamedTuple):
+  """What a run writes to."""
+
+  checkpoints: checkpoint.Checkpoints
+  log: log_lib.MetricLog
+  scores: scores_lib.Scores
+
+
+@contextlib.contextmanager
+def opened(
+  folder: epath.Path,
+  *,
+  resume: int | None,
+  keep: int,
+  tensorboard: bool,
+  measure: Callable[..., float],
+  watch: signals.Watch,
+  say: Callable[..., None],
+) -> Iterator[Written]:
+  """Open what a run writes to, as it was at step `resume`; close it after.
+
+  Args:
+    folder: The workdir.
+    resume: The checkpoint to go on from; None: a new run.
+    keep: How many checkpoints stay.
+    tensorboard: Whether to write for TensorBoard too.
+    measure: Of `validation.evaluator`.
+    watch: Of the signals that ask for a stop.
+    say: Receives what an evaluation stumbles over.
+
+  Raises:
+    InputError: The workdir cannot be written (any more).
+  """
+  try:
+    checkpoints = checkpoint.Checkpoints(folder, keep=keep)
+    checkpoints.discard_damaged(after=-1 if resume is None else resume)
+    log = log_lib.MetricLog(
+      folder / layout.METRICS,
+      resume_step=resume or 0,
+      write=jax.process_index() == 0,
+      tensorboard=tensorboard,
+    )
+    with contextlib.closing(checkpoints), contextlib.closing(log):
+      miou = partial(measure, log=log, stopped=watch.stopped)
+      yield Written(
+        checkpoints, log, scores_lib.Scores(miou, checkpoints, log, say)
+      )
+  except OSError as error:
+    raise errors.InputError(
+      f"--workdir={folder} cannot be written: {error}. Make room there or mend "
+      "the disk; the same command then goes on from the last checkpoint"
+    ) from error
