@@ -235,6 +235,7 @@ import pathlib, resource, sys
 import jax, jax.numpy as jnp
 import numpy as np
 from deeplax.inference import predictor as predictor_lib, windows
+from deeplax.reports import found_pictures
 from deeplax.reports import label_pictures
 from tests.inference import test_windows
 
@@ -249,7 +250,7 @@ predictor = predictor_lib.Predictor(
   pad_value=test_windows.MEAN,
   windows=windows.Windows(513, 128),
 )
-pictures = label_pictures.find([str(folder / "large.png")], folder / "out")
+pictures = found_pictures.find([str(folder / "large.png")], folder / "out")
 failed = label_pictures.predict(
   predictor,
   pictures,
