@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import contextlib
 import json
 import re
+import reprlib
 from typing import Any
 import unicodedata
 
@@ -20,6 +21,11 @@ from deeplax import errors
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # Half of a character beyond 16 bit: JSON can spell it, no encoding has it.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+# What taking JSON of another shape apart raises.
+_WRONG_CONTENTS = (
+  *(LookupError, TypeError, ValueError),
+  *(AttributeError, OverflowError),
+)
 _KINDS = {
   dict: "an object, {...}",
   list: "a list, [...]",
@@ -131,10 +137,10 @@ def contents(path: epath.PathLike, *, fix: str) -> Iterator[None]:
   """
   try:
     yield
-  except (LookupError, TypeError, ValueError, AttributeError) as error:
+  except _WRONG_CONTENTS as error:
     raise errors.InputError(
-      f"{path} is not as deeplax writes it ({type(error).__name__}: {error}): "
-      f"{fix}"
+      f"{path} is not as deeplax writes it ({type(error).__name__}: "
+      f"{str(error)[:200]}): {fix}"
     ) from error
 
 
@@ -157,3 +163,8 @@ def composed(text: str) -> str:
   "é" may be stored as one letter or, as on a Mac, as an e and an accent.
   """
   return unicodedata.normalize("NFC", text)
+
+
+def short(value: Any) -> str:
+  """Return a value as a message shows it: a part of what is long or deep."""
+  return reprlib.repr(value)

@@ -264,6 +264,11 @@ def test_the_command_refines_by_the_dense_crf(run, tmp_path, flag):
       json.dumps({"best": dict(defaults.base().eval.crf) | {"sigma_beta": 0}}),
       "sigma_beta is 0",
     ),
+    (
+      json.dumps({"best": dict(defaults.base().eval.crf) | {"w1": 10**4000}}),
+      "below 1,000,000,000",
+    ),
+    ("[" * 100_000, "nested too deeply"),
   ],
 )
 def test_wrong_crf_files_are_refused(run, tmp_path, capsys, text, words):

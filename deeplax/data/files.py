@@ -6,7 +6,9 @@ image uint8 RGB, or what `bands` reads, label uint8 with classes 0 to k-1 and
 """
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import io
 import pathlib
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -157,10 +159,28 @@ def read_bytes(path: pathlib.Path) -> bytes:
   try:
     return path.read_bytes()
   except OSError as error:
-    raise errors.InputError(
-      f"{path} cannot be read ({error.strerror}): restore the file, or take "
-      "its pair out of the data set"
-    ) from error
+    raise errors.InputError(_unreadable(path, error)) from error
+
+
+@contextlib.contextmanager
+def opened(path: pathlib.Path) -> Iterator[io.BufferedReader]:
+  """Open a file of a data set, to read its header.
+
+  Raises:
+    InputError: It cannot be read.
+  """
+  try:
+    with path.open("rb") as file:
+      yield file
+  except OSError as error:
+    raise errors.InputError(_unreadable(path, error)) from error
+
+
+def _unreadable(path: pathlib.Path, error: OSError) -> str:
+  return (
+    f"{path} cannot be read ({error.strerror}): restore the file, or take its "
+    "pair out of the data set"
+  )
 
 
 def check_sizes(

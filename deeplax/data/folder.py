@@ -12,7 +12,6 @@ With bands (`bands`), images may be .npy and .npz too.
 
 from collections.abc import Sequence
 import pathlib
-import reprlib
 from typing import Any, NamedTuple
 import unicodedata
 
@@ -32,6 +31,7 @@ _KEYS = {
   *("dataset", "splits", "ignore_color", "note"),  # for people
 }
 _EXAMPLE = '{"names": ["background", "cat"], "ignore_label": 255}'
+_short = text_files.short
 _FIX = (
   "write one that names the classes in the order of their numbers, for example "
   f"{_EXAMPLE}"
@@ -218,11 +218,6 @@ def _label_map(obj: Any, num_classes: int) -> dict[int, int]:
       )
     result[int(key)] = label
   return result
-
-
-def _short(value: Any) -> str:
-  """Return JSON in a message: a part of what is long or deep."""
-  return reprlib.repr(value)
 
 
 def _is_name(value: Any) -> bool:

@@ -8,6 +8,7 @@ from deeplax import errors
 from deeplax import text_files
 
 _FIX = "it must name one image per line"
+_LONGEST = 1000  # characters; some systems take no longer path
 
 
 def read(
@@ -30,6 +31,10 @@ def read(
   """
   names = []
   for line in text_files.read_lines(path, fix=_FIX):
+    if len(line) > _LONGEST:
+      raise errors.InputError(
+        f"{path} has a line of {len(line)} characters: {_FIX}"
+      )
     name = text_files.composed(line)
     ways = (name, name.strip(), *others(name.strip()))
     names.append(next((way for way in ways if way in known), name.strip()))

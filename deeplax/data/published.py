@@ -145,7 +145,7 @@ def refuse_missing(pairs: Sequence[files.Pair], listed: pathlib.Path) -> None:
     lost = [p for p in paths if p.name not in there[p.parent]]
     if lost:
       raise errors.InputError(
-        f"{lost[0]} is missing, named in {listed} ({len(lost)} of "
+        f"{str(lost[0])[:1000]} is missing, named in {listed} ({len(lost)} of "
         f"{len(paths)} files). Unpack the archive again, or take the ids out "
         "of the list"
       )

@@ -10,6 +10,8 @@ from deeplax.inference import averaging
 from deeplax.inference import windows as windows_lib
 from deeplax.settings import defaults
 
+_TOO_LARGE = 1_000_000_000  # for a parameter of the CRF
+
 
 def crf_parameters(
   config: Any, args: argparse.Namespace
@@ -44,10 +46,11 @@ def crf_parameters(
   for key, value in found.items():
     # Features of a tenth of a pixel or grey level still fit into float32.
     least = 0.1 if key.startswith("sigma") else 0
-    number = isinstance(value, int | float)
-    if not number or not least <= value < float("inf"):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not least <= value < _TOO_LARGE:
       raise errors.InputError(
-        f"{where}: {key} is {value}; give a number of {least} or more"
+        f"{where}: {key} is {text_files.short(value)}; give a number of "
+        f"{least} or more, below {_TOO_LARGE:,}"
       )
   if found["negligible"] >= 1:
     raise errors.InputError(

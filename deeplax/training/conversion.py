@@ -197,7 +197,8 @@ def source_classes(text: str | None, source: str) -> Sequence[str] | None:
   )
   if isinstance(names, dict):
     names = names.get("names")
-  if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+  texts = isinstance(names, list) and all(isinstance(n, str) for n in names)
+  if not names or not texts:
     raise errors.InputError(
       f'--source_classes={text} has to hold a list, ["road", "car"]'
     )

@@ -71,6 +71,15 @@ def test_of_an_earlier_run_the_masks_numbers_are_not_known(tmp_path):
   settings.refuse_other_classes(tmp_path, folder.spec(data))
 
 
+def test_classes_are_the_same_however_an_accent_is_stored(tmp_path):
+  old, new = (
+    spec_lib.Spec("own", (name, "car"), ((0, 0, 0), (9, 9, 9)))
+    for name in ("caf\u00e9", "cafe\u0301")
+  )
+  atomic.write_json(tmp_path / "spec.json", old.to_json())
+  settings.refuse_other_classes(tmp_path, new)
+
+
 def test_the_config_comes_back_with_its_types(tmp_path):
   text = json.loads(defaults.base().to_json())
   atomic.write_json(tmp_path / "config.json", text)

@@ -18,6 +18,7 @@ import numpy as np
 
 from deeplax import errors
 from deeplax import text_files
+from deeplax.data import decoding
 from deeplax.data import files
 from deeplax.data import label_tables
 from deeplax.data import published
@@ -37,6 +38,7 @@ _WORDS = {
   "tv": "tvmonitor",
 }
 _SUBPIXEL = 4  # bits of a drawn coordinate after the point
+_FAR = 1 << 16  # pixels; OpenCV draws with 16 bit before the point
 
 # Class, and COCO's outlines or run lengths.
 Region = tuple[int, Any]
@@ -93,9 +95,13 @@ def _read(
     sizes = [(i["height"], i["width"]) for i in kept]
     images = [root / folder / i["file_name"] for i in kept]
     drawn = [regions[i["id"]] for i in kept]
-  except (ValueError, LookupError, TypeError, AttributeError) as error:
+  except (
+    *(ValueError, LookupError, TypeError),
+    *(AttributeError, OverflowError),
+  ) as error:
     raise errors.InputError(
-      f"{path} cannot be read ({type(error).__name__}: {error}): {fix}"
+      f"{path} cannot be read ({type(error).__name__}: {str(error)[:200]}): "
+      f"{fix}"
     ) from error
   if not images:
     raise errors.InputError(
@@ -143,8 +149,17 @@ class Coco(files.Files):
     return super().encoded(index)._replace(label=label, label_file=file)
 
   def mask(self, index: int) -> tuple[bytes, str]:
+    image = self.pairs[index].image
     file = f"{self._path}, image {self.pairs[index].name}"
-    label = draw(self._regions[index], self._sizes[index], file)
+    with files.opened(image) as stream:
+      size, _ = decoding.image_size(stream, str(image))
+    # Before that many pixels are drawn.
+    if size != self._sizes[index]:
+      raise errors.InputError(
+        f"{file} says {text_files.short(self._sizes[index])} (height, width) "
+        f"but {image} is {size}: unpack both archives again"
+      )
+    label = draw(self._regions[index], size, file)
     return write.png(label), file
 
 
@@ -164,10 +179,10 @@ def draw(regions: list[Region], size: tuple[int, int], file: str) -> np.ndarray:
   for number, segmentation in regions:
     try:
       inside = _inside(segmentation, size)
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
       raise errors.InputError(
-        f"{file} has a region that cannot be drawn ({error}): unpack "
-        "annotations_trainval2017.zip again"
+        f"{file} has a region that cannot be drawn ({str(error)[:200]}): "
+        "unpack annotations_trainval2017.zip again"
       ) from error
     other = (label != 0) & (label != number)
     label[inside] = number
@@ -177,14 +192,19 @@ def draw(regions: list[Region], size: tuple[int, int], file: str) -> np.ndarray:
 
 def _inside(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
   """Return which pixels are in a region, bool [h, w]."""
+  canvas = np.zeros(size, np.uint8)
   if isinstance(segmentation, dict):  # of a crowd
     counts = np.array(segmentation["counts"], np.int64)
+    pixels = canvas.size
+    if not all(0 <= n <= pixels for n in counts) or counts.sum() != pixels:
+      raise ValueError("its run lengths are not those of the image")
     values = np.arange(len(counts)) % 2 == 1
     return np.repeat(values, counts).reshape(size[::-1]).T
-  canvas = np.zeros(size, np.uint8)
   for outline in segmentation:
     # OpenCV counts from the centre of the first pixel.
     points = np.array(outline, np.float64).reshape(-1, 2) - 0.5
+    if not (np.abs(points) < _FAR).all():
+      raise ValueError("a point is far outside the image")
     points = np.round(points * 2**_SUBPIXEL).astype(np.int32)
     cv2.fillPoly(canvas, [points], (1,), shift=_SUBPIXEL)
   return canvas > 0

@@ -1,5 +1,7 @@
 """Outlines of COCO become masks of VOC's classes."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -62,6 +64,38 @@ def test_where_two_classes_of_coco_overlap_is_ignored():
   other = [4.0, 0.0, 9.0, 0.0, 9.0, 6.0, 4.0, 6.0]
   label = coco.draw([(1, [box]), (2, [other]), (2, [other])], (8, 12), "f")
   assert label[2].tolist() == [1, 1, 1, 1, 255, 255, 255, 2, 2, 2, 0, 0]
+
+
+@pytest.mark.parametrize(
+  "region",
+  [
+    {"counts": [2**40]},
+    {"counts": [3, 2**62, 2**62]},
+    {"counts": [-16, 32]},
+    {"counts": [15]},
+    [[0.0, 0.0, 1e300, 0.0, 1.0, 1.0]],
+    [[float("nan"), 0.0, 1.0, 1.0]],
+    [["x" * 5000, 0.0]],
+    {"counts": {}},
+  ],
+)
+def test_regions_that_no_image_holds_are_refused(region):
+  with pytest.raises(errors.InputError, match="cannot be drawn") as error:
+    coco.draw([(1, region)], (4, 4), "file")
+  assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("height", [2**40, 41, "40", None, 40.5])
+def test_a_size_that_is_not_the_image_s_is_refused(tmp_path, height):
+  root = trees.coco(tmp_path)
+  path = root / "annotations/instances_val2017.json"
+  obj = json.loads(path.read_text())
+  for picture in obj["images"]:
+    picture["height"] = height
+  path.write_text(json.dumps(obj))
+  source = coco.plan(root, min_pixels=100).splits["val"]
+  with pytest.raises(errors.InputError, match=r"but .*7\.jpg is \(40, 60\)"):
+    source.mask(0)
 
 
 def test_compressed_run_lengths_are_refused():
