@@ -2,7 +2,8 @@
 
 Class names, colours, normalisation and sizes come from the run's workdir; each
 picture gets `<name>_mask.png` (class indices with a palette) and
-`<name>_overlay.jpg`, both at its own size.
+`<name>_overlay.jpg` (.png beyond the size that JPEG can have), both at its own
+size.
 """
 
 import argparse

@@ -347,7 +347,7 @@ def test_a_line_of_a_list_is_one_whole_name(named, text, images, accuracy):
   ("text", "part"),
   [
     ("im\nim.1\nim\n", "list.txt names 'im' more than once"),
-    ("im.1\nim.1.png\n", "names 'im.1' more than once (1 such names)"),
+    ("im.1\nim.1.png\n", "names 'im.1' more than once, which"),
     ("im 1\nim -1\n", "is called 'im 1' (2 of 2 names)"),
     ("im.2\n", "is called 'im.2' (1 of 1 names)"),
     ("other/im\n", "is called 'other/im'"),

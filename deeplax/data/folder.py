@@ -10,6 +10,7 @@ class, for example {"255": 1}. `"ignore_label": null` means that none is used.
 With bands (`bands`), images may be .npy and .npz too.
 """
 
+import collections
 from collections.abc import Sequence
 import pathlib
 from typing import Any, NamedTuple
@@ -151,10 +152,11 @@ def _parse(obj: dict[str, Any], name: str) -> tuple[spec_lib.Spec, np.ndarray]:
     raise ValueError(
       f'"names" has {_short(wrong[0])}: each must be a text on one line'
     )
-  if len({text_files.composed(n) for n in names}) < len({*names}):
+  same = collections.Counter(text_files.composed(n) for n in names)
+  if repeated := [name for name, count in same.items() if count > 1]:
     raise ValueError(
-      "two names look alike and differ in how an accented letter is stored "
-      f"only: {_short(names)}. Give them different names"
+      f'"names" has {_short(repeated[0])} twice (accents may be stored in two '
+      "ways that look alike): give each class its own name"
     )
   if not 1 <= len(names) <= label_tables.MAX_CLASSES:
     raise ValueError(f"{len(names)} names, not 1 to {label_tables.MAX_CLASSES}")

@@ -102,7 +102,11 @@ def test_two_names_that_look_alike_are_an_error_that_says_so(tmp_path):
   root = trees.folder(tmp_path, images=0)
   for name in ("caf\u00e9", "cafe\u0301"):
     trees.image(root / f"images/train/{name}.jpg")
-  refused(root, "differ in how an accented letter is stored only")
+  refused(root, "differ in how an accented letter is stored only", "Rename")
+  (root / "images/train/caf\u00e9.jpg").rename(root / "images/train/tea.jpg")
+  for name in ("tea", "cafe\u0301"):
+    trees.mask(root / f"labels/train/{name}.png", trees.labels(0))
+  assert len(folder.source(root, "train")) == 2
 
 
 @pytest.mark.parametrize("suffix", [".jfif", ".jp2", ".avif", ".ppm", ".JPE"])
@@ -133,7 +137,11 @@ def test_a_split_of_other_kinds_only_says_what_it_holds(tmp_path):
   root = trees.folder(tmp_path)
   for path in (root / "images/train").iterdir():
     path.rename(path.with_suffix(".heic"))
-  refused(root, "holds no picture", "but 3 .heic")
+  refused(root, "holds no picture", "but 3 .heic", "put pictures of one of")
+  for i in range(3):
+    trees.image(root / f"images/train/{i:02d}.jpg")
+  source = folder.source(root, "train")
+  assert len(source) == 3 and source.left_out == "images/train has 3 .heic"
 
 
 def test_classes_without_colours_get_those_of_voc(tmp_path):
@@ -198,7 +206,7 @@ def test_the_example_in_the_messages_about_classes_json_works(tmp_path):
     ("{}", 'no "names"'),
     ('{"names": "cat"}', "not a list"),
     ('{"names": []}', "0 names"),
-    ('{"names": ["a", "a"]}', "repeat"),
+    ('{"names": ["a", "a"]}', "has 'a' twice"),
     ('{"names": ["a"], "ignore_lable": 1}', "unknown keys ['ignore_lable']"),
     ('{"names": ["a"], "ignore_label": -1}', '"ignore_label" is -1'),
     ('{"names": ["a"], "ignore_label": 0}', "also the number of the class 'a'"),

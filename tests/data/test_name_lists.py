@@ -30,6 +30,8 @@ def test_what_is_not_known_is_returned_for_the_caller_s_message(tmp_path):
 
 def test_the_advice_about_a_name_twice_works(tmp_path):
   text = "b\na.png\na\nb\nb\n"
-  with pytest.raises(errors.InputError, match=r"'b' more .*\(2 such.*one line"):
+  with pytest.raises(
+    errors.InputError, match=r"'b' more .*and 1 others.*one line"
+  ):
     read(tmp_path, text, {"a", "b"})
   assert read(tmp_path, "b\na.png\n", {"a", "b"}) == ["b", "a"]
