@@ -5,6 +5,7 @@ read as indices, never as colours.
 """
 
 import io
+import re
 
 import cv2
 import numpy as np
@@ -24,6 +25,12 @@ BROKEN = (
 
 # A picture of 16 bit that stays below has not used them: a quarter of white.
 _DARK = 1 << 14
+# The header of a binary PGM or PPM up to its largest number: width, height and
+# that, with comments anywhere between.
+_GAP = rb"(?:\s|#[^\n]*\n)+"
+_NETPBM = re.compile(
+  rb"P[56]" + _GAP + rb"\d{1,9}" + _GAP + rb"\d{1,9}" + _GAP + rb"(\d{1,5})\s"
+)
 _AS_BANDS = (
   "read its numbers as they are with --config.data.channels, such as "
   "'(0, 1, 2)' for its first three bands"
@@ -52,6 +59,8 @@ def decode_image(data: bytes, file: str) -> np.ndarray:
       image = _decode_tiff(data, file)
     elif data.startswith(b"GIF8"):
       image = _decode_by_pillow(data)
+    elif white := _NETPBM.match(data):
+      image = _decode_netpbm(data, int(white[1]))
     else:
       image = _decode_by_opencv(data)
   except BROKEN as e:
@@ -69,6 +78,15 @@ def _decode_by_opencv(data: bytes) -> np.ndarray:
   if image is None:
     raise ValueError("OpenCV reads nothing")
   return image
+
+
+def _decode_netpbm(data: bytes, white: int) -> np.ndarray:
+  """Return a PGM or PPM file, whose header says which number is white."""
+  image = _decode_by_opencv(data)
+  full = np.iinfo(image.dtype).max
+  if white == full:
+    return image
+  return np.round(image * (full / max(white, 1))).astype(image.dtype)
 
 
 def _decode_by_pillow(data: bytes) -> np.ndarray:

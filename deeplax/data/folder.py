@@ -27,6 +27,8 @@ from deeplax.data import spec as spec_lib
 from deeplax.data import walk
 
 CLASSES = "classes.json"
+# What readers scale or compression changes: no mask.
+_INEXACT = {".avif", ".jp2", ".pbm", ".pgm", ".pnm", ".ppm"}
 _KEYS = {
   *("names", "palette", "ignore_label", "label_map"),  # read
   *("dataset", "splits", "ignore_color", "note"),  # for people
@@ -261,6 +263,7 @@ def _pairs(
       f"{text}), but {found}: put pictures of one of these kinds there"
     )
   unpaired = [
+    *_inexact(masks),
     *twice,
     *more,
     *_single(pictures, masks, labels.root, "mask"),
@@ -268,6 +271,19 @@ def _pairs(
   ]
   both = sorted(pictures.keys() & masks.keys())
   return [files.Pair(k, pictures[k], masks[k]) for k in both], unpaired
+
+
+def _inexact(masks: dict[str, pathlib.Path]) -> list[Unpaired]:
+  """Return masks of kinds that do not keep every number as it is."""
+  return [
+    Unpaired(
+      f"{path} is no mask: a {path.suffix.lower()} file may hold other numbers "
+      "than were drawn. Save masks as PNG from where they were made",
+      (str(path),),
+    )
+    for path in masks.values()
+    if path.suffix.lower() in _INEXACT
+  ]
 
 
 def _by_stem(

@@ -100,8 +100,12 @@ def matching(root: pathlib.Path, pattern: str) -> list[pathlib.Path]:
 
 
 def key(path: pathlib.PurePath) -> str:
-  """Return the name by which a file is matched with others."""
-  return text_files.composed(path.as_posix())
+  """Return the name by which a file is matched with others, in Unicode.
+
+  Bytes that are no UTF-8, as old archives have in names, become escapes.
+  """
+  name = os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+  return text_files.composed(name)
 
 
 def by_suffix(paths: Iterable[pathlib.Path]) -> str:

@@ -168,6 +168,19 @@ def test_images_of_every_kind_become_rgb_as_stored():
     assert decoding.image_size(data, "x") == ((8, 12), False), kind
 
 
+@pytest.mark.parametrize("white", [1, 15, 100, 255, 1023, 4095, 65535])
+@pytest.mark.parametrize("kind", ["P5", "P6"])
+def test_a_ppm_s_own_white_is_white(kind, white):
+  bands = 3 if kind == "P6" else 1
+  values = np.array([[0, white // 2, white]]).repeat(bands, axis=-1)
+  head = f"{kind}\n# by a camera\n3 1\n{white}\n".encode()
+  numbers = values.astype(np.uint8 if white < 256 else ">u2")
+  image = decoding.decode_image(head + numbers.tobytes(), "a.ppm")
+  expected = values[0, ::bands] / white * 255
+  np.testing.assert_allclose(image[0, :, 0], expected, atol=1)
+  assert image.shape == (1, 3, 3)
+
+
 def test_a_jpeg_of_four_inks_is_what_pillow_makes_of_it():
   for transform in (0, 2):
     data = inks_jpeg(INKS, transform=transform)

@@ -1,7 +1,9 @@
 import codecs
 from functools import partial
 import json
+import os
 import re
+import sys
 
 import numpy as np
 from PIL import Image
@@ -115,6 +117,26 @@ def test_every_kind_of_picture_that_is_read_is_found(tmp_path, suffix):
   trees.image(root / f"images/train/a{suffix}")
   trees.mask(root / "labels/train/a.png", trees.labels(1))
   assert folder.source(root, "train")[0]["image"].shape == (*trees.SIZE, 3)
+
+
+@pytest.mark.parametrize("suffix", [".pgm", ".jp2", ".AVIF"])
+def test_a_mask_of_a_kind_that_changes_numbers_is_refused(tmp_path, suffix):
+  root = trees.folder(tmp_path)
+  path = root / "labels/train/01.png"
+  path.rename(path.with_suffix(suffix))
+  refused(root, f"01{suffix} is no mask", "Save masks as PNG")
+  trees.mask(path, trees.labels(0, 1))
+  path.with_suffix(suffix).unlink()
+  assert len(folder.source(root, "train")) == 3
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="names are UTF-8 there")
+def test_a_name_that_is_no_utf_8_can_be_printed(tmp_path):
+  root = trees.folder(tmp_path, images=0)
+  trees.image(root / os.fsdecode(b"images/train/caf\xe9.jpg"))
+  trees.mask(root / os.fsdecode(b"labels/train/caf\xe9.png"), trees.labels(1))
+  name = folder.source(root, "train")[0]["name"]
+  assert name == "caf\\xe9" and name.encode()
 
 
 def test_what_is_left_out_is_counted_by_suffix(tmp_path):
