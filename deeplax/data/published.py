@@ -70,7 +70,7 @@ def voc_ids(listed: pathlib.Path) -> list[str]:
   """Return the ids of one of VOC's lists.
 
   Raises:
-    InputError: There is no such list, nothing in it, or an id twice.
+    InputError: There is no such list, nothing in it, an id twice, or a path.
   """
   if not listed.is_file():
     have = [p.stem for p in walk.matching(listed.parent, "*.txt")]
@@ -80,7 +80,14 @@ def voc_ids(listed: pathlib.Path) -> list[str]:
     )
   images = names_in(listed.parents[2] / "JPEGImages")
   known = {name.removesuffix(".jpg") for name in images}
-  return name_lists.read(listed, known, _ids_of_paths)
+  ids = name_lists.read(listed, known, _ids_of_paths)
+  # An id becomes the name of files that are written, too.
+  if paths := [i for i in ids if "/" in i or "\\" in i]:
+    raise errors.InputError(
+      f"{listed}: {paths[0]!r} is neither an id, such as 2007_000032, nor the "
+      "image, or image and mask, of one that is in JPEGImages: write ids"
+    )
+  return ids
 
 
 def _ids_of_paths(line: str) -> set[str]:

@@ -69,7 +69,9 @@ def test_a_line_of_a_voc_list_may_be_a_file(tmp_path, line):
     ("2007_000032\n2007_000039\n2007_000032\n", "more than once"),
     ("2007_000032 1\n", "2007_000032 1.jpg is missing"),
     ("2007_000032.0\n", "2007_000032.0.jpg is missing"),
-    ("/JPEGImages/2007_000032.jpg /x/2007_000039.png", "is missing"),
+    ("/JPEGImages/2007_000032.jpg /x/2007_000039.png", "neither an id"),
+    ("../../../evil", "neither an id"),
+    ("/etc/evil", "neither an id"),
   ],
 )
 def test_a_voc_list_is_not_cut(tmp_path, text, part):
