@@ -189,7 +189,8 @@ def _meanings(spec: spec_lib.Spec) -> dict[int, str]:
   """
   if spec.label_map is None:
     return {}
-  names = dict(enumerate(map(repr, spec.class_names)))
+  composed = [repr(text_files.composed(name)) for name in spec.class_names]
+  names = dict(enumerate(composed))
   names[spec.ignore_label] = "ignored"
   labels = {n: n for n in range(spec.num_classes)} | dict(spec.label_map)
   return {number: names[label] for number, label in labels.items()}
