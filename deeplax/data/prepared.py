@@ -1,8 +1,9 @@
 """Data sets prepared by `deeplax.data.build`, read without TensorFlow."""
 
+from collections.abc import Iterator
+import contextlib
 import pathlib
 import re
-from typing import Any
 
 from deeplax import errors
 from deeplax import text_files
@@ -26,36 +27,41 @@ class Prepared(files.Decoded):
 
     super().__init__(spec, split, label_tables.plain(spec.num_classes))
     self._path = path
-    builder = _builder(path)
-    features = dict(builder.info.features or {})  # pyright: ignore
-    if lacking := {"image", "label", "name"} - features.keys():
+    with _reading(path):
+      builder = tfds.builder_from_directory(path)
+      features = {*(builder.info.features or {})}  # pyright: ignore
+      splits = sorted(builder.info.splits)
+    if lacking := {"image", "label", "name"} - features:
       raise errors.InputError(
-        f"{path} has no feature {sorted(lacking)}: it has {sorted(features)}. "
-        "It is another data set: let data.root be another folder"
+        f"{path} has no feature {sorted(lacking)}: it has "
+        f"{str(sorted(features))[:300]}. "
+        "It is another data set: point --config.data.root at another folder"
       )
-    if split not in builder.info.splits:
+    if split not in splits:
       raise errors.InputError(
-        f"no split {split!r} in {path}: it has {sorted(builder.info.splits)}. "
-        "Name one of these, or prepare it again with that split: python -m "
+        f"no split {split!r} in {path}: it has "
+        f"{str(splits)[:300]}. Name one of these, or prepare it again "
+        "with that split: python -m "
         f"deeplax.data.build {spec.name} --overwrite"
       )
     skip = tfds.decode.SkipDecoding()  # pyright: ignore
-    try:
-      self._records = builder.as_data_source(
-        split,  # pyright: ignore
-        decoders={"image": skip, "label": skip},
-      )
-    except NotImplementedError as error:
-      raise errors.InputError(
-        f"{path} is not array_record ({error}): prepare it again with "
-        'file_format="array_record"'
-      ) from error
+    with _reading(path):
+      try:
+        self._records = builder.as_data_source(
+          split,  # pyright: ignore
+          decoders={"image": skip, "label": skip},
+        )
+      except NotImplementedError as error:
+        raise errors.InputError(
+          f"{path} is not array_record ({error}): prepare it again with "
+          'file_format="array_record"'
+        ) from error
 
   def __len__(self) -> int:
     return len(self._records)
 
   def name(self, index: int) -> str:
-    return self._records[index]["name"].decode()
+    return self._record(index)["name"].decode()
 
   def stamp(self) -> str:
     return "".join(
@@ -64,12 +70,16 @@ class Prepared(files.Decoded):
     )
 
   def encoded(self, index: int) -> files.Encoded:
-    return self._encoded(self._records[index])
+    return self._encoded(self._record(index))
 
   def __getitem__(self, index: int) -> files.Example:
-    record = self._records[index]
+    record = self._record(index)
     example = self.decoded(self._encoded(record))
     return {**example, "name": record["name"].decode()}
+
+  def _record(self, index: int) -> dict[str, bytes]:
+    with _reading(self._path):
+      return self._records[index]
 
   def _encoded(self, record: dict[str, bytes]) -> files.Encoded:
     place = f"{self._path}, {self.split}, {record['name'].decode()}"
@@ -109,22 +119,23 @@ def find(
 
 def splits(path: pathlib.Path) -> list[str]:
   """Return the splits of a prepared data set."""
-  return sorted(_builder(path).info.splits)
-
-
-def _builder(path: pathlib.Path) -> Any:
-  """Return TFDS's reader of a prepared data set.
-
-  Raises:
-    InputError: Its JSON files are damaged.
-  """
   import tensorflow_datasets as tfds
 
+  with _reading(path):
+    return sorted(tfds.builder_from_directory(path).info.splits)
+
+
+@contextlib.contextmanager
+def _reading(path: pathlib.Path) -> Iterator[None]:
+  """Turn what TFDS raises of files that are damaged or gone into a message."""
   try:
-    return tfds.builder_from_directory(path)
-  except Exception as error:  # whatever its many parsers raise
+    yield
+  except (errors.InputError, IndexError):
+    raise
+  except Exception as error:  # its parsers and readers have no one class
     raise errors.InputError(
-      f"{path} cannot be read ({type(error).__name__}: {error}): {_AGAIN}"
+      f"{path} cannot be read ({type(error).__name__}: {str(error)[:300]}): "
+      f"{_AGAIN}"
     ) from error
 
 

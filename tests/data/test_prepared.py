@@ -17,6 +17,7 @@ from deeplax.data.checks import mask_counts
 from deeplax.data.prepare import write
 from deeplax.settings import defaults
 from tests import conftest
+from tests import hostile
 from tests.data import trees
 from tests.data.prepare import builds
 
@@ -133,6 +134,49 @@ def test_prepared_by_others_has_no_classes_to_read(capsys, tmp_path):
     path.write_text(text)
     with pytest.raises(errors.InputError, match="names the classes if"):
       build.spec(builds.data("folder", tmp_path / "out" / "mine"))
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    "dataset_info.json",
+    # 5 s: what a feature says it is may load TensorFlow.
+    pytest.param("features.json", marks=pytest.mark.slow),
+  ],
+)
+def test_damaged_files_of_a_prepared_data_set_are_one_message(
+  capsys, tmp_path, name
+):
+  builds.built(capsys, "folder", trees.folder(tmp_path / "a"), tmp_path / "out")
+  place = tmp_path / "out" / "a" / write.VERSION
+  path, spec = place / name, prepared_lib.spec(place)
+  valid, refused = path.read_bytes(), 0
+  for data in hostile.mutations(valid, count=hostile.COUNT // 4):
+    path.write_bytes(data)
+    try:
+      source = prepared_lib.Prepared(spec, place, "train")
+      for i in range(len(source)):
+        source.encoded(i)
+    except errors.InputError as error:
+      refused += 1
+      assert str(place) in str(error) and len(str(error)) < hostile.LONGEST
+  assert refused
+
+
+def test_a_shard_that_is_gone_is_told_and_the_advice_works(capsys, tmp_path):
+  tree, out = trees.folder(tmp_path / "mine"), tmp_path / "out"
+  builds.built(capsys, "folder", tree, out)
+  for path in (out / "mine" / write.VERSION).glob("*train.array_record*"):
+    path.unlink()
+  source = build.source(builds.data("folder", out / "mine"), "train")
+  with pytest.raises(errors.InputError, match="again, with --overwrite"):
+    source[0]
+  status, _, _ = builds.run(
+    capsys, "folder", f"--source={tree}", f"--out={out}", "--overwrite"
+  )
+  assert status == 0
+  source = build.source(builds.data("folder", out / "mine"), "train")
+  assert source[0]["name"] == "00"
 
 
 def test_building_and_reading_need_no_tensorflow(tmp_path):
