@@ -98,6 +98,13 @@ class Decoded(abc.ABC):
     """Return a text that changes when the masks do, without reading them."""
     return ""
 
+  def contents(self) -> Iterator[tuple[str, int]]:
+    """Yield (name, bytes) of what it is made of, without reading it.
+
+    Names do not say where the data set lies: a copy has the same.
+    """
+    yield from ()
+
   def __getitem__(self, index: int) -> Example:
     return {**self.decoded(self.encoded(index)), "name": self.name(index)}
 
@@ -145,9 +152,20 @@ class Files(Decoded):
       for state in [pair.label.stat()]
     )
 
+  def contents(self) -> Iterator[tuple[str, int]]:
+    for pair in self.pairs:
+      yield pair.name, sum(_bytes(path) for path in (pair.image, pair.label))
+
   def mask(self, index: int) -> tuple[bytes, str]:
     pair = self.pairs[index]
     return read_bytes(pair.label), str(pair.label)
+
+
+def _bytes(path: pathlib.Path) -> int:
+  try:
+    return path.stat().st_size
+  except OSError:  # told when it is read
+    return -1
 
 
 def read_bytes(path: pathlib.Path) -> bytes:

@@ -69,6 +69,10 @@ class Prepared(files.Decoded):
       for file in sorted(self._path.iterdir())
     )
 
+  def contents(self) -> Iterator[tuple[str, int]]:
+    for file in sorted(self._path.glob(f"*-{self.split}.array_record-*")):
+      yield file.name, file.stat().st_size
+
   def encoded(self, index: int) -> files.Encoded:
     return self._encoded(self._record(index))
 

@@ -1,6 +1,6 @@
 """Sources made of other sources: several splits, a list of examples, a part."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -64,6 +64,10 @@ class Joined(files.Decoded):
 
   def stamp(self) -> str:
     return "\n".join(part.stamp() for part in self._parts)
+
+  def contents(self) -> Iterator[tuple[str, int]]:
+    for part in self._parts:
+      yield from part.contents()
 
   def name(self, index: int) -> str:
     part, index = self._find(index)

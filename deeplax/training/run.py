@@ -47,6 +47,7 @@ from deeplax.workdir import environment
 from deeplax.workdir import layout
 from deeplax.workdir import lock
 from deeplax.workdir import settings
+from deeplax.workdir import training_data
 
 
 class Parts(NamedTuple):
@@ -168,7 +169,7 @@ def prepare(
   with errors.input_errors():
     source = data_build.source(config.data, config.data.train_split)
     eval_source = data_build.source(config.data, config.data.eval_split)
-    settings.refuse_other_run(config, folder, source.spec)
+    settings.refuse_other_run(config, folder, source, say)
     if config.data.check_images:
       say(check.check(source, images=config.data.check_images))
       check.check(eval_source, images=config.data.check_images)
@@ -294,9 +295,9 @@ def train(
   """
   folder = epath.Path(workdir)
   if jax.process_index() == 0:
-    settings.write_run_files(
-      folder, config, parts.train_source.spec, state.params, say
-    )
+    source = parts.train_source
+    settings.write_run_files(folder, config, source.spec, state.params, say)
+    training_data.write(folder, source, resumed=resume is not None)
   with outputs() as kept:
     if resume is None:
       state = parallel.replicate(state, mesh=parts.mesh)

@@ -7,6 +7,7 @@ SPEC = "spec.json"
 CONVERTED = "converted.json"  # of deeplax.convert: what came from where
 METRICS = "metrics.jsonl"
 ENVIRONMENT = "env.json"
+TRAINING_DATA = "data.json"  # what the run began on
 CLASS_COUNTS = "histogram.json"
 CHECKPOINTS = "checkpoints"
 LOCK = "lock.json"  # who trains there now

@@ -16,10 +16,12 @@ from deeplax import atomic
 from deeplax import errors
 from deeplax import paths
 from deeplax import text_files
+from deeplax.data import files
 from deeplax.data import spec as spec_lib
 from deeplax.settings import defaults
 from deeplax.workdir import environment
 from deeplax.workdir import layout
+from deeplax.workdir import training_data
 
 # Keys that do not change what a run computes: resuming may change them.
 FREE_KEYS = (
@@ -119,12 +121,22 @@ def init_text(
 
 
 def refuse_other_run(
-  config: ml_collections.ConfigDict, folder: epath.Path, spec: spec_lib.Spec
+  config: ml_collections.ConfigDict,
+  folder: epath.Path,
+  source: files.Source,
+  say: Callable[[str], None],
 ) -> None:
-  """Refuse a workdir that holds a run of another configuration or classes.
+  """Refuse a workdir that holds a run of another configuration or other data.
+
+  Args:
+    config: Of now.
+    folder: The workdir.
+    source: Of the training split.
+    say: Receives a line where the data differ a little.
 
   Raises:
-    InputError: Naming each key with its old and new value.
+    InputError: Naming each key with its old and new value, or what of the
+      classes or the images differs.
   """
   if folder.exists() and not folder.is_dir():
     raise errors.InputError(f"--workdir={folder} is a file; name a folder")
@@ -144,7 +156,8 @@ def refuse_other_run(
       f"{folder} holds another run ({'; '.join(different)}). "
       "Give this one its own --workdir"
     )
-  refuse_other_classes(folder, spec)
+  refuse_other_classes(folder, source.spec)
+  training_data.refuse_other(folder, source, say)
 
 
 def refuse_other_classes(workdir: epath.PathLike, spec: spec_lib.Spec) -> None:

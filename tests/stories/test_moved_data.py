@@ -90,3 +90,19 @@ def test_a_changed_label_map_is_not_evaluated(moved, tmp_path):
   done = command("evaluate", workdir, f"--data_root={changed}")
   assert done.returncode == 2
   assert "masks whose 1 is 'cat', and with" in done.stderr
+
+
+def test_a_run_does_not_go_on_with_other_images(moved, tmp_path):
+  workdir, data = moved
+  workdir = shutil.copytree(workdir, tmp_path / "run")
+  changed = shutil.copytree(data, tmp_path / "data")
+  for path in changed.glob("*/train/00.*"):
+    path.unlink()
+  flags = (*runs.SMALL, *FLAGS, f"--config.data.root={changed}")
+  done = commands.command("main", *flags, f"--workdir={workdir}", short=True)
+  assert done.returncode == 2
+  assert "trained on 3 images, and the data now has 2" in done.stderr
+  (path,) = re.findall(r"or remove (\S+) to go on", done.stderr)
+  os.remove(path)
+  done = commands.command("main", *flags, f"--workdir={workdir}", short=True)
+  assert done.returncode == 0 and "finished" in done.stdout, done.stderr

@@ -1,0 +1,97 @@
+"""data.json: the training data as they were when a run began.
+
+A run that was stopped goes on as if it had not been: on the same data alone.
+Names and sizes of files are compared; no file is read.
+"""
+
+from collections.abc import Callable
+import hashlib
+from typing import Any
+
+from etils import epath
+
+from deeplax import atomic
+from deeplax import errors
+from deeplax import text_files
+from deeplax.data import files
+from deeplax.data import prepared
+from deeplax.data import views
+from deeplax.workdir import layout
+
+
+def refuse_other(
+  folder: epath.Path, source: files.Source, say: Callable[[str], None]
+) -> None:
+  """Refuse to go on with other images; say so where only sizes differ.
+
+  A mended mask has another size, so a run goes on with that. One without a
+  checkpoint, or of an earlier version, goes on with anything.
+
+  Args:
+    folder: The workdir.
+    source: Of the training split.
+    say: Receives a line about files of another size.
+
+  Raises:
+    InputError: There are more or fewer images, or others by name.
+  """
+  path = folder / layout.TRAINING_DATA
+  now = _described(source)
+  if now is None or not path.exists() or not layout.checkpoint_steps(folder):
+    return
+  fix = f"remove {path} to go on with the data as they are now"
+  then = text_files.read_json(path, fix=fix)
+  with text_files.contents(path, fix=fix):
+    # Prepared, the same images lie in other files.
+    alike = then["prepared"] == now["prepared"]
+    what = ""
+    if then["images"] != now["images"]:
+      what = f"{then['images']} images, and the data now has {now['images']}"
+    elif alike and then["names"] != now["names"]:
+      what = "images of other names than the data has now"
+    resized = alike and then["sizes"] != now["sizes"]
+  if what:
+    raise errors.InputError(
+      f"{folder} was trained on {what}: going on would not be the run that was "
+      "begun. Give the data its old images; or train in another --workdir, "
+      f"from this one's parameters by --config.init.checkpoint={folder}; or "
+      f"{fix}"
+    )
+  if resized:
+    say(
+      "deeplax: some training files have another size than when this run "
+      "began; it goes on with them, not exactly as it would have"
+    )
+
+
+def write(folder: epath.Path, source: files.Source, *, resumed: bool) -> None:
+  """Keep what a run begins on; one that is resumed keeps what it has.
+
+  Args:
+    folder: The workdir.
+    source: As it is trained on; a list of repeated images is looked through.
+    resumed: Whether the run goes on from a checkpoint.
+  """
+  path = folder / layout.TRAINING_DATA
+  if resumed and path.exists():
+    return
+  if found := _described(source):
+    atomic.write_json(path, found)
+
+
+def _described(source: files.Source) -> dict[str, Any] | None:
+  """Return data.json's contents; None of data that are made on the spot."""
+  source, _ = views.origin(source, [])
+  if not isinstance(source, files.Decoded):
+    return None
+  names, sizes = hashlib.sha256(), hashlib.sha256()
+  for name, size in source.contents():
+    names.update(f"{name}\n".encode())
+    sizes.update(f"{size}\n".encode())
+  return {
+    "split": source.split,
+    "images": len(source),
+    "prepared": isinstance(source, prepared.Prepared),
+    "names": names.hexdigest(),
+    "sizes": sizes.hexdigest(),
+  }
