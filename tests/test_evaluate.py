@@ -102,6 +102,15 @@ def test_without_flags_the_command_makes_the_papers_table(run, tmp_path):
   assert cells[0][3].strip() == f"{table['rows'][0]['miou']:.2%}"
 
 
+def test_the_table_warns_of_a_collapse_once(run, monkeypatch, capsys):
+  constant = toy.Toy(2, constant=1)
+  monkeypatch.setattr(data_build, "source", lambda *_: constant)
+  assert run() == 0
+  text = capsys.readouterr().out
+  assert text.count("of predicted pixels are 'green'") == 1
+  assert ", in 6 of 6 rows. Usual causes: " in text
+
+
 def test_a_row_of_the_table_is_the_row_alone_bit_by_bit(run, tmp_path):
   scales = "0.5_0.75_1.5"
   given = "--scales=0.5,0.75,1.5"

@@ -109,7 +109,8 @@ def test_what_can_be_learnt_passes_and_stops_early(attempt):
   assert status == 0, text
   assert "3 of 3 classes: road 56.2%, sky 37.5%, pole 6.2%" in text
   assert "100.0% labelled" in text and "norm decay 0.9 for so few" in text
-  passed = re.search(r"\npassed: mIoU (0.9\d|1.00) after (\d+) steps \(", text)
+  score = r"mIoU (9\d\.\d\d|100\.00)%"
+  passed = re.search(rf"\npassed: {score} after (\d+) steps \(", text)
   assert passed and int(passed[2]) < 200
   assert "ETA" in text
 
@@ -140,7 +141,7 @@ def test_a_loss_that_is_no_number_stops_at_once(attempt):
   assert "1. the loss is " in text and "Set --config.optim.base_lr=1e+29" in (
     text
   )
-  assert "not learnt: mIoU 0.00 after" in text and "step 25/500" not in text
+  assert "not learnt: mIoU 0.00% after" in text and "step 25/500" not in text
 
 
 def test_statistics_that_lag_behind_are_told_from_training(
@@ -150,7 +151,7 @@ def test_statistics_that_lag_behind_are_told_from_training(
   monkeypatch.setattr(limits, "SETTLED", 0.001)
   status, text = attempt(Source(), "--steps=60")
   assert status == 1
-  assert "mIoU is 1.00 with the batch's own norm statistics and 0." in text
+  assert "mIoU is 100.00% with the batch's own norm statistics and " in text
   assert "deeplax.recalibrate" in text
 
 
@@ -207,7 +208,7 @@ def test_masks_without_any_label_need_no_training(attempt):
     example["label"][:] = 255
 
   status, text = attempt(Source(change=ignore))
-  assert status == 1 and "not learnt: mIoU 0.00 after 0 steps" in text
+  assert status == 1 and "not learnt: mIoU 0.00% after 0 steps" in text
   assert "1. only 0.0% of the pixels have a label" in text
   assert "compiling" not in text
 

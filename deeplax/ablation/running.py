@@ -26,6 +26,7 @@ from deeplax import progress
 from deeplax.ablation import experiment as experiment_lib
 from deeplax.ablation import jobs as jobs_lib
 from deeplax.ablation import results as results_lib
+from deeplax.metrics import printed
 
 # Seconds between a job's own lines, and between looks at its process.
 SAID_EVERY = 30.0
@@ -196,7 +197,7 @@ def _outcome(job: jobs_lib.Job, record: dict[str, Any]) -> str:
     lines = "\n".join(f"  | {line}" for line in record["log_tail"][-3:])
     return f"  failed, see {job.sibling('.log')}\n{lines}"
   scores = (
-    f"{row.name} {100 * result['miou']:.2f}"
+    f"{row.name} {printed.score(result['miou'])}"
     for row in job.rows
     if (result := job.result(row))
   )

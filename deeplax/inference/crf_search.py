@@ -20,6 +20,7 @@ from deeplax.inference import open_run
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import settings as asked
 from deeplax.metrics import confusion
+from deeplax.metrics import printed
 from deeplax.settings import protocols
 from deeplax.workdir import checkpoint
 from deeplax.workdir import settings as run_settings
@@ -225,8 +226,8 @@ def _told(state: dict[str, Any]) -> str:
   best = max(state["trials"], key=lambda trial: trial["miou"])
   words = ", ".join(f"{name} {best[name]:g}" for name in NAMES)
   return (
-    f"best {words}: mIoU {best['miou']:.2%}, without CRF "
-    f"{state['without_crf']:.2%}"
+    f"best {words}: mIoU {printed.score(best['miou'])}, without CRF "
+    f"{printed.score(state['without_crf'])}"
   )
 
 

@@ -4,7 +4,7 @@ Labels are compared at their own size, and mIoU is counted over the data set.
 """
 
 import collections
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
 
@@ -63,7 +63,7 @@ def evaluate(
     predictor: Predicts, in its own mode.
     source: See `evaluate_rows`.
     max_images: See `evaluate_rows`.
-    progress: See `evaluate_rows`.
+    progress: Receives progress lines and the warning about a collapsed output.
     threads: See `evaluate_rows`.
     keep: Receives (index in `source`, prediction) of each image.
     measured: See `evaluate_rows`.
@@ -84,6 +84,8 @@ def evaluate(
     measured=measured,
     **fields,
   )
+  if warning := collapse_warning([result]):
+    progress(f"deeplax: {warning}")
   return result
 
 
@@ -106,7 +108,7 @@ def evaluate_rows(
     source: Examples with "image", "label" (255 is ignored) and "name", and the
       spec that names the classes.
     max_images: Only so many, spread evenly; 0: all.
-    progress: Receives progress lines and the warning about a collapsed output.
+    progress: Receives progress lines.
     threads: Reading ahead, and as many counting, while the device computes.
     keep: Receives (place of the mode, index in `source`, `Counted`) of each
       image and mode, in order.
@@ -149,9 +151,7 @@ def evaluate_rows(
     report.step()
   fields = {"images": len(chosen), "split_images": len(source), **fields}
   fields |= sweep.predictor.sizing
-  return [
-    _result(counts, source.spec, measured, fields, progress) for counts in rows
-  ]
+  return [_result(counts, source.spec, measured, fields) for counts in rows]
 
 
 def _counted(
@@ -216,7 +216,6 @@ def _result(
   spec: spec_lib.Spec,
   measured: measures.Measures,
   fields: dict[str, Any],
-  progress: Callable[[str], None],
 ) -> dict[str, Any]:
   """Sum a row's counts over the processes and return its scores."""
   if jax.process_count() > 1:
@@ -228,8 +227,6 @@ def _result(
     raise errors.InputError(f"evaluating {spec.name}: {error}") from error
   result |= measures.scores(counts, spec.class_names, measured)
   result |= fields
-  if warning := collapse_warning(result):
-    progress(f"deeplax: {warning}")
   return result
 
 
@@ -243,16 +240,26 @@ def sum_over_processes(
   return np.ascontiguousarray(gather(halves)).view(np.int64).sum(axis=0)
 
 
-def collapse_warning(result: dict[str, Any]) -> str | None:
-  """Say so when nearly all pixels are predicted as one class."""
+def collapse_warning(results: Sequence[dict[str, Any]]) -> str | None:
+  """Say so, once, when nearly all pixels are predicted as one class."""
+  found = [text for result in results if (text := _collapse(result))]
+  if not found:
+    return None
+  step = f" step {results[0]['step']}" if "step" in results[0] else ""
+  where = f", in {len(found)} of {len(results)} rows"
+  return (
+    f"eval{step}: {found[0]}{where if len(results) > 1 else ''}. Usual causes: "
+    "too few steps, optim.base_lr too high, norm statistics not adapted yet "
+    "(model.batch_norm.decay too near 1 for so few steps), masks almost empty. "
+    "Next: python -m deeplax.overfit_check --config=... tells which"
+  )
+
+
+def _collapse(result: dict[str, Any]) -> str | None:
+  """Return which class nearly all pixels of a result are predicted as."""
   for name, (true, predicted) in result["pixel_share"].items():
     if predicted > COLLAPSED >= true:
-      step = f" step {result['step']}" if "step" in result else ""
       return (
-        f"eval{step}: {predicted:.1%} of predicted pixels are {name!r} (truth "
-        f"{true:.0%}). Usual causes: too few steps, optim.base_lr too high, "
-        "norm statistics not adapted yet (model.batch_norm.decay too near 1 "
-        "for so few steps), masks almost empty. Next: python -m "
-        "deeplax.overfit_check --config=... tells which"
+        f"{predicted:.1%} of predicted pixels are {name!r} (truth {true:.0%})"
       )
   return None

@@ -11,6 +11,8 @@ from typing import Any
 from jaxtyping import Integer
 import numpy as np
 
+from deeplax.metrics import printed
+
 Matrix = Integer[np.ndarray, "k k"]
 
 # Confusions kept in `scores`: at most so many, each at least such a share.
@@ -153,23 +155,22 @@ def table(scores: dict[str, Any], class_names: Sequence[str]) -> str:
   rows = by_iou(scores, class_names)
   width = max(len("class"), *(len(name) for name in rows))
   lines = [
-    f"{'class':<{width}}     IoU  precision  recall   of pixels   predicted"
+    f"{'class':<{width}}      IoU  precision   recall   of pixels   predicted"
   ]
   for name in rows:
-    iou = scores["iou"][name]
-    value = "absent" if iou is None else f"{iou:.1%}"
+    iou = printed.score(scores["iou"][name], "absent")
     precision, recall = (
-      "none" if scores[key][name] is None else f"{scores[key][name]:.1%}"
-      for key in ("precision", "recall")
+      printed.score(scores[key][name]) for key in ("precision", "recall")
     )
     true, predicted = scores["pixel_share"][name]
     lines.append(
-      f"{name:<{width}}  {value:>6}  {precision:>9}  {recall:>6}"
+      f"{name:<{width}}  {iou:>7}  {precision:>9}  {recall:>7}"
       f"  {true:>10.2%}  {predicted:>10.2%}"
     )
   lines.append(
-    f"mIoU {scores['miou']:.2%}   pixel accuracy {scores['pixel_accuracy']:.2%}"
-    f"   mean accuracy {scores['mean_accuracy']:.2%}"
+    f"mIoU {printed.score(scores['miou'])}   "
+    f"pixel accuracy {printed.score(scores['pixel_accuracy'])}   "
+    f"mean accuracy {printed.score(scores['mean_accuracy'])}"
   )
   if scores["confusions"]:
     lines.append("most confused: " + "; ".join(in_words(scores, limit=5)))

@@ -14,6 +14,7 @@ import numpy as np
 from deeplax.metrics import boundary
 from deeplax.metrics import confusion
 from deeplax.metrics import objects
+from deeplax.metrics import printed
 
 Counts = dict[str, np.ndarray]
 
@@ -113,38 +114,32 @@ def table(result: dict[str, Any], class_names: Sequence[str]) -> str:
 
 def _trimap_table(result: dict[str, Any]) -> str:
   head = f"pixels from {AROUND[result['trimap_kind']]}"
-  lines = [f"{head}    mIoU   pixel accuracy"]
+  lines = [f"{head}     mIoU   pixel accuracy"]
   for band, miou in result["trimap"].items():
-    accuracy = _percent(result["trimap_accuracy"][band])
-    lines.append(f"{band:>{len(head)}}  {_percent(miou):>6}   {accuracy:>14}")
+    score = printed.score(miou)
+    accuracy = printed.score(result["trimap_accuracy"][band])
+    lines.append(f"{band:>{len(head)}}  {score:>7}   {accuracy:>14}")
   return "\n".join(lines)
 
 
 def _boundary_table(result: dict[str, Any], class_names: Sequence[str]) -> str:
-  f, iou = result["boundary_f_class"], result["boundary_iou_class"]
+  by_class = [result[key] for key in ("boundary_f_class", "boundary_iou_class")]
+  rows = [(name, *(by[name] for by in by_class)) for name in class_names]
+  rows.append(("mean", result["boundary_f"], result["boundary_iou"]))
   width = max(len("class"), *(len(name) for name in class_names))
   lines = [f"{'class':<{width}}  boundary F1   boundary IoU"]
-  for name in class_names:
-    lines.append(
-      f"{name:<{width}}  {_percent(f[name]):>11}   {_percent(iou[name]):>12}"
-    )
-  lines.append(
-    f"{'mean':<{width}}  {_percent(result['boundary_f']):>11}"
-    f"   {_percent(result['boundary_iou']):>12}"
-  )
+  for name, *values in rows:
+    f, iou = map(printed.score, values)
+    lines.append(f"{name:<{width}}  {f:>11}   {iou:>12}")
   return "\n".join(lines)
 
 
 def _objects_table(result: dict[str, Any]) -> str:
-  lines = ["object, of the image   objects    mIoU   mean recall"]
+  lines = ["object, of the image   objects     mIoU   mean recall"]
   for row in result["objects"]:
     size = f"{row['from']:.2%} to {row['to']:.2%}"
     lines.append(
-      f"{size:>20}  {row['objects']:>8}  {_percent(row['miou']):>6}"
-      f"  {_percent(row['mean_recall']):>12}"
+      f"{size:>20}  {row['objects']:>8}  {printed.score(row['miou']):>7}"
+      f"  {printed.score(row['mean_recall']):>12}"
     )
   return "\n".join(lines)
-
-
-def _percent(value: float | None) -> str:
-  return "none" if value is None else f"{value:.1%}"

@@ -75,6 +75,8 @@ def run(args: argparse.Namespace) -> None:
   else:
     path = results.result_path(args.workdir, split, "table", rows[0].result)
     _write_table(path, table, rows[0].result, title=what, split=split)
+  if warning := evaluate.collapse_warning([row.result for row in rows]):
+    print(f"deeplax: {warning}")
   for row in rows:
     print(f"{row.result['images']} images; {row.path}")
     if args.html:

@@ -19,6 +19,7 @@ from deeplax import atomic
 from deeplax.data import bands
 from deeplax.data import spec as spec_lib
 from deeplax.metrics import confusion
+from deeplax.metrics import printed
 from deeplax.reports import pictures as pictures_lib
 from deeplax.reports import tables
 from deeplax.reports import worst_images
@@ -135,7 +136,7 @@ def _classes(result: dict[str, Any], spec: spec_lib.Spec) -> str:
     values = [result[key][name] for key in ("iou", "precision", "recall")]
     values += result["pixel_share"][name]
     values += [result[f"{key}_class"][name] for key in beside]
-    texts = ("none" if v is None else f"{v:.2%}" for v in values)
+    texts = map(printed.score, values)
     red, green, blue = spec.palette[spec.class_names.index(name)]
     colour = f"background: rgb({red},{green},{blue})"
     swatch = f'<span class="colour" style="{colour}"></span>'
@@ -258,10 +259,11 @@ def _figure(place: int, seen: worst_images.Seen, spec: spec_lib.Spec) -> str:
     f'<img src="{data}" alt="{what}" title="{what}">'
     for what, data in pictures.items()
   )
+  miou, accuracy = map(printed.score, (seen.miou, seen.pixel_accuracy))
   return (
     f'<figure id="image-{place}">\n{images}\n<figcaption>'
-    f"<b>{html.escape(seen.name)}</b>: mIoU {seen.miou:.1%}, pixel accuracy "
-    f"{seen.pixel_accuracy:.1%}. {'; '.join(wrong)}</figcaption>\n</figure>"
+    f"<b>{html.escape(seen.name)}</b>: mIoU {miou}, pixel accuracy "
+    f"{accuracy}. {'; '.join(wrong)}</figcaption>\n</figure>"
   )
 
 

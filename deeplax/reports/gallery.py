@@ -12,6 +12,7 @@ from etils import epath
 from PIL import Image
 
 from deeplax import atomic
+from deeplax.metrics import printed
 from deeplax.workdir import layout
 from deeplax.workdir import results
 
@@ -84,5 +85,5 @@ def _score(workdir: epath.Path, split: str, step: int) -> str:
   # The shortest is the plain one: a sweep may have left others.
   for path in sorted(paths, key=lambda p: (len(p.name), p.name)):
     miou = results.miou_in(path)
-    return "" if miou is None else f", mIoU {miou:.1%}"
+    return "" if miou is None else f", mIoU {printed.score(miou)}"
   return ""

@@ -11,6 +11,7 @@ from deeplax.inference import averaging
 from deeplax.inference import sweep as sweep_lib
 from deeplax.metrics import confusion
 from deeplax.metrics import measures
+from deeplax.metrics import printed
 
 OPERATIONS = ("multiply_adds", "multiply_adds_paper")
 # Measures beside mIoU that a column is made of where a result has them.
@@ -73,7 +74,7 @@ def cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
       str(row["output_stride"]),
       ", ".join(str(scale) for scale in row["scales"]),
       "yes" if row["flip"] else "",
-      *("" if v is None else f"{v:.2%}" for v in values),
+      *(printed.score(value, "") for value in values),
       *(f"{row[key] / 1e9:.2f}B" for key in OPERATIONS),
       "" if speed is None else f"{speed:.{0 if speed >= 100 else 2}f}",
     ])  # fmt: skip
@@ -95,22 +96,18 @@ def measured(
       lines.append([
         f"{size['from']:.2%} to {size['to']:.2%}",
         f"{size['objects']:,}",
-        _percent(size["miou"]),
-        _percent(size["mean_recall"]),
+        printed.score(size["miou"]),
+        printed.score(size["mean_recall"]),
       ])  # fmt: skip
     tables.append(("By the size of objects", lines))
   if "trimap" in result:
     lines = [["at most pixels away", "mIoU", "pixel accuracy"]]
     for width, miou in result["trimap"].items():
       accuracy = result["trimap_accuracy"][width]
-      lines.append([width, _percent(miou), _percent(accuracy)])
+      lines.append([width, printed.score(miou), printed.score(accuracy)])
     around = measures.AROUND[result["trimap_kind"]]
     tables.append((f"Around {around}", lines))
   return tables
-
-
-def _percent(value: float | None) -> str:
-  return "none" if value is None else f"{value:.2%}"
 
 
 def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -132,7 +129,7 @@ def markdown(rows: Sequence[dict[str, Any]], title: str) -> str:
   for label in confusion.by_iou(top, list(top["iou"])):
     values = [top[key][label] for key in ("iou", "precision", "recall")]
     values += top["pixel_share"][label]
-    lines.append([label, *map(_percent, values)])
+    lines.append([label, *map(printed.score, values)])
   height, width = top["multiply_adds_size"]
   parts = [
     f"# {title}",

@@ -22,6 +22,7 @@ from deeplax.data import transforms
 from deeplax.data import views
 from deeplax.data.checks import check
 from deeplax.metrics import confusion
+from deeplax.metrics import printed
 from deeplax.models import build as model_build
 from deeplax.training import class_balance
 from deeplax.training import initial
@@ -209,7 +210,7 @@ def learn(
       left = (total - number) * (now - began) / number
       say(
         f"step {number}/{total}  loss {seen.losses[-1]:.4f}  "
-        + (f"mIoU {seen.miou:.3f}  " if look else "")
+        + (f"mIoU {printed.score(seen.miou)}  " if look else "")
         + f"ETA {progress.duration(left)}"
       )
     if seen.miou > PASSED:
@@ -253,16 +254,15 @@ def run(
     )
     if seen.classes > 1:
       learn(changed, source.spec, loss, batch, seen, every=args.every, say=say)
+  score = f"mIoU {printed.score(seen.miou)} after {len(seen.losses)} steps"
   if seen.miou > PASSED:
-    say(
-      f"passed: mIoU {seen.miou:.2f} after {len(seen.losses)} steps "
-      f"({seen.trained['miou']:.2f} with the batch's own norm statistics)"
-    )
+    own = printed.score(seen.trained["miou"])
+    say(f"passed: {score} ({own} with the batch's own norm statistics)")
     for text in overfit_diagnosis.of_data(seen):
       say(f"deeplax: {text}")
     warn(config, source.spec, say)
     return 0
-  say(f"not learnt: mIoU {seen.miou:.2f} after {len(seen.losses)} steps")
+  say(f"not learnt: {score}")
   for number, text in enumerate(overfit_diagnosis.diagnose(seen), start=1):
     say(f"  {number}. {text}")
   return 1

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from deeplax.inference import evaluate
+from deeplax.metrics import printed
 
 SPARSE = 0.05  # a smaller share of labelled pixels is a fault of the masks
 MISSED = 0.5  # IoU below which a class counts as not learnt
@@ -138,9 +139,9 @@ def _of_scores(seen: Measured) -> list[str]:
   found = []
   if seen.trained["miou"] - seen.miou > GAP:
     found.append(
-      f"mIoU is {seen.trained['miou']:.2f} with the batch's own norm "
-      f"statistics and {seen.miou:.2f} with the running ones: these lag "
-      "behind. Give it more --steps; in the real run lower "
+      f"mIoU is {printed.score(seen.trained['miou'])} with the batch's own "
+      f"norm statistics and {printed.score(seen.miou)} with the running ones: "
+      "these lag behind. Give it more --steps; in the real run lower "
       "--config.model.batch_norm.decay or use python -m deeplax.recalibrate"
     )
   shares = seen.evaluated["pixel_share"]

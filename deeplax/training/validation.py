@@ -13,6 +13,7 @@ from deeplax.data import files
 from deeplax.inference import evaluate
 from deeplax.inference import open_run
 from deeplax.inference import settings as asked
+from deeplax.metrics import printed
 from deeplax.reports import gallery
 from deeplax.reports import picture_sheet
 from deeplax.training import log as log_lib
@@ -83,7 +84,8 @@ def evaluator(
         picture = sheet.draw(predictor)
         gallery.add(folder, config.data.eval_split, step, picture)
         log.picture(step, config.data.eval_split, np.asarray(picture))
-    say(f"step {step}: mIoU {result['miou']:.4f} on {result['images']} images")
+    score = printed.score(result["miou"])
+    say(f"step {step}: mIoU {score} on {result['images']} images")
     return result["miou"]
 
   return measure

@@ -6,6 +6,7 @@ from typing import Any
 from etils import epath
 
 from deeplax import atomic
+from deeplax.metrics import printed
 from deeplax.workdir import layout
 
 
@@ -59,8 +60,8 @@ def known_miou(workdir: epath.PathLike, step: int, output_stride: int) -> str:
   # The shortest name is the plain one: single scale, no flip, whole split.
   plain = min(paths, key=lambda p: (len(p.name), p.name))
   miou = miou_in(plain)
-  shown = "mIoU not known, broken file" if miou is None else f"mIoU {miou:.1%}"
-  return f"{shown} ({plain.name.removesuffix('.json')})"
+  shown = "not known, broken file" if miou is None else printed.score(miou)
+  return f"mIoU {shown} ({plain.name.removesuffix('.json')})"
 
 
 def miou_in(path: epath.PathLike) -> float | None:

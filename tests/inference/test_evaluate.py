@@ -102,7 +102,18 @@ def test_a_collapsed_prediction_is_told():
 def test_a_data_set_that_is_nearly_all_one_class_is_no_collapse():
   matrix = np.diag([9_980, 10, 10])
   result = confusion.scores(matrix, toy.SPEC.class_names)
-  assert evaluate.collapse_warning(result) is None
+  assert evaluate.collapse_warning([result]) is None
+
+
+def test_rows_that_have_collapsed_are_told_in_one_line():
+  names = toy.SPEC.class_names
+  matrix = np.array([[10, 0, 0], [10, 0, 0], [10, 0, 0]])
+  collapsed = confusion.scores(matrix, names) | {"step": 7}
+  sound = confusion.scores(np.diag([10, 10, 10]), names) | {"step": 7}
+  told = evaluate.collapse_warning([sound, collapsed, collapsed])
+  assert told is not None
+  assert told.startswith("eval step 7: 100.0% of predicted pixels are 'red' ")
+  assert "(truth 33%), in 2 of 3 rows. Usual causes" in told
 
 
 class Broken(toy.Toy):

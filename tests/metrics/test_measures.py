@@ -85,10 +85,10 @@ def test_the_table_shows_what_was_measured(all_void):
   if all_void:
     assert ["mean", "none", "none"] in rows and ["40", "none", "none"] in rows
     return
-  band = f"{result['trimap']['5']:.1%}"
-  assert ["5", band, f"{result['trimap_accuracy']['5']:.1%}"] in rows
-  pole = f"{result['boundary_f_class']['pole']:.1%}"
-  assert ["pole", pole, f"{result['boundary_iou_class']['pole']:.1%}"] in rows
+  band = f"{result['trimap']['5']:.2%}"
+  assert ["5", band, f"{result['trimap_accuracy']['5']:.2%}"] in rows
+  pole = f"{result['boundary_f_class']['pole']:.2%}"
+  assert ["pole", pole, f"{result['boundary_iou_class']['pole']:.2%}"] in rows
   largest = result["objects"][-1]
   assert rows[-1][:3] == ["6.25%", "to", "100.00%"]
-  assert rows[-1][3:5] == [str(largest["objects"]), f"{largest['miou']:.1%}"]
+  assert rows[-1][3:5] == [str(largest["objects"]), f"{largest['miou']:.2%}"]

@@ -209,7 +209,7 @@ def test_the_page_shows_the_numbers(made):
   for key in ("miou", "mean_recall"):
     assert f"{small[key]:.2%}" in reader.inside
   assert "run <1> & more" in reader.inside
-  assert f"a<2>.png: mIoU {seen[0].miou:.1%}" in reader.inside
+  assert f"a<2>.png: mIoU {seen[0].miou:.2%}" in reader.inside
   assert "<b>&sheep" not in reader.text
 
 

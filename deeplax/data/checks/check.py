@@ -20,6 +20,7 @@ from deeplax.data import files
 from deeplax.data import spec as spec_lib
 from deeplax.data.checks import faults as faults_lib
 from deeplax.data.checks import mask_counts
+from deeplax.metrics import printed
 
 THUMBNAIL = 16  # pixels a side
 UNKNOWN = 8  # numbers that are no class, in the table
@@ -309,6 +310,6 @@ def _notes(by_class: np.ndarray, class_names: Sequence[str]) -> list[str]:
     miou = share / np.count_nonzero(by_class)
     notes.append(
       f"always saying {class_names[int(by_class.argmax())]!r} scores pixel "
-      f"accuracy {share:.0%}, mIoU {miou:.1%}"
+      f"accuracy {printed.score(share)}, mIoU {printed.score(miou)}"
     )
   return notes

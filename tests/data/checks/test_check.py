@@ -66,7 +66,7 @@ def test_constant_answer_is_scored_like_a_prediction(tmp_path):
     scores = confusion.scores(matrix, ("ground", "cat", "dog", "cow"))
     assert (
       f"always saying 'ground' scores pixel accuracy "
-      f"{scores['pixel_accuracy']:.0%}, mIoU {scores['miou']:.1%}"
+      f"{scores['pixel_accuracy']:.2%}, mIoU {scores['miou']:.2%}"
     ) in report.notes
 
 
