@@ -8,12 +8,13 @@ from typing import Any
 from deeplax.pretrained import rules
 
 _COUNTER = re.compile(r"(.*\.)?num_batches_tracked|global_step")
+LONGEST = 200  # letters of a name
 SHOWN = 10  # names in a list; the rest is counted
 
 
 def names(items: Sequence[str]) -> str:
   """Return the first names and the number of the others."""
-  shown = ", ".join(items[:SHOWN])
+  shown = ", ".join(i[:LONGEST] for i in items[:SHOWN])
   rest = len(items) - SHOWN
   return f"{shown} and {rest} more" if rest > 0 else shown
 

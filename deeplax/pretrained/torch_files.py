@@ -4,9 +4,11 @@ torch is imported by the caller: it is optional, and comes as an argument.
 """
 
 from collections.abc import Iterator, Mapping
+import io
 import json
 import math
 import pathlib
+import pickletools
 import re
 import shlex
 import struct
@@ -21,6 +23,8 @@ from deeplax.pretrained import archives
 Arrays = dict[str, np.ndarray]
 # What torch.save writes first: a zip archive, before version 1.6 this number.
 _MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+_PICKLES = 5  # one behind the other in such an old file
+_LONGEST = 500  # letters of a global's name
 _DEEPEST = 8  # dictionaries in dictionaries; of checkpoints known, two
 # Where training scripts keep a network: Lightning, torchvision, timm, YOLO.
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "ema")
@@ -48,13 +52,17 @@ def read(path: pathlib.Path, torch: Any) -> Arrays:
       tensors, or tensors that claim more values than the file has.
   """
   try:
-    stored = _stored(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-  except OSError:
+    stored = _checked_size(path)
+    _check_pickles(path)
+    # The old kind from memory: of a file its unpickler asks for as many bytes
+    # as a damaged length says.
+    file = path if zipfile.is_zipfile(path) else io.BytesIO(path.read_bytes())
+    state = torch.load(file, map_location="cpu", weights_only=True)
+  except (OSError, errors.InputError):
     raise
   except Exception as error:  # whatever the bytes make torch stumble over
     raise errors.InputError(_refusal(path, str(error))) from error
-  found = [*_dictionaries(state, torch)]
+  found = [*_dictionaries(state, torch, set())]
   if len(found) == 1:
     found = [((), found[0][1])]
   tensors = {
@@ -85,19 +93,21 @@ def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], torch: Any):
 
 
 def _dictionaries(
-  value: Any, torch: Any, keys: tuple[str, ...] = ()
+  value: Any, torch: Any, seen: set[int], keys: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
   """Yield each dictionary that holds tensors by name, and what leads to it.
 
   An optimizer numbers its tensors, and so is no such dictionary.
   """
-  if not isinstance(value, Mapping) or len(keys) > _DEEPEST:
+  known = id(value) in seen or len(keys) > _DEEPEST
+  if not isinstance(value, Mapping) or known:
     return
+  seen.add(id(value))
   named = {k: v for k, v in value.items() if isinstance(k, str)}
   if tensors := {k: v for k, v in named.items() if torch.is_tensor(v)}:
     yield keys, tensors
   for key, inner in named.items():
-    yield from _dictionaries(inner, torch, (*keys, key))
+    yield from _dictionaries(inner, torch, seen, (*keys, key))
 
 
 def _numpy(tensor: Any, torch: Any) -> np.ndarray:
@@ -107,11 +117,28 @@ def _numpy(tensor: Any, torch: Any) -> np.ndarray:
   return tensor.detach().numpy()
 
 
-def _stored(path: pathlib.Path) -> int:
-  """Return the bytes that a file declares to hold, unpacked."""
-  if zipfile.is_zipfile(path):
-    return archives.unpacked_size(path)
-  return path.stat().st_size
+def _checked_size(path: pathlib.Path) -> int:
+  """Return the bytes that a file declares to hold, unpacked.
+
+  Raises:
+    InputError: A checksum in an archive is wrong; torch does not look.
+  """
+  if not zipfile.is_zipfile(path):
+    return path.stat().st_size
+  size = archives.unpacked_size(path)
+  with zipfile.ZipFile(path) as file:
+    damaged = file.testzip()
+  if damaged is None:
+    return size
+  name = json.dumps(str(path))
+  anew = (
+    f"import torch; torch.save(torch.load({name}, weights_only=True), {name})"
+  )
+  raise errors.InputError(
+    f"{path} is damaged: {damaged[:200]} in it has not the checksum that it "
+    "was written with. Fetch it again; or, if it was written without "
+    f"checksums, write it anew: python -c {shlex.quote(anew)}"
+  )
 
 
 def _check_sizes(tensors: Mapping[str, Any], stored: int) -> None:
@@ -127,6 +154,23 @@ def _check_sizes(tensors: Mapping[str, Any], stored: int) -> None:
       )
   if (claimed := sum(storages.values())) > stored:
     raise ValueError(f"they claim {claimed:,} bytes and have {stored:,}")
+
+
+def _check_pickles(path: pathlib.Path) -> None:
+  """Refuse pickles that nobody's torch wrote, without running them.
+
+  torch searches its own message for words in a time that grows with the square
+  of a name's length: a name of 64 kB takes minutes.
+
+  Raises:
+    ValueError: An operation is damaged, or names a global of many letters.
+  """
+  pickled = _pickle_in_zip(path)
+  data = io.BytesIO(path.read_bytes() if pickled is None else pickled)
+  for _ in range(_PICKLES if pickled is None else 1):
+    for operation, argument, _ in pickletools.genops(data):
+      if operation.name == "GLOBAL" and len(str(argument)) > _LONGEST:
+        raise ValueError(f"it names a global of {len(str(argument)):,} letters")
 
 
 def _pickle_in_zip(path: pathlib.Path) -> bytes | None:

@@ -4,6 +4,7 @@ import argparse
 import pathlib
 import pickle
 import shlex
+import zipfile
 
 import numpy as np
 import pytest
@@ -143,6 +144,35 @@ def test_code_in_a_file_is_not_run(tmp_path, monkeypatch):
   assert not pathlib.Path("harm").exists()
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_long_name_in_a_damaged_pickle_is_refused_at_once(tmp_path, legacy):
+  # torch searched its own message for minutes.
+  path = tmp_path / "w.pth"
+  saved(path, state() | {"x": pathlib.PurePosixPath("a")}, legacy=legacy)
+  data = path.read_bytes()
+  place = data.index(b"PurePosixPath\n")
+  if legacy:
+    path.write_bytes(data[:place] + b"[" * 200_000 + data[place:])
+  else:
+    with zipfile.ZipFile(path) as file:
+      parts = {m.filename: file.read(m) for m in file.infolist()}
+    name = next(name for name in parts if name.endswith("data.pkl"))
+    pickled = parts[name]
+    place = pickled.index(b"PurePosixPath\n")
+    parts[name] = pickled[:place] + b"[" * 200_000 + pickled[place:]
+    with zipfile.ZipFile(path, "w") as file:
+      for name, part in parts.items():
+        file.writestr(name, part)
+  assert "names a global of 200,021 letters" in refusal(str(path))
+
+
+def test_dictionaries_that_hold_each_other_are_looked_into_once(tmp_path):
+  value = state()
+  for _ in range(7):  # 40 to the seventh ways lead there
+    value = {f"key{i}": value for i in range(40)}
+  check_state(files.read(saved(tmp_path / "w.pth", value)))
+
+
 def test_a_file_of_something_else_is_refused(tmp_path):
   for value in ([1, 2], {}, {"a": 1}, {3: torch.ones(1)}, torch.ones(2)):
     said = refusal(saved(tmp_path / "w.pth", value))
@@ -165,6 +195,32 @@ def test_tensors_that_numpy_cannot_have_are_named_and_the_line_helps(tmp_path):
       np.testing.assert_array_equal(
         files.read(str(path))["a"], value.to_dense()
       )
+
+
+def test_a_wrong_bit_is_seen_and_files_without_checksums_can_be_mended(
+  tmp_path,
+):
+  # torch reads another number there without a word.
+  path = tmp_path / "w.pth"
+  value = torch.arange(1000.0)
+  saved(path, {"a": value})
+  data = bytearray(path.read_bytes())
+  data[data.find(value.numpy().tobytes()) + 2001] ^= 64
+  path.write_bytes(data)
+  assert (torch.load(path, weights_only=True)["a"] != value).sum() == 1
+  assert "w.pth is damaged: w/data/0 in it has not" in refusal(str(path))
+
+  torch.serialization.set_crc32_options(False)
+  try:
+    saved(path, {"a": value})
+  finally:
+    torch.serialization.set_crc32_options(True)
+  python, flag, code = shlex.split(
+    refusal(str(path)).rpartition("write it anew: ")[2]
+  )
+  assert (python, flag) == ("python", "-c")
+  exec(code, {})
+  np.testing.assert_array_equal(files.read(str(path))["a"], value)
 
 
 def test_arrays_that_share_their_memory_are_read(tmp_path):
