@@ -31,6 +31,7 @@ def get_config(arg: str = ""):
   c.model.head = "large_fov"
   c.model.channels = 1024
   c.model.decoder.kind = "none"
+  c.model.pool5a = arg not in ("7x7", "4x4")
   if arg in ("7x7", "4x4"):
     c.model.fc6_kernel = int(arg[0])
     c.model.channels = 4096

@@ -26,6 +26,7 @@ def get_config(arg: str = ""):
   c.model.backbone = "vgg16"
   c.model.output_stride = 8
   c.model.head = "large_fov" if arg == "large_fov" else "aspp_sum"
+  c.model.pool5a = arg == "large_fov"  # v1's network
   c.model.channels = 1024
   c.model.decoder.kind = "none"
   if arg == "aspp_s":

@@ -24,6 +24,7 @@ def sweep():
     yield {
       "name": name,
       "model.fc6_kernel": kernel,
+      "model.pool5a": kernel == 3,
       "model.atrous_rates": (rate,),
       "model.channels": channels,
       "crf": True,

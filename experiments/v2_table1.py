@@ -24,6 +24,7 @@ def sweep():
     for crf in (False, True):
       yield {
         "model.fc6_kernel": kernel,
+        "model.pool5a": kernel == 3,
         "model.atrous_rates": (rate,),
         "model.channels": channels,
         "crf": crf,

@@ -22,6 +22,7 @@ def sweep():
       yield {
         "name": f"{name}-CRF" if crf else name,
         "model.head": head,
+        "model.pool5a": head == "large_fov",
         "model.atrous_rates": rates,
         "crf": crf,
       }

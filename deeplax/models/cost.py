@@ -202,5 +202,7 @@ def _of_vgg(backbone: vgg.VGG16, head: Any, *, zero_padded: bool) -> int:
     field += (layer.kernel - 1) * layer.rate * step
     step *= layer.stride
   rate = max(head.rates) if hasattr(head, "rates") else head.rate
+  if getattr(head, "pool5a", False):
+    field += (large_fov.POOL5A - 1) * step
   fc6 = (head.kernel - 1) * rate * step
   return (vgg.NATIVE_STRIDE if zero_padded else field) + fc6

@@ -58,6 +58,11 @@ def build(
       "them to ()"
     )
   common = {"dropout": dropout, "norm": style["norm"], "dtype": style["dtype"]}
+  if config.pool5a and config.head != "large_fov":
+    raise ValueError(
+      "model.pool5a averages what fc6 of model.head 'large_fov' reads; "
+      f"{config.head!r} has none: set it to False"
+    )
   if config.head == "classifier":
     return _classifier(config, common)
   if config.head == "cascade":
@@ -171,7 +176,9 @@ def _fully_connected(
         "'aspp_sum' takes several"
       )
     channels = config_values.positive("model.channels", channels)
-    return large_fov.LargeFOV(rate=rates[0], channels=channels, **common)
+    return large_fov.LargeFOV(
+      rate=rates[0], channels=channels, pool5a=config.pool5a, **common
+    )
   if not _last(config):
     raise ValueError(
       "model.head 'aspp_sum' gives the class scores: set model.decoder.kind to "

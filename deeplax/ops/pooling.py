@@ -1,4 +1,4 @@
-"""Max-pooling over windows of a map, dilated or not, NHWC."""
+"""Pooling over windows of a map, NHWC: maxima, dilated or not, and means."""
 
 import flax.linen as nn
 from jax import lax
@@ -68,3 +68,21 @@ def max_pool(
     y = seen if y is None else jnp.maximum(y, seen)
   assert y is not None
   return y
+
+
+def average_pool(
+  x: Float[Floats, "b h w c"], kernel: int
+) -> Float[Array, "b h w c"]:
+  """Return the mean of the `kernel` x `kernel` pixels around each pixel.
+
+  Caffe's, with stride 1 and half a window of padding: zeros beyond the edge
+  count as pixels (pooling_layer.cpp divides by the window cut to the padded
+  map), as in PyTorch and not in TensorFlow. The sum is kept in float32.
+  """
+  x = jnp.asarray(x)
+  x, pads = true_size.windows(
+    x, kernel=kernel, stride=1, rate=1, padding="same"
+  )
+  wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  y = nn.avg_pool(wide, (kernel, kernel), (1, 1), pads)
+  return y.astype(x.dtype)

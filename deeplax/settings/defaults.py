@@ -85,6 +85,8 @@ def base() -> Any:
   # Width of every branch of the head; aspp_sum: 0 is no fc6 and fc7 in it.
   c.model.channels = 256
   c.model.fc6_kernel = 3  # of large_fov and aspp_sum: 7 | 4 | 3 (v2, table 1)
+  # Of large_fov: 3x3 averages between pool5 and fc6, as the released LargeFOV.
+  c.model.pool5a = False
   c.model.cascade_blocks = 3  # of cascade: copies of ResNet's block4, 0 to 3
   # Of dpc: each branch's input, -1 the features or the branches before it from
   # 0, and its rates of rows and columns at output stride 16: the model zoo's.

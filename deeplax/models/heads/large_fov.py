@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deeplax.models import layers
+from deeplax.ops import pooling
 from deeplax.ops import resize
 
 # Of fc6 (v2, table 1).
@@ -23,6 +24,8 @@ ASPP_L = (6, 12, 18, 24)
 # What fc6's taps span at output stride 8: 7x7 at rate 4, 4x4 at 8, 3x3 at 12.
 # On the image that is what VGG-16's own 7x7 at stride 32 spans.
 SPAN = 24
+# Side of the averages before fc6, see `LargeFOV`.
+POOL5A = 3
 
 
 def fc6_rates(kernel: int) -> dict[int, tuple[int, ...]]:
@@ -48,8 +51,14 @@ def aspp_rates() -> dict[int, tuple[int, ...]]:
 class LargeFOV(nn.Module):
   """fc6 and fc7, each with ReLU and dropout.
 
+  The released LargeFOV and MSc-LargeFOV average pool5 before fc6 (`pool5a` of
+  their train.prototxt: AVE, 3x3, stride 1, pad 1; so do the ports of DrSleep,
+  wangleihitcs and CoinCheung). No paper tells of it. The released network with
+  4x4 and v2's with ASPP go from pool5 to fc6; of 7x7 no file is known.
+
   Attributes:
     norm: For the name of the mapped axis.
+    pool5a: Whether there is this pooling.
     kernel: Side of fc6's window.
     rate: Of fc6.
     channels: Of both.
@@ -59,6 +68,7 @@ class LargeFOV(nn.Module):
   """
 
   norm: layers.Norm
+  pool5a: bool = False
   kernel: int = 3
   rate: int = 12
   channels: int = 1024
@@ -70,7 +80,7 @@ class LargeFOV(nn.Module):
   def __call__(
     self, high: Float[Array, "b h w c"], *, train: bool
   ) -> Float[Array, "b h w k"]:
-    x = high
+    x = pooling.average_pool(high, POOL5A) if self.pool5a else high
     for name, kernel, rate in (("fc6", self.kernel, self.rate), ("fc7", 1, 1)):
       x = layers.ConvNorm(
         self.channels,

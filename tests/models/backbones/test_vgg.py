@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from deeplax.ablation import load
+from deeplax.models import build
 from deeplax.models import cost
 from deeplax.models import layers
 from deeplax.models import variables as variables_lib
@@ -15,6 +17,7 @@ from deeplax.models.backbones import vgg
 from deeplax.models.heads import large_fov
 from deeplax.ops import pooling
 from deeplax.ops import resize
+from tests import test_configs
 from tests.models import networks
 
 NORM = layers.Norm(decay=0.0, eps=1e-5)
@@ -180,6 +183,67 @@ def test_branches_of_v1_add_640_channels():
     for name in ("image", "pool1", "pool2", "pool3", "pool4")
     for conv in ("conv1", "conv2")
   }
+
+
+# The authors' train.prototxt of LargeFOV, MSc-LargeFOV and DeepLab (4x4).
+POOL5A = {
+  ("v1_vgg16_largefov", ""): True,
+  ("v1_vgg16_largefov", "msc"): True,
+  ("v1_vgg16_largefov", "4x4"): False,
+  ("v1_vgg16_largefov", "7x7"): False,
+  ("v2_vgg16", "large_fov"): True,
+  ("v2_vgg16", ""): False,
+  ("v2_vgg16", "aspp_s"): False,
+}
+
+
+@pytest.mark.parametrize("cell", POOL5A)
+def test_fc6_of_large_fov_reads_averages_of_pool5(cell):
+  config = test_configs.get(*cell).model
+  config.channels = 2
+  head: Any = build.from_config(config, num_classes=3).head
+  one = np.zeros((1, 61, 61, 1), np.float32)
+  one[0, 30, 30] = 1
+
+  def seen(one):
+    variables = head.init(jax.random.key(0), one, train=False)
+    variables = jax.tree.map(jnp.ones_like, variables)
+    return head.apply(variables, one, train=False)[0, ..., 0]
+
+  # Biases aside, a pixel reaches fc6 through its taps, or all around them.
+  y = np.asarray(jax.jit(seen)(one))
+  reached = np.count_nonzero(y != y[0, 0])
+  taps = {
+    ((i - head.kernel // 2) * rate, (j - head.kernel // 2) * rate)
+    for rate in getattr(head, "rates", None) or (head.rate,)
+    for i, j in np.ndindex(head.kernel, head.kernel)
+  }
+  assert reached == (9 if POOL5A[cell] else 1) * len(taps)
+
+
+def test_averages_before_fc6_widen_the_field_of_view():
+  v1 = test_configs.get("v1_vgg16_largefov").model
+  model = build.from_config(v1, num_classes=21)
+  v1.pool5a = False
+  without = build.from_config(v1, num_classes=21)
+  assert cost.field_of_view(model) - cost.field_of_view(without) == 2 * 8
+  assert cost.field_of_view(model, zero_padded=True) == 224
+
+
+@pytest.mark.parametrize("name", ["v1_field_of_view", "v2_table1", "v2_table3"])
+def test_rows_of_large_fov_are_the_released_network(name):
+  for row in load.load(name).rows:
+    model = row.config.model
+    large = (model.head, model.fc6_kernel) == ("large_fov", 3)
+    assert model.pool5a == large, row
+
+
+@pytest.mark.parametrize("head", ["aspp_sum", "aspp"])
+def test_a_head_without_fc6_has_no_averages_before_it(head):
+  with pytest.raises(ValueError, match="set it to False") as caught:
+    network(head=head, pool5a=True)
+  assert "model.pool5a" in str(caught.value)
+  assert network(head=head, pool5a=False, channels=8)
 
 
 def test_vgg_has_no_classifier_of_means():
