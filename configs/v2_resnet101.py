@@ -5,7 +5,7 @@ COMMAND: python -m deeplax.main --config=configs/v2_resnet101.py \\
          (COCO: a workdir that deeplax.convert made, see README; :debug
          needs no data set)
 
-ResNet-101 of Caffe's layout with frozen norms, the scores of four 3x3
+ResNet-101 of Caffe's layout with fixed norms, the scores of four 3x3
 convolutions at rates (6, 12, 18, 24) added up. The network sees each image at
 scales 1, 0.75 and 0.5 and keeps the largest score; each scale has its own
 loss. Expected mIoU on VOC 2012 val, from COCO weights, without and with the

@@ -155,8 +155,9 @@ def test_statistics_that_lag_behind_are_told_from_training(
   assert "deeplax.recalibrate" in text
 
 
-def test_frozen_norms_on_random_weights_are_told(attempt):
-  frozen = {"model.batch_norm.mode": "frozen"}
+@pytest.mark.parametrize("mode", ["frozen", "fixed"])
+def test_frozen_norms_on_random_weights_are_told(attempt, mode):
+  frozen = {"model.batch_norm.mode": mode}
   status, text = attempt(Source(), "--steps=2", **frozen)
   assert status == 1 and "1. the norms are frozen" in text
   assert "norm decay" not in text

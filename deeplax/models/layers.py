@@ -49,7 +49,7 @@ ACTIVATIONS = {
   "hard_swish": hard_swish,
 }
 PADDINGS = ("same", "symmetric")
-NORM_MODES = ("train", "frozen")
+NORM_MODES = ("train", "frozen", "fixed")
 
 
 class Init(NamedTuple):
@@ -115,7 +115,8 @@ class Norm(NamedTuple):
     decay: Of the running statistics: new = decay * old + (1 - decay) * batch.
     eps: Added to the variance.
     mode: "train" uses the batch's statistics in training; "frozen" always the
-      running ones and leaves them alone (scale and offset still train).
+      running ones and leaves them alone (scale and offset still train);
+      "fixed" trains neither these.
     axis_name: Of the mapped axis of devices; None outside one.
     group: Whose examples are averaged: "all" devices, one "device", or a
       number of consecutive devices as text.
@@ -212,6 +213,8 @@ class ConvNorm(nn.Module):
     shape = (kernel.shape[-1],)
     scale = self._vector("scale", nn.initializers.ones, *shape)
     offset = self._vector("offset", nn.initializers.zeros, *shape)
+    if self.norm.mode == "fixed":
+      scale, offset = lax.stop_gradient((scale, offset))
     mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
     var = self.variable("batch_stats", "var", jnp.ones, shape)
     if not (train and self.norm.mode == "train"):

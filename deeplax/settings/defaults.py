@@ -107,7 +107,9 @@ def base() -> Any:
   # (8, 4) refines at Conv3, then at Conv2 (v3+, table 2, last row)
   c.model.decoder.output_stride = 4  # 8, 4 or 2
   c.model.batch_norm = ml_collections.ConfigDict()
-  c.model.batch_norm.mode = "train"  # train | frozen
+  # train | frozen: statistics stay, scale and offset train (v3) | fixed: nor do
+  # these (v2)
+  c.model.batch_norm.mode = "train"
   # all | device | a number of devices, as text
   c.model.batch_norm.group = "all"
   c.model.batch_norm.decay = placeholder(float)  # None: the conventions' value

@@ -64,11 +64,14 @@ def v2_vgg16(c: Any) -> Any:
 
 
 def v2_resnet101(c: Any) -> Any:
-  """v2 with ResNet-101: rate, frozen norms and CRF of kazuto1011's port."""
+  """v2 with ResNet-101: rate, norms and CRF of kazuto1011's port.
+
+  Its optimizer gets the convolutions' parameters alone (main.py, get_params).
+  """
   c = v2_vgg16(c)
   c.eval.crf.sigma_gamma = 1.0
   c.optim.base_lr = 2.5e-4
-  c.model.batch_norm.mode = "frozen"
+  c.model.batch_norm.mode = "fixed"
   c.model.input_scales = (0.75, 0.5)  # v2, 4.1.2
   return c
 

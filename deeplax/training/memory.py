@@ -142,7 +142,7 @@ def refuse_too_large(
   if batch >= unit:
     fixes.append(f"--config.train.batch_size={batch}")
   splits = config.train.accumulate_trained_norm
-  if (splits or config.model.batch_norm.mode == "frozen") and (
+  if (splits or config.model.batch_norm.mode != "train") and (
     parts := _parts_that_fit(config, mesh.size, share)
   ):
     fixes.append(f"--config.train.accumulate={parts}")

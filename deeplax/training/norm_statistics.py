@@ -116,7 +116,7 @@ def run(args: argparse.Namespace, say: Callable[..., None]) -> None:
     )
   config = settings.load_config(args.workdir)  # `save` reads it unchanged
   variables, step = checkpoint.restore_variables(args.workdir, args.step)
-  frozen = config.model.batch_norm.mode == "frozen"
+  frozen = config.model.batch_norm.mode != "train"
   keep_one_batch(config.model.batch_norm)
   if args.batch_size:
     config.train.batch_size = args.batch_size

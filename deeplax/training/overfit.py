@@ -238,7 +238,7 @@ def run(
       base_lr=config.optim.base_lr,
       clip_norm=config.optim.clip_norm,
       init=config.init.checkpoint,
-      frozen=config.model.batch_norm.mode == "frozen",
+      frozen=config.model.batch_norm.mode != "train",
       labelled=float(counts.sum() / label.size),
       classes=int(np.count_nonzero(counts)),
       contradictions=overfit_diagnosis.contradictions(batch, shown),

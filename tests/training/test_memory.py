@@ -40,10 +40,13 @@ def test_no_batch_is_offered_when_the_state_alone_does_not_fit(monkeypatch):
   assert "crop_size" not in str(caught.value)
 
 
-def test_parts_of_the_batch_are_offered_where_norms_are_frozen(monkeypatch):
+@pytest.mark.parametrize("mode", ["frozen", "fixed"])
+def test_parts_of_the_batch_are_offered_where_norms_are_frozen(
+  monkeypatch, mode
+):
   # A third of the activations fits: of the divisors of 16, 4 parts.
   with pytest.raises(errors.InputError, match="--config.train.accumulate=4 "):
-    refuse(monkeypatch, available=4 * GB, mode="frozen")
+    refuse(monkeypatch, available=4 * GB, mode=mode)
   with pytest.raises(errors.InputError) as caught:
     refuse(monkeypatch, available=4 * GB)
   assert "accumulate" not in str(caught.value)

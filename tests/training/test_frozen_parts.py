@@ -1,0 +1,124 @@
+"""What a training step leaves alone: frozen norms, parts that do not train."""
+
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deeplax.models import build
+from deeplax.training import optim
+from deeplax.training import state as state_lib
+from deeplax.training import step as step_lib
+from tests import test_configs
+from tests.models import networks
+
+
+def batch(size=8):
+  rng = np.random.default_rng(0)
+  return {
+    "image": rng.integers(0, 256, (size, 17, 17, 3)).astype(np.uint8),
+    "label": rng.integers(0, 3, (size, 17, 17)).astype(np.uint8),
+  }
+
+
+def tiny(**settings) -> Any:
+  """Return v3+'s decoder on few convolutions."""
+  given = {
+    "atrous_rates": (),
+    "image_pooling": False,
+    "dropout": 0.0,
+    "decoder__convs": 1,
+    "decoder__separable": False,
+  }
+  model = networks.small(num_classes=3, **given | settings)
+  return model.clone(backbone=networks.Tiny(norm=model.backbone.norm))
+
+
+def after_steps(model, tx, *, steps=2, **settings):
+  """Return {"params/backbone/...": (before, after)} of two steps."""
+  variables = networks.drawn(model)
+  step = jax.jit(
+    step_lib.make_train_step(model, tx, axis_name=None, **settings)
+  )
+  state = state_lib.create(variables, tx, seed=0)
+  for _ in range(steps):
+    state, _ = step(state, batch())
+  before, after = (
+    flax.traverse_util.flatten_dict(tree, sep="/")
+    for tree in (variables, state.trained)
+  )
+  assert before.keys() == after.keys()
+  return {path: (before[path], after[path]) for path in before}
+
+
+def moved(pairs, *ends):
+  """Return which arrays of these names have changed."""
+  return {
+    path
+    for path, (before, after) in pairs.items()
+    if path.endswith(ends) and not np.array_equal(before, after)
+  }
+
+
+OPTIMIZERS = {
+  "momentum": {"name": "momentum", "momentum": 0.9},
+  "adamw": {"name": "adamw", "momentum": 0.9},
+  "clipped": {"name": "momentum", "momentum": 0.9, "clip_norm": 1.0},
+}
+
+
+@pytest.mark.parametrize(
+  "optimizer",
+  [
+    "momentum",
+    *(pytest.param(n, marks=networks.SLOW) for n in ("adamw", "clipped")),
+  ],
+)
+def test_a_fixed_norm_trains_nothing_and_its_kernel_does(optimizer):
+  tx = optim.build(lambda step: 0.01, weight_decay=0.1, **OPTIMIZERS[optimizer])
+  pairs = after_steps(tiny(batch_norm__mode="fixed"), tx)
+  assert not moved(pairs, "/scale", "/offset", "/mean", "/var")
+  kernels = {path for path in pairs if path.endswith("kernel")}
+  assert moved(pairs, "kernel") == kernels
+
+
+def test_a_frozen_norm_of_v3_trains_scale_and_offset():
+  tx = optim.build(lambda step: 0.01, momentum=0.9, weight_decay=0.1)
+  pairs = after_steps(tiny(batch_norm__mode="frozen"), tx)
+  assert not moved(pairs, "/mean", "/var")
+  trained = {p for p in pairs if p.endswith(("/scale", "/offset"))}
+  assert moved(pairs, "/scale", "/offset") == trained
+
+
+# The source of v2_resnet101's rate trains convolutions alone: v2's other rows
+# and its debug run from random weights beside it.
+@pytest.mark.parametrize(
+  "scales", [(), pytest.param((0.75, 0.5), marks=networks.SLOW)]
+)
+def test_v2_on_resnet_trains_neither_scale_nor_offset(short, scales):
+  config = test_configs.get("v2_resnet101")
+  config.model.backbone = "resnet50"
+  config.model.input_scales = scales
+  model: Any = build.from_config(config.model, num_classes=3)
+  variables = networks.drawn(model)
+  image = jnp.asarray(batch(1)["image"], jnp.float32)
+
+  def total(params):
+    logits, _ = model.apply(
+      {**variables, "params": params},
+      image,
+      train=True,
+      method="coarse",
+      mutable=["batch_stats"],
+    )
+    return jnp.sum(logits**2)
+
+  gradients = flax.traverse_util.flatten_dict(
+    jax.jit(jax.grad(total))(variables["params"]), sep="/"
+  )
+  for path, gradient in gradients.items():
+    of_norm = path.endswith(("/scale", "/offset"))
+    assert bool(np.any(gradient)) != of_norm, path
