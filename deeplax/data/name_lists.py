@@ -40,9 +40,9 @@ def read(
     names.append(next((way for way in ways if way in known), name.strip()))
   twice = [n for n, count in collections.Counter(names).items() if count > 1]
   if twice:
-    others = f", and {len(twice) - 1} others too" if len(twice) > 1 else ""
+    rest = f", and {len(twice) - 1} others too" if len(twice) > 1 else ""
     raise errors.InputError(
-      f"{path} names {twice[0]!r} more than once{others}, which would count it "
+      f"{path} names {twice[0]!r} more than once{rest}, which would count it "
       "as often: keep one line of each name"
     )
   return names

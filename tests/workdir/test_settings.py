@@ -73,7 +73,7 @@ def test_of_an_earlier_run_the_masks_numbers_are_not_known(tmp_path):
 
 def test_classes_are_the_same_however_an_accent_is_stored(tmp_path):
   old, new = (
-    spec_lib.Spec("own", (name, "car"), ((0,) * 3, (9,) * 3), label_map=())
+    spec_lib.Spec("own", (name, "car"), ((0, 0, 0), (9, 9, 9)), label_map=())
     for name in ("caf\u00e9", "cafe\u0301")
   )
   atomic.write_json(tmp_path / "spec.json", old.to_json())
