@@ -137,6 +137,16 @@ def test_right_masks_are_scored_as_right(data, masks, threads, tmp_path):
   assert set(scores["trimap"].values()) == {1.0}
 
 
+def test_overlays_beside_the_masks_are_not_scored(data, masks, tmp_path):
+  _save(masks / "a_overlay.png", np.zeros((40, 60, 3), np.uint8))
+  labels, out = data / "labels" / "val", tmp_path / "scores.json"
+  assert _command(masks, labels, f"--out={out}") == 0
+  assert json.loads(out.read_text())["images"] == 3
+  # By itself it is a mask of that name.
+  _save(masks / "z_overlay.png", np.zeros((40, 60), np.uint8))
+  assert _command(masks, labels) == 2
+
+
 def test_linked_sub_folders_are_scored(data, masks, tmp_path):
   labels, out = data / "labels" / "val", tmp_path / "scores.json"
   for root in (labels, masks):

@@ -133,6 +133,11 @@ def read_classes(path: pathlib.Path) -> tuple[spec_lib.Spec, np.ndarray]:
   Raises:
     InputError: It is not there, or not as it must be.
   """
+  folder = path.parent
+  if not path.exists() and folder.is_dir():
+    for other in folder.iterdir():
+      if other.name.lower() == path.name.lower():
+        raise errors.InputError(f"no {path}, but {other}: rename it")
   obj = text_files.read_json(path, fix=_FIX)
   try:
     return _parse(obj, path.resolve().parent.name)

@@ -23,6 +23,7 @@ from deeplax.metrics import confusion
 from deeplax.metrics import measures
 
 PREDICTED = "_mask"  # ends what deeplax.predict writes
+OVERLAY = "_overlay"  # ends the picture beside it, a PNG if it is very long
 # What ends the names in Cityscapes' leftImg8bit/ and gtFine/.
 IMAGE = "_leftImg8bit"
 TRAIN_IDS, IDS = "_labelTrainIds", "_labelIds"
@@ -171,6 +172,9 @@ def by_name(
   found = pngs(root, what)
   if ending != PREDICTED:
     found = [path for path in found if path.stem.endswith(ending)]
+  else:
+    masks = {*found}
+    found = [path for path in found if _mask_beside(path) not in masks]
   if not found:
     raise errors.InputError(
       f"{root} holds no *{ending if ending != PREDICTED else ''}.png: {what} "
@@ -185,6 +189,13 @@ def by_name(
       )
     result[name] = path
   return result
+
+
+def _mask_beside(path: pathlib.Path) -> pathlib.Path | None:
+  """Return the mask that an overlay of deeplax.predict lies beside."""
+  if not path.stem.endswith(OVERLAY):
+    return None
+  return path.with_stem(path.stem.removesuffix(OVERLAY) + PREDICTED)
 
 
 def pngs(root: pathlib.Path, what: str) -> list[pathlib.Path]:

@@ -199,6 +199,17 @@ def test_classes_json_may_start_with_a_mark(tmp_path):
   assert folder.spec(root).class_names == ("Stra\u00dfe", "Auto", "Baum")
 
 
+def test_classes_json_in_capitals_is_to_be_renamed(tmp_path):
+  root = trees.folder(tmp_path)
+  path = root / "classes.json"
+  other = path.rename(root / "Classes.JSON")
+  if path.exists():
+    pytest.skip("this file system has no capitals")
+  refused(root, f"no {path}, but {other}: rename it")
+  other.rename(path)
+  assert len(folder.source(root, "train")) == 3
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "cp1252"])
 def test_classes_json_in_another_encoding_is_one_line(tmp_path, encoding):
   root = trees.folder(tmp_path)
