@@ -84,5 +84,6 @@ def average_pool(
     x, kernel=kernel, stride=1, rate=1, padding="same"
   )
   wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-  y = nn.avg_pool(wide, (kernel, kernel), (1, 1), pads)
+  # Its annotation knows a name alone; its text also pairs.
+  y = nn.avg_pool(wide, (kernel, kernel), (1, 1), pads)  # pyright: ignore
   return y.astype(x.dtype)

@@ -76,7 +76,7 @@ def test_a_name_that_no_array_begins_with_is_refused_with_those_there():
 
 def test_a_table_reads_names_behind_a_prefix():
   plain = rules.load(toy.arrays(), toy.TABLE, model=toy.Toy())
-  counter = {"module.net.bn1.num_batches_tracked": np.int64(3)}
+  counter = {"module.net.bn1.num_batches_tracked": np.asarray(3)}
   given = {f"module.{name}": value for name, value in toy.arrays().items()}
   found = rules.load(given | counter, toy.TABLE, model=toy.Toy())
   assert found.prefix == "module." and not plain.prefix

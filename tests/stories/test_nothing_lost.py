@@ -39,10 +39,6 @@ EIGHT = (
 )
 
 
-def flags(devices):
-  return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-
-
 def left(workdir):
   """What a run leaves, but for times: log lines, evaluations, pictures."""
   log = [
@@ -67,7 +63,7 @@ def test_a_run_killed_anywhere_ends_as_if_it_had_not_been(tmp_path, devices):
       *EIGHT,
       f"--workdir={workdir}",
       short=True,
-      **flags(devices),
+      XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}",
       **keywords,
     )
 
@@ -215,8 +211,10 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path, kilobytes):
     pytest.skip("this machine mounts no tmpfs")
   try:
     arguments = (*EIGHT, f"--workdir={disk / 'run'}")
-    kept = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
-    done = command("main", *arguments, short=True, **kept)
+    cache = str(tmp_path / "compiled")
+    done = command(
+      "main", *arguments, short=True, JAX_COMPILATION_CACHE_DIR=cache
+    )
     assert "Traceback" not in done.stderr, done.stderr[-3000:]
     assert done.returncode == 2, done.stdout[-1000:]
     assert len(done.stderr.splitlines()) < 6, done.stderr
@@ -224,7 +222,9 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path, kilobytes):
     print(f"{kilobytes} kB: kept step {step}: {done.stderr.strip()}")
     # The advice: make room; the same command then goes on.
     subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
-    again = command("main", *arguments, short=True, **kept)
+    again = command(
+      "main", *arguments, short=True, JAX_COMPILATION_CACHE_DIR=cache
+    )
     assert again.returncode == 0, again.stderr[-3000:]
     if step:
       assert f"resuming from step {step} of 8" in again.stdout

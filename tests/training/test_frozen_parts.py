@@ -121,4 +121,4 @@ def test_v2_on_resnet_trains_neither_scale_nor_offset(short, scales):
   )
   for path, gradient in gradients.items():
     of_norm = path.endswith(("/scale", "/offset"))
-    assert bool(np.any(gradient)) != of_norm, path
+    assert bool(np.any(np.asarray(gradient))) != of_norm, path

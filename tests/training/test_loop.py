@@ -1,5 +1,6 @@
 """What is kept when something goes wrong in or after a step."""
 
+from collections.abc import Callable
 import math
 
 import jax
@@ -50,7 +51,8 @@ class Run:
   """A run whose parameter counts its steps, in a workdir of its own."""
 
   def __init__(self, folder, evaluate, *, total=4, **keywords):
-    self.folder, self.evaluate, self.total = folder, evaluate, total
+    self.folder, self.total = folder, total
+    self.evaluate: Callable[..., float] = evaluate
     self.keywords, self.said, self.batches = keywords, [], Batches()
     self.mesh = parallel.mesh()
 

@@ -233,6 +233,7 @@ def test_averages_before_fc6_widen_the_field_of_view():
 @pytest.mark.parametrize("name", ["v1_field_of_view", "v2_table1", "v2_table3"])
 def test_rows_of_large_fov_are_the_released_network(name):
   for row in load.load(name).rows:
+    assert row.config is not None
     model = row.config.model
     large = (model.head, model.fc6_kernel) == ("large_fov", 3)
     assert model.pool5a == large, row
