@@ -64,6 +64,7 @@ def from_config(
   output_stride: int | None = None,
   auxiliary: bool = False,
   channels: Channels | None = None,
+  trained: tuple[str, ...] = (),
 ) -> deeplab.DeepLab:
   """Return the network that `config.model` describes.
 
@@ -75,6 +76,8 @@ def from_config(
       the same for every output stride; atrous rates follow it.
     auxiliary: Whether there is a second head, for training only.
     channels: Mean and std of each channel of the images; None: RGB.
+    trained: Names of the parts that train, as `optim.trained`; the norms of
+      the others are fixed. (): every part trains.
 
   Raises:
     ValueError: Naming the key, the value and what is allowed.
@@ -92,7 +95,7 @@ def from_config(
   # LR-ASPP's decoder adds up class scores.
   kind = decoder_from_config.kind(config.decoder)
   scores = config.head == "lraspp" and kind == "sum"
-  return deeplab.DeepLab(
+  model = deeplab.DeepLab(
     backbone=backbone,
     head=head_from_config.build(
       config, row, stride, style, backbone=backbone, num_classes=num_classes
@@ -111,6 +114,19 @@ def from_config(
     logits_init=row.logits_init,
     dtype=style["dtype"],
   )
+  return _fix_others(model, trained) if trained else model
+
+
+def _fix_others(
+  model: deeplab.DeepLab, trained: tuple[str, ...]
+) -> deeplab.DeepLab:
+  """Return the network with fixed norms in the parts that do not train."""
+  fixed = {
+    name: part.clone(norm=part.norm._replace(mode="fixed"))
+    for name, part in deeplab.parts_with_norm(model).items()
+    if name not in trained
+  }
+  return model.clone(**fixed)
 
 
 def mean_pixel(

@@ -155,6 +155,15 @@ class DeepLab(nn.Module):
     )(x, train=train)
 
 
+def parts_with_norm(model: DeepLab) -> dict[str, Any]:
+  """Return the parts whose field `norm` sets their norms, by name."""
+  parts = {
+    name: getattr(model, name)
+    for name in ("backbone", "head", "decoder", "auxiliary")
+  }
+  return {k: part for k, part in parts.items() if hasattr(part, "norm")}
+
+
 def _channels(values: tuple[float, ...]) -> jnp.ndarray:
   """[c] -> [1, 1, 1, c]."""
   return jnp.array(values, jnp.float32).reshape(1, 1, 1, -1)

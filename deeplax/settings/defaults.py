@@ -139,7 +139,8 @@ def base() -> Any:
   # head: head, decoder and logits | classifier: class scores and new branches
   # only, not fc6 and fc7, which come from ImageNet (v1, v2)
   c.optim.multiplied = "head"
-  # Parts that train: backbone, head, decoder, logits; (): all of them.
+  # Parts that train: backbone, head, decoder, logits; (): all of them. The
+  # others' norms are fixed, as by batch_norm.mode.
   c.optim.trained = ()
   c.optim.bias_multiplier = 2.0  # of the lr, for convolution biases
   c.optim.clip_norm = 0.0  # largest norm of the whole gradient; 0: any

@@ -2,10 +2,10 @@
 
 import math
 
-import flax.linen as nn
 import ml_collections
 
 from deeplax import errors
+from deeplax.models import deeplab
 
 # Share of the running statistics that must be the run's own at its end.
 SETTLED = 0.95
@@ -101,25 +101,27 @@ def slow_start_warning(
 
 
 def norm_warning(
-  model: nn.Module, *, total_steps: int, start: str
+  model: deeplab.DeepLab, *, total_steps: int, start: str
 ) -> str | None:
   """Say so if the run ends before its running statistics have settled.
 
   Args:
-    model: Whose backbone and head have norm settings; the slower one counts.
+    model: The slowest norm that trains counts.
     total_steps: Of the run.
     start: What the statistics are before step 0.
   """
-  norm = max(model.backbone.norm, model.head.norm, key=lambda n: n.decay)
-  adapted = 1 - norm.decay**total_steps
-  if norm.mode != "train" or adapted >= SETTLED:
+  norms = [part.norm for part in deeplab.parts_with_norm(model).values()]
+  decays = [norm.decay for norm in norms if norm.mode == "train"]
+  decay = max(decays, default=0.0)
+  adapted = 1 - decay**total_steps
+  if adapted >= SETTLED:
     return None
   # The decay at which the start has SETTLED away halfway through the run.
   fit = (1 - SETTLED) ** (2 / total_steps)
   digits = max(2, 1 - math.floor(math.log10(1 - fit)))
   return (
     f"the norms' running statistics will be {adapted:.0%} adapted after "
-    f"{total_steps:,} steps at decay {norm.decay}: evaluation will still see "
+    f"{total_steps:,} steps at decay {decay}: evaluation will still see "
     f"part of the {start}. Set --config.model.batch_norm.decay="
     f"{math.floor(fit * 10**digits) / 10**digits}, train longer, or run "
     "python -m deeplax.recalibrate afterwards"

@@ -194,7 +194,7 @@ def build(
     second_moment: Decay of AdamW's second moment.
     weight_decay: Of the dense kernels.
     clip_norm: Largest L2 norm of the whole gradient of the loss, before weight
-      decay and multipliers; 0: any.
+      decay and multipliers, of the parts that train; 0: any.
     head_multiplier: Of the rate of head, decoder and logits.
     bias_multiplier: Of the rate of convolution biases.
     multiplied: See `multipliers`.
@@ -214,6 +214,9 @@ def build(
   if clip_norm < 0:
     raise ValueError(f"optim.clip_norm {clip_norm}: give 0 (off) or more")
   clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+  if clip and trained:
+    # What does not train must not scale down what does.
+    clip.insert(0, scale_by_path(head=1.0, bias=1.0, trained=tuple(trained)))
   decay = optax.add_decayed_weights(weight_decay, mask=decayed)
   by_path = scale_by_path(
     head=head_multiplier,

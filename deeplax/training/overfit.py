@@ -114,6 +114,7 @@ def network(
     config.model,
     num_classes=spec.num_classes,
     channels=data_build.channels(config.data),
+    trained=config.optim.trained,
     **changes,
   )
 

@@ -78,6 +78,8 @@ def _optimizer_text(optim: ml_collections.ConfigDict) -> str:
     f"{optim.schedule} from {optim.base_lr:g}",
     f"weight decay {optim.weight_decay:g}",
   ]
+  if optim.trained:
+    parts.append(f"only of {' and '.join(optim.trained)}")
   if optim.clip_norm:
     parts.append(f"clipped at {optim.clip_norm:g}")
   if optim.ema_decay:

@@ -182,6 +182,7 @@ def prepare(
       axis_name=parallel.AXIS,
       auxiliary=config.train.auxiliary_weight > 0,
       channels=channels,
+      trained=config.optim.trained,
     )
     lr, tx = optim.optimizer(config)
     measure = validation.evaluator(config, eval_source, folder, say)

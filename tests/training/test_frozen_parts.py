@@ -12,6 +12,8 @@ from deeplax.models import build
 from deeplax.training import optim
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
+from deeplax.workdir import checkpoint
+from tests import runs
 from tests import test_configs
 from tests.models import networks
 
@@ -24,7 +26,7 @@ def batch(size=8):
   }
 
 
-def tiny(**settings) -> Any:
+def tiny(*, trained=(), **settings) -> Any:
   """Return v3+'s decoder on few convolutions."""
   given = {
     "atrous_rates": (),
@@ -33,7 +35,8 @@ def tiny(**settings) -> Any:
     "decoder__convs": 1,
     "decoder__separable": False,
   }
-  model = networks.small(num_classes=3, **given | settings)
+  config = networks.config(**networks.SMALL, **given | settings)
+  model = build.from_config(config, num_classes=3, trained=trained)
   return model.clone(backbone=networks.Tiny(norm=model.backbone.norm))
 
 
@@ -122,3 +125,82 @@ def test_v2_on_resnet_trains_neither_scale_nor_offset(short, scales):
   for path, gradient in gradients.items():
     of_norm = path.endswith(("/scale", "/offset"))
     assert bool(np.any(np.asarray(gradient))) != of_norm, path
+
+
+@pytest.mark.parametrize(
+  "trained",
+  [
+    ("decoder", "logits"),
+    pytest.param(("logits",), marks=networks.SLOW),
+    pytest.param(("head", "decoder", "logits"), marks=networks.SLOW),
+  ],
+)
+def test_parts_that_do_not_train_stay_to_the_last_statistic(trained):
+  settings = {"momentum": 0.9, "weight_decay": 0.1, "trained": trained}
+  tx = optim.build(lambda step: 0.01, **settings)
+  pairs = after_steps(tiny(trained=trained), tx)
+  changed = {path.split("/")[1] for path in moved(pairs, "")}
+  assert changed == set(trained)
+  # What trains has its statistics follow the batches.
+  statistics = {p.split("/")[1] for p in moved(pairs, "/mean", "/var")}
+  assert statistics == set(trained) - {"logits"}
+
+
+def test_parts_that_do_not_train_normalise_as_in_evaluation():
+  model = tiny(trained=("decoder", "logits"))
+  variables = networks.drawn(model)
+  x = jnp.asarray(batch()["image"] / 255, jnp.float32)
+  for name in ("backbone", "head"):
+    part = getattr(model, name)
+    own = {kind: tree[name] for kind, tree in variables.items()}
+    run = jax.jit(part.apply, static_argnames=("train", "mutable"))
+    trains, _ = run(own, x, train=True, mutable=("batch_stats",))
+    jax.tree.map(
+      np.testing.assert_array_equal, trains, run(own, x, train=False)
+    )
+    x = trains["high"] if name == "backbone" else trains
+
+
+@pytest.mark.slow  # a training
+def test_a_run_trains_the_parts_that_the_key_names(trained, tmp_path):
+  run = runs.train(
+    tmp_path / "second",
+    f"--config.init.checkpoint={trained.workdir}",
+    "--config.optim.trained=('decoder', 'logits')",
+  )
+  assert "only of decoder and logits" in run.done.stdout
+  before, after = (
+    flax.traverse_util.flatten_dict(
+      checkpoint.restore_variables(workdir)[0], sep="/"
+    )
+    for workdir in (trained.workdir, run.workdir)
+  )
+  pairs = {path: (before[path], after[path]) for path in before}
+  changed = {path.split("/")[1] for path in moved(pairs, "")}
+  assert changed == {"decoder", "logits"}
+
+
+def test_the_gradient_of_what_does_not_train_clips_nothing():
+  def update(scale, **settings):
+    tx = optim.build(
+      lambda step: 1.0,
+      momentum=0.0,
+      weight_decay=0.0,
+      clip_norm=1.0,
+      trained=("logits",),
+      **settings,
+    )
+    params = {
+      "backbone": {"kernel": jnp.zeros(2)},
+      "logits": {"kernel": jnp.zeros(2), "bias": jnp.zeros(1)},
+    }
+    gradients = {
+      "backbone": {"kernel": jnp.full(2, scale)},
+      "logits": {"kernel": jnp.array([0.3, 0.4]), "bias": jnp.zeros(1)},
+    }
+    return tx.update(gradients, tx.init(params), params)[0]["logits"]["kernel"]
+
+  for settings in ({}, {"head_multiplier": 10.0}):
+    expected = -np.array([0.3, 0.4]) * settings.get("head_multiplier", 1.0)
+    for scale in (0.0, 100.0):
+      np.testing.assert_allclose(update(scale, **settings), expected, rtol=1e-6)

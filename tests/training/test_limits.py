@@ -41,12 +41,12 @@ def test_accumulation_under_trained_norms_must_be_asked_for():
   limits.refuse_values(config)
 
 
-def norm_warning(total_steps, **settings):
+def norm_warning(total_steps, *, trained=(), **settings):
   config = defaults.base()
   config.update_from_flattened_dict(
     {f"model.batch_norm.{k}": v for k, v in settings.items()}
   )
-  model = build.from_config(config.model, num_classes=3)
+  model = build.from_config(config.model, num_classes=3, trained=trained)
   return limits.norm_warning(
     model, total_steps=total_steps, start="random start"
   )
@@ -64,6 +64,13 @@ def test_a_run_too_short_for_its_norm_decay_is_told():
 def test_the_papers_run_and_frozen_norms_need_no_warning():
   assert norm_warning(30_000) is None
   assert norm_warning(1_000, mode="frozen") is None
+  assert norm_warning(1_000, mode="fixed") is None
+
+
+def test_norms_of_parts_that_do_not_train_need_no_warning():
+  assert norm_warning(1_000, trained=("logits",)) is None
+  text = norm_warning(1_000, trained=("decoder", "logits"))
+  assert text and "at decay 0.9997" in text
 
 
 def test_the_slower_of_backbone_and_head_is_warned_of():
