@@ -54,7 +54,8 @@ def make_train_step(
     loss: What is minimised.
     accumulate: Parts of this device's batch that run one after the other,
       for the memory of one. The update is that of the whole batch, but a norm
-      that trains sees one part at a time.
+      that trains sees one part at a time; its running statistics move once, to
+      the mean over the parts.
     ema_decay: Of the moving average of parameters and statistics; 0: none.
     axis_name: Of the mapped axis; None outside one.
   """
@@ -96,13 +97,21 @@ def make_train_step(
       index, part = indexed
       grads, batch_stats, total, sums = carry
       key = rng if accumulate == 1 else jax.random.fold_in(rng, index)
-      (part_total, (batch_stats, part_sums)), part_grads = differentiate(
-        state.params, batch_stats, part, rng=key, step=state.step
+      (part_total, (new_stats, part_sums)), part_grads = differentiate(
+        state.params, state.batch_stats, part, rng=key, step=state.step
       )
+      if accumulate > 1:
+        # Decay counts steps, so each part starts from the step's statistics.
+        new_stats = jax.tree.map(
+          lambda moved, new, old: moved + (new - old) / accumulate,
+          batch_stats,
+          new_stats,
+          state.batch_stats,
+        )
       added = jax.tree.map(
         jnp.add, (grads, total, sums), (part_grads, part_total, part_sums)
       )
-      return (added[0], batch_stats, added[1], added[2]), None
+      return (added[0], new_stats, added[1], added[2]), None
 
     carry = (
       jax.tree.map(jnp.zeros_like, state.params),

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from deeplax.models import build
+from deeplax.models import layers
 from deeplax.training import optim
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
@@ -204,3 +206,66 @@ def test_the_gradient_of_what_does_not_train_clips_nothing():
     expected = -np.array([0.3, 0.4]) * settings.get("head_multiplier", 1.0)
     for scale in (0.0, 100.0):
       np.testing.assert_allclose(update(scale, **settings), expected, rtol=1e-6)
+
+
+class OneNorm(nn.Module):
+  """Scores of one convolution with a norm."""
+
+  norm: layers.Norm
+
+  @nn.compact
+  def coarse(self, images, *, train):
+    x = images.astype(jnp.float32) / 255
+    conv = layers.ConvNorm(3, kernel=3, norm=self.norm, name="conv")
+    return conv(x, train=train)
+
+
+def one_step(norm, *, accumulate, size=12):
+  """Return the statistics before and after a step, and the batch's images."""
+  model, rows = OneNorm(norm), batch(size)
+  variables: Any = model.init(
+    jax.random.key(0), rows["image"], train=False, method="coarse"
+  )
+  stats = variables["batch_stats"]["conv"]
+  stats["mean"], stats["var"] = np.float32([[1, -2, 3], [1, 2, 4]]) / 7
+  tx = optim.build(lambda step: 0.0, momentum=0.0, weight_decay=0.0)
+  step = step_lib.make_train_step(
+    model, tx, accumulate=accumulate, axis_name=None
+  )
+  state, _ = jax.jit(step)(state_lib.create(variables, tx, seed=0), rows)
+  return variables, state.batch_stats["conv"], rows["image"]
+
+
+# Decay counts steps: a batch in parts moves the statistics as far as a whole.
+@pytest.mark.parametrize(
+  "parts", [3, *(pytest.param(n, marks=networks.SLOW) for n in (1, 2, 6))]
+)
+def test_running_statistics_decay_once_per_step_in_parts_too(parts):
+  norm = layers.Norm(decay=0.75, eps=1e-3)
+  variables, after, images = one_step(norm, accumulate=parts)
+  last = OneNorm(norm._replace(decay=0.0))  # keeps nothing but the batch's
+  seen = [
+    last.apply(
+      variables, part, train=True, method="coarse", mutable=["batch_stats"]
+    )[1]["batch_stats"]["conv"]
+    for part in np.split(images, parts)
+  ]
+  for name, before in variables["batch_stats"]["conv"].items():
+    mean = np.mean([part[name] for part in seen], axis=0)
+    expected = 0.75 * before + 0.25 * mean
+    np.testing.assert_allclose(after[name], expected, rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize(
+  ("parts", "mode"),
+  [
+    (3, "frozen"),
+    pytest.param(6, "frozen", marks=networks.SLOW),
+    pytest.param(3, "fixed", marks=networks.SLOW),
+  ],
+)
+def test_frozen_statistics_in_parts_stay_to_the_last_bit(parts, mode):
+  norm = layers.Norm(decay=0.75, eps=1e-3, mode=mode)
+  variables, after, _ = one_step(norm, accumulate=parts)
+  before = variables["batch_stats"]["conv"]
+  jax.tree.map(np.testing.assert_array_equal, before, after)
