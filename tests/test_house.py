@@ -25,6 +25,7 @@ CONFIG_READERS = (
   "deeplax/reports/label_pictures.py",
   "deeplax/training/class_balance.py",
   "deeplax/training/conversion.py",
+  "deeplax/training/disk_space.py",
   "deeplax/training/initial.py",
   "deeplax/training/limits.py",
   "deeplax/training/log.py",

@@ -28,6 +28,7 @@ from deeplax.models import build as model_build
 from deeplax.models import deeplab
 from deeplax.training import class_balance
 from deeplax.training import diagnosis
+from deeplax.training import disk_space
 from deeplax.training import initial
 from deeplax.training import limits
 from deeplax.training import log as log_lib
@@ -227,7 +228,8 @@ def compile_and_check(
 
   Raises:
     InputError: `init.checkpoint` holds another network, the batch does not
-      divide over the devices, or the step does not fit into their memory.
+      divide over the devices, the step does not fit into their memory, or the
+      checkpoints on the disk.
   """
   say(f"init: {settings.init_text(config, workdir)}")
   variables = initial.variables(config, parts.model, resumed=resumed)
@@ -257,6 +259,8 @@ def compile_and_check(
   say("\n".join(f"  {key:<18}{value}" for key, value in table.items()))
   state_bytes = sum(x.nbytes for x in jax.tree.leaves(state))
   memory.refuse_too_large(config, needed, parts.mesh, state_bytes=state_bytes)
+  if jax.process_index() == 0:
+    disk_space.refuse_full(config, workdir, state_bytes=state_bytes)
   total = config.train.total_steps
   for warning in (
     limits.slow_start_warning(config.optim, total_steps=total),
