@@ -111,6 +111,30 @@ def test_the_table_warns_of_a_collapse_once(run, monkeypatch, capsys):
   assert ", in 6 of 6 rows. Usual causes: " in text
 
 
+@pytest.mark.parametrize(
+  ("flags", "lost"),
+  [
+    (["--no-sweep"], 1),
+    (["--no-sweep", "--html", "--pictures=1"], 2),
+    (["--output_strides=16,8", "--scales=0.5"], 3),
+  ],
+)
+def test_what_cannot_be_written_is_told_after_the_table(
+  run, tmp_path, capsys, flags, lost
+):
+  (tmp_path / "eval").touch()  # in the way of the folder
+  assert run(*flags) == 2
+  out, err = capsys.readouterr()
+  assert "mIoU" in out and "green" in out
+  (line,) = err.splitlines()
+  assert "printed above is right, but could not be written: " in line
+  assert f"{tmp_path / 'eval' / 'val-0'}" in line and "(File exists)" in line
+  assert (f" and {lost - 1} more (" in line) == (lost > 1)
+  assert f"cp -r {tmp_path} COPY, then --workdir=COPY" in line
+  (tmp_path / "eval").unlink()  # as in a copy that one may write in
+  assert run(*flags) == 0
+
+
 def test_a_row_of_the_table_is_the_row_alone_bit_by_bit(run, tmp_path):
   scales = "0.5_0.75_1.5"
   given = "--scales=0.5,0.75,1.5"

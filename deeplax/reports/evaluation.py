@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
+import contextlib
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
   variables, step = checkpoint.restore_variables(args.workdir, args.step)
   what = f"{args.workdir} step {step} on {config.data.name} {split}"
   tabulated = args.html or len(models) * len(modes) > 1
+  written = Written()
   rows: list[Row] = []
   for stride, model in models.items():
     print(
@@ -68,22 +70,57 @@ def run(args: argparse.Namespace) -> None:
       model=model if tabulated else None,
       step=step,
       output_stride=stride,
+      written=written,
     )
   table = [row.cells for row in rows if row.cells is not None]
   if len(rows) == 1:
     print(measures.table(rows[0].result, opened.spec.class_names))
   else:
     path = results.result_path(args.workdir, split, "table", rows[0].result)
-    _write_table(path, table, rows[0].result, title=what, split=split)
+    print(f"\n{tables.markdown(table, what)}")
+    with written.file(path):
+      _write_table(path, table, rows[0].result, title=what, split=split)
   if warning := evaluate.collapse_warning([row.result for row in rows]):
     print(f"deeplax: {warning}")
   for row in rows:
-    print(f"{row.result['images']} images; {row.path}")
+    where = "" if row.path in written.lost else f"; {row.path}"
+    print(f"{row.result['images']} images{where}")
     if args.html:
       page = row.path.with_suffix(".html")
       title = f"{what}, {tables.name(row.result)}"
-      row.kept.page(page, row.result, table, title=title)
-      print(f"the worst of them on a page: {page}")
+      with written.file(page):
+        row.kept.page(page, row.result, table, title=title)
+        print(f"the worst of them on a page: {page}")
+  written.refuse_lost(args.workdir)
+
+
+class Written:
+  """Goes on where a file cannot be written, and tells of it at the end."""
+
+  def __init__(self):
+    self.lost: dict[epath.Path, str] = {}  # and why
+
+  @contextlib.contextmanager
+  def file(self, path: epath.Path) -> Iterator[None]:
+    """Write a file inside; what the disk refuses is noted."""
+    try:
+      yield
+    except OSError as error:
+      self.lost[path] = error.strerror or str(error)
+
+  def refuse_lost(self, workdir: str) -> None:
+    """Raise if a file is missing.
+
+    Raises:
+      InputError: Naming the first.
+    """
+    for path, reason in self.lost.items():
+      more = f" and {len(self.lost) - 1} more" if len(self.lost) > 1 else ""
+      raise errors.InputError(
+        f"what is printed above is right, but could not be written: {path}"
+        f"{more} ({reason}). Evaluate a copy where you may write: "
+        f"cp -r {workdir} COPY, then --workdir=COPY"
+      )
 
 
 def _at_stride(
@@ -94,6 +131,7 @@ def _at_stride(
   *,
   split: str,
   model: nn.Module | None,
+  written: Written,
   **fields: Any,
 ) -> Iterator[Row]:
   """Evaluate all modes at one output stride, and write each result.
@@ -105,6 +143,7 @@ def _at_stride(
     args: Of the command.
     split: The name of what is evaluated.
     model: To count the costs of a table's row with; None: there is no table.
+    written: What the files are written through.
     **fields: Of all results: step and output_stride.
   """
   kept = [kept_lib.Kept(source, args) for _ in sweep.modes]
@@ -123,8 +162,10 @@ def _at_stride(
   )
   for mode, result, keep in zip(sweep.modes, found, kept, strict=True):
     result |= {"scales": list(mode.scales), "flip": mode.flip}
-    path = results.write_result(args.workdir, split, result)
-    keep.draw(path.with_suffix(".png"), sweep.predictor.in_mode(mode))
+    path = results.row_path(args.workdir, split, result)
+    with written.file(path):
+      results.write_result(args.workdir, split, result)
+      keep.draw(path.with_suffix(".png"), sweep.predictor.in_mode(mode))
     cells = None
     if model is not None:
       cells = tables.row(result, sweep, mode, model=model, file=path.name)
@@ -139,9 +180,9 @@ def _write_table(
   title: str,
   split: str,
 ) -> None:
-  """Write the table with what all rows share, and print it."""
+  """Write the table with what all rows share, and print where."""
   shared = ("step", "images", "split_images", "crf", "init")
   shared += ("sizes", "window")
   fields = {key: result[key] for key in shared}
   tables.write(path, rows, title=title, split=split, **fields)
-  print(f"\n{path.with_suffix('.md').read_text()}\n{path}")
+  print(path)

@@ -10,6 +10,17 @@ from deeplax.metrics import printed
 from deeplax.workdir import layout
 
 
+def row_path(
+  workdir: epath.PathLike, split: str, result: dict[str, Any]
+) -> epath.Path:
+  """Return the path in eval/ of a result; see `write_result`."""
+  scales = "_".join(str(float(s)) for s in result["scales"])
+  what = f"os{result['output_stride']}-s{scales}"
+  if result["flip"]:
+    what += "-flip"
+  return result_path(workdir, split, what, result)
+
+
 def write_result(
   workdir: epath.PathLike, split: str, result: dict[str, Any]
 ) -> epath.Path:
@@ -21,11 +32,7 @@ def write_result(
     result: Of `evaluate`, with step, output_stride, scales, flip and, if there
       was a CRF, its parameters as "crf".
   """
-  scales = "_".join(str(float(s)) for s in result["scales"])
-  what = f"os{result['output_stride']}-s{scales}"
-  if result["flip"]:
-    what += "-flip"
-  path = result_path(workdir, split, what, result)
+  path = row_path(workdir, split, result)
   atomic.write_json(path, {"split": split, **result})
   return path
 
