@@ -121,6 +121,17 @@ def _fix_others(
   model: deeplab.DeepLab, trained: tuple[str, ...]
 ) -> deeplab.DeepLab:
   """Return the network with fixed norms in the parts that do not train."""
+  missing = {
+    "decoder": model.decoder is None,
+    "auxiliary": model.auxiliary is None,
+    "logits": model.head_logits or model.decoder_logits,
+  }
+  parts = [*("backbone", "head"), *(k for k, no in missing.items() if not no)]
+  if not set(trained) & set(parts):
+    raise ValueError(
+      f"optim.trained {tuple(trained)}: this network has no such part, and "
+      f"nothing would train. It has {', '.join(parts)}"
+    )
   fixed = {
     name: part.clone(norm=part.norm._replace(mode="fixed"))
     for name, part in deeplab.parts_with_norm(model).items()

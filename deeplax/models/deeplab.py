@@ -155,10 +155,10 @@ class DeepLab(nn.Module):
     )(x, train=train)
 
 
-def parts_with_norm(model: DeepLab) -> dict[str, Any]:
+def parts_with_norm(model: nn.Module) -> dict[str, Any]:
   """Return the parts whose field `norm` sets their norms, by name."""
   parts = {
-    name: getattr(model, name)
+    name: getattr(model, name, None)
     for name in ("backbone", "head", "decoder", "auxiliary")
   }
   return {k: part for k, part in parts.items() if hasattr(part, "norm")}

@@ -2,6 +2,7 @@
 
 import math
 
+import flax.linen as nn
 import ml_collections
 
 from deeplax import errors
@@ -101,7 +102,7 @@ def slow_start_warning(
 
 
 def norm_warning(
-  model: deeplab.DeepLab, *, total_steps: int, start: str
+  model: nn.Module, *, total_steps: int, start: str
 ) -> str | None:
   """Say so if the run ends before its running statistics have settled.
 

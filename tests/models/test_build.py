@@ -207,3 +207,22 @@ def test_rates_that_another_output_stride_cannot_take_are_refused():
   c = config(atrous_rates=(1, 2))
   with pytest.raises(ValueError, match="are not whole at 32"):
     build.from_config(c, num_classes=2, output_stride=32)
+
+
+@pytest.mark.parametrize(
+  ("settings", "trained"),
+  [
+    ({"decoder__kind": "none"}, ("decoder",)),
+    ({"decoder__kind": "none", "head": "aspp_sum"}, ("decoder", "logits")),
+    ({}, ("auxiliary",)),
+    ({}, ("neck",)),
+  ],
+)
+def test_training_none_of_a_network_s_parts_is_refused(settings, trained):
+  config = networks.config(**settings)
+  with pytest.raises(ValueError, match="nothing would train") as caught:
+    build.from_config(config, num_classes=3, trained=trained)
+  assert str(trained) in str(caught.value)
+  offered = str(caught.value).rpartition("It has ")[2].split(", ")
+  for name in offered:
+    assert build.from_config(config, num_classes=3, trained=(name,))

@@ -1,5 +1,6 @@
 """What a training step leaves alone: frozen norms, parts that do not train."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -121,7 +122,7 @@ def test_v2_on_resnet_trains_neither_scale_nor_offset(short, scales):
     )
     return jnp.sum(logits**2)
 
-  gradients = flax.traverse_util.flatten_dict(
+  gradients: Any = flax.traverse_util.flatten_dict(
     jax.jit(jax.grad(total))(variables["params"]), sep="/"
   )
   for path, gradient in gradients.items():
@@ -227,7 +228,9 @@ def one_step(norm, *, accumulate, size=12):
     jax.random.key(0), rows["image"], train=False, method="coarse"
   )
   stats = variables["batch_stats"]["conv"]
-  stats["mean"], stats["var"] = np.float32([[1, -2, 3], [1, 2, 4]]) / 7
+  stats["mean"], stats["var"] = (
+    np.array([[1, -2, 3], [1, 2, 4]], np.float32) / 7
+  )
   tx = optim.build(lambda step: 0.0, momentum=0.0, weight_decay=0.0)
   step = step_lib.make_train_step(
     model, tx, accumulate=accumulate, axis_name=None
@@ -244,10 +247,11 @@ def test_running_statistics_decay_once_per_step_in_parts_too(parts):
   norm = layers.Norm(decay=0.75, eps=1e-3)
   variables, after, images = one_step(norm, accumulate=parts)
   last = OneNorm(norm._replace(decay=0.0))  # keeps nothing but the batch's
+  run: Any = functools.partial(
+    last.apply, train=True, method="coarse", mutable=["batch_stats"]
+  )
   seen = [
-    last.apply(
-      variables, part, train=True, method="coarse", mutable=["batch_stats"]
-    )[1]["batch_stats"]["conv"]
+    run(variables, part)[1]["batch_stats"]["conv"]
     for part in np.split(images, parts)
   ]
   for name, before in variables["batch_stats"]["conv"].items():
