@@ -89,7 +89,7 @@ def test_full_lists_every_faulty_file_by_cause(good, check, tmp_path):
   for part in (
     "[1]", "b.jpg has no mask", "c.png has no image", "13 files:",
     "bad_09.png  values 9", "and 3 more", "a.jpg is not a whole picture",
-    'set "ignore_label": 9',
+    'write "label_map": {"9": 255}',
   ):  # fmt: skip
     assert part in message
   assert "bad_10.png" not in message  # the eleventh

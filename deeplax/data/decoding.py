@@ -9,19 +9,16 @@ import re
 
 import cv2
 import numpy as np
-import PIL
-from PIL import Image
+from PIL import ImageFile
 from PIL import ImageOps
 
 from deeplax import errors
 from deeplax.data.formats import npy
+from deeplax.data.formats import pictures
 from deeplax.data.formats import tiff
 
 # What reading a spoilt file raises.
-BROKEN = (
-  *(OSError, SyntaxError, ValueError),
-  *(cv2.error, Image.DecompressionBombError),
-)
+BROKEN = (*pictures.BROKEN, cv2.error)
 
 # A picture of 16 bit that stays below has not used them: a quarter of white.
 _DARK = 1 << 14
@@ -31,13 +28,25 @@ _GAP = rb"(?:\s|#[^\n]*\n)+"
 _NETPBM = re.compile(
   rb"P[56]" + _GAP + rb"\d{1,9}" + _GAP + rb"\d{1,9}" + _GAP + rb"(\d{1,5})\s"
 )
+# Files that may hold pictures too large for OpenCV, or for memory; it decodes
+# no more than these (CV_IO_MAX_IMAGE_PIXELS and so on, by default).
+_LARGE = 1 << 18
+_OPENCV_PIXELS, _OPENCV_SIDE = 1 << 30, 1 << 20
 _AS_BANDS = (
   "read its numbers as they are with --config.data.channels, such as "
   "'(0, 1, 2)' for its first three bands"
 )
 
-# 1 bit, palette, grey, 16 bit, 32 bit: the modes that hold numbers.
-_MASK_MODES = ("1", "P", "L", "I;16", "I;16B", "I;16L", "I")
+# 1 bit, palette, grey, 16 bit, 32 bit, float: the modes that hold numbers.
+_MASK_MODES = ("1", "P", "L", "I;16", "I;16B", "I;16L", "I", "F")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_GREY, _PNG_PALETTE = 0, 3  # types of colour
+# Compressions of a TIFF that change numbers: JPEG of two kinds, and WebP.
+_LOSSY_TIFF = (6, 7, 50001)
+_LOSSY = (
+  "{file} is {kind}: its compression changes labels near every edge, which "
+  "cannot be undone. Save masks as PNG from where they were made"
+)
 
 
 def decode_image(data: bytes, file: str) -> np.ndarray:
@@ -58,20 +67,32 @@ def decode_image(data: bytes, file: str) -> np.ndarray:
     if data.startswith(tiff.MAGIC):
       image = _decode_tiff(data, file)
     elif data.startswith(b"GIF8"):
-      image = _decode_by_pillow(data)
+      image = _decode_by_pillow(data, file)
     elif white := _NETPBM.match(data):
-      image = _decode_netpbm(data, int(white[1]))
+      image = _decode_netpbm(data, int(white[1]), file)
     else:
-      image = _decode_by_opencv(data)
+      image = _decode_by_opencv(data, file)
   except BROKEN as e:
     raise errors.InputError(
-      f"{file} is not a whole picture ({len(data)} bytes; {e}): it may be cut "
-      "off or of an unknown kind. Replace it, or take it out of the data set"
+      f"{file} is not a whole picture ({len(data)} bytes; {short(e)}): it may "
+      "be cut off or of an unknown kind. Replace it, or take it out of the "
+      "data set"
     ) from e
   return _to_bytes(image, file)
 
 
-def _decode_by_opencv(data: bytes) -> np.ndarray:
+def short(error: BaseException) -> str:
+  """Return the first line of what a library says."""
+  text = str(error).strip().partition("\n")[0] or type(error).__name__
+  return text if len(text) <= 200 else f"{text[:200]} ..."
+
+
+def _decode_by_opencv(data: bytes, file: str) -> np.ndarray:
+  if len(data) > _LARGE:
+    height, width = image_size(data, file)[0]
+    pictures.refuse_too_large((height, width), 12, file)
+    if height * width > _OPENCV_PIXELS or max(height, width) > _OPENCV_SIDE:
+      return _decode_by_pillow(data, file)
   flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
   array = np.frombuffer(data, np.uint8)
   image = cv2.imdecode(array, flags) if data else None
@@ -80,17 +101,18 @@ def _decode_by_opencv(data: bytes) -> np.ndarray:
   return image
 
 
-def _decode_netpbm(data: bytes, white: int) -> np.ndarray:
+def _decode_netpbm(data: bytes, white: int, file: str) -> np.ndarray:
   """Return a PGM or PPM file, whose header says which number is white."""
-  image = _decode_by_opencv(data)
+  image = _decode_by_opencv(data, file)
   full = np.iinfo(image.dtype).max
   if white == full:
     return image
   return np.round(image * (full / max(white, 1))).astype(image.dtype)
 
 
-def _decode_by_pillow(data: bytes) -> np.ndarray:
-  with Image.open(io.BytesIO(data)) as picture:
+def _decode_by_pillow(data: bytes, file: str) -> np.ndarray:
+  with pictures.opened(io.BytesIO(data)) as picture:
+    pictures.refuse_too_large((picture.height, picture.width), 12, file)
     return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
 
 
@@ -98,7 +120,7 @@ def _decode_tiff(data: bytes, file: str) -> np.ndarray:
   """Return [h, w, 3] of the file's own type."""
   layout = tiff.layout(io.BytesIO(data))
   if not (layout.readable and layout.photometric in (*tiff.GREY, tiff.RGB)):
-    return _decode_by_pillow(data)  # palette, 1 bit, CMYK, JPEG inside
+    return _decode_by_pillow(data, file)  # palette, 1 bit, CMYK, JPEG inside
   # A second or fourth band is alpha.
   grey = layout.photometric in tiff.GREY and layout.bands <= 2
   if not grey and layout.bands != 3 and layout.photometric != tiff.RGB:
@@ -106,11 +128,19 @@ def _decode_tiff(data: bytes, file: str) -> np.ndarray:
       f"{file} has {layout.bands} bands that are not red, green and blue: "
       f"{_AS_BANDS}"
     )
+  _refuse_too_large(layout, file)
   image = tiff.upright(tiff.read(data, layout), layout.orientation)
   if layout.photometric == tiff.GREY[0] and image.dtype.kind == "u":
     image = ~image
   image = image[..., :1].repeat(3, axis=-1) if grey else image[..., :3]
   return np.ascontiguousarray(image)
+
+
+def _refuse_too_large(layout: tiff.Layout, file: str) -> None:
+  assert layout.dtype is not None
+  # The array, and one more upright or of bytes.
+  pixel = 2 * layout.bands * layout.dtype.itemsize
+  pictures.refuse_too_large(layout.size, pixel, file)
 
 
 def _to_bytes(image: np.ndarray, file: str) -> np.ndarray:
@@ -133,41 +163,151 @@ def _to_bytes(image: np.ndarray, file: str) -> np.ndarray:
 
 
 def decode_label(data: bytes, file: str) -> np.ndarray:
-  """Decode a mask to its numbers: [h, w], uint8 or wider.
+  """Decode a mask to its numbers: [h, w], uint8 where all are 0 to 255.
+
+  They are the file's own: a grey picture of 2 or 4 bit is not spread over 0 to
+  255, and whole numbers in floating point are integers.
 
   Raises:
     InputError: It is no mask: JPEG, colours, or unreadable.
   """
   try:
-    with Image.open(io.BytesIO(data)) as mask:
-      if mask.format in ("JPEG", "MPO"):
-        raise errors.InputError(
-          f"{file} is a JPEG: its compression changes labels near every edge, "
-          "which cannot be undone. Save masks as PNG from where they were made"
-        )
-      if mask.mode not in _MASK_MODES:
-        raise errors.InputError(_colored(mask, file))
-      ImageOps.exif_transpose(mask, in_place=True)
-      raw = np.asarray(mask)
-  except (OSError, SyntaxError, PIL.UnidentifiedImageError) as error:
+    if npy.is_array(data):
+      raw = npy.read(data, dimensions=(2,))
+    elif data.startswith(tiff.MAGIC):
+      raw = _label_of_tiff(data, file)
+    else:
+      raw = _label_of_picture(data, file)
+  except BROKEN as error:
     raise errors.InputError(
-      f"{file} is not a readable mask ({error}). Masks are PNGs of one number "
-      "per pixel: replace it, or take its pair out of the data set"
+      f"{file} is not a readable mask ({short(error)}). Masks are PNGs of one "
+      "number per pixel: replace it, or take its pair out of the data set"
     ) from error
-  return raw.astype(np.uint8) if raw.dtype == np.bool_ else raw
-
-
-def _colored(mask: Image.Image, file: str) -> str:
-  """Say what is wrong with a mask of colours, and how to mend it."""
-  start = f"{file} has {len(mask.getbands())} channels (mode {mask.mode})"
-  channels = np.asarray(mask.convert("RGB"))
-  if (channels[..., :1] == channels).all():
-    return (
-      f"{start}, all three alike: keep one of them, "
-      'PIL.Image.open(file).convert("RGB").getchannel(0).save(file)'
+  if raw.dtype.kind not in "buif":
+    raise errors.InputError(
+      f"{file} holds {raw.dtype}, not numbers: save the class of each pixel"
     )
-  colors = np.unique(channels.reshape(-1, 3), axis=0)
-  shown = ", ".join(str(tuple(int(v) for v in c)) for c in colors[:4])
+  return _narrow(raw)
+
+
+def _label_of_tiff(data: bytes, file: str) -> np.ndarray:
+  layout = tiff.layout(io.BytesIO(data))
+  if layout.compression in _LOSSY_TIFF:
+    raise errors.InputError(_LOSSY.format(file=file, kind="a JPEG in a TIFF"))
+  if not layout.readable:
+    return _label_of_picture(data, file)  # 1, 2 or 4 bit
+  _refuse_too_large(layout, file)
+  raw = tiff.upright(tiff.read(data, layout), layout.orientation)
+  if layout.bands > 1:
+    raise errors.InputError(_colored(raw, f"{layout.bands} channels", file))
+  return raw[..., 0]
+
+
+def _label_of_picture(data: bytes, file: str) -> np.ndarray:
+  with pictures.opened(io.BytesIO(data)) as mask:
+    if mask.format in ("JPEG", "MPO") or _is_lossy_webp(data):
+      kind = "WebP with loss" if mask.format == "WEBP" else "a JPEG"
+      raise errors.InputError(_LOSSY.format(file=file, kind=kind))
+    # The picture, its array and a mask upright; 4 bytes a pixel at most.
+    size = (mask.height, mask.width)
+    pictures.refuse_too_large(size, 12, file)
+    what = f"{len(mask.getbands())} channels (mode {mask.mode})"
+    if mask.mode not in _MASK_MODES:
+      wide = data.startswith(_PNG) and data[24] == 16  # Pillow drops half of it
+      channels = _stored(data) if wide else np.asarray(mask.convert("RGB"))
+      raise errors.InputError(_colored(channels, what, file))
+    levels = _levels(mask, data)
+    ImageOps.exif_transpose(mask, in_place=True)
+    raw = np.asarray(mask)
+  if levels is None:
+    return raw
+  most = 255 if raw.dtype == np.uint8 else 65535
+  return np.rint(raw * (levels / most)).astype(raw.dtype)
+
+
+def _levels(mask: ImageFile.ImageFile, data: bytes) -> int | None:
+  """Return the number for white if Pillow spreads a mask's numbers, else None.
+
+  It shows a grey picture of few levels as one of 256, or of 65,536.
+  """
+  if mask.mode not in ("L", "I"):
+    return None
+  if data.startswith(_PNG):
+    bits, kind = data[24], data[25]
+    return 2**bits - 1 if kind == _PNG_GREY and bits in (2, 4) else None
+  if mask.format == "TIFF":
+    bits = tiff.layout(io.BytesIO(data)).bits
+    return 2**bits - 1 if bits in (2, 4) else None
+  if mask.format == "PPM":
+    kind, *_, arguments = mask.tile[0]
+    scaled = kind.startswith("ppm") and isinstance(arguments, tuple)
+    return int(arguments[1]) if scaled else None
+  return None
+
+
+def _is_lossy_webp(data: bytes) -> bool:
+  """Return whether it is a WebP with a picture that lost something (VP8)."""
+  if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+    return False
+  place = 12
+  while place < len(data):  # chunks, padded to even lengths
+    if data[place : place + 4] == b"VP8 ":
+      return True
+    length = int.from_bytes(data[place + 4 : place + 8], "little")
+    place += 8 + length + length % 2
+  return False
+
+
+def _stored(data: bytes) -> np.ndarray:
+  """Return a PNG's numbers as they are, [h, w, c]."""
+  image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+  if image is None:
+    raise ValueError("OpenCV reads nothing")
+  return image.reshape(*image.shape[:2], -1)[..., [2, 1, 0]]
+
+
+def _narrow(raw: np.ndarray) -> np.ndarray:
+  """Return a mask's numbers as uint8, if they can be."""
+  if raw.dtype == np.uint8:
+    return raw
+  if raw.dtype == np.bool_:
+    return raw.astype(np.uint8)
+  if not raw.size or not (raw.min() >= 0 and raw.max() <= 255):  # or NaN
+    return raw
+  narrow = raw.astype(np.uint8)
+  return narrow if (narrow == raw).all() else raw
+
+
+def _colored(channels: np.ndarray, what: str, file: str) -> str:
+  """Say what is wrong with a mask of several channels, and how to mend it.
+
+  Args:
+    channels: Its numbers, [h, w, c]; red, green, blue if there are three.
+    what: It has.
+    file: Its name.
+  """
+  start = f"{file} has {what}"
+  if channels.shape[-1] != 3 or channels.dtype not in (np.uint8, np.uint16):
+    return (
+      f"{start}; a mask holds one number per pixel, the class. Save the "
+      "channel that holds the classes alone"
+    )
+  if (channels[..., :1] == channels).all():
+    keep = 'PIL.Image.open(file).convert("RGB").getchannel(0).save(file)'
+    if channels.dtype != np.uint8:  # of which Pillow drops half
+      keep = "cv2.imwrite(file, cv2.imread(file, cv2.IMREAD_UNCHANGED)[..., 0])"
+    if not file.lower().endswith((".png", ".tif", ".tiff", ".bmp")):
+      # Saved as it is called, it might lose something.
+      keep = keep.replace("save(file)", 'save("NAME.png")')
+      keep += ", and take this file out"
+    return f"{start}, all three alike: keep one of them, {keep}"
+  # One number for each colour, which is 50 times as fast as rows of three.
+  packed = np.zeros(channels.shape[:2], np.int64)
+  for i in range(3):
+    packed = packed << 16 | channels[..., i]
+  colors = np.unique(packed)
+  first = [tuple(int(c) >> s & 0xFFFF for s in (32, 16, 0)) for c in colors[:4]]
+  shown = ", ".join(str(color) for color in first)
   return (
     f"{start} and holds colours ({shown}{', ...' if len(colors) > 4 else ''}); "
     "a mask holds one number per pixel, the class. Replace each colour by its "
@@ -198,12 +338,12 @@ def image_size(
     elif npy.is_array(start):
       (height, width), orientation = npy.size(stream), 1
     else:
-      with Image.open(stream) as image:
+      with pictures.opened(stream) as image:
         width, height = image.size
         orientation = image.getexif().get(274, 1)
   except BROKEN as e:
     raise errors.InputError(
-      f"{file} is not a readable picture ({e}): replace it, or take it "
+      f"{file} is not a readable picture ({short(e)}): replace it, or take it "
       "out of the data set"
     ) from e
   # Orientations 5 to 8 exchange rows and columns.

@@ -69,7 +69,7 @@ class Decoded(abc.ABC):
     self,
     spec: spec_lib.Spec,
     split: str,
-    table: np.ndarray,
+    table: label_tables.Table,
     reader: Reader | None = None,
   ):
     self.spec = spec
@@ -123,7 +123,7 @@ class Files(Decoded):
     self,
     spec: spec_lib.Spec,
     split: str,
-    table: np.ndarray,
+    table: label_tables.Table,
     pairs: Sequence[Pair],
     reader: Reader | None = None,
   ):

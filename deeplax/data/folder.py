@@ -6,7 +6,8 @@
 
 classes.json may also have "palette" (one [r, g, b] per class; made by the VOC
 rule otherwise) and "label_map" for masks that hold other numbers than the
-class, for example {"255": 1}. `"ignore_label": null` means that none is used.
+class, for example {"255": 1}, or {"-9999": 255} for what has no data: those
+pixels are ignored. `"ignore_label": null` means that none is used.
 With bands (`bands`), images may be .npy and .npz too.
 """
 
@@ -15,8 +16,6 @@ from collections.abc import Sequence
 import pathlib
 from typing import Any, NamedTuple
 import unicodedata
-
-import numpy as np
 
 from deeplax import errors
 from deeplax import text_files
@@ -123,11 +122,15 @@ def splits(root: pathlib.Path, kind: str = "images") -> list[str]:
   return walk.folders(root / kind)
 
 
-def _classes(root: pathlib.Path) -> tuple[spec_lib.Spec, np.ndarray]:
+def _classes(
+  root: pathlib.Path,
+) -> tuple[spec_lib.Spec, label_tables.Table]:
   return read_classes(root / CLASSES)
 
 
-def read_classes(path: pathlib.Path) -> tuple[spec_lib.Spec, np.ndarray]:
+def read_classes(
+  path: pathlib.Path,
+) -> tuple[spec_lib.Spec, label_tables.Table]:
   """Read a classes.json: the spec, and the label of each number in the masks.
 
   Raises:
@@ -145,7 +148,9 @@ def read_classes(path: pathlib.Path) -> tuple[spec_lib.Spec, np.ndarray]:
     raise errors.InputError(f"{path}: {error}") from error
 
 
-def _parse(obj: dict[str, Any], name: str) -> tuple[spec_lib.Spec, np.ndarray]:
+def _parse(
+  obj: dict[str, Any], name: str
+) -> tuple[spec_lib.Spec, label_tables.Table]:
   if "names" not in obj:
     raise ValueError(f'has no "names"; for example {_EXAMPLE}')
   if unknown := sorted(obj.keys() - _KEYS):
@@ -172,7 +177,7 @@ def _parse(obj: dict[str, Any], name: str) -> tuple[spec_lib.Spec, np.ndarray]:
     raise ValueError(
       f'"ignore_label" is {_short(ignore)}, not 0 to 255 or null'
     )
-  values = {i: i for i in range(len(names))}
+  values: dict[label_tables.Number, int] = {i: i for i in range(len(names))}
   values |= _label_map(obj.get("label_map", {}), len(names))
   if ignore is not None:
     if values.get(ignore, spec_lib.IGNORE_LABEL) != spec_lib.IGNORE_LABEL:
@@ -208,24 +213,27 @@ def _palette(obj: Any) -> tuple[spec_lib.Color, ...]:
   return tuple((r, g, b) for r, g, b in obj or [])
 
 
-def _label_map(obj: Any, num_classes: int) -> dict[int, int]:
+def _label_map(obj: Any, num_classes: int) -> dict[label_tables.Number, int]:
   """Read {"number in the masks": class}."""
   if not isinstance(obj, dict):
     raise ValueError(f'"label_map" is {_short(obj)}, not like {{"255": 1}}')
   result = {}
   for key, label in obj.items():
-    if not key.isdecimal() or len(key) > 3 or int(key) > 255:
+    try:
+      value = label_tables.number(key)
+    except ValueError as error:
       raise ValueError(
-        f'"label_map" has the key {_short(key)}, not "0" to "255"'
-      )
-    if int(key) in result:
-      raise ValueError(f'"label_map" has the number {int(key)} twice')
+        f'"label_map" has the key {_short(key)}, not a number as "255" or "-9999"'
+      ) from error
+    if value in result:
+      number = label_tables.written(value)
+      raise ValueError(f'"label_map" has the number {number} twice')
     if not _is_byte(label) or label not in {*range(num_classes), 255}:
       raise ValueError(
         f'"label_map" maps {key} to {_short(label)}, not to a class 0 to '
         f"{num_classes - 1} or 255 (ignored)"
       )
-    result[int(key)] = label
+    result[value] = label
   return result
 
 

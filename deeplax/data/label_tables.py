@@ -1,10 +1,14 @@
-"""From the numbers in a mask file to labels: tables of 256 entries.
+"""From the numbers in a mask file to labels.
 
 Labels are classes 0 to k-1 and 255, which is ignored, whatever numbers the
-files of a data set hold.
+files of a data set hold: those of 8 bit, and a few others such as -9999 or NaN,
+by which maps say that there is no data.
 """
 
 from collections.abc import Mapping
+import dataclasses
+import math
+import re
 
 import cv2
 import numpy as np
@@ -15,20 +19,52 @@ from deeplax.data import spec as spec_lib
 # so that training counts it and stops (255 would hide it).
 ILLEGAL = 254
 MAX_CLASSES = 254
+# A number in text. Integers of more digits are in no file.
+_NUMBER = re.compile(
+  r"[+-]?(nan|inf|(\d{1,20}(\.\d*)?|\.\d+)(e[+-]?\d{1,3})?)", re.IGNORECASE
+)
+
+Number = int | float
 
 
-def table(values: Mapping[int, int]) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """The label of each number in the masks of a data set.
+
+  Attributes:
+    labels: Of the numbers 0 to 255.
+    others: (number, label) of further numbers; all the rest are illegal.
+  """
+
+  labels: bytes
+  others: tuple[tuple[Number, int], ...] = ()
+
+  @property
+  def array(self) -> np.ndarray:
+    """Labels of the numbers 0 to 255, uint8 [256]."""
+    return np.frombuffer(self.labels, np.uint8)
+
+  def items(self) -> dict[Number, int]:
+    """Return the label of each number that has one."""
+    low = {i: v for i, v in enumerate(self.labels) if v != ILLEGAL}
+    return low | dict(self.others)
+
+
+def table(values: Mapping[int, int] | Mapping[Number, int]) -> Table:
   """Return the table of {number in the file: class or 255}.
 
   All other numbers become illegal.
   """
-  result = np.full(256, ILLEGAL, np.uint8)
+  low, others = np.full(256, ILLEGAL, np.uint8), []
   for value, label in values.items():
-    result[value] = label
-  return result
+    if is_byte(value):
+      low[int(value)] = label
+    else:
+      others.append((value, label))
+  return Table(low.tobytes(), tuple(others))
 
 
-def plain(num_classes: int, ignore_label: int | None = 255) -> np.ndarray:
+def plain(num_classes: int, ignore_label: int | None = 255) -> Table:
   """Return the table of masks that hold the class itself, or `ignore_label`."""
   values = {i: i for i in range(num_classes)}
   if ignore_label is not None:
@@ -36,10 +72,48 @@ def plain(num_classes: int, ignore_label: int | None = 255) -> np.ndarray:
   return table(values)
 
 
-def apply(raw: np.ndarray, table: np.ndarray) -> np.ndarray:
-  """Map a mask's numbers, 8 bit or wider, to labels."""
+def is_byte(value: Number) -> bool:
+  """Return whether it is a whole number of 8 bit."""
+  return 0 <= value <= 255 and value == int(value)
+
+
+def number(text: str) -> Number:
+  """Read a number as `written` writes it.
+
+  Raises:
+    ValueError: It is none.
+  """
+  if not _NUMBER.fullmatch(text.strip()):
+    raise ValueError(f"{text!r} is no number")
+  return plainest(float(text) if not text.isdecimal() else int(text))
+
+
+def plainest(value: Number) -> Number:
+  """Return a whole number as an int, and always the same NaN."""
+  if math.isnan(value):
+    return math.nan  # found in sets and dictionaries, because it is one object
+  # Beyond 2**53 not each whole number is a float, nor was it meant exactly.
+  return int(value) if abs(value) < 2**53 and value == int(value) else value
+
+
+def written(value: Number) -> str:
+  """Return a number as in messages and in "label_map": -9999, nan, 0.5."""
+  return repr(plainest(value))
+
+
+def apply(raw: np.ndarray, table: Table) -> np.ndarray:
+  """Map a mask's numbers, of any type, to labels."""
+  array = table.array
   if raw.dtype == np.uint8:
     # The same, but NumPy would first make an index of 8 bytes of each pixel.
-    return cv2.LUT(raw, table) if raw.ndim == 2 else table[raw]
-  legal = (raw >= 0) & (raw < 256)
-  return np.where(legal, table[np.where(legal, raw, 0)], np.uint8(ILLEGAL))
+    return cv2.LUT(raw, array) if raw.ndim == 2 else array[raw]
+  legal = (raw >= 0) & (raw <= 255)
+  if raw.dtype.kind == "f":
+    legal &= raw == np.floor(raw)
+  labels = array[np.where(legal, raw, 0).astype(np.uint8)]
+  labels = np.where(legal, labels, np.uint8(ILLEGAL))
+  if raw.dtype.kind == "f" and table.others:
+    raw = raw.astype(np.float64)  # or else a wide number would overflow
+  for value, label in table.others:
+    labels[np.isnan(raw) if math.isnan(value) else raw == value] = label
+  return labels

@@ -40,7 +40,7 @@ class Classes(NamedTuple):
   """
 
   spec: spec_lib.Spec
-  table: np.ndarray
+  table: label_tables.Table
   ending: str = ""
 
 

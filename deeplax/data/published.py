@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 import dataclasses
 import pathlib
 
-import numpy as np
-
 from deeplax import errors
 from deeplax.data import files
 from deeplax.data import folder
@@ -28,7 +26,7 @@ SBD = (
 )
 
 
-def mask_table(name: str, *, ids: bool = False) -> np.ndarray:
+def mask_table(name: str, *, ids: bool = False) -> label_tables.Table:
   """Return the label of each number in the masks of a data set.
 
   Args:

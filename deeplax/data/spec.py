@@ -6,6 +6,7 @@ spec as JSON, so that predicting needs no data.
 
 from collections.abc import Mapping
 import dataclasses
+import math
 from typing import Any
 
 # In every label that a source returns, whatever the files say.
@@ -34,7 +35,7 @@ class Spec:
   ignore_label: int = IGNORE_LABEL
   splits: tuple[tuple[str, int], ...] = ()
   # Of the files, not of the classes: prepared, a data set has none.
-  label_map: tuple[tuple[int, int], ...] | None = dataclasses.field(
+  label_map: tuple[tuple[int | float, int], ...] | None = dataclasses.field(
     default=None, compare=False
   )
 
@@ -74,8 +75,17 @@ class Spec:
       splits=tuple(obj["splits"].items()),
       label_map=None
       if numbers is None
-      else tuple((int(number), label) for number, label in numbers.items()),
+      else tuple((_number(text), label) for text, label in numbers.items()),
     )
+
+
+def _number(text: str) -> int | float:
+  """Read a number that was a key: all NaN are one, to be found again."""
+  try:
+    return int(text)
+  except ValueError:
+    value = float(text)
+    return math.nan if math.isnan(value) else value
 
 
 def color_map(count: int) -> tuple[Color, ...]:

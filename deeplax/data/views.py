@@ -42,7 +42,7 @@ class Joined(files.Decoded):
     name = "+".join(part.split for part in parts)
     super().__init__(first.spec, name, first.table, first.reader)
     for part in parts:
-      if not np.array_equal(part.table, first.table):
+      if part.table != first.table:
         raise errors.InputError(
           f"{first.split} and {part.split} of {first.spec.name} cannot be read "
           f"as {name}: the numbers in their masks mean different things "

@@ -195,7 +195,7 @@ def refuse_other_classes(workdir: epath.PathLike, spec: spec_lib.Spec) -> None:
       )
 
 
-def _meanings(spec: spec_lib.Spec) -> dict[int, str]:
+def _meanings(spec: spec_lib.Spec) -> dict[int | float, str]:
   """Return what numbers in the masks mean; {}: it is not known.
 
   A number that means nothing has trained nothing, and may get a meaning.

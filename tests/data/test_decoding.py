@@ -1,10 +1,13 @@
 import io
 import itertools
+import struct
+import zlib
 
 import cv2
 import numpy as np
 from PIL import Image
 from PIL import ImageOps
+import PIL.Image
 import pytest
 
 from deeplax import errors
@@ -297,3 +300,159 @@ def test_numbers_without_a_class_become_illegal_not_ignored():
   np.testing.assert_array_equal(
     label_tables.apply(np.array([[-1, 256, 65535]]), table), 254
   )
+
+
+def png(labels: np.ndarray, bits: int, kind: int, interlaced=False) -> bytes:
+  """Return a PNG of few bits: kind 0 is grey, 3 a palette."""
+
+  def chunk(tag: bytes, body: bytes) -> bytes:
+    check = struct.pack(">I", zlib.crc32(tag + body))
+    return struct.pack(">I", len(body)) + tag + body + check
+
+  passes = [(0, 0, 1, 1)]
+  if interlaced:  # Adam7, PNG's only one
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)]
+    passes += [(0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+  rows = b""
+  for left, top, across, down in passes:
+    for row in labels[top::down, left::across]:
+      parts = row[:, None] >> np.arange(bits - 1, -1, -1) & 1
+      rows += b"\0" + np.packbits(parts.ravel()).tobytes()
+  size = labels.shape[::-1]
+  head = struct.pack(">IIBBBBB", *size, bits, kind, 0, 0, interlaced)
+  colors = bytes(v for c in spec.color_map(2**bits) for v in c)
+  palette = chunk(b"PLTE", colors) if kind == 3 else b""
+  body = chunk(b"IHDR", head) + palette + chunk(b"IDAT", zlib.compress(rows))
+  return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
+
+
+def tiff_of_few_bits(labels: np.ndarray, bits: int, photometric: int) -> bytes:
+  parts = labels[..., None] >> np.arange(bits - 1, -1, -1) & 1
+  rows = np.packbits(parts.reshape(len(labels), -1), axis=1)
+  data = tiffs.encoded(rows[..., None], photometric=photometric, rows=99)
+  # It is half as wide, or less, in bytes: the tags say how many numbers.
+  for tag, old, new in (
+    (256, rows.shape[1], labels.shape[1]),
+    (258, 8, bits),
+  ):
+    for code in ("<HHIHxx", "<HHII"):
+      field = struct.pack(code, tag, 3 if "x" in code else 4, 1, old)
+      data = data.replace(field, struct.pack(code, tag, field[2], 1, new))
+  return data
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("kind", ["PNG", "palette PNG", "interlaced", "TIFF"])
+def test_masks_of_few_bits_keep_their_numbers(bits, kind):
+  labels = np.arange(13 * 12).reshape(13, 12).astype(np.uint8) % 2**bits
+  data = {
+    "PNG": lambda: png(labels, bits, 0),
+    "palette PNG": lambda: png(labels, bits, 3),
+    "interlaced": lambda: png(labels, bits, 0, interlaced=True),
+    "TIFF": lambda: tiff_of_few_bits(labels, bits, 1),
+  }[kind]()
+  found = decoding.decode_label(data, "x")
+  assert found.dtype == np.uint8
+  np.testing.assert_array_equal(found, labels)
+
+
+@pytest.mark.parametrize("most", [3, 15, 255, 300, 65535])
+@pytest.mark.parametrize("plain", [False, True])
+def test_portable_greymaps_keep_their_numbers(most, plain):
+  labels = np.arange(12).reshape(3, 4).astype(np.uint16) * (most // 12 or 1)
+  labels = np.minimum(labels, most).astype(np.uint16)
+  data = b"P%d 4 3 %d\n" % (2 if plain else 5, most)
+  if plain:
+    data += b" ".join(b"%d" % v for v in labels.ravel().tolist())
+  else:
+    data += labels.astype("u1" if most < 256 else ">u2").tobytes()
+  np.testing.assert_array_equal(decoding.decode_label(data, "x"), labels)
+
+
+WIDE = ["u2", "i2", "u4", "i4", "u8", "i8", "i1", "f2", "f4", "f8"]
+
+
+@pytest.mark.parametrize("dtype", WIDE)
+@pytest.mark.parametrize("kind", ["TIFF", "Deflate", "npy"])
+def test_masks_of_wide_numbers_are_read(dtype, kind):
+  labels = trees.labels(0, 3, 20, 100)
+  wide = labels.astype(dtype)
+  data = io.BytesIO()
+  np.save(data, wide)
+  if kind == "npy":
+    data = data.getvalue()
+  else:
+    data = tiffs.encoded(wide[..., None], deflate=kind == "Deflate")
+  found = decoding.decode_label(data, "x")
+  assert found.dtype == np.uint8
+  np.testing.assert_array_equal(found, labels)
+
+
+@pytest.mark.parametrize("void", [-9999, np.nan, -np.inf, 65535, 0.5])
+def test_what_is_no_number_of_8_bit_stays_as_it_is(void):
+  wide = np.where(np.eye(9, dtype=bool), void, 3.0).astype(np.float32)
+  found = decoding.decode_label(tiffs.encoded(wide[..., None]), "x")
+  np.testing.assert_array_equal(found, wide)
+  labels = label_tables.apply(found, label_tables.plain(4))
+  np.testing.assert_array_equal(labels, np.where(np.eye(9) > 0, 254, 3))
+
+
+def test_a_signed_byte_is_not_taken_for_255():
+  labels = trees.labels(0, -1, 3, dtype=np.int8)
+  found = decoding.decode_label(tiffs.encoded(labels[..., None]), "x")
+  np.testing.assert_array_equal(found, labels)
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "TIFF", "JPEG"])
+def test_masks_whose_compression_loses_something_are_refused(kind):
+  picture = Image.fromarray(trees.labels(0, 40, 200))
+  options = {"compression": "jpeg"} if kind == "TIFF" else {}
+  data = encoded(picture, kind, **options)
+  with pytest.raises(errors.InputError, match=r"x\.tif is .*near every edge"):
+    decoding.decode_label(data, "x.tif")
+
+
+def greys_as_colours(kind: str, labels: np.ndarray) -> tuple[str, bytes]:
+  """Return the name and bytes of a mask whose channels are all alike."""
+  channels = np.repeat(labels[..., None], 3, axis=-1)
+  if kind == "16 bit PNG":
+    channels = channels.astype(np.uint16)
+    return "a.png", cv2.imencode(".png", channels)[1].tobytes()
+  if kind == "16 bit TIFF":
+    return "a.tif", tiffs.encoded(channels.astype(np.uint16))
+  if kind == "grey and alpha PNG":
+    return "a.png", encoded(Image.fromarray(labels).convert("LA"))
+  if kind == "WebP":
+    picture = Image.fromarray(channels)
+    return "a.webp", encoded(picture, "WEBP", lossless=True)
+  return "a.png", encoded(Image.fromarray(channels))
+
+
+@pytest.mark.parametrize(
+  "kind",
+  ["PNG", "grey and alpha PNG", "16 bit PNG", "16 bit TIFF", "WebP"],
+)
+def test_the_advice_for_channels_that_are_alike_works(
+  kind, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  labels = trees.labels(0, 3, 20, 255)
+  file, data = greys_as_colours(kind, labels)
+  path = tmp_path / file
+  path.write_bytes(data)
+  with pytest.raises(errors.InputError, match="all three alike") as error:
+    decoding.decode_label(data, file)
+  code = str(error.value).partition("keep one of them, ")[2]
+  code, _, _ = code.partition(", and take this file out")
+  exec(code, {"file": file, "PIL": PIL, "cv2": cv2})
+  (path,) = [p for p in tmp_path.iterdir() if kind != "WebP" or p != path]
+  found = decoding.decode_label(path.read_bytes(), path.name)
+  np.testing.assert_array_equal(found, labels)
+
+
+def test_colours_of_16_bit_are_named_as_they_are():
+  image = np.zeros((4, 5, 3), np.uint16)
+  image[..., 0] = 3  # the blue of OpenCV
+  data = cv2.imencode(".png", image)[1].tobytes()
+  with pytest.raises(errors.InputError, match=r"colours \(\(0, 0, 3\)\)"):
+    decoding.decode_label(data, "x")

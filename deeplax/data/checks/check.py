@@ -17,7 +17,9 @@ import numpy as np
 from deeplax import errors
 from deeplax.data import decoding
 from deeplax.data import files
+from deeplax.data import label_tables
 from deeplax.data import spec as spec_lib
+from deeplax.data.checks import advice
 from deeplax.data.checks import faults as faults_lib
 from deeplax.data.checks import mask_counts
 from deeplax.metrics import printed
@@ -30,7 +32,7 @@ UNKNOWN = 8  # numbers that are no class, in the table
 class Row:
   """One number of the masks: share of the pixels, and images that have it."""
 
-  value: int
+  value: label_tables.Number
   name: str
   percent: float
   images: int
@@ -66,7 +68,8 @@ class Report:
     width = max((len(r.name) for r in self.rows), default=0)
     lines.append(f"  value  {'class':{width}}  % of pixels  images")
     lines += [
-      f"  {r.value:5d}  {r.name:{width}}  {r.percent:11.2f}  {r.images:6d}"
+      f"  {label_tables.written(r.value):>5}  {r.name:{width}}  "
+      f"{r.percent:11.2f}  {r.images:6d}"
       for r in self.rows
     ]
     lines += [f"  warning: {text}" for text in self.warnings]
@@ -229,17 +232,18 @@ def _title(source: files.Source) -> str:
 
 
 def _report(
-  source: files.Source, found: Sequence[mask_counts.Counts], table: np.ndarray
+  source: files.Source,
+  found: Sequence[mask_counts.Counts],
+  table: label_tables.Table,
 ) -> Report:
   class_names = source.spec.class_names
   pixels, images = collections.Counter(), collections.Counter()
   labels = np.zeros(256, np.int64)
   for mask in found:
     labels += mask_counts.by_label(mask, table)
-    pixels.update(
-      dict(zip(mask.values.tolist(), mask.pixels.tolist(), strict=True))
-    )
-    images.update(mask.values.tolist())
+    values = mask_counts.numbers(mask)
+    pixels.update(dict(zip(values, mask.pixels.tolist(), strict=True)))
+    images.update(values)
   rows = []
   for value, name in _names(pixels, class_names, table).items():
     percent = 100.0 * pixels[value] / max(pixels.total(), 1)
@@ -275,20 +279,20 @@ def _report(
 
 
 def _names(
-  pixels: collections.Counter[int],
+  pixels: collections.Counter[label_tables.Number],
   class_names: Sequence[str],
-  table: np.ndarray,
-) -> dict[int, str]:
+  table: label_tables.Table,
+) -> dict[label_tables.Number, str]:
   """Return what to call the numbers that are classes or occur, ascending."""
   names = {}
-  for value, label in enumerate(table.tolist()):
+  for value, label in table.items().items():
     if label < len(class_names):
       names[value] = class_names[label]
     elif label == spec_lib.IGNORE_LABEL and pixels[value]:
       names[value] = "(ignored)"
   unknown = [v for v, _ in pixels.most_common() if v not in names]
   names |= dict.fromkeys(unknown[:UNKNOWN], "(no class)")
-  return dict(sorted(names.items()))
+  return {v: names[v] for v in advice.ascending(names)}
 
 
 def _left_out(source: files.Source) -> list[str]:

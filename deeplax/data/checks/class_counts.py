@@ -118,7 +118,9 @@ def _legal(
 
 
 def tally(
-  spec: spec_lib.Spec, table: np.ndarray, counted: Iterable[mask_counts.Counts]
+  spec: spec_lib.Spec,
+  table: label_tables.Table,
+  counted: Iterable[mask_counts.Counts],
 ) -> Histogram:
   """Add up masks.
 
@@ -146,7 +148,10 @@ def tally(
 def _key(source: files.Source) -> dict[str, Any]:
   """Return what the counts depend on, as far as can be told without reading."""
   stamp = source.stamp() if isinstance(source, files.Decoded) else ""
-  seen = stamp.encode() + mask_counts.table(source).tobytes()
+  table = mask_counts.table(source)
+  seen = stamp.encode() + table.labels
+  if table.others:  # not before, so that older counts are still taken
+    seen += repr(table.others).encode()
   return {
     "data": source.spec.name,
     "split": source.split,

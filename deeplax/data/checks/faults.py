@@ -1,17 +1,12 @@
-"""What is wrong with a file of a data set: cause, fix, and files of one cause.
-
-The numbers of a mask say a lot about how it was spoilt, and most ways have one
-fix; `of_values` tells them apart.
-"""
+"""What is wrong with a file of a data set: cause, fix, files of one cause."""
 
 from collections.abc import Sequence
 import re
 from typing import NamedTuple
 
-import numpy as np
-
 from deeplax.data import label_tables
 from deeplax.data import spec as spec_lib
+from deeplax.data.checks import advice
 from deeplax.data.checks import mask_counts
 
 SHOWN = 10  # files of one cause in a message; the JSON report has all
@@ -82,7 +77,7 @@ def listing(found: Sequence[Fault], *, shown: int = SHOWN) -> str:
 
 def of_values(
   spec: spec_lib.Spec,
-  table: np.ndarray,
+  table: label_tables.Table,
   found: Sequence[mask_counts.Counts],
   *,
   whole: bool = True,
@@ -96,41 +91,38 @@ def of_values(
     whole: Whether they are all that was looked at: some causes show only in
       all of them together, and one mask alone would be misread.
   """
-  present = sorted({v for mask in found for v in mask.values.tolist()})
-  allowed = set(np.flatnonzero(table != label_tables.ILLEGAL).tolist())
+  present = advice.ascending({v for m in found for v in mask_counts.numbers(m)})
+  labels = table.items()
   if (
-    whole and present == [0, 255] and table[255] not in range(spec.num_classes)
+    whole
+    and present == [0, 255]
+    and labels.get(255) not in range(spec.num_classes)
   ):
-    ignored = table[255] == spec_lib.IGNORE_LABEL
-    why = "255 means ignored here, so only 0 would be learnt. "
-    text = (
-      f"{_every(found)} 0 and 255 only, the numbers of a black and white "
-      f'picture. {why if ignored else ""}If 255 is class 1, write "label_map": '
-      '{"255": 1}, "ignore_label": null into classes.json, or divide the masks '
-      "by 255"
-    )
+    text = advice.black_and_white(spec, labels)
     return [
-      Fault("0 and 255", mask.file, f"{mask.file}: {text}")
-      for mask in found
-      if 255 in mask.values
+      Fault("0 and 255", m.file, f"{m.file}: {_every(found)} {text}")
+      for m in found
+      if 255 in m.values
     ]
-  bad = [(m, [v for v in m.values.tolist() if v not in allowed]) for m in found]
+  bad = [
+    (m, [v for v in mask_counts.numbers(m) if v not in labels]) for m in found
+  ]
   bad = [(mask, values) for mask, values in bad if values]
   if bad:
-    every = sorted(set(present) - allowed)
-    joint = _of_all(every, present, spec) if whole else ""
-    return [_illegal(m, v, joint, spec, table) for m, v in bad]
+    every = advice.ascending({*present} - labels.keys())
+    joint = advice.of_all(every, present, spec, labels) if whole else ""
+    return [_illegal(m, v, joint, spec, labels) for m, v in bad]
   if whole and found and not any(legal(mask, table) for mask in found):
     text = (
-      f"{_every(found)} ignored pixels only (value {_some(present)}), so there "
-      "is nothing to learn. Check ignore_label, or whether the masks were "
-      "written"
+      f"{_every(found)} ignored pixels only (value "
+      f"{advice.some(present)}), so there is nothing to learn. "
+      "Check ignore_label, or whether the masks were written"
     )
     return [Fault("ignored", m.file, f"{m.file}: {text}") for m in found]
   return []
 
 
-def legal(mask: mask_counts.Counts, table: np.ndarray) -> int:
+def legal(mask: mask_counts.Counts, table: label_tables.Table) -> int:
   """Return how many pixels of a mask belong to a class."""
   return int(
     mask_counts.by_label(mask, table)[: label_tables.MAX_CLASSES].sum()
@@ -139,163 +131,39 @@ def legal(mask: mask_counts.Counts, table: np.ndarray) -> int:
 
 def _illegal(
   mask: mask_counts.Counts,
-  bad: Sequence[int],
+  bad: Sequence[label_tables.Number],
   joint: str,
   spec: spec_lib.Spec,
-  table: np.ndarray,
+  labels: advice.Labels,
 ) -> Fault:
   """Return the fault of a mask with the numbers `bad` that are no class."""
-  share = mask.pixels[np.isin(mask.values, bad)].sum() / mask.pixels.sum()
-  advice = joint or _of_one(bad, mask, float(share), spec)
+  pixels = sum(
+    count
+    for value, count in zip(
+      mask_counts.numbers(mask), mask.pixels.tolist(), strict=True
+    )
+    if value not in labels
+  )
+  share = pixels / int(mask.pixels.sum())
+  fix = joint or advice.of_one(bad, mask, share, spec, labels)
+  k = spec.num_classes
   text = (
-    f"{mask.file} has values {_some(bad)} but num_classes={spec.num_classes} "
-    f"allows {_ranges(table, spec.num_classes)}. {advice} ({share:.2%} of its "
-    "pixels)"
+    f"{mask.file} has values {advice.some(bad)} but num_classes={k} allows "
+    f"{_ranges(labels, k)}. {fix} ({share:.2%} of its pixels)"
   )
-  cause = from_text(advice, mask.file).cause
-  return Fault(cause, mask.file, text, f"values {_some(bad)}")
+  cause = from_text(fix, mask.file).cause
+  return Fault(cause, mask.file, text, f"values {advice.some(bad)}")
 
 
-def _of_all(
-  bad: Sequence[int], present: Sequence[int], spec: spec_lib.Spec
-) -> str:
-  """Say what the numbers of all masks together look like, or ""."""
-  if text := _palette(bad, present, spec):
-    return text
-  k = spec.num_classes
-  if list(bad) == [k] and 0 not in present:
-    return (
-      "0 is in none of the masks, so the classes are counted from 1: subtract "
-      "1 from the masks, or add a class for 0 as the first name"
-    )
-  # More than half of the levels: fewer may be there by chance.
-  if 2 * len(present) > k + 1 > 3 and (levels := _stretched(present, k)):
-    mapped = ", ".join(f'"{v}": {c}' for v, c in levels.items() if v != c)
-    return (
-      f"These are {k} classes spread over 0 to 255, to be seen as greys. Map "
-      f'them back in classes.json: "label_map": {{{mapped}}}, "ignore_label": '
-      "null"
-    )
-  return ""
-
-
-def _of_one(
-  bad: Sequence[int],
-  mask: mask_counts.Counts,
-  share: float,
-  spec: spec_lib.Spec,
-) -> str:
-  """Say what the illegal numbers of one mask look like, and the fix."""
-  present = mask.values.tolist()
-  if text := _palette(bad, present, spec):
-    return text
-  if list(bad) == [255]:
-    return (
-      'If 255 means "not labelled", set "ignore_label": 255 in classes.json'
-    )
-  if bad[0] < 0:
-    return (
-      "Numbers below 0 are no class: write them as one number up to 255, and "
-      'name that as "ignore_label" in classes.json'
-    )
-  if bad[-1] > 255:
-    if all(v % 257 == 0 for v in present):
-      return (
-        "All are multiples of 257: numbers of 8 bits were scaled to 16. Divide "
-        "the masks by 257 and save 8 bit PNGs"
-      )
-    return (
-      "These need 16 bits: an instance or colour code, not a class. Map them "
-      "to classes and save 8 bit PNGs"
-    )
-  k = spec.num_classes
-  # What JPEG leaves around edges is not between its neighbours: many numbers
-  # of few pixels. Classes that are not named may be many, but follow the rest.
-  follow = list(bad) == list(range(k, k + len(bad)))
-  many = len(bad) >= 8 and share < 0.5 and share / len(bad) < 0.02
-  if mask.blended or (many and not follow):
-    return (
-      "These are edges where a smooth resize, a soft brush or JPEG has blended "
-      "the classes, which cannot be undone. Make the masks again from where "
-      "they were drawn, and resize with the nearest neighbour only"
-    )
-  if len(bad) == 1:
-    return (
-      f'Either {bad[0]} means "not labelled": set "ignore_label": {bad[0]} in '
-      f"classes.json; or it is a class: then name it there, or map it with "
-      f'"label_map": {{"{bad[0]}": CLASS}}'
-    )
-  return (
-    'Name these classes in classes.json, map them with "label_map": '
-    f'{{"{bad[0]}": CLASS, ...}}, or repair the masks; JPEG or a smooth '
-    "resize on the way makes such numbers too"
-  )
-
-
-def _palette(
-  bad: Sequence[int], present: Sequence[int], spec: spec_lib.Spec
-) -> str:
-  """Say so if the numbers are grey levels of a palette."""
-  voc = spec_lib.VOC2012
-  for kind, palette in (("VOC", voc.palette), (spec.name, spec.palette)):
-    # One grey level alone is a sign only where VOC's 21 classes are meant.
-    enough = len(bad) > 1 or spec.num_classes == voc.num_classes
-    if enough and set(present) <= _greys(palette):
-      return (
-        f"These are the grey levels of the {kind} palette: the file was saved "
-        f"through a colour-to-grey conversion. {_collision(palette)}Use the "
-        "original palette PNGs, read as indices"
-      )
-  return ""
-
-
-def _greys(palette: Sequence[spec_lib.Color]) -> set[int]:
-  """Return what grey conversions make of the colours, whichever rounding."""
-  border = spec_lib.color_map(256)[255]  # what VOC paints ignored pixels with
-  levels = (np.array([*palette, border]) @ [0.299, 0.587, 0.114]).tolist()
-  return {0} | {int(v) for v in levels} | {int(v + 0.5) for v in levels}
-
-
-def _collision(palette: Sequence[spec_lib.Color]) -> str:
-  """Name two classes of one grey level, if there are such."""
-  first: dict[int, int] = {}
-  for label, (r, g, b) in enumerate(palette):
-    # Pillow's convert("L"), in 16 bit fixed point.
-    grey = (19595 * r + 38470 * g + 7471 * b + 0x8000) >> 16
-    if grey in first:
-      return (
-        f"{grey} may be class {first[grey]} or {label}, so it cannot be "
-        "undone. "
-      )
-    first[grey] = label
-  return ""
-
-
-def _stretched(present: Sequence[int], num_classes: int) -> dict[int, int]:
-  """Return {number: class} if k classes were spread over 0 to 255, or {}."""
-  result = {}
-  for value in present:
-    label = round(value * (num_classes - 1) / 255)
-    if abs(value - label * 255 / (num_classes - 1)) >= 1:
-      return {}
-    result[value] = label
-  return result
-
-
-def _ranges(table: np.ndarray, num_classes: int) -> str:
+def _ranges(labels: advice.Labels, num_classes: int) -> str:
   """Describe the legal numbers: "0..20 (and 255 = ignored)"."""
-  classes = np.flatnonzero(table < num_classes).tolist()
-  text = _some(classes)
-  if classes == list(range(classes[0], classes[-1] + 1)):
-    text = f"{classes[0]}..{classes[-1]}"
-  ignored = np.flatnonzero(table == spec_lib.IGNORE_LABEL).tolist()
-  return text + (f" (and {_some(ignored)} = ignored)" if ignored else "")
+  classes = [v for v, label in labels.items() if label < num_classes]
+  text = advice.some(classes)
+  if classes == list(range(len(classes))):
+    text = f"0..{classes[-1]}"
+  ignored = [v for v, c in labels.items() if c == spec_lib.IGNORE_LABEL]
+  return text + (f" (and {advice.some(ignored)} = ignored)" if ignored else "")
 
 
 def _every(found: Sequence[mask_counts.Counts]) -> str:
   return f"all {len(found)} masks looked at hold" if len(found) > 1 else "holds"
-
-
-def _some(values: Sequence[int]) -> str:
-  shown = ", ".join(str(v) for v in values[:8])
-  return shown + (", ..." if len(values) > 8 else "")

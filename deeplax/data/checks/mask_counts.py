@@ -22,7 +22,8 @@ class Counts(NamedTuple):
 
   Attributes:
     file: Its name.
-    values: The numbers that occur, ascending, int64.
+    values: The numbers that occur, ascending and NaN last: int64, or float64
+      if not all are whole.
     pixels: How many pixels have each, int64.
     blended: Most pixels that are no class lie between those around them, as
       where a smooth resize has mixed two classes.
@@ -34,7 +35,7 @@ class Counts(NamedTuple):
   blended: bool = False
 
 
-def count(raw: np.ndarray, file: str, table: np.ndarray) -> Counts:
+def count(raw: np.ndarray, file: str, table: label_tables.Table) -> Counts:
   """Count the pixels of a decoded mask, [h, w], by number.
 
   Args:
@@ -47,19 +48,39 @@ def count(raw: np.ndarray, file: str, table: np.ndarray) -> Counts:
     pixels = np.array(Image.fromarray(raw).histogram(), np.int64)
     values = np.flatnonzero(pixels)
     pixels = pixels[values]
-  else:  # 16 and 32 bit: few files, any number
+  else:  # wider, or float: few files, any number
     values, pixels = np.unique(raw, return_counts=True)
-    values, pixels = values.astype(np.int64), pixels.astype(np.int64)
+    values, pixels = _plainest(values), pixels.astype(np.int64)
   result = Counts(file, values, pixels)
   if by_label(result, table)[label_tables.ILLEGAL]:
     return result._replace(blended=_blended(raw, table))
   return result
 
 
-def _blended(raw: np.ndarray, table: np.ndarray) -> bool:
+def _plainest(values: np.ndarray) -> np.ndarray:
+  """Return numbers as int64, or as float64 if those cannot hold them."""
+  if values.dtype.kind == "f":
+    values = values.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+      whole = np.abs(values) < 2.0**53
+      whole &= values == np.floor(values)
+    return values.astype(np.int64) if whole.all() else values
+  wide = values.dtype == np.uint64 and values[-1] >= 1 << 63
+  return values.astype(np.float64 if wide else np.int64)
+
+
+def numbers(counts: Counts) -> list[label_tables.Number]:
+  """Return the numbers in a mask, the whole ones as int."""
+  return [label_tables.plainest(value) for value in counts.values.tolist()]
+
+
+def _blended(raw: np.ndarray, table: label_tables.Table) -> bool:
   """Return whether what is no class is the edges between classes."""
   bad = label_tables.apply(raw, table) == label_tables.ILLEGAL
   bad &= raw != 255  # the white of a black and white mask
+  if raw.dtype.kind == "f":
+    bad &= np.isfinite(raw)
+    raw = np.clip(np.nan_to_num(raw, nan=-1.0), -1e30, 1e30)
   values = raw.astype(np.float32)
   window = np.ones((3, 3), np.uint8)
   between = cv2.erode(values, window) < values
@@ -80,14 +101,14 @@ def read(source: files.Source, index: int) -> Counts:
   return count(decoding.decode_label(data, file), file, source.table)
 
 
-def table(source: files.Source) -> np.ndarray:
-  """Return the label of each number 0 to 255 in the masks of a source."""
+def table(source: files.Source) -> label_tables.Table:
+  """Return the label of each number in the masks of a source."""
   if isinstance(source, files.Decoded):
     return source.table
   return label_tables.plain(source.spec.num_classes)
 
 
-def by_label(counts: Counts, table: np.ndarray) -> np.ndarray:
+def by_label(counts: Counts, table: label_tables.Table) -> np.ndarray:
   """Return the pixels of a mask by deeplax's label, int64 [256]."""
   labels = label_tables.apply(counts.values, table)
   result = np.zeros(256, np.int64)

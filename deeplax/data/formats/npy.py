@@ -1,16 +1,32 @@
-"""Images in NumPy's files: .npy, or .npz with one array in it, [h, w, c]."""
+"""Images and masks in NumPy's files: .npy, or .npz with one array in it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import io
-from typing import Any
+import math
+import struct
+import tokenize
+from typing import Any, NamedTuple
 import zipfile
 import zlib
 
 import numpy as np
 
 _NPY, _NPZ = b"\x93NUM", b"PK\x03\x04"
-_BROKEN = (EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+# What zipfile, and numpy on a spoilt header, raise beside ValueError.
+_BROKEN = (
+  *(EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error),
+  *(SyntaxError, tokenize.TokenError, TypeError, LookupError, MemoryError),
+  *(OverflowError, OSError, AttributeError),
+)
+_NAMES = {2: "[height, width]", 3: "[height, width, bands]"}
+# What Deflate makes of one byte at most (zlib.net, technical details: 1032:1).
+_DEFLATED = 1032
+
+
+class _Header(NamedTuple):
+  shape: tuple[int, ...]
+  dtype: np.dtype
 
 
 def is_array(data: bytes) -> bool:
@@ -18,15 +34,25 @@ def is_array(data: bytes) -> bool:
   return data.startswith((_NPY, _NPZ))
 
 
-def read(data: bytes) -> np.ndarray:
+def read(data: bytes, dimensions: Sequence[int] = (3,)) -> np.ndarray:
   """Return the array [h, w, c], in this machine's byte order.
+
+  Args:
+    data: The whole file.
+    dimensions: How many the array may have.
 
   Raises:
     ValueError: It is not whole, or not such an array.
   """
   with _array(io.BytesIO(data)) as file:
+    # Read twice, because numpy takes the memory that a header asks for.
+    shape, dtype = _header(file, dimensions)
+    declared = math.prod(shape) * dtype.itemsize
+    # A false size would take its memory.
+    if declared > len(data) * (_DEFLATED if data.startswith(_NPZ) else 1):
+      raise ValueError(f"{len(data)} bytes cannot hold {shape} of {dtype}")
+  with _array(io.BytesIO(data)) as file:
     array = np.lib.format.read_array(file, allow_pickle=False)
-  _check(array.shape)
   return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
@@ -37,20 +63,20 @@ def size(file: io.BytesIO | io.BufferedReader) -> tuple[int, int]:
     ValueError: It is not whole, or not such an array.
   """
   with _array(file) as array:
-    version = np.lib.format.read_magic(array)
-    if version == (1, 0):
-      shape = np.lib.format.read_array_header_1_0(array)[0]
-    else:
-      shape = np.lib.format.read_array_header_2_0(array)[0]
-  _check(shape)
+    shape, _ = _header(array, (3,))
   return shape[0], shape[1]
 
 
-def _check(shape: tuple[int, ...]) -> None:
-  if len(shape) != 3 or 0 in shape:
-    raise ValueError(
-      f"it is an array of shape {shape}, not [height, width, bands]"
-    )
+def _header(file: Any, dimensions: Sequence[int]) -> _Header:
+  version = np.lib.format.read_magic(file)
+  if version == (1, 0):
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+  else:
+    shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+  if len(shape) not in dimensions or min(shape) < 1:
+    wanted = " or ".join(_NAMES[n] for n in dimensions)
+    raise ValueError(f"it is an array of shape {shape}, not {wanted}")
+  return _Header(shape, dtype)
 
 
 @contextlib.contextmanager

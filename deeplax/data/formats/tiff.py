@@ -12,7 +12,8 @@ import struct
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import TiffImagePlugin
+
+from deeplax.data.formats import pictures
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
 GREY = (0, 1)  # photometric interpretations: white is 0, black is 0
@@ -24,6 +25,7 @@ _NO_COMPRESSION, _PACK_BITS = 1, 32773
 _COMPRESSIONS = (_NO_COMPRESSION, _PACK_BITS, 5, 8, 32946, 34925, 50000)
 _NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # types of tags
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # sample formats; 4: unknown
+_DTYPES = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
 _NO_PREDICTOR, _DIFFERENCE, _FLOAT_DIFFERENCE = 1, 2, 3
 
 
@@ -33,6 +35,7 @@ class Layout(NamedTuple):
   Attributes:
     size: (height, width), as stored.
     bands: How many numbers each pixel has.
+    bits: Of a number; 0: they differ from band to band.
     dtype: Of the numbers, in the file's byte order; None: of some other kind,
       as 1 bit.
     photometric: GREY, RGB or another kind of colour.
@@ -47,6 +50,7 @@ class Layout(NamedTuple):
 
   size: tuple[int, int]
   bands: int
+  bits: int
   dtype: np.dtype | None
   photometric: int
   orientation: int
@@ -71,7 +75,7 @@ def layout(file: io.BytesIO | io.BufferedReader) -> Layout:
   """
   try:
     return _layout(*_tags(file))
-  except (IndexError, KeyError, struct.error) as error:
+  except (IndexError, KeyError, OverflowError, struct.error) as error:
     raise ValueError(f"its TIFF tags are not whole ({error})") from error
 
 
@@ -79,6 +83,8 @@ def _tags(
   file: io.BytesIO | io.BufferedReader,
 ) -> tuple[dict[int, tuple[int, ...]], str]:
   """Return the whole numbers among the tags, and the byte order."""
+  end = file.seek(0, io.SEEK_END)
+  file.seek(0)
   header = file.read(16)
   order = {b"II": "<", b"MM": ">"}[header[:2]]
   big = header[2:4] in (b"+\0", b"\0+")
@@ -90,17 +96,19 @@ def _tags(
   (start,) = unpack(place, header[8 if big else 4 :])
   file.seek(start)
   (number,) = unpack(count, file.read(struct.calcsize(order + count)))
-  size = struct.calcsize(order + entry)
-  entries = file.read(number * size)
+  step = struct.calcsize(order + entry)
+  entries = file.read(min(number * step, end))
   tags = {}
   for i in range(number):
-    tag, kind, length, field = unpack(entry, entries[i * size :])
+    tag, kind, length, field = unpack(entry, entries[i * step :])
     if kind not in _NUMBERS:
       continue
     code = f"{length}{_NUMBERS[kind]}"
-    if struct.calcsize(order + code) > len(field):
+    if (size := struct.calcsize(order + code)) > len(field):
+      if size > end:  # or else a false length would take its memory
+        raise ValueError(f"tag {tag} is longer than the file")
       file.seek(unpack(place, field)[0])
-      field = file.read(struct.calcsize(order + code))
+      field = file.read(size)
     tags[tag] = unpack(code, field)
   return tags, order
 
@@ -111,11 +119,11 @@ def _layout(tags: dict[int, tuple[int, ...]], order: str) -> Layout:
 
   (height,), (width,), bands = tags[257], tags[256], one(277, 1)
   bits, formats = set(tags.get(258, (1,))), set(tags.get(339, (1,)))
+  bit = bits.pop() if len(bits) == 1 else 0
   dtype = None
-  if len(bits) == len(formats) == 1:
-    (bit,), (number,) = bits, formats
-    name = f"{_KINDS.get(number, '?')}{bit // 8}"
-    if bit % 8 == 0 and name in ("u1", "u2", "u4", "i2", "i4", "f4", "f8"):
+  if bit and len(formats) == 1:
+    name = f"{_KINDS.get(formats.pop(), '?')}{bit // 8}"
+    if bit % 8 == 0 and name in _DTYPES:
       dtype = np.dtype(order + name)
   tiled = 322 in tags
   offsets, counts = (324, 325) if tiled else (273, 279)
@@ -123,6 +131,7 @@ def _layout(tags: dict[int, tuple[int, ...]], order: str) -> Layout:
   return Layout(
     size=(height, width),
     bands=bands,
+    bits=bit,
     dtype=dtype,
     photometric=one(262, 1),
     orientation=one(274, 1),
@@ -233,10 +242,9 @@ def _decompress(
   file = struct.pack("<2sHI", b"II", 42, place) + stored
   file = file.ljust(place, b"\0") + directory + bytes(4)
   try:
-    # Not Image.open, which refuses what is large for a picture.
-    with TiffImagePlugin.TiffImageFile(io.BytesIO(file)) as picture:
+    with pictures.opened(io.BytesIO(file)) as picture:
       return picture.tobytes()
-  except (OSError, SyntaxError, struct.error) as error:
+  except pictures.BROKEN as error:
     raise ValueError(f"it is not whole ({error})") from error
 
 

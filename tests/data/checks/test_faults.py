@@ -45,13 +45,13 @@ def test_values_out_of_range_are_named(tmp_path):
 def test_undeclared_ignore_label_is_recognised(tmp_path):
   trees.folder(tmp_path)
   trees.replace_masks(tmp_path, trees.labels(0, 1, 2, 11))
-  refused(tmp_path, 'set "ignore_label": 11', "3 of the 3 masks")
+  refused(tmp_path, 'write "label_map": {"11": 255}', "3 of the 3 masks")
 
 
 def test_classes_counted_from_one_are_recognised(tmp_path):
   trees.folder(tmp_path)
   trees.replace_masks(tmp_path, trees.labels(1, 2, 3))
-  refused(tmp_path, "counted from 1", "subtract 1")
+  refused(tmp_path, "counted from 1", '{"1": 0, "2": 1, "3": 2}')
 
 
 @pytest.mark.parametrize("ignore", [255, None])
@@ -240,15 +240,16 @@ def test_classes_spread_over_the_greys_are_recognised(
   np.testing.assert_array_equal(label[0, :classes], np.arange(classes))
 
 
-def test_numbers_below_zero_are_refused(tmp_path):
+def test_many_numbers_below_zero_are_to_be_mapped(tmp_path):
   trees.folder(tmp_path)
   # A PNG cannot hold them, a TIFF can.
   path = tmp_path / "labels/train/00.png"
   path.unlink()
-  Image.fromarray(trees.labels(0, -1, dtype=np.int32)).save(
+  values = np.arange(-12, 1).tolist()
+  Image.fromarray(trees.labels(*values, dtype=np.int32)).save(
     path.with_suffix(".tif")
   )
-  refused(tmp_path, "00.tif has values -1", "below 0")
+  refused(tmp_path, "00.tif has values -12, -11", '"label_map": {"-12": CLASS')
 
 
 def test_all_faults_are_found_each_with_its_own_cause(tmp_path):

@@ -1,0 +1,261 @@
+"""What the numbers of masks say about how they were spoilt, and the fix.
+
+Most ways have one fix. It works when it is followed word by word, beside what
+classes.json has already.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+import json
+import math
+
+import numpy as np
+
+from deeplax.data import label_tables
+from deeplax.data import spec as spec_lib
+from deeplax.data.checks import mask_counts
+
+Labels = Mapping[label_tables.Number, int]  # of each number that has one
+# What maps have where there is no data, beside numbers below 0 and NaN: the
+# largest of 16 and 32 bit, and nines.
+_NO_DATA = (65535, 32767, 2**31 - 1, 2**32 - 1, 9999, 99999, 999999)
+_FEW = 10  # numbers that someone may map by hand
+
+
+def ascending(
+  values: Iterable[label_tables.Number],
+) -> list[label_tables.Number]:
+  """Sort numbers, NaN last."""
+  return sorted(values, key=lambda v: (math.isnan(v), v))
+
+
+def some(values: Sequence[label_tables.Number]) -> str:
+  """List numbers, the first eight."""
+  shown = ", ".join(label_tables.written(v) for v in values[:8])
+  return shown + (", ..." if len(values) > 8 else "")
+
+
+def black_and_white(spec: spec_lib.Spec, labels: Labels) -> str:
+  """Say what masks of 0 and 255 only are, and how to read them."""
+  start = "0 and 255 only, the numbers of a black and white picture"
+  if spec.num_classes == 1:
+    (name,) = spec.class_names
+    both = _with_background(name)
+    return (
+      f'{start}, but "names" of classes.json has one class, {name!r}, and a '
+      "network needs two to tell apart. If 255 is that class and 0 all else, "
+      f'write "names": {both}, "label_map": {{"255": 1}}, '
+      '"ignore_label": null into classes.json; if 0 is that class, the same '
+      'with "label_map": {"0": 1, "255": 0}'
+    )
+  why = "255 means ignored here, so only 0 would be learnt. "
+  return (
+    f"{start}. {why if labels.get(255) == spec_lib.IGNORE_LABEL else ''}If "
+    '255 is class 1, write "label_map": {"255": 1}, "ignore_label": null into '
+    "classes.json, or divide the masks by 255"
+  )
+
+
+def _with_background(name: str) -> str:
+  """Return the names of a class and of all else, as in classes.json."""
+  other = "other" if name == "background" else "background"
+  return json.dumps([other, name], ensure_ascii=False)
+
+
+def of_all(
+  bad: Sequence[label_tables.Number],
+  present: Sequence[label_tables.Number],
+  spec: spec_lib.Spec,
+  labels: Labels,
+) -> str:
+  """Say what the numbers of all masks together look like, or ""."""
+  if _is_nodata(bad, present):
+    return _no_data(bad, labels)
+  if text := _palette(bad, present, spec):
+    return text
+  k = spec.num_classes
+  if k == 1 and list(bad) == [1] and 0 in present:
+    (name,) = spec.class_names
+    return (
+      f'"names" of classes.json has one class, {name!r}, and a network needs '
+      f'two to tell apart. If 1 is that class and 0 all else, write "names": '
+      f"{_with_background(name)} into classes.json"
+    )
+  if list(bad) == [k] and 0 not in present:
+    text = "0 is in none of the masks, so the classes are counted from 1: "
+    if k <= _FEW:  # not the masks less 1, which would spoil 255
+      counted: dict[label_tables.Number, int] = {i + 1: i for i in range(k)}
+      text += f"{_map(labels, counted)}, or "
+    return text + "add a class for 0 as the first name"
+  # More than half of the levels: fewer may be there by chance.
+  bytes_only = all(map(label_tables.is_byte, present))
+  many = bytes_only and 2 * len(present) > k + 1 > 3
+  if many and (levels := _stretched(present, k)):
+    mapped = ", ".join(f'"{v}": {c}' for v, c in levels.items() if v != c)
+    return (
+      f"These are {k} classes spread over 0 to 255, to be seen as greys. Map "
+      f'them back in classes.json: "label_map": {{{mapped}}}, "ignore_label": '
+      "null"
+    )
+  return ""
+
+
+def of_one(
+  bad: Sequence[label_tables.Number],
+  mask: mask_counts.Counts,
+  share: float,
+  spec: spec_lib.Spec,
+  labels: Labels,
+) -> str:
+  """Say what the illegal numbers of one mask look like, and the fix."""
+  present = mask_counts.numbers(mask)
+  if text := _palette(bad, present, spec):
+    return text
+  if list(bad) == [255]:
+    return f'If 255 means "not labelled", {_map(labels, {255: 255})}'
+  if _is_nodata(bad, present):
+    return _no_data(bad, labels)
+  if any(v != math.floor(v) for v in bad if math.isfinite(v)):
+    return _fractions(bad, mask, labels)
+  if math.isnan(bad[-1]) or bad[0] < 0:
+    return (
+      "Numbers below 0 are no classes. Map each of these in classes.json, "
+      f'"label_map": {{"{label_tables.written(bad[0])}": CLASS, ...}}, with '
+      "255 in place of the class for what is to be ignored"
+    )
+  if bad[-1] > 255:
+    if all(v % 257 == 0 for v in present):
+      return (
+        "All are multiples of 257: numbers of 8 bits were scaled to 16. Divide "
+        "the masks by 257 and save 8 bit PNGs"
+      )
+    return (
+      "These need 16 bits: an instance or colour code, not a class. Map them "
+      "to classes and save 8 bit PNGs"
+    )
+  k = spec.num_classes
+  # What JPEG leaves around edges is not between its neighbours: many numbers
+  # of few pixels. Classes that are not named may be many, but follow the rest.
+  follow = list(bad) == list(range(k, k + len(bad)))
+  many = len(bad) >= 8 and share < 0.5 and share / len(bad) < 0.02
+  if mask.blended or (many and not follow):
+    return (
+      "These are edges where a smooth resize, a soft brush or JPEG has blended "
+      "the classes, which cannot be undone. Make the masks again from where "
+      "they were drawn, and resize with the nearest neighbour only"
+    )
+  if len(bad) == 1:
+    return (
+      f'Either {bad[0]} means "not labelled": {_map(labels, {bad[0]: 255})}; '
+      f"or it is a class: then name it there, or map it with "
+      f'"label_map": {{"{bad[0]}": CLASS}}'
+    )
+  return (
+    'Name these classes in classes.json, map them with "label_map": '
+    f'{{"{bad[0]}": CLASS, ...}}, or repair the masks; JPEG or a smooth '
+    "resize on the way makes such numbers too"
+  )
+
+
+def _is_missing(value: label_tables.Number) -> bool:
+  """Return whether a number is none of a class, but of missing data."""
+  return not math.isfinite(value) or value < 0 or value in _NO_DATA
+
+
+def _is_nodata(
+  bad: Sequence[label_tables.Number], present: Sequence[label_tables.Number]
+) -> bool:
+  if len(bad) > _FEW or list(present) == [0, 65535]:  # black and white
+    return False
+  return all(map(_is_missing, bad))
+
+
+def _no_data(bad: Sequence[label_tables.Number], labels: Labels) -> str:
+  """Say how to ignore what has no data."""
+  ignored = _map(labels, dict.fromkeys(bad, spec_lib.IGNORE_LABEL))
+  text = f'{some(bad)} {"says" if len(bad) == 1 else "say"} "no data" in many '
+  text += f"maps. To have those pixels ignored, {ignored}"
+  if positive := [v for v in bad if v in _NO_DATA]:
+    text += f'. A class would be "{label_tables.written(positive[0])}": CLASS'
+  return text
+
+
+def _map(labels: Labels, more: Mapping[label_tables.Number, int]) -> str:
+  """Say what "label_map" must be for further numbers to have labels."""
+  # What classes.json maps now: the numbers that are not their own label.
+  kept = {v: c for v, c in labels.items() if v != c} | dict(more)
+  listed = ", ".join(
+    f'"{label_tables.written(v)}": {c}' for v, c in kept.items()
+  )
+  return f'write "label_map": {{{listed}}} into classes.json'
+
+
+def _fractions(
+  bad: Sequence[label_tables.Number], mask: mask_counts.Counts, labels: Labels
+) -> str:
+  """Say what numbers between the whole ones are."""
+  if mask.blended or len(bad) > _FEW:
+    return (
+      "A class is a whole number: these are a smooth resize, heights or "
+      "probabilities, from which classes cannot be told. Make the masks again "
+      "from where they were drawn, and resize with the nearest neighbour only"
+    )
+  first = label_tables.written(bad[0])
+  return (
+    "A class is a whole number. If these stand for classes, map each in "
+    f'classes.json, "label_map": {{"{first}": CLASS, ...}}, with 255 in place '
+    "of the class for what is to be ignored; or else make the masks again"
+  )
+
+
+def _palette(
+  bad: Sequence[label_tables.Number],
+  present: Sequence[label_tables.Number],
+  spec: spec_lib.Spec,
+) -> str:
+  """Say so if the numbers are grey levels of a palette."""
+  voc = spec_lib.VOC2012
+  for kind, palette in (("VOC", voc.palette), (spec.name, spec.palette)):
+    # One grey level alone is a sign only where VOC's 21 classes are meant.
+    enough = len(bad) > 1 or spec.num_classes == voc.num_classes
+    if enough and set(present) <= _greys(palette):
+      return (
+        f"These are the grey levels of the {kind} palette: the file was saved "
+        f"through a colour-to-grey conversion. {_collision(palette)}Use the "
+        "original palette PNGs, read as indices"
+      )
+  return ""
+
+
+def _greys(palette: Sequence[spec_lib.Color]) -> set[int]:
+  """Return what grey conversions make of the colours, whichever rounding."""
+  border = spec_lib.color_map(256)[255]  # what VOC paints ignored pixels with
+  levels = (np.array([*palette, border]) @ [0.299, 0.587, 0.114]).tolist()
+  return {0} | {int(v) for v in levels} | {int(v + 0.5) for v in levels}
+
+
+def _collision(palette: Sequence[spec_lib.Color]) -> str:
+  """Name two classes of one grey level, if there are such."""
+  first: dict[int, int] = {}
+  for label, (r, g, b) in enumerate(palette):
+    # Pillow's convert("L"), in 16 bit fixed point.
+    grey = (19595 * r + 38470 * g + 7471 * b + 0x8000) >> 16
+    if grey in first:
+      return (
+        f"{grey} may be class {first[grey]} or {label}, so it cannot be "
+        "undone. "
+      )
+    first[grey] = label
+  return ""
+
+
+def _stretched(
+  present: Sequence[label_tables.Number], num_classes: int
+) -> dict[label_tables.Number, int]:
+  """Return {number: class} if k classes were spread over 0 to 255, or {}."""
+  result = {}
+  for value in present:
+    label = round(value * (num_classes - 1) / 255)
+    if abs(value - label * 255 / (num_classes - 1)) >= 1:
+      return {}
+    result[value] = label
+  return result

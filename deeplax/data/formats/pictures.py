@@ -1,0 +1,98 @@
+"""Pictures opened by Pillow: of the kinds that deeplax reads, however large.
+
+Pillow knows many kinds more, of which some start other programs (PostScript),
+and refuses pictures above 179 megapixels as a possible attack. What may be read
+here is bounded by the memory that is free.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import io
+import struct
+import threading
+import zlib
+
+import PIL
+from PIL import Image
+from PIL import ImageFile
+import psutil
+
+from deeplax import errors
+
+# What Pillow's readers raise on a spoilt file.
+BROKEN = (
+  *(SyntaxError, ValueError, TypeError, AttributeError, RuntimeError),
+  *(ArithmeticError, LookupError, MemoryError, EOFError, AssertionError),
+  *(OSError, struct.error, zlib.error, Image.DecompressionBombError),
+)
+_KINDS = (
+  *("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000", "AVIF"),
+)
+# Below, no memory is worth asking about.
+_SMALL = 1 << 24
+
+_lock = threading.Lock()
+_inside = 0
+_limit: int | None = None
+
+
+@contextlib.contextmanager
+def any_size() -> Iterator[None]:
+  """Lift Pillow's limit of pixels, which is one for the whole process.
+
+  The last of several threads to leave puts it back.
+  """
+  global _inside, _limit
+  with _lock:
+    if not _inside:
+      _limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    _inside += 1
+  try:
+    yield
+  finally:
+    with _lock:
+      _inside -= 1
+      if not _inside:
+        Image.MAX_IMAGE_PIXELS = _limit
+
+
+@contextlib.contextmanager
+def opened(
+  stream: io.BytesIO | io.BufferedReader,
+) -> Iterator[ImageFile.ImageFile]:
+  """Open a picture, whose pixels are to be read inside the `with`.
+
+  Raises:
+    ValueError: It is of no known kind. What BROKEN lists may come as well,
+      here and when its pixels are read.
+  """
+  with any_size():
+    try:
+      picture = Image.open(stream, formats=_KINDS)
+    except PIL.UnidentifiedImageError as error:
+      raise ValueError("of no known kind") from error
+    with picture:
+      yield picture
+
+
+def refuse_too_large(size: tuple[int, int], pixel: int, file: str) -> None:
+  """Refuse a picture that does not fit into memory.
+
+  Args:
+    size: (height, width).
+    pixel: Bytes that reading one takes, at most.
+    file: Its name.
+
+  Raises:
+    InputError: With what it takes and what is free.
+  """
+  pixels = size[0] * size[1]
+  if pixels < _SMALL:
+    return
+  free = psutil.virtual_memory().available
+  if pixels * pixel > free:
+    raise errors.InputError(
+      f"{file} has {size[0]}x{size[1]} pixels (height x width): reading it "
+      f"takes {pixels * pixel / 1e9:.3g} GB of memory, and {free / 1e9:.3g} GB "
+      "are free. Cut it into parts, or close other programs"
+    )

@@ -1,0 +1,133 @@
+import io
+
+import numpy as np
+from PIL import Image
+import psutil
+import pytest
+
+from deeplax import errors
+from deeplax.data import decoding
+from deeplax.data.formats import pictures
+from tests.data import tiffs
+
+# Above what Pillow's Image.open refuses: 2 x 89,478,485.
+LARGE = (13400, 13400)
+
+
+def encoded(picture: Image.Image, kind: str, **options) -> bytes:
+  data = io.BytesIO()
+  picture.save(data, kind, **options)
+  return data.getvalue()
+
+
+def test_only_pictures_are_opened():
+  # Of PostScript, Pillow would start another program to see its pixels.
+  script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+  with Image.open(io.BytesIO(script)) as found:
+    assert found.format == "EPS"
+  for data in (script, b"", b"P", b"GIF"):
+    for read in (decoding.decode_label, decoding.image_size):
+      with pytest.raises(errors.InputError, match=r"x\.png is not a readable"):
+        read(data, "x.png")
+
+
+@pytest.mark.parametrize(
+  "kind",
+  ["PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000", "AVIF"],
+)
+def test_pictures_of_each_kind_are_opened(kind):
+  data = encoded(Image.fromarray(np.eye(9, dtype=np.uint8)), kind)
+  with pictures.opened(io.BytesIO(data)) as found:
+    assert found.format == kind and found.size == (9, 9)
+
+
+BIG = (20, 30)
+EYE = np.eye(*BIG, dtype=np.uint8)
+MASKS = {
+  "PNG": encoded(Image.fromarray(EYE), "PNG"),
+  "GIF": encoded(Image.fromarray(EYE), "GIF"),
+  "BMP": encoded(Image.fromarray(EYE), "BMP"),
+  "TIFF": tiffs.encoded(EYE[..., None]),
+  "1 bit TIFF": encoded(Image.fromarray(EYE > 0), "TIFF"),
+  "Deflate": tiffs.encoded(EYE[..., None], deflate=True, rows=20),
+  "16 bit, tiled": tiffs.encoded(
+    EYE[..., None].astype(np.uint16), deflate=True, tile=(16, 16)
+  ),
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_masks_above_the_limit_of_pillow_are_read(kind, monkeypatch):
+  monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+  label = decoding.decode_label(MASKS[kind], "x")
+  assert label.dtype == np.uint8
+  np.testing.assert_array_equal(label, EYE)
+  assert decoding.image_size(MASKS[kind], "x") == (BIG, False)
+
+
+@pytest.mark.parametrize("kind", [*MASKS, "JPEG", "WEBP", "GIF of two"])
+def test_images_above_the_limit_of_pillow_are_read(kind, monkeypatch):
+  if kind == "GIF of two":
+    pictures_ = [Image.fromarray(EYE * i) for i in (255, 100)]
+    data = encoded(
+      pictures_[0], "GIF", save_all=True, append_images=pictures_[1:]
+    )
+  else:
+    data = MASKS.get(kind) or encoded(Image.fromarray(EYE * 255), kind)
+  monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+  if kind.startswith("16"):
+    with pytest.raises(errors.InputError, match="dark or black picture"):
+      decoding.decode_image(data, "x")
+  else:
+    assert decoding.decode_image(data, "x").shape == (*BIG, 3)
+  assert decoding.image_size(data, "x") == (BIG, False)
+
+
+@pytest.mark.slow
+def test_masks_and_images_of_180_megapixels_are_read():
+  mask = encoded(Image.new("1", LARGE, 1), "PNG", compress_level=1)
+  assert decoding.decode_label(mask, "x").shape == LARGE
+  data = encoded(Image.new("L", LARGE, 7), "PNG", compress_level=1)
+  image = decoding.decode_image(data, "x")
+  assert image.shape == (*LARGE, 3) and image[-1, -1].tolist() == [7, 7, 7]
+
+
+def test_the_limit_of_pillow_stands_for_all_others():
+  limit = Image.MAX_IMAGE_PIXELS
+  with pictures.any_size():
+    with pictures.any_size():
+      assert Image.MAX_IMAGE_PIXELS is None
+    assert Image.MAX_IMAGE_PIXELS is None
+  assert Image.MAX_IMAGE_PIXELS == limit
+  with pytest.raises(errors.InputError):
+    decoding.decode_label(b"x", "x")
+  assert Image.MAX_IMAGE_PIXELS == limit
+
+
+class Memory:
+  available = 10**8
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF"])
+def test_what_memory_does_not_hold_is_refused_in_one_line(kind, monkeypatch):
+  picture = Image.new("L", (5000, 4000))
+  if kind == "TIFF":
+    data = tiffs.encoded(np.asarray(picture)[..., None], rows=4000)
+  else:
+    data = encoded(picture, kind)
+  monkeypatch.setattr(psutil, "virtual_memory", Memory)
+  monkeypatch.setattr(decoding, "_LARGE", 0)
+  monkeypatch.setattr(Memory, "available", 10**7)
+  for read in (decoding.decode_label, decoding.decode_image):
+    with pytest.raises(errors.InputError) as error:
+      read(data, "x.png")
+    assert str(error.value).startswith("x.png has 4000x5000 pixels")
+    assert "0.01 GB are free" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_pictures_that_fit_are_not_refused(monkeypatch):
+  monkeypatch.setattr(psutil, "virtual_memory", Memory)
+  pictures.refuse_too_large((5000, 5000), 4, "x")
+  with pytest.raises(errors.InputError, match=r"takes 0\.125 GB"):
+    pictures.refuse_too_large((5000, 5000), 5, "x")
