@@ -32,7 +32,9 @@ _KEYS = {
   *("names", "palette", "ignore_label", "label_map"),  # read
   *("dataset", "splits", "ignore_color", "note"),  # for people
 }
-_EXAMPLE = '{"names": ["background", "cat"], "ignore_label": 255}'
+# Not with "ignore_label": 255, which is the default, and wrong where 255 is a
+# class: `checks.advice` tells that by the masks.
+_EXAMPLE = '{"names": ["background", "cat"]}'
 _short = text_files.short
 _FIX = (
   "write one that names the classes in the order of their numbers, for example "
@@ -223,7 +225,8 @@ def _label_map(obj: Any, num_classes: int) -> dict[label_tables.Number, int]:
       value = label_tables.number(key)
     except ValueError as error:
       raise ValueError(
-        f'"label_map" has the key {_short(key)}, not a number as "255" or "-9999"'
+        f'"label_map" has the key {_short(key)}, not a number such as "255" '
+        'or "-9999"'
       ) from error
     if value in result:
       number = label_tables.written(value)

@@ -164,7 +164,8 @@ def examine(
       seen.append(item.seen)
   table = mask_counts.table(source)
   faults += faults_lib.of_values(source.spec, table, found)
-  return Findings(_report(source, found, table), found, faults, seen)
+  report = _report(source, found, table, right=not faults)
+  return Findings(report, found, faults, seen)
 
 
 class _Look(NamedTuple):
@@ -235,7 +236,10 @@ def _report(
   source: files.Source,
   found: Sequence[mask_counts.Counts],
   table: label_tables.Table,
+  *,
+  right: bool,
 ) -> Report:
+  """Return what to print; of masks that are misread only the numbers."""
   class_names = source.spec.class_names
   pixels, images = collections.Counter(), collections.Counter()
   labels = np.zeros(256, np.int64)
@@ -257,11 +261,11 @@ def _report(
       "published: results do not compare with the papers'"
     )
   void = [m.file for m in found if not faults_lib.legal(m, table)]
-  if void:
+  if void and right:
     warnings.append(
       f"{len(void)} of {len(found)} masks are wholly ignored, as {void[0]}"
     )
-  if np.count_nonzero(by_class) == 1 and len(found) > 1:
+  if right and np.count_nonzero(by_class) == 1 and len(found) > 1:
     warnings.append(
       f"every mask is {class_names[int(by_class.argmax())]!r} only: a network "
       "would learn to say it everywhere. See whether the masks were written "
@@ -274,7 +278,10 @@ def _report(
     checked=len(found),
     rows=tuple(rows),
     warnings=tuple(warnings),
-    notes=(*_left_out(source), *_notes(by_class, class_names)),
+    notes=(
+      *_left_out(source),
+      *(_notes(by_class, class_names) if right else ()),
+    ),
   )
 
 
@@ -308,7 +315,7 @@ def _notes(by_class: np.ndarray, class_names: Sequence[str]) -> list[str]:
   if absent:
     shown = ", ".join(absent[:6]) + (", ..." if len(absent) > 6 else "")
     notes.append(f"{len(absent)} classes are in none of these masks: {shown}")
-  if by_class.any():
+  if np.count_nonzero(by_class) > 1:  # one alone is a warning
     share = by_class.max() / by_class.sum()
     # Its IoU is its share; that of each other class that occurs is 0.
     miou = share / np.count_nonzero(by_class)

@@ -1,6 +1,7 @@
 """Every split of a data set: faulty files, leaks between splits, classes."""
 
 import argparse
+import collections
 from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 from functools import partial
@@ -78,6 +79,9 @@ def run(args: argparse.Namespace) -> None:
   """
   say = partial(print, flush=True)
   split = args.split or (ALL if args.full else "train")
+  if split == ALL:
+    for text in _without_masks(args.root):
+      say(f"warning: {text}")
   result = examine(
     args.root,
     splits(args.root) if split == ALL else [split],
@@ -152,7 +156,9 @@ def examine(
         rule: class_counts.weights(counted, rule, progress=warn)
         for rule in class_counts.RULES
       }
-  result.warnings += _class_warnings(result.reports) + overlap.doubles(seen)
+  if not result.faults:  # what is misread is in the wrong classes
+    result.warnings += _class_warnings(result.reports)
+  result.warnings += overlap.doubles(seen)
   result.faults += overlap.leaks(seen)
   return result
 
@@ -179,7 +185,15 @@ def splits(root: pathlib.Path) -> list[str]:
   """
   if (root / folder.CLASSES).is_file():
     # Pictures without masks are to predict only, as in a competition's test.
-    return _ordered(folder.splits(root, "labels") or folder.splits(root))
+    if found := folder.splits(root, "labels") or folder.splits(root):
+      return _ordered(found)
+    images, labels = (_holds(root / kind) for kind in ("images", "labels"))
+    raise errors.InputError(
+      f"{root} has no split. Each is a folder of images and one of masks: "
+      "images/train/NAME.jpg with labels/train/NAME.png, and the same for val; "
+      f"but images/ {images}, and labels/ {labels}. Make these folders, and "
+      "move the files there"
+    )
   for name, tree in published.TREES.items():
     if path := tree.find(root):
       places = _SPLITS[name].items()
@@ -198,6 +212,33 @@ def splits(root: pathlib.Path) -> list[str]:
     return _ordered(prepared.splits(path))
   build.at(root, "train")  # says what was looked for
   return ["train"]
+
+
+def _holds(path: pathlib.Path) -> str:
+  """Say what is in a folder: "holds 12 .jpg and 1 .txt"."""
+  if not path.is_dir():
+    return "is not there"
+  kinds = collections.Counter(
+    p.suffix.lower() or "files without a suffix"
+    for p in path.iterdir()
+    if not p.name.startswith(".")
+  )
+  found = [f"{count} {kind}" for kind, count in kinds.most_common(3)]
+  return f"holds {', '.join(found) or 'nothing'}"
+
+
+def _without_masks(root: pathlib.Path) -> list[str]:
+  """Say which splits of own data have pictures, but no masks."""
+  labels = folder.splits(root, "labels")
+  if not (root / folder.CLASSES).is_file() or not labels:
+    return []
+  return [
+    f"{root / 'images' / name} has no {root / 'labels' / name}, so it is not "
+    "looked at: pictures without masks can be predicted, but neither learnt "
+    "from nor scored"
+    for name in folder.splits(root)
+    if name not in labels
+  ]
 
 
 def _ordered(names: Iterable[str]) -> list[str]:
@@ -259,7 +300,15 @@ def _refuse(result: Result, root: pathlib.Path) -> None:
 
 
 def _summary(result: Result, *, full: bool) -> str:
-  masks = sum(report.checked for report in result.reports.values())
-  what = "masks, all images decoded" if full else "masks; --full reads all"
   names = ", ".join(result.reports)
-  return f"no fault found: {names}, {masks} {what}"
+  masks = sum(report.checked for report in result.reports.values())
+  if full:
+    return f"no fault found: {names}, {masks} masks, all images decoded"
+  there = sum(report.images for report in result.reports.values())
+  text = f"no fault found in {masks} of {there} masks ({names})"
+  if masks < there:
+    text += f"; the other {there - masks} were not looked at"
+  return (
+    f"{text}, and no image was decoded. --full reads every mask and image of "
+    "every split"
+  )

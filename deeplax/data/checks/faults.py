@@ -159,7 +159,7 @@ def _ranges(labels: advice.Labels, num_classes: int) -> str:
   """Describe the legal numbers: "0..20 (and 255 = ignored)"."""
   classes = [v for v, label in labels.items() if label < num_classes]
   text = advice.some(classes)
-  if classes == list(range(len(classes))):
+  if classes == list(range(len(classes))) and len(classes) > 1:
     text = f"0..{classes[-1]}"
   ignored = [v for v, c in labels.items() if c == spec_lib.IGNORE_LABEL]
   return text + (f" (and {advice.some(ignored)} = ignored)" if ignored else "")
