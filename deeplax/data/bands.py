@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from deeplax import errors
 from deeplax.data import decoding
@@ -148,8 +147,7 @@ def _read(data: bytes, file: str) -> np.ndarray:
     raise ValueError("OpenCV reads nothing")
   image = image.reshape(*image.shape[:2], -1)
   order = (2, 1, 0, 3)[: image.shape[-1]] if image.shape[-1] > 1 else (0,)
-  with Image.open(io.BytesIO(data)) as picture:
-    orientation = picture.getexif().get(274, 1)
+  _, orientation = decoding.image_header(data, file)
   return tiff.upright(image[..., order], orientation)
 
 

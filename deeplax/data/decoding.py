@@ -240,8 +240,8 @@ def _levels(mask: ImageFile.ImageFile, data: bytes) -> int | None:
     return 2**bits - 1 if bits in (2, 4) else None
   if mask.format == "PPM":
     kind, *_, arguments = mask.tile[0]
-    scaled = kind.startswith("ppm") and isinstance(arguments, tuple)
-    return int(arguments[1]) if scaled else None
+    if kind.startswith("ppm") and isinstance(arguments, tuple):
+      return int(arguments[1])
   return None
 
 
@@ -319,7 +319,25 @@ def _colored(channels: np.ndarray, what: str, file: str) -> str:
 def image_size(
   data: bytes | io.BytesIO | io.BufferedReader, file: str
 ) -> tuple[tuple[int, int], bool]:
-  """Return ((height, width), was turned by EXIF) from an image's header.
+  """Return ((height, width), whether EXIF exchanged them) from the header.
+
+  Args:
+    data: The file, or all of its bytes.
+    file: Its name.
+
+  Raises:
+    InputError: It has no header of a known kind.
+  """
+  (height, width), orientation = image_header(data, file)
+  # Orientations 5 to 8 exchange rows and columns.
+  turned = orientation >= 5
+  return ((width, height) if turned else (height, width)), turned
+
+
+def image_header(
+  data: bytes | io.BytesIO | io.BufferedReader, file: str
+) -> tuple[tuple[int, int], int]:
+  """Return ((height, width) as stored, EXIF's orientation) from the header.
 
   Args:
     data: The file, or all of its bytes.
@@ -334,18 +352,18 @@ def image_size(
   try:
     if start in tiff.MAGIC:
       layout = tiff.layout(stream)
-      (height, width), orientation = layout.size, layout.orientation
+      size, orientation = layout.size, layout.orientation
     elif npy.is_array(start):
-      (height, width), orientation = npy.size(stream), 1
+      size, orientation = npy.size(stream), 1
     else:
       with pictures.opened(stream) as image:
-        width, height = image.size
+        size = image.height, image.width
         orientation = image.getexif().get(274, 1)
   except BROKEN as e:
     raise errors.InputError(
       f"{file} is not a readable picture ({short(e)}): replace it, or take it "
       "out of the data set"
     ) from e
-  # Orientations 5 to 8 exchange rows and columns.
-  turned = orientation >= 5
-  return ((width, height) if turned else (height, width)), turned
+  # There are eight; all programs leave a picture of another as it is.
+  known = isinstance(orientation, int) and 1 <= orientation <= 8
+  return size, orientation if known else 1

@@ -22,6 +22,7 @@ from deeplax.data import spec as spec_lib
 from deeplax.data.checks import advice
 from deeplax.data.checks import faults as faults_lib
 from deeplax.data.checks import mask_counts
+from deeplax.data.checks import turned as turned_lib
 from deeplax.metrics import printed
 
 THUMBNAIL = 16  # pixels a side
@@ -149,7 +150,7 @@ def examine(
   """
   count = min(images, len(source)) if images else len(source)
   evenly = np.linspace(0, len(source) - 1, count).astype(int).tolist()
-  found, faults, seen = [], [], []
+  found, faults, seen, turned, looked = [], [], [], [], 0
   for item in mask_counts.each(
     partial(_look, source, decode=decode),
     evenly if chosen is None else chosen,
@@ -157,14 +158,19 @@ def examine(
     progress=progress,
     name=f"checked {source.split}",
   ):
+    looked += 1
     faults += item.faults
     if item.mask:
       found.append(item.mask)
+    if item.turned is not None:
+      turned.append(item.turned)
     if item.seen:
       seen.append(item.seen)
   table = mask_counts.table(source)
   faults += faults_lib.of_values(source.spec, table, found)
   report = _report(source, found, table, right=not faults)
+  if turned and isinstance(source, files.Decoded):
+    report = _with_turned(report, source, turned, looked)
   return Findings(report, found, faults, seen)
 
 
@@ -172,6 +178,7 @@ class _Look(NamedTuple):
   mask: mask_counts.Counts | None = None
   faults: tuple[faults_lib.Fault, ...] = ()
   seen: Seen | None = None
+  turned: int | None = None  # the index, if EXIF turns the image
 
 
 def _look(source: files.Source, index: int, *, decode: bool) -> _Look:
@@ -186,12 +193,14 @@ def _look(source: files.Source, index: int, *, decode: bool) -> _Look:
       names = [str(path) for path in source.pairs[index][1:]]
     return _Look(faults=(faults_lib.from_text(str(error), *names),))
   names, faults = (item.label_file, item.image_file), []
-  raw = size = seen = None
+  raw = size = seen = turned = None
   try:
     raw = decoding.decode_label(item.label, item.label_file)
   except errors.InputError as error:
     faults.append(faults_lib.from_text(str(error), *names))
   try:
+    _, orientation = decoding.image_header(item.image, item.image_file)
+    turned = index if orientation != 1 else None
     if decode:
       seen = _seen(source.name(index), item)
       image = source.reader(item.image, item.image_file)
@@ -211,7 +220,31 @@ def _look(source: files.Source, index: int, *, decode: bool) -> _Look:
   mask = None
   if raw is not None:
     mask = mask_counts.count(raw, item.label_file, source.table)
-  return _Look(mask, tuple(faults), seen)
+  # What is refused already, for its size perhaps, needs no warning.
+  return _Look(mask, tuple(faults), seen, None if faults else turned)
+
+
+def _with_turned(
+  report: Report, source: files.Decoded, turned: Sequence[int], images: int
+) -> Report:
+  """Add what is to say of the photos that EXIF turns."""
+  few = np.linspace(0, len(turned) - 1, min(len(turned), turned_lib.COMPARED))
+  found = []
+  for place in few.astype(int).tolist():
+    item = source.encoded(turned[place])
+    try:
+      example = source.decoded(item)
+    except errors.InputError:  # a header was all that was whole
+      continue
+    _, orientation = decoding.image_header(item.image, item.image_file)
+    found.append(
+      turned_lib.fits(example["image"], example["label"], orientation)
+    )
+  first = source.encoded(turned[0]).image_file
+  text, warns = turned_lib.told(first, len(turned), images, found)
+  if warns:
+    return dataclasses.replace(report, warnings=(*report.warnings, text))
+  return dataclasses.replace(report, notes=(*report.notes, text))
 
 
 def _seen(name: str, item: files.Encoded) -> Seen:

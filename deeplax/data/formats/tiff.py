@@ -254,4 +254,4 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
     image = image[:, ::-1]
   if orientation in (3, 4, 6, 7):
     image = image[::-1]
-  return image.swapaxes(0, 1) if orientation >= 5 else image
+  return image.swapaxes(0, 1) if 5 <= orientation <= 8 else image
