@@ -137,6 +137,7 @@ def _read(data: bytes, file: str) -> np.ndarray:
   if data.startswith(tiff.MAGIC):
     layout = tiff.layout(io.BytesIO(data))
     if layout.readable:
+      decoding.refuse_too_large(layout, file)
       return tiff.upright(tiff.read(data, layout), layout.orientation)
     if layout.bands > 3 or layout.dtype not in (None, np.uint8):
       raise ValueError(f"TIFF compression {layout.compression} of bands")

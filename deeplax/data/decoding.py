@@ -128,7 +128,7 @@ def _decode_tiff(data: bytes, file: str) -> np.ndarray:
       f"{file} has {layout.bands} bands that are not red, green and blue: "
       f"{_AS_BANDS}"
     )
-  _refuse_too_large(layout, file)
+  refuse_too_large(layout, file)
   image = tiff.upright(tiff.read(data, layout), layout.orientation)
   if layout.photometric == tiff.GREY[0] and image.dtype.kind == "u":
     image = ~image
@@ -136,7 +136,12 @@ def _decode_tiff(data: bytes, file: str) -> np.ndarray:
   return np.ascontiguousarray(image)
 
 
-def _refuse_too_large(layout: tiff.Layout, file: str) -> None:
+def refuse_too_large(layout: tiff.Layout, file: str) -> None:
+  """Refuse a TIFF that memory does not hold, as `pictures` does others.
+
+  Raises:
+    InputError: With what it takes and what is free.
+  """
   assert layout.dtype is not None
   # The array, and one more upright or of bytes.
   pixel = 2 * layout.bands * layout.dtype.itemsize
@@ -196,7 +201,7 @@ def _label_of_tiff(data: bytes, file: str) -> np.ndarray:
     raise errors.InputError(_LOSSY.format(file=file, kind="a JPEG in a TIFF"))
   if not layout.readable:
     return _label_of_picture(data, file)  # 1, 2 or 4 bit
-  _refuse_too_large(layout, file)
+  refuse_too_large(layout, file)
   raw = tiff.upright(tiff.read(data, layout), layout.orientation)
   if layout.bands > 1:
     raise errors.InputError(_colored(raw, f"{layout.bands} channels", file))

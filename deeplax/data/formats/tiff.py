@@ -22,7 +22,13 @@ RGB = 2
 _NO_COMPRESSION, _PACK_BITS = 1, 32773
 # These, LZW, Deflate by its two numbers, LZMA and Zstandard: of bytes, whatever
 # they mean. JPEG and the like are of pictures.
-_COMPRESSIONS = (_NO_COMPRESSION, _PACK_BITS, 5, 8, 32946, 34925, 50000)
+_LZW, _DEFLATE = 5, (8, 32946)
+_COMPRESSIONS = (*(_NO_COMPRESSION, _PACK_BITS, _LZW, *_DEFLATE, 34925, 50000),)
+# How many bytes one stored byte may become: a run of 128 is 2 bytes; a code of
+# 12 bit is a text of 4,096 or less; zlib.net, technical details. Others: any.
+_MOST = {_NO_COMPRESSION: 1, _PACK_BITS: 64, _LZW: 2731} | dict.fromkeys(
+  _DEFLATE, 1032
+)
 _NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # types of tags
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # sample formats; 4: unknown
 _DTYPES = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
@@ -158,6 +164,13 @@ def read(data: bytes, layout: Layout) -> np.ndarray:
   (height, width), (rows, columns) = layout.size, layout.chunk
   if min(height, width, layout.bands, rows, columns) < 1:
     raise ValueError("it has no pixels")
+  declared = height * width * layout.bands * layout.dtype.itemsize
+  if declared > len(data) * _MOST.get(layout.compression, declared):
+    # A false size would take its memory.
+    raise ValueError(
+      f"{len(data)} bytes cannot hold {height}x{width} pixels of "
+      f"{layout.bands} bands"
+    )
   planes = layout.bands if layout.planar else 1
   bands = layout.bands // planes
   parts = planes * -(-height // rows) * -(-width // columns)
