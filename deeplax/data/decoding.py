@@ -6,6 +6,7 @@ read as indices, never as colours.
 
 import io
 import re
+import struct
 
 import cv2
 import numpy as np
@@ -40,7 +41,9 @@ _AS_BANDS = (
 # 1 bit, palette, grey, 16 bit, 32 bit, float: the modes that hold numbers.
 _MASK_MODES = ("1", "P", "L", "I;16", "I;16B", "I;16L", "I", "F")
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_GREY, _PNG_PALETTE = 0, 3  # types of colour
+# Numbers of a pixel by PNG's types of colour.
+_PNG_GREY, _PNG_CHANNELS = 0, {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_DEFLATED = 1032  # bytes that one may become (zlib.net, technical details)
 # Compressions of a TIFF that change numbers: JPEG of two kinds, and WebP.
 _LOSSY_TIFF = (6, 7, 50001)
 _LOSSY = (
@@ -93,6 +96,7 @@ def _decode_by_opencv(data: bytes, file: str) -> np.ndarray:
     pictures.refuse_too_large((height, width), 12, file)
     if height * width > _OPENCV_PIXELS or max(height, width) > _OPENCV_SIDE:
       return _decode_by_pillow(data, file)
+  _check_png(data)
   flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
   array = np.frombuffer(data, np.uint8)
   image = cv2.imdecode(array, flags) if data else None
@@ -209,6 +213,7 @@ def _label_of_tiff(data: bytes, file: str) -> np.ndarray:
 
 
 def _label_of_picture(data: bytes, file: str) -> np.ndarray:
+  _check_png(data)
   with pictures.opened(io.BytesIO(data)) as mask:
     if mask.format in ("JPEG", "MPO") or _is_lossy_webp(data):
       kind = "WebP with loss" if mask.format == "WEBP" else "a JPEG"
@@ -228,6 +233,16 @@ def _label_of_picture(data: bytes, file: str) -> np.ndarray:
     return raw
   most = 255 if raw.dtype == np.uint8 else 65535
   return np.rint(raw * (levels / most)).astype(raw.dtype)
+
+
+def _check_png(data: bytes) -> None:
+  """Refuse a false size before its pixels take time and memory."""
+  if not data.startswith(_PNG) or len(data) < 26:
+    return
+  width, height, bits, kind = struct.unpack(">IIBB", data[16:26])
+  declared = height * (width * bits * _PNG_CHANNELS.get(kind, 1) // 8)
+  if declared > _DEFLATED * len(data):
+    raise ValueError(f"{len(data)} bytes cannot hold {height}x{width} pixels")
 
 
 def _levels(mask: ImageFile.ImageFile, data: bytes) -> int | None:

@@ -202,6 +202,11 @@ def test_nothing_is_unpickled(tmp_path, packed):
 
 def test_a_false_size_takes_no_memory(tmp_path):
   array = np.zeros((1, 1, 1), np.uint8)
+  png = bytearray(pillow(array[..., 0], "PNG"))
+  png[16:24] = struct.pack(">II", 20_000, 50_000)
+  for decode in (decoding.decode_image, decoding.decode_label):
+    with pytest.raises(errors.InputError, match="cannot hold 50000x20000"):
+      decode(with_checksums(bytes(png)), "a.png")
   header = numpy_(array)
   header = header.replace(b"(1, 1, 1), }      ", b"(99999, 99999, 9)}", 1)
   width = struct.pack("<HHII", 256, 4, 1, 1)
