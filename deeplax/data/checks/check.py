@@ -255,10 +255,9 @@ def _seen(name: str, item: files.Encoded) -> Seen:
 def _thumbnail(image: np.ndarray) -> np.ndarray:
   """Return the mean colours of an image in a grid of cells."""
   size = (THUMBNAIL, THUMBNAIL)
-  small = cv2.resize(
-    image[..., :3].astype(np.float32), size, interpolation=cv2.INTER_AREA
-  )
-  return small.astype(image.dtype)
+  # As it is, for a large image as floats would take four times its memory.
+  first = np.ascontiguousarray(image[..., :3])
+  return cv2.resize(first, size, interpolation=cv2.INTER_AREA)
 
 
 def _title(source: files.Source) -> str:

@@ -51,8 +51,9 @@ def _below_borders(image: np.ndarray, label: np.ndarray) -> float:
   height, width = label.shape
   scale = min(1.0, _SIDE / max(height, width))
   size = max(1, round(width * scale)), max(1, round(height * scale))
-  grey = image.astype(np.float32).mean(axis=-1)
-  grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+  small = np.ascontiguousarray(image[..., :3])
+  small = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
+  grey = small.reshape(*size[::-1], -1).astype(np.float32).mean(axis=-1)
   label = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST)
   x, y = (cv2.Sobel(grey, cv2.CV_32F, *d) for d in ((1, 0), (0, 1)))
   slope = np.hypot(x, y)
