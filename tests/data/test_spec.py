@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import math
 
 import pytest
 
@@ -61,3 +63,12 @@ def test_spec_refuses_what_results_could_not_be_keyed_by():
     spec.Spec("x", ("a", "a"), spec.color_map(2))
   with pytest.raises(ValueError, match="1 colours for 2 classes"):
     spec.Spec("x", ("a", "b"), spec.color_map(1))
+
+
+def test_a_label_map_of_any_numbers_survives_json():
+  numbers = (-9999, 7, math.nan, math.inf, -3.4028234663852886e38, 1.5)
+  label_map = tuple((number, 255) for number in numbers)
+  before = dataclasses.replace(spec.VOC2012, label_map=label_map)
+  after = spec.Spec.from_json(json.loads(json.dumps(before.to_json())))
+  # NaN too: all are one, so that a change of its meaning is noticed.
+  assert after.label_map == before.label_map
