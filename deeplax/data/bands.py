@@ -119,7 +119,8 @@ def read(data: bytes, file: str) -> np.ndarray:
     image = _read(data, file)
   except decoding.BROKEN as error:
     raise errors.InputError(
-      f"{file} is not a whole image ({len(data)} bytes; {error}). Bands are "
+      f"{file} is not a whole image ({len(data)} bytes; "
+      f"{decoding.short(error)}). Bands are "
       "read from TIFF (uncompressed, LZW, Deflate, PackBits, LZMA, Zstandard) "
       "and from .npy or .npz with one array [height, width, bands]"
     ) from error

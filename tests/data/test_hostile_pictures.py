@@ -200,6 +200,14 @@ def test_nothing_is_unpickled(tmp_path, packed):
   assert not path.exists()
 
 
+def test_what_a_library_says_is_cut(tmp_path):
+  data = bytearray(numpy_(BANDS, packed=True))
+  data[26:28] = b"\xff\x0f"  # the length of a name, which zipfile then prints
+  with pytest.raises(errors.InputError, match=r"a\.npz is not a") as error:
+    bands.read(bytes(data), "a.npz")
+  assert len(str(error.value)) < 600
+
+
 def test_a_false_size_takes_no_memory(tmp_path):
   array = np.zeros((1, 1, 1), np.uint8)
   png = bytearray(pillow(array[..., 0], "PNG"))
