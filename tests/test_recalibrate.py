@@ -164,3 +164,21 @@ def test_the_command_writes_a_workdir_of_its_own(trained_copy):
   assert scored.returncode == 0 and "mIoU" in scored.stdout
   refused = command("recalibrate", *flags)
   assert refused.returncode == 2 and "holds a run already" in refused.stderr
+
+
+@pytest.mark.parametrize(
+  ("out", "told"),
+  [
+    ("file", "is a file; name a folder"),
+    ("file/below", "cannot be written: Not a directory. Name a folder of"),
+  ],
+)
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(
+  trained, tmp_path, out, told
+):
+  (tmp_path / "file").touch()
+  flags = (f"--workdir={trained.workdir}", f"--out={tmp_path / out}")
+  done = command("recalibrate", *flags, short=True)
+  assert done.returncode == 2
+  assert f"--out={tmp_path / out} {told}" in done.stderr
+  assert "batches" not in done.stdout

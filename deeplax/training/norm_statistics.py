@@ -142,18 +142,22 @@ def run(args: argparse.Namespace, say: Callable[..., None]) -> None:
       for _ in range(config.train.batch_size):
         report.step()
 
-  stats = measured(model, variables, images())
-  rows = moved(variables["batch_stats"], stats)
-  say(f"{len(rows)} norms over {args.batches} batches; those that moved most:")
-  for name, shift, factor in rows[:SHOWN]:
-    say(f"  {name}: mean by {shift:.2f} deviations, deviation x {factor:.2f}")
-  save(
-    args.workdir,
-    out,
-    {**variables, "batch_stats": stats},
-    step,
-    data_root=args.data_root,
-  )
+  # Before anything is measured: a folder that cannot be written is told now.
+  with lock.held(out, "--out"):
+    stats = measured(model, variables, images())
+    rows = moved(variables["batch_stats"], stats)
+    say(
+      f"{len(rows)} norms over {args.batches} batches; those that moved most:"
+    )
+    for name, shift, factor in rows[:SHOWN]:
+      say(f"  {name}: mean by {shift:.2f} deviations, deviation x {factor:.2f}")
+    save(
+      args.workdir,
+      out,
+      {**variables, "batch_stats": stats},
+      step,
+      data_root=args.data_root,
+    )
   say(f"Next: python -m deeplax.evaluate --workdir={out}")
 
 
@@ -194,6 +198,5 @@ def save(
       count=count,
     ),
   )
-  with lock.held(out):
-    settings.write_run_files(out, config, spec, state.params, lambda *_: None)
-    checkpoint.save_start(out, state, step=step)
+  settings.write_run_files(out, config, spec, state.params, lambda *_: None)
+  checkpoint.save_start(out, state, step=step)

@@ -26,10 +26,14 @@ _WITHOUT = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
-def held(workdir: epath.PathLike) -> Iterator[None]:
+def held(workdir: epath.PathLike, flag: str = "--workdir") -> Iterator[None]:
   """Hold a workdir, which is made if need be, for as long as the block takes.
 
   An object store (gs://) has no locks: nothing is held there.
+
+  Args:
+    workdir: The folder.
+    flag: That named it, for the messages.
 
   Raises:
     InputError: Another process holds it (the message says which), or the
@@ -40,14 +44,14 @@ def held(workdir: epath.PathLike) -> Iterator[None]:
     return
   folder = pathlib.Path(workdir)
   if folder.exists() and not folder.is_dir():
-    raise errors.InputError(f"--workdir={folder} is a file; name a folder")
+    raise errors.InputError(f"{flag}={folder} is a file; name a folder")
   made = not folder.exists()
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    file = _take(folder)
+    file = _take(folder, flag)
   except OSError as error:
     raise errors.InputError(
-      f"--workdir={folder} cannot be written: {error.strerror}. Name a folder "
+      f"{flag}={folder} cannot be written: {error.strerror}. Name a folder "
       "of your own"
     ) from error
   try:
@@ -60,7 +64,7 @@ def held(workdir: epath.PathLike) -> Iterator[None]:
         folder.rmdir()
 
 
-def _take(folder: pathlib.Path) -> IO[str]:
+def _take(folder: pathlib.Path, flag: str) -> IO[str]:
   """Return the lock's file, locked and written."""
   path = folder / layout.LOCK
   while True:
@@ -71,9 +75,9 @@ def _take(folder: pathlib.Path) -> IO[str]:
       holder = _holder(path)
       file.close()
       raise errors.InputError(
-        f"another process is training in --workdir={folder}: {holder}. Wait "
+        f"another process is training in {flag}={folder}: {holder}. Wait "
         "until it ends, or stop it with Ctrl-C (what it has done is kept), or "
-        "give this one its own --workdir"
+        f"give this one its own {flag}"
       ) from error
     except OSError as error:
       if error.errno not in _WITHOUT:
