@@ -29,8 +29,9 @@ def parser() -> argparse.ArgumentParser:
   parser.add_argument("--workdir", type=path, required=True, help=text)
   into = parser.add_argument_group("into a workdir")
   whose = "whose names the arrays have"
-  into.add_argument("--source", choices=sources, help=whose)
-  text = "TensorFlow checkpoint prefix, .pth, .pt, .ckpt, .safetensors or .npz"
+  known = (*sources, published.OWN)
+  into.add_argument("--source", choices=known, help=whose)
+  text = ".pth, .ckpt, .safetensors, .npz, TensorFlow's prefix; a workdir"
   into.add_argument("--checkpoint", type=path, help=text)
   text = "which of several networks in a file: that of names that begin so, ema"
   into.add_argument("--under", metavar="NAME", help=text)

@@ -115,10 +115,46 @@ def start(
     folded=[m for m in found.folded if m[0] not in skipped],
     subsampled=[] if "head" in skipped else found.subsampled,
     by_name=[]
-    if source_classes is None
+    if source_classes is None or values.keys().isdisjoint(class_paths)
     else [(name, i in columns) for i, name in enumerate(class_names)],
     prefix=found.prefix,
   )
+
+
+def of_variables(
+  given: Mapping[str, Any], wanted: Mapping[rules.Path, rules.Shape]
+) -> rules.Loaded:
+  """Return what the variables of one deeplax network give for another."""
+  found, there = rules.Loaded(), flax.traverse_util.flatten_dict(given)
+  for path, shape in wanted.items():
+    name = summary.path(path)
+    if path not in there:
+      found.missing[path] = (name,)
+      continue
+    value = np.asarray(there.pop(path), np.float32)
+    if value.shape == shape:
+      found.values[path], found.names[path] = value, (name,)
+    else:
+      reason = f"has shape {value.shape}, needs {shape}"
+      near = value.shape[:-1] == shape[:-1]
+      found.misfits.append(
+        rules.Misfit(path, name, reason, value if near else None)
+      )
+  for path in there:
+    out = found.left_out if path[1] == TRAINING_ONLY else found.unused
+    out.append(summary.path(path))
+  return found
+
+
+def other_classes(
+  found: rules.Loaded, class_paths: Collection[rules.Path]
+) -> set[int]:
+  """Return of how many classes a file's scores are, if of another number."""
+  return {
+    misfit.value.shape[-1]
+    for misfit in found.misfits
+    if misfit.value is not None and misfit.path in class_paths
+  }
 
 
 def _skipped(

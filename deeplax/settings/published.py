@@ -1,10 +1,12 @@
 """Known networks: their settings, their file and the mIoU that came with it."""
 
+import pathlib
 from typing import Any, NamedTuple
 
 Settings = dict[str, Any]
 # Whose names arrays can have: what `pretrained.tables` reads and writes.
 SOURCES = ("caffe", "smp", "tf_deeplab", "timm", "torchvision")
+OWN = "deeplax"  # the workdir of a run, for another network than its own
 
 
 class Reported(NamedTuple):
@@ -36,6 +38,8 @@ class Network(NamedTuple):
     settings: Of `config.model`, apart from defaults.
     reported: Its figures.
     auxiliary: Whether the file has a second head, for training.
+    source_classes: What `deeplax.convert --source_classes` is where none is
+      given: of a file whose logits are not one for each class of `data`.
   """
 
   source: str
@@ -44,6 +48,7 @@ class Network(NamedTuple):
   settings: Settings
   reported: tuple[Reported, ...] = ()
   auxiliary: bool = False
+  source_classes: str | None = None
 
 
 ONE = (1.0,)
@@ -205,13 +210,13 @@ NETWORKS = {
     "ade20k",
     {"backbone": "mobilenet_v2", "atrous_rates": ()},
     Reported("val", 16, ONE, False, 32.04),
-  ),
+  )._replace(source_classes="ade20k"),
   "xception65_ade20k_train": _zoo(
     "deeplabv3_xception_ade20k_train_2018_05_29",
     "ade20k",
     _XCEPTION,
     Reported("val", 8, SIX, True, 45.65),
-  ),
+  )._replace(source_classes="ade20k"),
   "xception_41_imagenet": _zoo(
     "xception_41_2018_05_09", None, {"backbone": "xception_41"}
   ),
@@ -276,3 +281,10 @@ NETWORKS = {
   "timm_xception65.tf_in1k": _timm("xception_65"),
   "timm_xception71.tf_in1k": _timm("xception_71"),
 }
+
+
+def of_config(text: str) -> Network | None:
+  """Return the network that --config names: configs/published.py:NAME."""
+  file, _, name = text.partition(":")
+  known = pathlib.PurePath(file).stem == "published"
+  return NETWORKS.get(name) if known else None

@@ -1,7 +1,7 @@
 """Published weights into a workdir, and a workdir's weights out again."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 import itertools
 import math
 import pathlib
@@ -31,6 +31,7 @@ from deeplax.pretrained import prefixes
 from deeplax.pretrained import rules
 from deeplax.pretrained import summary
 from deeplax.pretrained import tables
+from deeplax.settings import published
 from deeplax.training import optim
 from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
@@ -84,17 +85,16 @@ def convert(
   if args.transparent_decoder:
     drawn, opened = identity_decoder.decoder(model, drawn)
     new.append(identity_decoder.DECODER)
-  table = tables.table(args.source, model=model)
-  arrays, under = files.read(args.checkpoint), ""
-  if args.under:
-    arrays, under, _ = prefixes.below(arrays, args.under)
+  class_paths = variables_lib.differing(model, wider)
   try:
+    found = _read(args, model)
+    other_classes = partial.other_classes(found, class_paths)
     start = partial.start(
-      rules.load(arrays, table, model=model),
+      found,
       drawn,
       class_names=spec.class_names,
-      class_paths=variables_lib.differing(model, wider),
-      source_classes=source_classes(args.source_classes, args.source),
+      class_paths=class_paths,
+      source_classes=_classes_there(args, other_classes),
       new=new,
       transparent=args.transparent_decoder,
     )
@@ -103,7 +103,6 @@ def convert(
       f"{args.checkpoint} ({args.source} names) does not fill the network of "
       f"config.model.\n{error}"
     ) from error
-  start.prefix = under + start.prefix
   print(f"{args.checkpoint}, {args.source} names, into {workdir}:")
   print(summary.table(start, seed=config.seed))
   if args.statistics:
@@ -117,7 +116,21 @@ def convert(
     settings.write_run_files(workdir, config, spec, state.params, print)
     atomic.write_json(workdir / layout.CONVERTED, _record(args, start))
     checkpoint.save_start(workdir, state)
-  print(_next(args, start, overrides))
+  print(_next(args, start, other_classes, overrides))
+
+
+def _read(args: argparse.Namespace, model: nn.Module) -> rules.Loaded:
+  """Return what --checkpoint gives for the model: a file or a workdir."""
+  if args.source == published.OWN:
+    given, _ = checkpoint.restore_variables(args.checkpoint)
+    return partial.of_variables(given, variables_lib.shapes(model))
+  table = tables.table(args.source, model=model)
+  arrays, under = files.read(args.checkpoint), ""
+  if args.under:
+    arrays, under, _ = prefixes.below(arrays, args.under)
+  found = rules.load(arrays, table, model=model)
+  found.prefix = under + found.prefix
+  return found
 
 
 def _measure(
@@ -172,6 +185,20 @@ def _spec(
   return folder_lib.spec(path.parent if path.is_file() else path)
 
 
+def _classes_there(
+  args: argparse.Namespace, other_classes: Collection[int]
+) -> Sequence[str] | None:
+  """Return the file's classes: of --source_classes, or its published row's.
+
+  The row's are for the file as it was published, with as many logits.
+  """
+  row = published.of_config(args.config)
+  if args.source_classes or row is None:
+    return source_classes(args.source_classes, args.source)
+  names = source_classes(row.source_classes, args.source) or ()
+  return names if len(names) in other_classes else None
+
+
 def source_classes(text: str | None, source: str) -> Sequence[str] | None:
   """Return the names that --source_classes stands for, by place.
 
@@ -222,7 +249,10 @@ def _record(args: argparse.Namespace, start: partial.Start) -> dict[str, Any]:
 
 
 def _next(
-  args: argparse.Namespace, start: partial.Start, overrides: Sequence[str]
+  args: argparse.Namespace,
+  start: partial.Start,
+  other_classes: Collection[int],
+  overrides: Sequence[str],
 ) -> str:
   """Say what the workdir is good for."""
   loaded = {path[1] for path in start.loaded}
@@ -247,6 +277,13 @@ def _next(
       "The folded norms have no running statistics: before training, convert "
       "with --statistics=64, or train with "
       "--config.model.batch_norm.mode=frozen"
+    )
+  if other_classes and not start.by_name and not args.new:
+    count = max(other_classes)
+    lines.append(
+      f"The file has scores of {count} classes. To carry over those of the "
+      "same name, convert with --source_classes=NAMES.json (a list of their "
+      "names, in its order)"
     )
   if new:
     lines.append(

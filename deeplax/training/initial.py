@@ -1,5 +1,8 @@
 """The variables before step 0: drawn, or those of another workdir."""
 
+from collections.abc import Collection, Sequence
+import shlex
+import sys
 from typing import Any
 
 import flax.linen as nn
@@ -51,7 +54,10 @@ def variables(
     if path not in have or have[path].shape != leaf.shape
   }
   names = ["/".join(words) for words in wrong.values()]
-  unused = len(have) - len(flat) + len([p for p in wrong if p not in have])
+  known = {path for path, _ in flat}
+  surplus = [
+    "/".join(key.key for key in path) for path in have if path not in known
+  ]
   classes = _of_classes(config, model) if wrong else set()
   fresh = {partial.TRAINING_ONLY}
   if isinstance(model.decoder, large_fov.Branches):
@@ -61,11 +67,12 @@ def variables(
     for words in wrong.values()
     if words[1] not in fresh and words not in classes
   ]
-  if misfits or unused > 0:
+  if misfits or surplus:
     raise errors.InputError(
       f"init.checkpoint {config.init.checkpoint} holds another network: "
-      f"{', '.join(misfits[:8]) or f'{unused} parameters too many'}. "
+      f"{', '.join(misfits[:8]) or f'{len(surplus)} parameters too many'}. "
       "Use the same config.model as that run"
+      + _cure(config, {*drawn["params"]}, [*misfits, *surplus])
     )
   print(
     f"init: {len(flat) - len(wrong)} arrays from {config.init.checkpoint} step "
@@ -80,6 +87,49 @@ def variables(
     ),
     drawn,
   )
+
+
+def _cure(
+  config: ml_collections.ConfigDict,
+  parts: Collection[str],
+  differing: Sequence[str],
+) -> str:
+  """Return the commands by which the other run's weights fit, if any do.
+
+  Args:
+    config: Of this run.
+    parts: Of its network.
+    differing: Paths of parameters that one of the networks has not, or has in
+      another shape.
+  """
+  new = {path.split("/")[1] for path in differing}
+  # A part that this network has not at all: the logits read something else.
+  new = {part if part in parts else partial.ORDER[-1] for part in new}
+  if partial.BACKBONE in new or config.data.channels is not None:
+    return ""
+  flags = shlex.join(_config_flags(sys.argv[1:])) or "--config=CONFIG"
+  old = config.init.checkpoint.rstrip("/")
+  start = f"{old}_as_start"
+  return (
+    f", or draw {' and '.join(sorted(new))} anew, with what reads it, and "
+    "start from the rest:\n"
+    f"python -m deeplax.convert --source=deeplax --checkpoint={old} {flags} "
+    f"--new={','.join(sorted(new))} --workdir={start}\n"
+    f"python -m deeplax.main {flags} --config.init.checkpoint={start}"
+  )
+
+
+def _config_flags(arguments: Sequence[str]) -> list[str]:
+  """Return the flags that say the configuration, but for its start."""
+  flags, words = [], iter(arguments)
+  for word in words:
+    if not word.startswith("--config"):
+      continue
+    if "=" not in word:
+      word = f"{word}={next(words, '')}"
+    if not word.startswith("--config.init.checkpoint="):
+      flags.append(word)
+  return flags
 
 
 def statistics_of(config: ml_collections.ConfigDict) -> str:

@@ -183,3 +183,23 @@ def test_counters_are_no_weights_that_are_left_out():
   assert "1 arrays: fc.weight; 55 counters of training steps" in text
   assert "num_batches_tracked" not in text
   assert "prefix      module. was taken off the names" in text
+
+
+def test_variables_of_another_network_give_what_fits():
+  own = drawn(SHAPES | {AUXILIARY: (1, 1, 4, 3)})
+  assert not partial.of_variables(own, SHAPES).unused
+  wanted = SHAPES | {
+    ("params", "logits", "kernel"): (1, 1, 4, 5),
+    ("params", "head", "aspp0", "kernel"): (3, 3, 4, 4),
+    ("params", "head", "more", "bias"): (4,),
+  }
+  del wanted["params", "decoder", "conv0", "kernel"]
+  loaded = partial.of_variables(own, wanted)
+  assert {path[1] for path in loaded.values} == {"backbone", "logits"}
+  assert [*loaded.missing.values()] == [("head/more/bias",)]
+  assert [m.name for m in loaded.misfits] == [
+    *("head/aspp0/kernel", "logits/kernel")
+  ]
+  assert partial.other_classes(loaded, CLASSES) == {3}
+  assert loaded.unused == ["decoder/conv0/kernel"]
+  assert loaded.left_out == ["auxiliary/conv/kernel"]

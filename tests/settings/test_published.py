@@ -123,6 +123,21 @@ def test_it_is_evaluated_as_what_is_reported_of_it():
       assert reported.output_stride in strides, name
 
 
+def test_every_row_has_a_logit_for_each_class_or_says_whose_they_are():
+  for name, row in published_lib.NETWORKS.items():
+    # What TensorFlow's networks of ADE20K have besides: no label.
+    more = row.source == "tf_deeplab" and row.data == "ade20k"
+    assert row.source_classes == ("ade20k" if more else None), name
+
+
+def test_a_row_is_found_by_what_the_flag_says():
+  row = published_lib.NETWORKS["mobilenetv2_ade20k_train"]
+  for text in ("configs/published.py", "published", "/a/configs/published.py"):
+    assert published_lib.of_config(f"{text}:mobilenetv2_ade20k_train") is row
+  for text in ("published", "configs/published.py:debug", "own.py:x", ""):
+    assert published_lib.of_config(text) is None
+
+
 def keys(config):
   return {
     (key, *rest)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from configs import published
 from configs import quickstart
 from configs import v1_vgg16_largefov
 from configs import v2_vgg16
@@ -228,6 +229,58 @@ def test_logits_of_other_classes_are_new_or_carried_over_by_name(
   assert "new classes 6: disc, small box" in said
   record = json.loads((workdir / "converted.json").read_text())
   assert record["classes_by_name"] == ["background", "ring"]
+
+
+def test_the_message_of_other_classes_carries_them_over(tmp_path, capsys):
+  other = arrays(num_classes=3)
+  convert_into(tmp_path / "new", other)
+  said = capsys.readouterr().out
+  assert "The file has scores of 3 classes. To carry over" in said
+  (flag,) = (w for w in said.split() if w.startswith("--source_classes="))
+  names = tmp_path / "NAMES.json"
+  names.write_text('["sky", "Ring", "background"]')
+  flag = flag.replace("NAMES.json", str(names))
+  convert_into(tmp_path / "by_name", other, flag)
+  said = capsys.readouterr().out
+  assert "classes     2 by name" in said and "The file has scores" not in said
+  # Nor is it said to who wants them new.
+  convert_into(tmp_path / "asked", other, "--new=logits")
+  assert "The file has scores" not in capsys.readouterr().out
+
+
+def test_published_networks_of_ade20k_keep_their_logits(tmp_path, capsys):
+  name = "mobilenetv2_ade20k_train"
+
+  def ade():
+    c = published.get_config(name)
+    c.model.update({"depth_multiplier": 0.1, "channels": 8})
+    c.model.decoder.channels = 8
+    return c.lock()
+
+  model = build.from_config(ade().model, num_classes=151)
+  variables = variables_lib.initial_variables(model, seed=1)
+  given, _ = rules.save(variables, tf_deeplab.table(model))
+  # As the documented command does, without --source_classes.
+  flag = f"--config=configs/published.py:{name}"
+  workdir = convert_into(tmp_path, given, flag, config=ade)
+  found, _ = checkpoint.restore_variables(workdir)
+  kernel = given["logits/semantic/weights"]
+  assert kernel.shape[-1] == 151 and kernel.std() > 0
+  np.testing.assert_array_equal(
+    found["params"]["logits"]["kernel"], kernel[..., 1:]
+  )
+  assert "classes     150 by name" in capsys.readouterr().out
+  # Written out and read again there are as many as the data has.
+  given, _ = rules.save(found, tf_deeplab.table(model))
+  shutil.rmtree(workdir)
+  again = convert_into(tmp_path, given, flag, config=ade)
+  assert_equal(checkpoint.restore_variables(again)[0], found)
+  # And who asks for new ones gets them.
+  shutil.rmtree(workdir)
+  capsys.readouterr()
+  convert_into(tmp_path, given, flag, "--new=logits", config=ade)
+  said = capsys.readouterr().out
+  assert "Drawn at random: logits" in said and "classes  " not in said
 
 
 def test_own_classes_come_from_their_folder(tmp_path):

@@ -1,5 +1,8 @@
 """Starting from another workdir: what is carried over, what is new."""
 
+import shlex
+import sys
+
 from etils import epath
 import flax.traverse_util
 import numpy as np
@@ -16,6 +19,8 @@ from deeplax.training import optim
 from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
 from deeplax.workdir import settings
+from tests import commands
+from tests import runs
 from tests.models import networks
 
 pytestmark = pytest.mark.usefixtures("short")
@@ -107,6 +112,73 @@ def test_another_network_is_refused_naming_its_parameters(workdir):
     initial.variables(c, model, resumed=False)
   assert "params/head" in str(error.value)
   assert "decoder/conv0/bias" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("changes", "new"),
+  [
+    ({"channels": 48}, "head"),
+    ({"decoder.kind": "none"}, "logits"),
+    ({"decoder.kind": "none", "head": "aspp"}, "head,logits"),
+  ],
+)
+def test_another_network_comes_with_the_commands_that_make_it_fit(
+  workdir, monkeypatch, changes, new
+):
+  folder, _ = workdir
+  c = config()
+  c.init.checkpoint = f"{folder}/"
+  c.model.update_from_flattened_dict(changes)
+  arguments = ["main", "--config", "a b.py", "--config.seed=1", "--workdir=x"]
+  monkeypatch.setattr(sys, "argv", [*arguments, "--config.init.checkpoint=y"])
+  model = build.from_config(c.model, num_classes=5)
+  with pytest.raises(errors.InputError, match="another network") as error:
+    initial.variables(c, model, resumed=False)
+  flags = "'--config=a b.py' --config.seed=1"
+  assert str(error.value).splitlines()[1:] == [
+    f"python -m deeplax.convert --source=deeplax --checkpoint={folder} {flags} "
+    f"--new={new} --workdir={folder}_as_start",
+    f"python -m deeplax.main {flags} "
+    f"--config.init.checkpoint={folder}_as_start",
+  ]
+
+
+def test_another_backbone_comes_with_no_command(workdir):
+  folder, _ = workdir
+  c = config()
+  c.init.checkpoint = str(folder)
+  c.model.depth_multiplier = 0.5
+  model = build.from_config(c.model, num_classes=5)
+  with pytest.raises(errors.InputError, match="holds another") as error:
+    initial.variables(c, model, resumed=False)
+  assert "--new" not in str(error.value)
+
+
+@pytest.mark.slow  # 20 s: four commands
+@pytest.mark.parametrize(
+  "change", ["model.channels=16", "model.decoder.kind=none"]
+)
+def test_the_commands_of_the_message_start_a_run(
+  trained_copy, tmp_path, change
+):
+  flags = *runs.SMALL, f"--config.{change}", f"--workdir={tmp_path / 'new'}"
+  start = f"--config.init.checkpoint={trained_copy}"
+  done = commands.command("main", *flags, start, short=True)
+  assert done.returncode == 2
+  for line in done.stderr.splitlines()[1:]:
+    python, m, module, *arguments = shlex.split(line)
+    assert (python, m) == ("python", "-m")
+    if module == "deeplax.main":
+      arguments.append(f"--workdir={tmp_path / 'new'}")
+    name = module.removeprefix("deeplax.")
+    done = commands.command(name, *arguments, short=True)
+    assert done.returncode == 0, done.stderr
+  assert "new: none" in done.stdout
+  old, _ = checkpoint.restore_variables(trained_copy)
+  converted, _ = checkpoint.restore_variables(f"{trained_copy}_as_start")
+  kept = flat(converted["params"]["backbone"])
+  for path, value in flat(old["params"]["backbone"]).items():
+    np.testing.assert_array_equal(kept[path], value)
 
 
 @pytest.fixture
