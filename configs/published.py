@@ -10,7 +10,9 @@ The name after the colon is one of `NETWORKS`; its `source` is what --source
 wants, its `file` what to fetch. Files are fetched by hand: none comes with
 deeplax. The mIoU is what their programs report, in percent; deeplax's numbers
 equal theirs (tests/models), but none of these mIoU has been re-measured, for
-want of the weights and of the data.
+want of the weights and of the data. Each row evaluates as its source did,
+padded to 513x513 or not at all (PyTorch's), or says in what it differs
+(`differs`: torchvision's are of another data set, at another size of image).
 
 From the reference's zoo (tensorflow/models research/deeplab g3doc/model_zoo.md
 and quantize.md), torchvision's weights (evaluated on COCO val2017 with VOC's
@@ -46,6 +48,8 @@ def get_config(arg: str = ""):
     c.data.train_split = "train"
     c.eval.pad_to = None
   c.model.update_from_flattened_dict(network.settings)
+  for key, value in network.evaluation.items():
+    c.eval[key] = value
   if network.auxiliary:
     c.train.auxiliary_weight = 0.5
   for reported in network.reported[:1]:

@@ -139,7 +139,8 @@ def add_size_arguments(parser: argparse.ArgumentParser) -> None:
     "--sizes",
     choices=defaults.SIZES,
     help="reference: images are padded with the mean pixel, as the papers' "
-    "numbers were made; exact: as if they were not (default: the config's)",
+    "numbers were made; exact: as if they were not; unpadded: not at all, with "
+    "a program for each size of image (default: the config's)",
   )
   parser.add_argument(
     "--window",

@@ -111,7 +111,8 @@ class Predictor:
       flip: See `predict_probabilities`.
       pad_to: See `bucket`.
       sizes: "reference": the network sees the padding; "exact": it does not,
-        see `ops.true_size`.
+        see `ops.true_size`; "unpadded": there is none, and each size of image
+        has its own program.
       windows: Larger images are predicted in windows of this one size, which
         are blended; None: every image as a whole.
       crf: Parameters of `deeplax.crf.dense_crf`, which then refines each
@@ -124,6 +125,7 @@ class Predictor:
     self._pad_to = pad_to
     if sizes not in defaults.SIZES:
       raise ValueError(f"sizes {sizes!r} not in {list(defaults.SIZES)}")
+    self._sizes = sizes
     self.windows = windows
     self._log = log
     self._programs = programs.Programs(model, exact=sizes == "exact", log=log)
@@ -141,7 +143,7 @@ class Predictor:
     """How sizes are treated, for a result: "sizes" and "window"."""
     cut = self.windows
     return {
-      "sizes": "exact" if self._programs.exact else "reference",
+      "sizes": self._sizes,
       "window": [cut.size, cut.overlap] if cut else None,
     }
 
@@ -300,6 +302,8 @@ class Predictor:
     """
     if self.windows is not None and self.windows.cut(size):
       return (self.windows.size, self.windows.size)
+    if self._sizes == "unpadded":
+      return size
     return bucket(size, self._pad_to)
 
   def compiled(self, size: tuple[int, int]) -> bool:

@@ -100,7 +100,8 @@ def sizing(
 
 def sizing_text(sizing: dict[str, Any]) -> str:
   """Return what of `sizing` is not as the papers did it, for a line."""
-  text = ", exact sizes" if sizing["sizes"] == "exact" else ""
+  sizes = {"exact": ", exact sizes", "unpadded": ", unpadded"}
+  text = sizes.get(sizing["sizes"], "")
   if found := sizing["windows"]:
     text += f", windows of {found.size} pixels that share {found.overlap}"
   return text

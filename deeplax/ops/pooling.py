@@ -52,7 +52,7 @@ def max_pool(
   else:
     raise ValueError(
       "pooling that rounds its size up has no exact form on padded images: "
-      "use --sizes=reference"
+      "use --sizes=unpadded"
     )
   if rate == 1:
     window = kernel, kernel

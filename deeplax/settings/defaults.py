@@ -11,7 +11,7 @@ import ml_collections
 from ml_collections import config_dict
 
 # How images of many sizes share a program; see `predictor.Predictor`.
-SIZES = ("reference", "exact")
+SIZES = ("reference", "exact", "unpadded")
 
 placeholder = config_dict.placeholder
 
@@ -175,7 +175,8 @@ def base() -> Any:
   # Images are padded with the mean pixel to this (height, width), larger ones
   # to the next multiple of 64, plus 1. None: always the latter.
   c.eval.pad_to = placeholder(tuple)
-  # reference: as above, and the network sees the padding; exact: it does not.
+  # reference: as above, and the network sees the padding; exact: it does not;
+  # unpadded: nothing is padded, and every size of image compiles a program.
   c.eval.sizes = "reference"
   # Side of the windows that larger images are predicted in, blended where they
   # overlap; 0: whole images.

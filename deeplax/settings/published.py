@@ -18,6 +18,8 @@ class Reported(NamedTuple):
     scales: Of the images.
     flip: Whether the mirrored images counted too.
     miou: In percent.
+    differs: How its source measured it otherwise than `deeplax.evaluate` does
+      with the row's settings; empty: the same way.
   """
 
   split: str
@@ -25,6 +27,7 @@ class Reported(NamedTuple):
   scales: tuple[float, ...]
   flip: bool
   miou: float
+  differs: str = ""
 
 
 class Network(NamedTuple):
@@ -38,6 +41,7 @@ class Network(NamedTuple):
     settings: Of `config.model`, apart from defaults.
     reported: Its figures.
     auxiliary: Whether the file has a second head, for training.
+    evaluation: Of `config.eval`, as its source evaluated.
     source_classes: What `deeplax.convert --source_classes` is where none is
       given: of a file whose logits are not one for each class of `data`.
   """
@@ -48,6 +52,7 @@ class Network(NamedTuple):
   settings: Settings
   reported: tuple[Reported, ...] = ()
   auxiliary: bool = False
+  evaluation: Settings = {}
   source_classes: str | None = None
 
 
@@ -64,6 +69,13 @@ MOBILENET = {
 }
 _XCEPTION = {"backbone": "xception_65"}
 _DPC = {"backbone": "xception_71", "head": "dpc"}
+# Of PyTorch's programs, which give the network each image by itself.
+_UNPADDED = {"sizes": "unpadded", "pad_to": None}
+# torchvision/transforms/_presets.py, references/segmentation/presets.py.
+_RESIZED = (
+  "on COCO val2017 in VOC's classes, images and masks resized so that the "
+  "shorter side has 520 pixels; deeplax evaluates VOC's at their own size"
+)
 _LRASPP = {
   "output_stride": 32,
   "head": "lraspp",
@@ -99,10 +111,10 @@ def _zoo(
 def _torchvision(
   file: str, settings: Settings, stride: int, miou: float
 ) -> Network:
-  reported = Reported("COCO val2017", stride, ONE, False, miou)
+  reported = Reported("COCO val2017", stride, ONE, False, miou, _RESIZED)
   settings = _TORCHVISION | settings | {"output_stride": stride}
   return Network(
-    "torchvision", file, "voc2012", settings, (reported,), auxiliary=True
+    "torchvision", file, "voc2012", settings, (reported,), True, _UNPADDED
   )
 
 
@@ -261,6 +273,7 @@ NETWORKS = {
     "voc2012",
     _V2_RESNET101,
     (Reported("val", 8, ONE, False, 76.65),),
+    evaluation=_UNPADDED,
   ),
   "smp_deeplabv3_resnet101": _smp(
     _V3 | {"backbone": "resnet101", "output_stride": 8}
@@ -288,3 +301,14 @@ def of_config(text: str) -> Network | None:
   file, _, name = text.partition(":")
   known = pathlib.PurePath(file).stem == "published"
   return NETWORKS.get(name) if known else None
+
+
+def told(row: Network) -> list[str]:
+  """Return a line for each figure that came with a network."""
+  lines = []
+  for known in row.reported:
+    how = f"{known.split}, output stride {known.output_stride}, scales "
+    how += ", ".join(map(str, known.scales)) + (", flip" if known.flip else "")
+    differs = f", {known.differs}" if known.differs else ""
+    lines.append(f"Reported: {known.miou} mIoU ({how}){differs}")
+  return lines

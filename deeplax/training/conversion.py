@@ -285,6 +285,8 @@ def _next(
       "same name, convert with --source_classes=NAMES.json (a list of their "
       "names, in its order)"
     )
+  if (row := published.of_config(args.config)) and not new:
+    lines += published.told(row)
   if new:
     lines.append(
       f"Drawn at random: {', '.join(sorted(new))}. It predicts noise until it "

@@ -47,8 +47,8 @@ def result_path(
   name = f"{split}-{result['step']:08d}-{what}"
   if result.get("crf"):
     name += "-crf"
-  if result.get("sizes") == "exact":
-    name += "-exact"
+  if (sizes := result.get("sizes", "reference")) != "reference":
+    name += f"-{sizes}"
   if result.get("window"):
     name += "-w{}_{}".format(*result["window"])
   # Part of a split must not stand for, or overwrite, the whole.

@@ -138,6 +138,22 @@ def test_a_row_is_found_by_what_the_flag_says():
     assert published_lib.of_config(text) is None
 
 
+def test_pytorchs_networks_are_evaluated_unpadded_or_say_otherwise():
+  for name, row in published_lib.NETWORKS.items():
+    evaluation = published.get_config(name).eval
+    if row.reported and row.source in ("caffe", "torchvision"):
+      assert (evaluation.sizes, evaluation.pad_to) == ("unpadded", None), name
+    else:
+      assert evaluation.sizes == "reference", name
+    resized = row.source == "torchvision"
+    for line in published_lib.told(row):
+      assert ("520 pixels; deeplax evaluates VOC's" in line) == resized, name
+  (line,) = published_lib.told(
+    published_lib.NETWORKS["kazuto_deeplabv2_resnet101"]
+  )
+  assert line == "Reported: 76.65 mIoU (val, output stride 8, scales 1.0)"
+
+
 def keys(config):
   return {
     (key, *rest)

@@ -63,9 +63,8 @@ def _image(size, seed=0):
   return rng.integers(0, 256, (*size, 3), np.uint8)
 
 
-def _compare(network, size, **settings):
-  """The largest gap of each mode's probabilities to the unpadded ones."""
-  image = _image(size)
+def _alone(network, image, **settings):
+  """The probabilities of an image by itself, without any padding."""
 
   @jax.jit
   def unpadded(variables, images):
@@ -73,9 +72,15 @@ def _compare(network, size, **settings):
       network[0], variables, images, **settings
     )
 
-  expected = np.asarray(unpadded(network[1], image[None]))[0]
+  return np.asarray(unpadded(network[1], image[None]))[0]
+
+
+def _compare(network, size, **settings):
+  """The largest gap of each mode's probabilities to the unpadded ones."""
+  image = _image(size)
+  expected = _alone(network, image, **settings)
   gaps = {}
-  for sizes in defaults.SIZES:
+  for sizes in ("reference", "exact"):
     predictor = predictor_lib.Predictor(
       *network, pad_value=MEAN, sizes=sizes, log=lambda _: None, **settings
     )
@@ -189,3 +194,41 @@ def test_flags_win_over_the_config():
     "sizes": "reference",
     "windows": None,
   }
+
+
+@pytest.mark.slow  # compiles a ResNet at three sizes
+def test_what_caffes_pooling_refuses_is_predicted_unpadded_as_it_says():
+  # v2 by kazuto1011: pooling that rounds up has no exact form.
+  settings = {**TINY, "backbone": "resnet50", "conventions": "kazuto"}
+  settings |= {"head": "aspp_sum", "channels": 0}
+  network = _network(settings, decoder="none")
+  sizes, image = "exact", _image((50, 61))
+
+  def predict():
+    predictor = predictor_lib.Predictor(
+      *network, pad_value=MEAN, sizes=sizes, log=lambda _: None
+    )
+    return predictor(image)
+
+  with pytest.raises(errors.InputError, match="exact sizes: ") as raised:
+    predict()
+  sizes = str(raised.value).rpartition("--sizes=")[2]
+  found = predict()
+  np.testing.assert_allclose(found, _alone(network, image), atol=1e-5)
+  sizes = "reference"  # the network saw the padding
+  assert np.abs(predict() - found).max() > 1e-2
+
+
+def test_unpadded_images_have_a_program_for_each_size():
+  network = _network({**MOBILE, "atrous_rates": ()}, decoder="none")
+  lines = []
+  predictor = predictor_lib.Predictor(
+    *network, pad_value=MEAN, sizes="unpadded", pad_to=(65, 65),
+    log=lines.append,
+  )  # fmt: skip
+  assert predictor.expect([(33, 40), (40, 33), (33, 40)]) == 2
+  image = _image((33, 40))
+  expected = _alone(network, image)
+  np.testing.assert_allclose(predictor(image), expected, atol=1e-5)
+  assert predictor.sizing == {"sizes": "unpadded", "window": None}
+  assert lines[0].startswith("compiled 33x40 in ")
