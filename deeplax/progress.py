@@ -45,9 +45,9 @@ class Progress:
     self._start = self._said = now()
     self._done = 0
 
-  def step(self) -> None:
-    """Count one image."""
-    self._done += 1
+  def step(self, count: int = 1) -> None:
+    """Count one image, or a batch of them."""
+    self._done += count
     now = self._now()
     since = self._start if self._done == self._total else self._said
     if now - since >= self._every:

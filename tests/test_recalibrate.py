@@ -112,6 +112,25 @@ def test_the_norms_that_moved_farthest_come_first():
   np.testing.assert_allclose(rows[1][1:], [0.0, 2.0], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+  ("seconds", "first"), [(2.0, "ETA 2:08"), (15.0, "ETA 17:00")]
+)
+def test_the_time_left_is_known_from_the_first_line_on(seconds, first):
+  # 70 batches of 8; the first takes 60 s more, to compile.
+  clock, said = [0.0], []
+  given = ({"image": np.zeros((8, 1, 1, 3))} for _ in range(100))
+  lengths = []
+  for images in norm_statistics.counted(
+    given, 70, said.append, now=lambda: clock[0]
+  ):
+    lengths.append(len(images))
+    clock[0] += seconds + 60 * (len(lengths) == 1)
+  assert lengths == [8] * 70
+  assert first in said[0], said[0]
+  left = [line for line in said if "ETA 0 s" in line]
+  assert left == [said[-1]] and said[-1].startswith("measured 552/552 images")
+
+
 def test_training_can_go_on_in_what_was_written(tmp_path):
   config = quickstart.get_config("debug")
   config.model = networks.config(**networks.SMALL)

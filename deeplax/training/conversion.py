@@ -1,8 +1,7 @@
 """Published weights into a workdir, and a workdir's weights out again."""
 
 import argparse
-from collections.abc import Collection, Iterator, Sequence
-import itertools
+from collections.abc import Collection, Sequence
 import math
 import pathlib
 import shlex
@@ -11,11 +10,9 @@ from typing import Any
 from etils import epath
 import flax.linen as nn
 import ml_collections
-import numpy as np
 
 from deeplax import atomic
 from deeplax import errors
-from deeplax import progress
 from deeplax import text_files
 from deeplax.data import build as data_build
 from deeplax.data import folder as folder_lib
@@ -32,6 +29,7 @@ from deeplax.pretrained import rules
 from deeplax.pretrained import summary
 from deeplax.pretrained import tables
 from deeplax.settings import published
+from deeplax.training import norm_statistics
 from deeplax.training import optim
 from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
@@ -155,18 +153,12 @@ def _measure(
   batch = config.train.batch_size
   count = math.ceil(images / batch)
 
-  def crops() -> Iterator[np.ndarray]:
-    yield next(batches)["image"]
-    # Started here: the first batch compiles, which says nothing of the others.
-    report = progress.Progress((count - 1) * batch, print, name="measured")
-    for example in itertools.islice(batches, count - 1):
-      yield example["image"]
-      for _ in range(batch):
-        report.step()
-
   print(f"measuring {len(modules)} norms on {count * batch} crops ...")
   return folded_norms.measured(
-    model, start.variables, crops(), modules=set(modules)
+    model,
+    start.variables,
+    norm_statistics.counted(batches, count, print),
+    modules=set(modules),
   )
 
 

@@ -1,8 +1,10 @@
 """Norm statistics measured anew on training batches."""
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import dataclasses
+import itertools
+import time
 from typing import Any
 
 from etils import epath
@@ -80,6 +82,29 @@ def measured(
   )
 
 
+def counted(
+  batches: Iterator[Mapping[str, np.ndarray]],
+  count: int,
+  say: Callable[[str], None],
+  *,
+  now: Callable[[], float] = time.perf_counter,
+) -> Iterator[np.ndarray]:
+  """Yield the images of `count` batches, and say how far and how fast it goes.
+
+  The first batch compiles, which says nothing of the others: the clock starts
+  behind it.
+  """
+  report = None
+  for example in itertools.islice(batches, count):
+    images = example["image"]
+    yield images
+    if report is None:
+      total = (count - 1) * len(images)
+      report = progress.Progress(total, say, name="measured", now=now)
+    else:
+      report.step(len(images))
+
+
 def moved(
   old: dict[str, Any], new: dict[str, Any]
 ) -> list[tuple[str, float, float]]:
@@ -132,19 +157,9 @@ def run(args: argparse.Namespace, say: Callable[..., None]) -> None:
     )
   if frozen:
     say("the run's norms were frozen: these are what training would have seen")
-  report = progress.Progress(
-    args.batches * config.train.batch_size, say, name="measured"
-  )
-
-  def images():
-    for _ in range(args.batches):
-      yield next(batches)["image"]
-      for _ in range(config.train.batch_size):
-        report.step()
-
   # Before anything is measured: a folder that cannot be written is told now.
   with lock.held(out, "--out"):
-    stats = measured(model, variables, images())
+    stats = measured(model, variables, counted(batches, args.batches, say))
     rows = moved(variables["batch_stats"], stats)
     say(
       f"{len(rows)} norms over {args.batches} batches; those that moved most:"
