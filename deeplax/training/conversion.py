@@ -1,7 +1,7 @@
 """Published weights into a workdir, and a workdir's weights out again."""
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 import math
 import pathlib
 import shlex
@@ -68,6 +68,7 @@ def convert(
       "Convert without it, then train with the bands and "
       "--config.init.checkpoint"
     )
+  given, under = _read(args)
   with errors.input_errors():
     model, wider = (
       model_build.from_config(
@@ -85,7 +86,7 @@ def convert(
     new.append(identity_decoder.DECODER)
   class_paths = variables_lib.differing(model, wider)
   try:
-    found = _read(args, model)
+    found = _loaded(args, given, model)
     other_classes = partial.other_classes(found, class_paths)
     start = partial.start(
       found,
@@ -101,6 +102,7 @@ def convert(
       f"{args.checkpoint} ({args.source} names) does not fill the network of "
       f"config.model.\n{error}"
     ) from error
+  start.prefix = under + start.prefix
   print(f"{args.checkpoint}, {args.source} names, into {workdir}:")
   print(summary.table(start, seed=config.seed))
   if args.statistics:
@@ -117,18 +119,24 @@ def convert(
   print(_next(args, start, other_classes, overrides))
 
 
-def _read(args: argparse.Namespace, model: nn.Module) -> rules.Loaded:
-  """Return what --checkpoint gives for the model: a file or a workdir."""
+def _read(args: argparse.Namespace) -> tuple[Mapping[str, Any], str]:
+  """Return what --checkpoint holds, and the prefix that --under took off."""
   if args.source == published.OWN:
-    given, _ = checkpoint.restore_variables(args.checkpoint)
+    return checkpoint.restore_variables(args.checkpoint)[0], ""
+  arrays = files.read(args.checkpoint)
+  if not args.under:
+    return arrays, ""
+  arrays, prefix, _ = prefixes.below(arrays, args.under)
+  return arrays, prefix
+
+
+def _loaded(
+  args: argparse.Namespace, given: Mapping[str, Any], model: nn.Module
+) -> rules.Loaded:
+  """Return what the arrays of a file, or a workdir's variables, give."""
+  if args.source == published.OWN:
     return partial.of_variables(given, variables_lib.shapes(model))
-  table = tables.table(args.source, model=model)
-  arrays, under = files.read(args.checkpoint), ""
-  if args.under:
-    arrays, under, _ = prefixes.below(arrays, args.under)
-  found = rules.load(arrays, table, model=model)
-  found.prefix = under + found.prefix
-  return found
+  return rules.load(given, tables.table(args.source, model=model), model=model)
 
 
 def _measure(

@@ -190,6 +190,20 @@ def test_of_lightnings_checkpoint_the_network_named_is_read(tmp_path, capsys):
   assert "prefix      ema.module. was taken off" in capsys.readouterr().out
 
 
+def test_a_file_that_cannot_be_read_is_told_at_once_and_as_that(
+  tmp_path, monkeypatch
+):
+  def slow(*_, **__):
+    raise AssertionError("drew a network before it looked")
+
+  monkeypatch.setattr(variables_lib, "initial_variables", slow)
+  for source in ("tf_deeplab", "deeplax"):
+    with pytest.raises(errors.InputError) as raised:
+      convert_file(tmp_path / "w.npz", source=source)
+    assert "does not fill" not in str(raised.value)
+    assert f"{tmp_path}/w.npz" in str(raised.value)
+
+
 def test_a_backbone_alone_leaves_the_rest_as_a_fresh_start(tmp_path, capsys):
   backbone = {k: v for k, v in arrays().items() if k.startswith("Mobile")}
   backbone["MobilenetV2/Conv_1/weights"] = np.ones((1, 1, 4, 9), np.float32)
