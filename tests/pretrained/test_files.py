@@ -133,6 +133,40 @@ def test_another_kind_of_file_is_refused_with_the_way(tmp_path):
     assert advice in said and ".safetensors or .npz" in said, name
 
 
+def test_the_line_of_a_refused_kind_writes_a_file_that_is_read(tmp_path):
+  kernel, bias = np.ones((2, 2), np.float32), np.zeros(2, np.float32)
+
+  class Weight:
+    path = "conv/kernel"
+
+    def numpy(self):
+      return kernel
+
+  class Keras:
+    weights = (Weight(),)
+
+  class Blob:
+    def __init__(self, data):
+      self.data = data
+
+  class Caffe:
+    params = {"conv1": [Blob(kernel), Blob(bias)]}
+
+  for name, start, given in (
+    ("net.h5", "in Keras, ", {"model": Keras}),
+    ("net.caffemodel", "in Caffe, ", {"net": Caffe}),
+    ("net.npz", "write it by ", {"arrays": {"a/b": kernel}}),
+  ):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(errors.InputError) as raised:
+      files.read(str(tmp_path / name))
+    line = str(raised.value).rpartition(start)[2]
+    line = line.removesuffix(")") if name != "net.npz" else line
+    out = str(tmp_path / "w.npz")
+    exec(line, {"np": np, "FILE": out, **given})
+    assert all((a == kernel).all() for a in [*files.read(out).values()][:1])
+
+
 def test_a_folder_or_a_wrong_path_names_what_is_there(tmp_path):
   files.write(str(tmp_path / "w.npz"), arrays())
   (tmp_path / "model.ckpt-30000.index").write_bytes(b"")
