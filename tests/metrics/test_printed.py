@@ -10,7 +10,7 @@ def test_a_score_is_a_percentage_with_two_decimals():
   for value, text in (
     (0.7721, "77.21%"),
     (0.125649, "12.56%"),
-    (0, "0.00%"),
+    (0.0, "0.00%"),
     (1.0, "100.00%"),
     (None, "none"),
   ):

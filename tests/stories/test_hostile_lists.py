@@ -51,7 +51,7 @@ def test_classes_json(tmp_path):
     spec, table = folder.read_classes(pathlib.Path(file))
     # What tables, pages and JSON lines are written with.
     "".join(spec.class_names).encode()
-    assert len(spec.palette) == spec.num_classes and table.shape == (256,)
+    assert len(spec.palette) == spec.num_classes and table.array.shape == (256,)
 
   check(read, tmp_path / "in" / "classes.json", CLASSES)
 
