@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 
 from PIL import Image
 import pytest
@@ -195,6 +196,37 @@ def test_a_stop_is_answered_obeyed_and_made_good(tmp_path, part, number, name):
   command("main", *arguments, f"--workdir={whole}", short=True)
   runs.assert_same_parameters(whole, workdir)
   assert left(whole)[0] == left(workdir)[0]
+
+
+@pytest.mark.slow  # a whole process that compiles
+@pytest.mark.parametrize("said", ["compiling the", "step 4/8"])
+def test_the_answer_waits_for_no_compilation_or_image(tmp_path, said):
+  """Prints after how many milliseconds a signal was answered."""
+  process = subprocess.Popen(
+    [
+      *(sys.executable, "-u", "-m", "deeplax.main", *EIGHT),
+      "--config.data.shapes_eval=3000",
+      f"--workdir={tmp_path / 'run'}",
+    ],
+    cwd=commands.ROOT,
+    env=commands.environment(JAX_ENABLE_COMPILATION_CACHE="false"),
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  assert process.stdout is not None
+  for line in process.stdout:
+    if line.startswith(said):
+      break
+  time.sleep(1.0)  # into the evaluation, or the compiler
+  sent = time.perf_counter()
+  process.send_signal(signal.SIGINT)
+  answer = process.stdout.readline()
+  print(f"{said}: answered after {(time.perf_counter() - sent) * 1e3:.0f} ms")
+  assert answer.startswith("Ctrl-C: "), answer
+  rest = process.stdout.read()
+  print(f"ended after {time.perf_counter() - sent:.1f} s")
+  process.stdout.close()
+  assert process.wait() == (0 if "saving" in answer else 130), rest
 
 
 @pytest.mark.skipif(
