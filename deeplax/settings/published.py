@@ -95,7 +95,7 @@ _V2_RESNET101 = {
   "head": "aspp_sum",
   "channels": 0,
   "decoder.kind": "none",
-  "batch_norm.mode": "frozen",
+  "batch_norm.mode": "fixed",
 }
 _V3 = {"decoder.kind": "none", "separable": False}
 _TORCHVISION = {"conventions": "torchvision", **_V3}

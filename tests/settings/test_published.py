@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from configs import published
+from configs import v2_resnet101
 from deeplax.data import spec
 from deeplax.models import build
 from deeplax.models import cost
@@ -152,6 +153,11 @@ def test_pytorchs_networks_are_evaluated_unpadded_or_say_otherwise():
     published_lib.NETWORKS["kazuto_deeplabv2_resnet101"]
   )
   assert line == "Reported: 76.65 mIoU (val, output stride 8, scales 1.0)"
+
+
+def test_v2_trains_of_its_norms_what_the_configuration_of_its_source_does():
+  row = published.get_config("kazuto_deeplabv2_resnet101").model
+  assert row.batch_norm == v2_resnet101.get_config().model.batch_norm
 
 
 def keys(config):
