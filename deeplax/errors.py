@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import errno
-from functools import wraps
+import functools
 import os
 import signal
 import sys
 import threading
+from typing import Any
 
 INTERRUPTED = 130  # what a shell makes of SIGINT: 128 + 2
 # Of a disk or of its rights, wherever a command meets them.
@@ -25,9 +26,11 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
   full or may not be written. 130: Ctrl-C.
   """
 
-  @wraps(main)
+  @functools.wraps(main)
   def wrapped(*args, **kwargs):
     _print_any_text()
+    before = sys.unraisablehook
+    sys.unraisablehook = functools.partial(_interrupt_again, before)
     try:
       sys.exit(main(*args, **kwargs) or 0)
     except InputError as error:
@@ -52,8 +55,32 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
       if not _no_devices():
         raise
       _end(devices_text(error))
+    except ImportError as error:
+      # An extension that Ctrl-C met while it loaded.
+      if not isinstance(
+        error.__cause__ or error.__context__, KeyboardInterrupt
+      ):
+        raise
+      _tell_interrupt()
+      sys.exit(INTERRUPTED)
+    finally:
+      sys.unraisablehook = before
 
   return wrapped
+
+
+def _interrupt_again(before: Callable[[Any], object], found: Any) -> None:
+  """Send Ctrl-C anew where Python could not raise it, and would forget it.
+
+  So it does in what runs between two lines: JAX's callback of the garbage
+  collector meets most that arrive while a program is compiled.
+  """
+  if found.exc_type is KeyboardInterrupt:
+    again = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    again.daemon = True
+    again.start()
+  else:
+    before(found)
 
 
 def _end(message: str) -> None:

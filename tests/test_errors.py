@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -37,6 +38,32 @@ def test_ctrl_c_is_one_line_and_130(capsys):
   assert capsys.readouterr() == ("", "\ndeeplax: stopped by Ctrl-C\n")
   # The next one ends the process, whatever it still waits for.
   assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("_sigint")
+def test_ctrl_c_between_two_lines_is_not_forgotten(capsys):
+  class Gone:
+    def __del__(self):  # Python cannot raise from here
+      signal.raise_signal(signal.SIGINT)
+
+  def main():
+    Gone()
+    time.sleep(5)
+    return 0
+
+  hook = sys.unraisablehook
+  assert status(main) == 130
+  assert capsys.readouterr().err == "\ndeeplax: stopped by Ctrl-C\n"
+  assert sys.unraisablehook is hook
+
+
+@pytest.mark.usefixtures("_sigint")
+def test_ctrl_c_while_an_extension_loads_is_one_line(capsys):
+  def main():
+    raise ImportError("in the extension") from KeyboardInterrupt()
+
+  assert status(main) == 130
+  assert capsys.readouterr().err == "\ndeeplax: stopped by Ctrl-C\n"
 
 
 # Python runs such a file at its start; this one presses Ctrl-C at an import.
