@@ -7,13 +7,17 @@ system writes the signal's number into a pipe, which the thread reads.
 
 from collections.abc import Callable, Iterator
 import contextlib
+import math
 import os
 import signal
 import threading
+import time
 
 import jax
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
+# Seconds between signals that count as two.
+TOGETHER = 0.2
 _SHOWN = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
@@ -28,7 +32,7 @@ class Watch:
   def __init__(self, say: Callable[[str], None]):
     self.training = False
     self._say = say
-    self._count = 0
+    self._count, self._last = 0, -math.inf
 
   def stopped(self) -> bool:
     """Whether to stop after this step, or this image of an evaluation."""
@@ -36,6 +40,10 @@ class Watch:
 
   def arrive(self, number: int) -> None:
     """Answer a signal; the second one ends the process."""
+    # What Python could not raise is sent again by `errors.command`.
+    before, self._last = self._last, time.monotonic()
+    if self._last - before < TOGETHER:
+      return
     name = _SHOWN[signal.Signals(number)]
     self._count += 1
     if self._count > 1:

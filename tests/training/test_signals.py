@@ -56,7 +56,7 @@ def test_a_signal_in_training_is_answered_within_a_call(name, shown):
 
 
 def test_the_second_signal_ends_at_once():
-  code, lines, _ = run("training", "SIGINT", "0.1", "0.2")
+  code, lines, _ = run("training", "SIGINT", "0.1", "0.6")
   assert code == 130
   assert lines[-1] == "Ctrl-C again: ended at once"
 
@@ -66,6 +66,11 @@ def test_before_training_a_signal_ends_the_command(name, code):
   found, lines, _ = run("starting", name, "0.1")
   assert found in (code, 130) and "went on" not in lines
   assert "ending as soon as the compiler is done" in lines[0]
+
+
+def test_signals_at_once_are_one():
+  code, lines, _ = run("training", "SIGINT", "0.1", "0.11", "0.12")
+  assert code == 0 and "Ctrl-C again: ended at once" not in lines
 
 
 def test_outside_the_main_thread_signals_keep_their_meaning():
