@@ -7,6 +7,7 @@ read as indices, never as colours.
 import io
 import re
 import struct
+from typing import Any
 
 import cv2
 import numpy as np
@@ -366,7 +367,13 @@ def image_header(
   Raises:
     InputError: It has no header of a known kind.
   """
-  stream = io.BytesIO(data) if isinstance(data, bytes) else data
+  stream: Any
+  if isinstance(data, bytes):
+    stream = io.BytesIO(data)
+  elif isinstance(data, io.BufferedReader):
+    stream = pictures.Bounded(data)
+  else:
+    stream = data
   start = stream.read(4)
   stream.seek(0)
   try:

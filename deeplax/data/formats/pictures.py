@@ -10,6 +10,7 @@ import contextlib
 import io
 import struct
 import threading
+from typing import Any
 import zlib
 
 import PIL
@@ -54,6 +55,28 @@ def any_size() -> Iterator[None]:
       _inside -= 1
       if not _inside:
         Image.MAX_IMAGE_PIXELS = _limit
+
+
+class Bounded:
+  """An open file that is read to its end at most.
+
+  Python takes the memory for all that is asked for, and readers ask for what a
+  false header says.
+  """
+
+  def __init__(self, file: io.BufferedReader):
+    self._file = file
+    self._end = file.seek(0, io.SEEK_END)
+    file.seek(0)
+
+  def read(self, size: int | None = -1) -> bytes:
+    left = max(self._end - self._file.tell(), 0)
+    return self._file.read(
+      left if size is None or size < 0 else min(size, left)
+    )
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._file, name)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,5 @@
 import io
+import tracemalloc
 
 import numpy as np
 from PIL import Image
@@ -102,6 +103,22 @@ def test_the_limit_of_pillow_stands_for_all_others():
   with pytest.raises(errors.InputError):
     decoding.decode_label(b"x", "x")
   assert Image.MAX_IMAGE_PIXELS == limit
+
+
+def test_a_file_is_read_to_its_end_at_most(tmp_path):
+  path = tmp_path / "x"
+  path.write_bytes(b"0123456789")
+  with path.open("rb") as file:
+    bounded = pictures.Bounded(file)
+    tracemalloc.start()
+    try:
+      assert bounded.read(4) == b"0123" and bounded.read(2**28) == b"456789"
+      assert bounded.read() == b"" == bounded.read(1)
+      assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+      tracemalloc.stop()
+    bounded.seek(8)
+    assert bounded.read() == b"89" and bounded.tell() == 10
 
 
 class Memory:
