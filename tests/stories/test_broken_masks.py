@@ -119,7 +119,7 @@ CASES = {
   ),
   "counted from 1": Broken(
     lambda root: rewrite(root, trees.labels(1, 2, 3)),
-    ("00.png has values 3", "counted from 1", "subtract 1"),
+    ("00.png has values 3", "counted from 1", '"label_map": {"1": 0, '),
   ),
   "spread to be seen": Broken(
     lambda root: rewrite(root, trees.labels(0, 127, 255)),
@@ -149,7 +149,7 @@ CASES = {
   ),
   "undeclared ignore label": Broken(
     lambda root: rewrite(root, trees.labels(0, 1, 2, 11)),
-    ("00.png has values 11", "not labelled", 'set "ignore_label": 11'),
+    ("00.png has values 11", "not labelled", '"label_map": {"11": 255}'),
   ),
   "blended edges": Broken(
     smooth, (MASK, "smooth resize", "with the nearest neighbour"), VOC_CLASSES

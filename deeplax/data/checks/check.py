@@ -312,7 +312,11 @@ def _report(
     warnings=tuple(warnings),
     notes=(
       *_left_out(source),
-      *(_notes(by_class, class_names) if right else ()),
+      *(
+        _notes(by_class, class_names, whole=len(found) == len(source))
+        if right
+        else ()
+      ),
     ),
   )
 
@@ -340,13 +344,26 @@ def _left_out(source: files.Source) -> list[str]:
   return [f"left out, of kinds that are not read: {text}"] if text else []
 
 
-def _notes(by_class: np.ndarray, class_names: Sequence[str]) -> list[str]:
-  """Say which classes are absent, and what a constant answer would score."""
+def _notes(
+  by_class: np.ndarray, class_names: Sequence[str], *, whole: bool
+) -> list[str]:
+  """Say which classes are absent, and what a constant answer would score.
+
+  Args:
+    by_class: Pixels of each class.
+    class_names: Of the data set.
+    whole: Whether all masks were counted.
+  """
   notes = []
   absent = [n for n, c in zip(class_names, by_class, strict=True) if not c]
   if absent:
     shown = ", ".join(absent[:6]) + (", ..." if len(absent) > 6 else "")
-    notes.append(f"{len(absent)} classes are in none of these masks: {shown}")
+    count = "1 class is" if len(absent) == 1 else f"{len(absent)} classes are"
+    notes.append(
+      f"{count} in none of these masks: {shown}. No network can learn what it "
+      "never sees: add images that show it, or take the name out of the classes"
+      + ("" if whole else "; --full looks at all masks (deeplax.check_data)")
+    )
   if np.count_nonzero(by_class) > 1:  # one alone is a warning
     share = by_class.max() / by_class.sum()
     # Its IoU is its share; that of each other class that occurs is 0.

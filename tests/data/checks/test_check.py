@@ -25,7 +25,10 @@ def test_good_masks_give_the_share_of_each_class(tmp_path):
   assert report.checked == report.images == 3
   text = str(report)
   assert "      2  dog              20.00       3" in text
-  assert "1 classes are in none of these masks: cat" in text
+  assert "1 class is in none of these masks: cat. No network" in text
+  assert "--full" not in text  # all were looked at
+  sample = str(check.check(folder.source(tmp_path, "train"), images=2))
+  assert "--full looks at all masks" in sample
 
 
 def test_number_of_images_is_compared_with_the_published_one():
