@@ -116,7 +116,14 @@ def assert_ctrl_c(done: subprocess.CompletedProcess[str]):
   assert done.returncode in (130, -signal.SIGINT)
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu", "nonsense"])
+@pytest.mark.parametrize(
+  "platform",
+  [
+    "cuda",
+    pytest.param("tpu", marks=pytest.mark.slow),
+    pytest.param("nonsense", marks=pytest.mark.slow),
+  ],
+)
 def test_devices_that_are_not_there_are_one_line(platform):
   # A process of its own: JAX starts its devices once.
   code = (

@@ -16,11 +16,11 @@ BUSY = """
 import ctypes, os, signal, sys, threading
 from deeplax.training import signals
 
-def wait(seconds):  # select, called again when a signal interrupts it
+def wait(milliseconds):  # select, called again when a signal interrupts it
   libc = ctypes.CDLL(None)
   class Time(ctypes.Structure):
     _fields_ = [("s", ctypes.c_long), ("us", ctypes.c_long)]
-  left = Time(seconds, 0)
+  left = Time(0, 1000 * milliseconds)
   while libc.select(0, None, None, None, ctypes.byref(left)):
     pass
 
@@ -29,7 +29,7 @@ with signals.watched(lambda text: print(text, flush=True)) as watch:
   number = getattr(signal, sys.argv[2])
   for delay in map(float, sys.argv[3:]):
     threading.Timer(delay, os.kill, (os.getpid(), number)).start()
-  wait(1)
+  wait(500)
   print("the call is over", watch.stopped(), flush=True)
   print("went on", flush=True)
 """
@@ -49,27 +49,27 @@ def run(*arguments):
   ("name", "shown"), [("SIGINT", "Ctrl-C"), ("SIGTERM", "SIGTERM")]
 )
 def test_a_signal_in_training_is_answered_within_a_call(name, shown):
-  code, lines, stderr = run("training", name, "0.1")
+  code, lines, stderr = run("training", name, "0.05")
   assert code == 0, stderr
   assert lines[0].startswith(f"{shown}: saving after this step")
   assert lines[-2:] == ["the call is over True", "went on"]
 
 
 def test_the_second_signal_ends_at_once():
-  code, lines, _ = run("training", "SIGINT", "0.1", "0.6")
+  code, lines, _ = run("training", "SIGINT", "0.05", "0.35")
   assert code == 130
   assert lines[-1] == "Ctrl-C again: ended at once"
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", -2), ("SIGTERM", 143)])
 def test_before_training_a_signal_ends_the_command(name, code):
-  found, lines, _ = run("starting", name, "0.1")
+  found, lines, _ = run("starting", name, "0.05")
   assert found in (code, 130) and "went on" not in lines
   assert "ending as soon as the compiler is done" in lines[0]
 
 
 def test_signals_at_once_are_one():
-  code, lines, _ = run("training", "SIGINT", "0.1", "0.11", "0.12")
+  code, lines, _ = run("training", "SIGINT", "0.05", "0.06", "0.07")
   assert code == 0 and "Ctrl-C again: ended at once" not in lines
 
 
