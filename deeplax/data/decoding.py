@@ -383,9 +383,10 @@ def image_header(
     elif npy.is_array(start):
       size, orientation = npy.size(stream), 1
     else:
+      upright = start == _PNG[:4] and not pictures.may_be_turned(stream)
       with pictures.opened(stream) as image:
         size = image.height, image.width
-        orientation = image.getexif().get(274, 1)
+        orientation = 1 if upright else image.getexif().get(274, 1)
   except BROKEN as e:
     raise errors.InputError(
       f"{file} is not a readable picture ({short(e)}): replace it, or take it "

@@ -29,6 +29,10 @@ BROKEN = (
 _KINDS = (
   *("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000", "AVIF"),
 )
+# Of a PNG: chunks of text, and the keys under which programs put EXIF and XMP.
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_TURNING = (b"Raw profile type exif", b"XML:com.adobe.xmp")
+_LONGEST_KEY = 80
 # Below, no memory is worth asking about.
 _SMALL = 1 << 24
 
@@ -96,6 +100,22 @@ def opened(
       raise ValueError("of no known kind") from error
     with picture:
       yield picture
+
+
+def may_be_turned(png: io.BytesIO | io.BufferedReader) -> bool:
+  """Return whether a PNG has a chunk from which Pillow takes an orientation.
+
+  Such a chunk may lie behind the pixels, so Pillow decodes all of these first.
+  """
+  png.seek(8)  # its signature
+  found = False
+  while not found and len(start := png.read(8)) == 8:
+    length, kind = struct.unpack(">I4s", start)
+    text = png.read(min(length, _LONGEST_KEY)) if kind in _TEXTS else b""
+    found = kind == b"eXIf" or text.startswith(_TURNING)
+    png.seek(length - len(text) + 4, io.SEEK_CUR)  # a checksum ends it
+  png.seek(0)
+  return found
 
 
 def refuse_too_large(size: tuple[int, int], pixel: int, file: str) -> None:

@@ -3,6 +3,7 @@ import tracemalloc
 
 import numpy as np
 from PIL import Image
+from PIL import PngImagePlugin
 import psutil
 import pytest
 
@@ -148,3 +149,37 @@ def test_pictures_that_fit_are_not_refused(monkeypatch):
   pictures.refuse_too_large((5000, 5000), 4, "x")
   with pytest.raises(errors.InputError, match=r"takes 0\.125 GB"):
     pictures.refuse_too_large((5000, 5000), 5, "x")
+
+
+def test_the_header_of_a_png_is_read_without_its_pixels(monkeypatch):
+  image = Image.fromarray(np.zeros((5, 7), np.uint8))
+  text = PngImagePlugin.PngInfo()
+  text.add_text("Software", "a camera")
+  data = encoded(image, "PNG", pnginfo=text)
+  monkeypatch.delattr(PngImagePlugin.PngImageFile, "load_prepare")
+  assert decoding.image_header(data, "x.png") == ((5, 7), 1)
+  with io.BufferedReader(io.BytesIO(data)) as file:  # pyright: ignore
+    assert decoding.image_header(file, "x.png") == ((5, 7), 1)
+
+
+@pytest.mark.parametrize("kind", ["eXIf", "behind", "zTXt", "iTXt"])
+def test_the_orientation_of_a_png_is_found_wherever_it_is(kind):
+  image, exif = Image.fromarray(np.zeros((5, 7), np.uint8)), Image.Exif()
+  exif[274] = 6
+  text = PngImagePlugin.PngInfo()
+  if kind == "zTXt":  # as ImageMagick writes it
+    lines = f"\nexif\n{len(exif.tobytes()):8}\n{exif.tobytes().hex()}\n"
+    text.add_text("Raw profile type exif", lines, zip=True)
+  elif kind == "iTXt":
+    text.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+  before = {"exif": exif} if kind in ("eXIf", "behind") else {}
+  data = encoded(image, "PNG", pnginfo=text, **before)
+  if kind == "behind":
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    last = data.index(b"IEND") - 4
+    chunk = data[start:end]
+    rest = data[:last] + chunk + data[last:]
+    data = rest.replace(chunk, b"", 1)
+    assert data.index(b"eXIf") > data.index(b"IDAT")
+  assert decoding.image_header(data, "x.png") == ((5, 7), 6)
