@@ -1,6 +1,5 @@
 """Do the checkpoints of a run fit on its disk? Asked before step 0."""
 
-import math
 import os
 import shutil
 
@@ -8,6 +7,7 @@ from etils import epath
 import ml_collections
 
 from deeplax import errors
+from deeplax.training import limits
 from deeplax.workdir import layout
 
 SMALL = 2**20  # bytes of a checkpoint's other files, at most
@@ -21,8 +21,9 @@ def refuse_full(
 ) -> None:
   """Refuse a run whose checkpoints will not fit, saying how many would.
 
-  The newest `checkpoint.keep` lie beside the one that is being written; those
-  that a resumed run has already take no more.
+  The newest `checkpoint.keep`, and the best where there are evaluations on the
+  way, lie beside the one that is being written; those that a resumed run has
+  already take no more.
 
   Args:
     config: Of the run.
@@ -35,16 +36,24 @@ def refuse_full(
   if "://" in os.fspath(workdir):
     return
   there = layout.checkpoint_steps(workdir)
-  left = config.train.total_steps - (there[-1] if there else 0)
-  to_come = math.ceil(left / (config.checkpoint.every or left or 1))
+  total = config.train.total_steps
+  saved = {total}.union(
+    *(
+      range(every, total, every)
+      for every in (config.checkpoint.every, config.eval.every)
+      if every > 0
+    )
+  )
+  to_come = len([step for step in saved if not there or step > there[-1]])
+  besides = 2 if config.eval.every > 0 else 1  # the new one, and the best
   each = state_bytes + SMALL
-  wanted = min(config.checkpoint.keep + 1 - len(there), to_come)
+  wanted = min(config.checkpoint.keep + besides - len(there), to_come)
   free = shutil.disk_usage(_nearest(workdir)).free
   if wanted * each <= free:
     return
-  keep = free // each + len(there) - 1
+  keep = free // each + len(there) - besides
   fix = "Make room there, or take another --workdir"
-  if keep >= 1:
+  if keep >= limits.LEAST_KEPT:
     fix += f", or keep fewer: --config.checkpoint.keep={keep}"
   raise errors.InputError(
     f"--workdir={workdir}: a checkpoint takes {_text(each)}, "

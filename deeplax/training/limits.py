@@ -10,6 +10,8 @@ from deeplax.models import deeplab
 
 # Share of the running statistics that must be the run's own at its end.
 SETTLED = 0.95
+# checkpoint.keep: should the newest be damaged, there is the one before.
+LEAST_KEPT = 2
 
 
 def refuse_values(config: ml_collections.ConfigDict) -> None:
@@ -22,8 +24,7 @@ def refuse_values(config: ml_collections.ConfigDict) -> None:
     "seed": (config.seed, 0),
     "train.total_steps": (config.train.total_steps, 1),
     "train.batch_size": (config.train.batch_size, 1),
-    # One is replaced before its successor is sealed.
-    "checkpoint.keep": (config.checkpoint.keep, 2),
+    "checkpoint.keep": (config.checkpoint.keep, LEAST_KEPT),
     "log.every": (config.log.every, 1),
     "train.accumulate": (config.train.accumulate, 1),
     "train.hard_pixel_steps": (config.train.hard_pixel_steps, 0),

@@ -9,6 +9,7 @@ import pytest
 from deeplax import errors
 from deeplax.settings import defaults
 from deeplax.training import disk_space
+from deeplax.training import limits
 
 GB = 10**9
 
@@ -17,7 +18,16 @@ GB = 10**9
 def refuse(tmp_path, monkeypatch):
   """A function that asks whether states of a gigabyte fit."""
 
-  def ask(free, *, keep=2, steps=10_000, every=1_000, there=(), where="run"):
+  def ask(
+    free,
+    *,
+    keep=2,
+    steps=10_000,
+    every=1_000,
+    evaluated=0,
+    there=(),
+    where="run",
+  ):
     usage = types.SimpleNamespace(free=int(free * (GB + disk_space.SMALL)))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     for step in there:
@@ -25,6 +35,8 @@ def refuse(tmp_path, monkeypatch):
     config = defaults.base()
     config.train.total_steps = steps
     config.checkpoint.keep, config.checkpoint.every = keep, every
+    config.eval.every = evaluated
+    limits.refuse_values(config)
     workdir = where if "://" in where else tmp_path / where
     disk_space.refuse_full(config, workdir, state_bytes=GB)
 
@@ -32,18 +44,30 @@ def refuse(tmp_path, monkeypatch):
 
 
 def test_those_that_stay_and_one_more_must_fit(refuse):
-  refuse(3.0)
+  refuse(4.0, keep=3)
   with pytest.raises(errors.InputError) as told:
-    refuse(2.9)
+    refuse(3.9, keep=3)
   text = str(told.value)
-  assert "a checkpoint takes 1.0 GB, 3 more" in text and "2.9 GB are" in text
+  assert "a checkpoint takes 1.0 GB, 4 more" in text and "3.9 GB are" in text
   (keep,) = re.findall(r"keep fewer: --config.checkpoint.keep=(\d+)$", text)
-  refuse(2.9, keep=int(keep))  # what it advises
+  refuse(3.9, keep=int(keep))  # what it advises
 
 
-def test_where_not_even_two_fit_only_room_helps(refuse):
+def test_the_best_one_lies_beside_the_newest(refuse):
+  refuse(4.0, evaluated=2_000)
+  with pytest.raises(errors.InputError, match="4 more"):
+    refuse(3.9, evaluated=2_000)
+
+
+def test_an_evaluated_step_is_a_saved_one(refuse):
+  refuse(1.0, every=0)
+  with pytest.raises(errors.InputError, match="4 more"):
+    refuse(1.0, every=0, evaluated=1_000)
+
+
+def test_where_fewer_than_may_be_kept_fit_only_room_helps(refuse):
   with pytest.raises(errors.InputError) as told:
-    refuse(1.5, keep=1)
+    refuse(2.5)
   assert str(told.value).endswith("Make room there, or take another --workdir")
 
 
