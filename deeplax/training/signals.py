@@ -40,7 +40,6 @@ class Watch:
 
   def arrive(self, number: int) -> None:
     """Answer a signal; the second one ends the process."""
-    # What Python could not raise is sent again by `errors.command`.
     before, self._last = self._last, time.monotonic()
     if self._last - before < TOGETHER:
       return
@@ -65,6 +64,9 @@ class Watch:
     if not self.training:
       if number == signal.SIGTERM:
         raise SystemExit(128 + number)
+      # What Python cannot raise here `errors.command` sends again, at once:
+      # that is still this one, however long the compiler kept it waiting.
+      self._last = time.monotonic()
       raise KeyboardInterrupt
 
 

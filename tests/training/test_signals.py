@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import types
 
 import pytest
 
@@ -71,6 +72,24 @@ def test_before_training_a_signal_ends_the_command(name, code):
 def test_signals_at_once_are_one():
   code, lines, _ = run("training", "SIGINT", "0.05", "0.06", "0.07")
   assert code == 0 and "Ctrl-C again: ended at once" not in lines
+
+
+def test_what_is_sent_again_is_no_second_signal(monkeypatch):
+  now, said = [0.0], []
+  clock = types.SimpleNamespace(monotonic=lambda: now[0])
+  monkeypatch.setattr(signals, "time", clock)
+  monkeypatch.setattr(os, "_exit", lambda code: said.append(f"exit {code}"))
+  watch = signals.Watch(said.append)
+  watch.arrive(signal.SIGINT)
+  now[0] = 60.0  # the compiler is done
+  with pytest.raises(KeyboardInterrupt):
+    watch.handle(signal.SIGINT, None)
+  now[0] += 0.05  # of `errors.command`
+  watch.arrive(signal.SIGINT)
+  assert len(said) == 1
+  now[0] += 1.0
+  watch.arrive(signal.SIGINT)
+  assert said[1:3] == ["Ctrl-C again: ended at once", "exit 130"]
 
 
 def test_outside_the_main_thread_signals_keep_their_meaning():
