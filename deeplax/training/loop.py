@@ -108,17 +108,17 @@ def loop(
       window, logged = [], step
 
     start = time.perf_counter()
-    scored = due(step, schedule.eval_every, last)
-    stop = stopped()
-    if scored or stop or due(step, schedule.checkpoint_every, last):
+    scored, stop = due(step, schedule.eval_every, last), stopped()
+    saved = scored or stop or due(step, schedule.checkpoint_every, last)
+    if saved:
       diagnosis.refuse_lost(state, step=step)
       checkpoints.save(step, state, iterator)
     if scored and not stop:
       scores.add(parallel.local(state.variables), step)
-    if stopped():
+    if saved and stopped():  # or else it came too late for this step
       break
     watch.pause(start)
-  scores.refuse_missing()
+  scores.refuse_missing(last)
   return state
 
 

@@ -128,7 +128,7 @@ def _run(
       if not kept.checkpoints.scored(resume):
         variables, _ = checkpoint.restore_variables(folder, resume)
         kept.scores.add(variables, resume)
-        kept.scores.refuse_missing()
+        kept.scores.refuse_missing(resume)
     say(f"finished: {workdir} is at step {resume}. {_next_commands(workdir)}")
     return
   step, state = compile_and_check(

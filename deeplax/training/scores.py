@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from deeplax import errors
 from deeplax.training import log as log_lib
 from deeplax.training import validation
@@ -29,7 +31,7 @@ class Scores:
     """
     self._evaluate, self._checkpoints = evaluate, checkpoints
     self._log, self._status = log, status
-    self._failed: errors.InputError | None = None
+    self._failed: dict[int, errors.InputError] = {}  # by step
 
   def add(self, variables: dict[str, Any], step: int) -> None:
     """Evaluate a step that has no score, and keep its score.
@@ -37,16 +39,21 @@ class Scores:
     Args:
       variables: On one device.
       step: Saved.
+
+    Raises:
+      InputError: With several processes, if it cannot be evaluated.
     """
     if self._checkpoints.scored(step):
       return
-    self._failed = None
     try:
       miou = self._evaluate(variables, step)
     except validation.Stopped:
       return
     except errors.InputError as error:
-      self._failed = error
+      # The others wait for this one's counts, and know of no error.
+      if jax.process_count() > 1:
+        raise
+      self._failed[step] = error
       self._status(
         f"deeplax: step {step} is saved but not evaluated: {error}\nTraining "
         "goes on; mend that meanwhile"
@@ -55,14 +62,14 @@ class Scores:
     self._log.write(step, {"miou": miou})
     self._checkpoints.score(step, miou)
 
-  def refuse_missing(self) -> None:
-    """End with an error if the last evaluation failed.
+  def refuse_missing(self, last: int) -> None:
+    """End with an error if the evaluation of the last step failed.
 
     Raises:
       InputError: With its cause. The checkpoint is there.
     """
-    if self._failed:
+    if error := self._failed.get(last):
       raise errors.InputError(
-        f"trained to the end and saved, but not evaluated: {self._failed}\n"
+        f"trained to the end and saved, but not evaluated: {error}\n"
         "Mend that; the same command then evaluates"
-      ) from self._failed
+      ) from error

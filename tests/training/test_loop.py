@@ -172,6 +172,42 @@ def test_a_stop_at_a_step_saves_it(tmp_path):
   assert int(run().step) == checkpoint.sound_step(tmp_path)
 
 
+def test_a_stop_that_comes_too_late_for_a_step_saves_the_next(tmp_path):
+  asked = []
+
+  def stopped():
+    asked.append(1)
+    return len(asked) > 1  # first behind step 1, which is not due for a save
+
+  run = Run(tmp_path, lambda variables, step: 0.5, stopped=stopped, total=9)
+  assert int(run().step) == checkpoint.sound_step(tmp_path)
+
+
+def test_a_stop_after_a_failed_evaluation_is_no_error(tmp_path):
+  def broken(variables, step):
+    raise errors.InputError("val/7.jpg is cut off")
+
+  def stopped():
+    return run.batches.taken == 3
+
+  run = Run(tmp_path, broken, stopped=stopped)
+  assert int(run().step) == 3
+
+
+def test_with_several_processes_a_failed_evaluation_ends_all(
+  tmp_path, monkeypatch
+):
+  def broken(variables, step):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    raise errors.InputError("val/7.jpg is cut off")
+
+  run = Run(tmp_path, broken)
+  with pytest.raises(errors.InputError, match=r"^val/7.jpg is cut off"):
+    run()
+  monkeypatch.undo()
+  assert checkpoint.sound_step(tmp_path) == 2
+
+
 def test_mostly_ignored_pixels_are_told_once(tmp_path):
   run = Run(tmp_path, lambda variables, step: 0.5)
   run.batches = Batches(label=255)
