@@ -61,9 +61,11 @@ class Decoded(abc.ABC):
 
   Attributes:
     left_out: Files of other kinds beside the examples, by suffix, for people.
+    prepared: Whether `contents` are files of many examples each.
   """
 
   left_out = ""
+  prepared = False
 
   def __init__(
     self,

@@ -22,6 +22,8 @@ class Prepared(files.Decoded):
   what deeplax's labels hold, 0 to k-1 and 255.
   """
 
+  prepared = True
+
   def __init__(self, spec: spec_lib.Spec, path: pathlib.Path, split: str):
     import tensorflow_datasets as tfds
 

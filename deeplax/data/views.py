@@ -50,6 +50,7 @@ class Joined(files.Decoded):
           f"deeplax.data.build {first.spec.name} writes all splits alike"
         )
     self.left_out = "; ".join(p.left_out for p in parts if p.left_out)
+    self.prepared = any(part.prepared for part in parts)
     self._parts = tuple(parts)
     self._ends = np.cumsum([len(part) for part in parts]).tolist()
 

@@ -14,7 +14,6 @@ from deeplax import atomic
 from deeplax import errors
 from deeplax import text_files
 from deeplax.data import files
-from deeplax.data import prepared
 from deeplax.data import views
 from deeplax.workdir import layout
 
@@ -36,8 +35,9 @@ def refuse_other(
     InputError: There are more or fewer images, or others by name.
   """
   path = folder / layout.TRAINING_DATA
-  now = _described(source)
-  if now is None or not path.exists() or not layout.checkpoint_steps(folder):
+  if not path.exists() or not layout.checkpoint_steps(folder):
+    return
+  if (now := _described(source)) is None:
     return
   fix = f"remove {path} to go on with the data as they are now"
   then = text_files.read_json(path, fix=fix)
@@ -91,7 +91,7 @@ def _described(source: files.Source) -> dict[str, Any] | None:
   return {
     "split": source.split,
     "images": len(source),
-    "prepared": isinstance(source, prepared.Prepared),
+    "prepared": source.prepared,
     "names": names.hexdigest(),
     "sizes": sizes.hexdigest(),
   }

@@ -136,3 +136,7 @@ def test_images_that_were_prepared_since_are_counted(workdir, data, tmp_path):
   training_data.write(workdir, source, resumed=False)
   assert said(workdir, source) == []
   assert json.loads((workdir / "data.json").read_text())["prepared"]
+  # And the other way round, also where several splits are joined.
+  assert said(workdir, folder_lib.source(data, "train")) == []
+  training_data.write(workdir, views.Joined([source]), resumed=False)
+  assert said(workdir, folder_lib.source(data, "train")) == []
