@@ -78,7 +78,9 @@ def _reason(error: Exception) -> str:
     return error.strerror
   text = str(error)
   found = re.search(r"No space left on device|Disk quota exceeded", text)
-  return found[0] if found else text.splitlines()[0][:200]
+  if found:
+    return found[0]
+  return (text.strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _damage(folder: epath.Path) -> str | None:
