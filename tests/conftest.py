@@ -6,6 +6,7 @@ through the environment because commands under test run in own processes.
 """
 
 import functools
+import gc
 import os
 import pathlib
 import re
@@ -28,6 +29,10 @@ import pytest  # noqa: E402
 
 from tests.runs import trained as trained  # noqa: E402
 from tests.runs import trained_copy as trained_copy  # noqa: E402
+
+# Tracing makes and drops objects by the million: Python's own threshold of 700
+# looks for rings among them for a tenth of the tests' time.
+gc.set_threshold(200_000, 20, 50)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()

@@ -126,6 +126,7 @@ def test_changed_images_are_read_or_refused(tmp_path, name):
   assert refused(tmp_path, name, IMAGES[name], decoding.decode_image)
 
 
+@pytest.mark.slow  # 12 seconds; decoding reads the headers too
 @pytest.mark.parametrize("name", [*IMAGES, "a.npy", "a.npz"])
 def test_changed_headers_are_read_or_refused(tmp_path, name):
   data = IMAGES.get(name) or MANY_BANDS[name]
