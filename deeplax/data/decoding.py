@@ -7,7 +7,6 @@ read as indices, never as colours.
 import io
 import re
 import struct
-from typing import Any
 
 import cv2
 import numpy as np
@@ -367,7 +366,7 @@ def image_header(
   Raises:
     InputError: It has no header of a known kind.
   """
-  stream: Any
+  stream: pictures.Stream
   if isinstance(data, bytes):
     stream = io.BytesIO(data)
   elif isinstance(data, io.BufferedReader):

@@ -3,7 +3,7 @@
 import collections
 import math
 import pathlib
-from typing import IO
+from typing import Any
 import zipfile
 
 import numpy as np
@@ -59,7 +59,7 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
   return arrays
 
 
-def _check_size(data: IO[bytes], member: zipfile.ZipInfo) -> None:
+def _check_size(data: Any, member: zipfile.ZipInfo) -> None:
   """Refuse an array that is not as large as its header says.
 
   NumPy allocates what the header says before it reads.

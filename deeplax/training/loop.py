@@ -4,7 +4,7 @@ from collections.abc import Callable
 import dataclasses
 import functools
 import time
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import optax
@@ -34,6 +34,7 @@ class Schedule:
   checkpoint_every: int
 
 
+@runtime_checkable
 class Refuse(Protocol):
   """Raises InputError if one of a few steps cannot be meant."""
 

@@ -1,6 +1,6 @@
 """What is kept when something goes wrong in or after a step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import math
 
 import jax
@@ -30,7 +30,7 @@ def accept(values, *, first):
   del values, first
 
 
-class Batches:
+class Batches(Iterator):
   """Endless batches; the state is how many were taken."""
 
   def __init__(self, label=0):

@@ -2,6 +2,7 @@
 
 import json
 
+from etils import epath
 import numpy as np
 import pytest
 
@@ -21,7 +22,7 @@ def data(tmp_path):
 @pytest.fixture
 def workdir(tmp_path, data):
   """A workdir with a checkpoint of a run on `data`."""
-  run = tmp_path / "run"
+  run = epath.Path(tmp_path / "run")
   (run / "checkpoints" / "2").mkdir(parents=True)
   training_data.write(run, folder_lib.source(data, "train"), resumed=False)
   return run
@@ -104,12 +105,13 @@ def test_a_run_without_a_checkpoint_begins_anew(workdir, data):
 
 
 def test_an_earlier_run_and_made_up_data_have_no_such_file(tmp_path, data):
-  (tmp_path / "checkpoints" / "2").mkdir(parents=True)
-  assert said(tmp_path, folder_lib.source(data, "train")) == []
+  run = epath.Path(tmp_path)
+  (run / "checkpoints" / "2").mkdir(parents=True)
+  assert said(run, folder_lib.source(data, "train")) == []
   source = shapes.Shapes("train", images=2, size=(33, 33))
-  training_data.write(tmp_path, source, resumed=False)
-  assert not (tmp_path / "data.json").exists()
-  assert said(tmp_path, source) == []
+  training_data.write(run, source, resumed=False)
+  assert not (run / "data.json").exists()
+  assert said(run, source) == []
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]"])

@@ -12,6 +12,8 @@ import zlib
 
 import numpy as np
 
+from deeplax.data.formats import pictures
+
 _NPY, _NPZ = b"\x93NUM", b"PK\x03\x04"
 # What zipfile, and numpy on a spoilt header, raise beside ValueError.
 _BROKEN = (
@@ -56,7 +58,7 @@ def read(data: bytes, dimensions: Sequence[int] = (3,)) -> np.ndarray:
   return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def size(file: io.BytesIO | io.BufferedReader) -> tuple[int, int]:
+def size(file: pictures.Stream) -> tuple[int, int]:
   """Return (height, width) from the header.
 
   Raises:
@@ -80,7 +82,7 @@ def _header(file: Any, dimensions: Sequence[int]) -> _Header:
 
 
 @contextlib.contextmanager
-def _array(file: io.BytesIO | io.BufferedReader) -> Iterator[Any]:
+def _array(file: pictures.Stream) -> Iterator[Any]:
   """Yield the file as .npy, opening the one array of an .npz."""
   start = file.read(4)
   file.seek(0)
@@ -88,7 +90,7 @@ def _array(file: io.BytesIO | io.BufferedReader) -> Iterator[Any]:
     if start != _NPZ:
       yield file
       return
-    with zipfile.ZipFile(file) as archive:
+    with zipfile.ZipFile(file) as archive:  # pyright: ignore
       names = archive.namelist()
       if len(names) != 1:
         raise ValueError(f"it holds {len(names)} arrays {names[:4]}, not one")

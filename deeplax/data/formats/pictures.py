@@ -83,9 +83,12 @@ class Bounded:
     return getattr(self._file, name)
 
 
+Stream = io.BytesIO | io.BufferedReader | Bounded
+
+
 @contextlib.contextmanager
 def opened(
-  stream: io.BytesIO | io.BufferedReader,
+  stream: Stream,
 ) -> Iterator[ImageFile.ImageFile]:
   """Open a picture, whose pixels are to be read inside the `with`.
 
@@ -95,14 +98,14 @@ def opened(
   """
   with any_size():
     try:
-      picture = Image.open(stream, formats=_KINDS)
+      picture = Image.open(stream, formats=_KINDS)  # pyright: ignore
     except PIL.UnidentifiedImageError as error:
       raise ValueError("of no known kind") from error
     with picture:
       yield picture
 
 
-def may_be_turned(png: io.BytesIO | io.BufferedReader) -> bool:
+def may_be_turned(png: Stream) -> bool:
   """Return whether a PNG has a chunk from which Pillow takes an orientation.
 
   Such a chunk may lie behind the pixels, so Pillow decodes all of these first.

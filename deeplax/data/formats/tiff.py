@@ -73,7 +73,7 @@ class Layout(NamedTuple):
     return self.dtype is not None and self.compression in _COMPRESSIONS
 
 
-def layout(file: io.BytesIO | io.BufferedReader) -> Layout:
+def layout(file: pictures.Stream) -> Layout:
   """Read the tags of the first picture.
 
   Raises:
@@ -86,7 +86,7 @@ def layout(file: io.BytesIO | io.BufferedReader) -> Layout:
 
 
 def _tags(
-  file: io.BytesIO | io.BufferedReader,
+  file: pictures.Stream,
 ) -> tuple[dict[int, tuple[int, ...]], str]:
   """Return the whole numbers among the tags, and the byte order."""
   end = file.seek(0, io.SEEK_END)
