@@ -215,8 +215,17 @@ def build(
     raise ValueError(f"optim.clip_norm {clip_norm}: give 0 (off) or more")
   clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
   if clip and trained:
-    # What does not train must not scale down what does.
-    clip.insert(0, scale_by_path(head=1.0, bias=1.0, trained=tuple(trained)))
+    # What does not train must not scale down what does. As one step of the
+    # chain: checkpoints hold the state of each by its place.
+    kept = scale_by_path(head=1.0, bias=1.0, trained=tuple(trained))
+    both = optax.chain(kept, *clip)
+    clip = [
+      optax.stateless(
+        lambda updates, params: both.update(
+          updates, both.init(updates), params
+        )[0]
+      )
+    ]
   decay = optax.add_decayed_weights(weight_decay, mask=decayed)
   by_path = scale_by_path(
     head=head_multiplier,

@@ -209,6 +209,22 @@ def test_the_gradient_of_what_does_not_train_clips_nothing():
       np.testing.assert_allclose(update(scale, **settings), expected, rtol=1e-6)
 
 
+def test_what_trains_changes_nothing_of_the_state_s_form():
+  params = {"backbone": {"kernel": jnp.zeros(2)}}
+  one, other = (
+    optim.build(
+      lambda step: 1.0,
+      momentum=0.9,
+      weight_decay=0.0,
+      clip_norm=1.0,
+      trained=trained,
+    ).init(params)
+    for trained in ((), ("backbone",))
+  )
+  # Checkpoints name each state by its place.
+  assert [type(s) for s in one] == [type(s) for s in other]
+
+
 class OneNorm(nn.Module):
   """Scores of one convolution with a norm."""
 
