@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -86,16 +87,17 @@ def test_the_same_command_again_says_finished(trained_copy):
 
 
 def test_another_config_in_the_same_workdir_is_refused(trained_copy):
-  done = command(
-    "main",
-    *runs.SMALL,
-    f"--workdir={trained_copy}",
-    "--config.optim.base_lr=0.5",
-    short=True,
-  )
-  assert done.returncode == 2
+  def train(*flags):
+    return command(
+      "main", *runs.SMALL, f"--workdir={trained_copy}", *flags, short=True
+    )
+
+  done = train("--config.optim.base_lr=0.5", "--config.data.max_scale=1.5")
+  assert done.returncode == 2 and "Traceback" not in done.stderr
   assert "optim.base_lr: 0.1 there, 0.5 now" in done.stderr
-  assert "Traceback" not in done.stderr
+  # What it advises, in place of the two.
+  *_, advised = done.stderr.strip().split("go on with that one: ")
+  assert "finished: " in train(*shlex.split(advised)).stdout
 
 
 def test_evaluate_reads_the_workdir_alone(evaluated):

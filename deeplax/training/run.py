@@ -122,11 +122,12 @@ def _run(
     say=say,
   )
   if resume is not None and resume >= total:
-    if jax.process_index() == 0:  # either may have been lost since
-      settings.write_config_and_classes(folder, config, parts.train_source.spec)
-    with outputs() as kept:
-      if not kept.checkpoints.scored(resume):
-        variables, _ = checkpoint.restore_variables(folder, resume)
+    if jax.process_index() == 0:
+      settings.write_lost(folder, config, parts.train_source.spec)
+    if checkpoint.miou(folder, resume) is None:
+      variables, _ = checkpoint.restore_variables(folder, resume)
+      with outputs() as kept:
+        watch.training = True
         kept.scores.add(variables, resume)
         kept.scores.refuse_missing(resume)
     say(f"finished: {workdir} is at step {resume}. {_next_commands(workdir)}")

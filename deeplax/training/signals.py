@@ -10,6 +10,7 @@ import contextlib
 import math
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -33,6 +34,7 @@ class Watch:
     self.training = False
     self._say = say
     self._count, self._last = 0, -math.inf
+    self._answered = threading.Event()
 
   def stopped(self) -> bool:
     """Whether to stop after this step, or this image of an evaluation."""
@@ -58,12 +60,16 @@ class Watch:
         f"{name}: ending as soon as the compiler is done; once more ends at "
         "once"
       )
+    self._answered.set()
 
   def handle(self, number: int, frame: object) -> None:
     """Take a signal's handler place; the thread has answered it."""
     if not self.training:
       if number == signal.SIGTERM:
-        raise SystemExit(128 + number)
+        # As without a handler; an exception may be lost between two lines.
+        self._answered.wait(1)
+        sys.stdout.flush()
+        os._exit(128 + number)
       # What Python cannot raise here `errors.command` sends again, at once:
       # that is still this one, however long the compiler kept it waiting.
       self._last = time.monotonic()

@@ -57,10 +57,12 @@ def held(workdir: epath.PathLike, flag: str = "--workdir") -> Iterator[None]:
   try:
     yield
   finally:
-    (folder / layout.LOCK).unlink(missing_ok=True)
-    file.close()
-    if made:
-      with contextlib.suppress(OSError):  # something was written
+    # What went wrong with the disk has been told, and an unlocked file stops
+    # nobody; a folder in which something was written stays.
+    with contextlib.suppress(OSError):
+      (folder / layout.LOCK).unlink(missing_ok=True)
+      file.close()
+      if made:
         folder.rmdir()
 
 

@@ -7,6 +7,7 @@ same classes resumes; another is refused.
 from collections.abc import Callable
 import itertools
 import json
+import shlex
 from typing import Any
 
 from etils import epath
@@ -138,23 +139,23 @@ def refuse_other_run(
     InputError: Naming each key with its old and new value, or what of the
       classes or the images differs.
   """
-  if folder.exists() and not folder.is_dir():
-    raise errors.InputError(f"--workdir={folder} is a file; name a folder")
   if not (folder / layout.CONFIG).exists():
     return
   old = flatten(load_config(folder))
   new = flatten(config)
   different = [
-    f"{key}: {old[key]} there, {new[key]} now"
+    key
     for key in new
     if key not in FREE_KEYS
     and old[key] != new[key]
     and not (key in FILLED_KEYS and new[key] is None)
   ]
   if different:
+    shown = "; ".join(f"{k}: {old[k]} there, {new[k]} now" for k in different)
+    flags = shlex.join(f"--config.{key}={old[key]}" for key in different)
     raise errors.InputError(
-      f"{folder} holds another run ({'; '.join(different)}). "
-      "Give this one its own --workdir"
+      f"{folder} holds another run ({shown}). Give this one its own --workdir, "
+      f"or go on with that one: {flags}"
     )
   refuse_other_classes(folder, source.spec)
   training_data.refuse_other(folder, source, say)
@@ -240,6 +241,18 @@ def write_run_files(
   except OSError as error:
     raise errors.InputError(f"--workdir={folder}: {error}") from error
   say(f"parameters by name: {folder / 'parameters.txt'}")
+
+
+def write_lost(
+  folder: epath.Path, config: ml_collections.ConfigDict, spec: spec_lib.Spec
+) -> None:
+  """Write config.json and spec.json anew if one of them is not there.
+
+  Raises:
+    InputError: The folder cannot be written.
+  """
+  if not all((folder / name).exists() for name in (layout.CONFIG, layout.SPEC)):
+    write_config_and_classes(folder, config, spec)
 
 
 def write_config_and_classes(
