@@ -131,6 +131,7 @@ def test_the_time_left_is_known_from_the_first_line_on(seconds, first):
   assert left == [said[-1]] and said[-1].startswith("measured 552/552 images")
 
 
+@pytest.mark.slow  # trains
 def test_training_can_go_on_in_what_was_written(tmp_path):
   config = quickstart.get_config("debug")
   config.model = networks.config(**networks.SMALL)

@@ -72,6 +72,7 @@ def test_field_of_view_is_the_papers():
   ] == [224, 128, 224, 224]
 
 
+@pytest.mark.slow  # traces whole networks
 def test_without_rates_the_same_network_sees_less():
   rows = load.load("atrous_or_not:debug").rows[1:3]
   costs = [costs_lib.of_row(row, field_of_view=True) for row in rows]

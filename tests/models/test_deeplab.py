@@ -156,7 +156,7 @@ SIZES = ((1, 1), (64, 96), (1, 7), (2, 3), (33, 65))  # (height, width)
   ("backbone", "sizes"),
   [
     ("mobilenet_v2", SIZES),
-    ("resnet_v1_50", SIZES[:2]),
+    pytest.param("resnet_v1_50", SIZES[:2], marks=networks.SLOW),
     ("xception_41", SIZES[:2]),
   ],
 )

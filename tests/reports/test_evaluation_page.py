@@ -251,6 +251,7 @@ def _pixels_of(pixels, colour):
   return (pixels == colour).all(-1).sum()
 
 
+@pytest.mark.slow  # a browser; that of the report is fast
 def test_a_browser_shows_the_page_and_its_console_is_clean(made, tmp_path):
   said, led = browser.shown(tmp_path / "val-8.html", "#image-1")
   assert not said

@@ -123,6 +123,7 @@ def test_scales_and_flips_are_exact_too():
   assert gaps["reference"] > 1e-2
 
 
+@pytest.mark.slow  # compiles four programs
 def test_sizes_of_one_bucket_share_a_program_and_are_exact():
   # No atrous branches and no decoder: compiled in seconds.
   settings = {**MOBILE, "atrous_rates": ()}

@@ -323,6 +323,7 @@ def test_statistics_are_for_folded_norms_only(tmp_path):
   assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow  # two traces of a whole network
 def test_the_auxiliary_head_of_training_is_new_and_stays_behind(tmp_path):
   second = functools.partial(config, **{"train.auxiliary_weight": 0.4})
   workdir = convert_into(tmp_path, arrays(), config=second)

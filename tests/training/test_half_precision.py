@@ -100,7 +100,6 @@ FAST = (
   ("v1_vgg16_largefov", "msc"),
   ("v2_resnet101", ""),
   ("v3plus_mobilenet_v2", "stage2"),
-  ("v3plus_resnet101", "stage2"),
   ("v3plus_xception", "stage2"),
 )
 

@@ -89,6 +89,7 @@ def hyperparameters(folder):
 
 # What TensorFlow's and TensorBoard's own imports warn of is theirs.
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow  # imports TensorFlow
 def test_tensorboard_shows_the_log_also_after_a_resume(tmp_path):
   pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
   pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
