@@ -132,7 +132,7 @@ def _run(module: str) -> int:
 if __name__ == "__main__":
   preload()
   gc.freeze()  # a child's collections would copy all these pages
-  gc.set_threshold(200_000, 20, 50)  # as conftest.py says
+  gc.set_threshold(50_000, 10, 10)  # as conftest.py says
   command = next_command()
   become(command)
   code = run(command["module"], short=command["short"])

@@ -32,7 +32,7 @@ from tests.runs import trained_copy as trained_copy  # noqa: E402
 
 # Tracing makes and drops objects by the million: Python's own threshold of 700
 # looks for rings among them for a tenth of the tests' time.
-gc.set_threshold(200_000, 20, 50)
+gc.set_threshold(50_000, 10, 10)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()
