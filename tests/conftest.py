@@ -10,6 +10,7 @@ import gc
 import os
 import pathlib
 import re
+import signal
 
 from tests.commands import ROOT as ROOT
 
@@ -29,6 +30,10 @@ import pytest  # noqa: E402
 
 from tests.runs import trained as trained  # noqa: E402
 from tests.runs import trained_copy as trained_copy  # noqa: E402
+
+# A shell lets what runs in the background ignore Ctrl-C, and all its children:
+# tests that send it to commands would wait in vain.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tracing makes and drops objects by the million: Python's own threshold of 700
 # looks for rings among them for a tenth of the tests' time.

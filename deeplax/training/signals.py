@@ -65,9 +65,9 @@ class Watch:
   def handle(self, number: int, frame: object) -> None:
     """Take a signal's handler place; the thread has answered it."""
     if not self.training:
+      self._answered.wait(1)
       if number == signal.SIGTERM:
         # As without a handler; an exception may be lost between two lines.
-        self._answered.wait(1)
         sys.stdout.flush()
         os._exit(128 + number)
       # What Python cannot raise here `errors.command` sends again, at once:
@@ -95,7 +95,9 @@ def watched(say: Callable[[str], None]) -> Iterator[Watch]:
   reader, writer = os.pipe()
   os.set_blocking(writer, False)  # as Python asks for
   thread = threading.Thread(target=_answer, args=(reader, watch), daemon=True)
-  handlers = {n: signal.signal(n, watch.handle) for n in _NUMBERS}
+  # A shell lets what runs in the background ignore Ctrl-C: that stays.
+  heeded = [n for n in _NUMBERS if signal.getsignal(n) != signal.SIG_IGN]
+  handlers = {n: signal.signal(n, watch.handle) for n in heeded}
   before = signal.set_wakeup_fd(writer)
   thread.start()
   try:

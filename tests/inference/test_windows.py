@@ -231,7 +231,7 @@ def test_results_of_windows_say_so():
 
 
 MEASURED = """
-import pathlib, resource, sys
+import pathlib, re, sys
 import jax, jax.numpy as jnp
 import numpy as np
 from deeplax.inference import predictor as predictor_lib, windows
@@ -240,7 +240,9 @@ from deeplax.reports import label_pictures
 from tests.inference import test_windows
 
 def peak():
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+  # ru_maxrss starts with what the parent held when it forked.
+  status = pathlib.Path("/proc/self/status").read_text()
+  return int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) / 2**20
 
 folder = pathlib.Path(sys.argv[1])
 before = peak()
@@ -265,6 +267,8 @@ print("GiB", before, peak())
 @pytest.mark.slow  # minutes: 676 windows, 100 million pixels
 def test_an_image_of_10000x10000_is_labelled_in_less_than_2_gib(tmp_path):
   cv2 = pytest.importorskip("cv2")
+  if not pathlib.Path("/proc/self/status").exists():
+    pytest.skip("this system does not tell how much memory a process took")
   tile = _smooth_image(1000, 1000)
   cv2.imwrite(str(tmp_path / "large.png"), np.tile(tile, (10, 10, 1)))
   ran = subprocess.run(

@@ -92,6 +92,17 @@ def test_what_is_sent_again_is_no_second_signal(monkeypatch):
   assert said[1:3] == ["Ctrl-C again: ended at once", "exit 130"]
 
 
+def test_what_ignores_ctrl_c_in_the_background_goes_on_doing_so():
+  before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+  try:
+    with signals.watched(print) as watch:
+      os.kill(os.getpid(), signal.SIGINT)
+      assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+      assert not watch.stopped()
+  finally:
+    signal.signal(signal.SIGINT, before)
+
+
 def test_outside_the_main_thread_signals_keep_their_meaning():
   before, seen = signal.getsignal(signal.SIGINT), []
 

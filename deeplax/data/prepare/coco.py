@@ -128,7 +128,7 @@ class Coco(files.Files):
     split: Its name.
     pairs: The images.
     path: Of the annotations, for messages.
-    sizes: (height, width) of each image.
+    sizes: (height, width) of each image, as the file has them.
     regions: Of each image.
   """
 
@@ -137,7 +137,7 @@ class Coco(files.Files):
     split: str,
     pairs: list[files.Pair],
     path: pathlib.Path,
-    sizes: list[tuple[int, int]],
+    sizes: list[tuple[Any, Any]],
     regions: list[list[Region]],
   ):
     table = label_tables.plain(spec_lib.COCO.num_classes)
