@@ -330,6 +330,7 @@ def test_one_broken_split_does_not_hide_the_others(tmp_path, check):
   assert "b.png has values 33, 34" in message
 
 
+@pytest.mark.slow  # 701 masks and images
 def test_camvid_passes(check):
   status, printed, _ = check(shared.path("data/camvid"), "--full")
   assert status == 0

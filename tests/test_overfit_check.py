@@ -232,6 +232,7 @@ def test_a_step_that_does_not_fit_is_refused(attempt, monkeypatch):
     attempt(Source())
 
 
+@pytest.mark.slow  # a whole network traced
 def test_pooling_over_one_image_is_refused_where_its_norm_trains(short):
   config = quickstart.get_config("debug")
   config.model = networks.config(**networks.SMALL)

@@ -29,7 +29,7 @@ def arrays():
     ("w.safetensors", None),
     ("w.pth", "torch"),
     ("w.pt", "torch"),
-    ("deeper/model.ckpt", "tensorflow"),
+    pytest.param("deeper/model.ckpt", "tensorflow", marks=pytest.mark.slow),
   ],
 )
 def test_what_is_written_reads_back_bit_equal(tmp_path, name, package):

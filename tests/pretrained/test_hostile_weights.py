@@ -98,7 +98,11 @@ def test_a_changed_file_is_read_or_refused(tmp_path, name, legacy):
 
 @pytest.mark.parametrize(
   ("name", "ends"),
-  [("w.npz", "bn1.weight.npy"), ("w.npz", "fc.bias.npy"), ("w.pth", ".pkl")],
+  [
+    ("w.npz", "bn1.weight.npy"),
+    pytest.param("w.npz", "fc.bias.npy", marks=pytest.mark.slow),
+    ("w.pth", ".pkl"),
+  ],
 )
 def test_a_changed_member_of_an_archive_is_read_or_refused(
   tmp_path, name, ends

@@ -252,6 +252,7 @@ def test_vgg_has_no_classifier_of_means():
     network(head="classifier")
 
 
+@pytest.mark.slow  # compiles three scales
 def test_the_score_over_several_scales_is_the_largest(short):
   settings = {"channels": 8, "num_classes": 3, "head": "aspp_sum"}
   one = network(conventions="caffe", **settings)

@@ -20,13 +20,15 @@ CLASSIFIER = {"head": "classifier", "decoder__kind": "none"}
 # Every rule of the tables is in one of these.
 NETWORKS = [
   ("torchvision", "resnet50", V3),
-  ("torchvision", "resnet50", CLASSIFIER),
+  pytest.param("torchvision", "resnet50", CLASSIFIER, marks=networks.SLOW),
   ("torchvision", "mobilenet_v2", CLASSIFIER),
   ("torchvision", "mobilenet_v3_large", V3),
   ("timm", "resnet50", CLASSIFIER),
-  ("timm", "xception_41", CLASSIFIER),
+  pytest.param("timm", "xception_41", CLASSIFIER, marks=networks.SLOW),
   ("smp", "resnet50", V3),
-  ("smp", "resnet50", {"separable": False, **V3PLUS}),
+  pytest.param(
+    "smp", "resnet50", {"separable": False, **V3PLUS}, marks=networks.SLOW
+  ),
   ("smp", "mobilenet_v2", V3PLUS),
   ("smp", "xception_71", V3PLUS),
 ]
