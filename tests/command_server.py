@@ -24,6 +24,7 @@ from typing import Any
 import warnings
 
 import deeplax
+from tests import commands
 from tests.models import networks
 
 
@@ -132,7 +133,7 @@ def _run(module: str) -> int:
 if __name__ == "__main__":
   preload()
   gc.freeze()  # a child's collections would copy all these pages
-  gc.set_threshold(50_000, 10, 10)  # as conftest.py says
+  gc.set_threshold(*commands.COLLECTED_AT)
   command = next_command()
   become(command)
   code = run(command["module"], short=command["short"])

@@ -17,6 +17,10 @@ import tempfile
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+# For gc.set_threshold. Tracing makes and drops objects by the million, and at
+# Python's own 700 it looks for rings among them over and over; much rarer, and
+# arrays pile up.
+COLLECTED_AT = (50_000, 10, 10)
 DEBUG = "--config=configs/quickstart.py:debug"
 
 

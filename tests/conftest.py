@@ -12,6 +12,7 @@ import pathlib
 import re
 import signal
 
+from tests.commands import COLLECTED_AT
 from tests.commands import ROOT as ROOT
 
 CACHE = pathlib.Path(os.environ.get("DEEPLAX_CACHE") or ROOT / ".cache")
@@ -35,9 +36,7 @@ from tests.runs import trained_copy as trained_copy  # noqa: E402
 # tests that send it to commands would wait in vain.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Tracing makes and drops objects by the million: Python's own threshold of 700
-# looks for rings among them for a tenth of the tests' time.
-gc.set_threshold(50_000, 10, 10)
+gc.set_threshold(*COLLECTED_AT)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()
