@@ -27,9 +27,9 @@ Batches = Iterator[Mapping[str, Any]]
 
 
 def write_files(root: pathlib.Path, args: argparse.Namespace) -> int:
-  """Write the files that all read: images as they are, masks as grey PNGs.
+  """Write the files that all read: images as they are, masks as gray PNGs.
 
-  TensorFlow decodes a palette PNG to colours, so masks are stored decoded.
+  TensorFlow decodes a palette PNG to colors, so masks are stored decoded.
 
   Returns:
     How many images.

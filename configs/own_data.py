@@ -9,8 +9,8 @@ DIR/labels/train/a.png  DIR/labels/val/b.png    one number per pixel: the class
 DIR/classes.json  {"names": ["background", "cat"], "ignore_label": 255}
 
 Image and mask share the name before the suffix; sub-folders are fine. Masks
-are PNGs (grey, palette or 1 bit), never JPEG; pixels of ignore_label are not
-learnt from and not counted. The number of classes follows from classes.json.
+are PNGs (gray, palette or 1 bit), never JPEG; pixels of ignore_label are not
+learned from and not counted. The number of classes follows from classes.json.
 
 A small network and a short schedule, from random weights: for a few hundred
 images and a first impression. MobileNetV2, v3+ head and decoder.

@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog="python -m deeplax.overfit_check",
     description="Train on a few images until they are known by heart, or say "
-    "why that fails. Exit status: 0 learnt, 1 not, 2 wrong input.",
+    "why that fails. Exit status: 0 learned, 1 not, 2 wrong input.",
     epilog="example: python -m deeplax.overfit_check "
     "--config=configs/own_data.py --config.data.root=my_data",
     allow_abbrev=False,

@@ -1,6 +1,6 @@
 """Label pictures: python -m deeplax.predict --workdir=DIR --out=DIR PHOTO...
 
-Class names, colours, normalisation and sizes come from the run's workdir; each
+Class names, colors, normalization and sizes come from the run's workdir; each
 picture gets `<name>_mask.png` (class indices with a palette) and
 `<name>_overlay.jpg` (.png beyond the size that JPEG can have), both at its own
 size.

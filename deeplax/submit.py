@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     predicting, rest = predict_parser().parse_known_args(
       [f"--workdir={args.workdir}", *rest]
     )
-    hint = "which images are labelled follows from --images and --split"
+    hint = "which images are labeled follows from --images and --split"
     if rest and rest[0].startswith("-"):
       hint = "nor of deeplax.predict"
   if rest:

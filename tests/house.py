@@ -18,7 +18,10 @@ CODE = ("deeplax", "configs", "experiments", "benchmarks")
 Tree = Mapping[str, str]
 
 # Files of deeplax/ that are no doors; flags are what doors share.
-GROUND = ("errors", "progress", "atomic", "machine", "paths", "text_files")
+GROUND = (
+  *("arrays", "atomic", "clocks", "errors", "machine", "paths"),
+  "text_files",
+)
 FLAGS = ("flags", "config_flag")
 # From the ground up: an import never goes up, nor sideways.
 FLOORS = (
@@ -32,7 +35,7 @@ FLOORS = (
 )
 # (from, to) on one floor, and why.
 SIDEWAYS = {
-  ("workdir", "data"): "a run keeps the names and colours of its classes",
+  ("workdir", "data"): "a run keeps the names and colors of its classes",
 }
 DOOR_LINES = 100
 # Doors inside rooms. The first two are also what their names say, libraries;
@@ -400,7 +403,7 @@ def everything_imported_is_required(tree: Tree) -> list[str]:
       top = name.partition(".")[0]
       if top in known:
         continue
-      needed = {normalised(d) for d in distributions().get(top, [top])}
+      needed = {normalized(d) for d in distributions().get(top, [top])}
       if not needed & requirements():
         wrong.append(f"{path}: imports {top}, not in requirements.txt")
   return wrong
@@ -417,10 +420,10 @@ def requirements() -> frozenset[str]:
   """Return the names in requirements.txt, as package indices write them."""
   lines = (ROOT / "requirements.txt").read_text().splitlines()
   names = (re.match(r"[\w.-]+", line) for line in lines)
-  return frozenset(normalised(name[0]) for name in names if name)
+  return frozenset(normalized(name[0]) for name in names if name)
 
 
-def normalised(name: str) -> str:
+def normalized(name: str) -> str:
   return re.sub(r"[-_.]+", "-", name).lower()
 
 

@@ -25,7 +25,7 @@ MEASURED = measures.Measures(trimap=(1, 4), boundary=True, objects=True)
 
 
 class Mixed(nn.Module):
-  """A mixture of the colours; every scale and flip gives something else."""
+  """A mixture of the colors; every scale and flip gives something else."""
 
   @nn.compact
   def coarse(self, images, *, train: bool):
@@ -68,7 +68,7 @@ def main(process, processes, address):
     Mixed(),
     parallel.local(variables),
     pad_value=(127.5,) * 3,
-    log=lambda _: None,
+    progress=lambda _: None,
   )
   seen = []
   results = evaluate.evaluate_rows(

@@ -178,14 +178,14 @@ def test_classes_of_one_split_only_are_warnings(good, check):
     trees.mask(path, trees.labels(0, 1))
   status, printed, _ = check(good, "--full")
   assert status == 0
-  assert "evaluated but never learnt" in printed
-  assert re.search("never learnt.*: dog\n", printed)
+  assert "evaluated but never learned" in printed
+  assert re.search("never learned.*: dog\n", printed)
   trees.mask(good / "labels/val/d.png", trees.labels(0, 1))
   printed = check(good, "--full")[1]
   assert "warning: in no split at all: dog\n" in printed
   assert "warning: class weight 0 for what is in no mask: dog\n" in printed
   trees.mask(good / "labels/train/a.png", trees.labels(0, 1, 2))
-  assert "learnt but never evaluated" in check(good, "--full")[1]
+  assert "learned but never evaluated" in check(good, "--full")[1]
 
 
 def test_pictures_to_predict_only_are_left_out(good, check):
@@ -193,7 +193,7 @@ def test_pictures_to_predict_only_are_left_out(good, check):
   status, printed, _ = check(good, "--full")
   assert status == 0 and "data test" not in printed
   assert re.search("warning: .*images/test has no .*labels/test", printed)
-  assert "can be predicted, but neither learnt from nor scored" in printed
+  assert "can be predicted, but neither learned from nor scored" in printed
   assert "images/test" not in check(good)[1]  # train alone
   status, _, message = check(good, "--split=test")
   assert status == 2 and "x.jpg has no mask" in message

@@ -69,7 +69,7 @@ def test_other_commands_go_on_from_the_workdir(tmp_path):
   )
   rate = "--config.optim.base_lr=0.0", "--config.optim.slow_start_steps=0"
   runs.train(tuned, *rate, f"--config.init.checkpoint={out}")
-  # Nothing was learnt at rate 0: these are the converted parameters.
+  # Nothing was learned at rate 0: these are the converted parameters.
   variables, step = checkpoint.restore_variables(tuned)
   assert step == runs.TOTAL_STEPS
   test_conversion.assert_equal(variables["params"], loaded["params"])

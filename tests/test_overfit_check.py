@@ -1,4 +1,4 @@
-"""A few images are learnt by heart, or the reason why not is named.
+"""A few images are learned by heart, or the reason why not is named.
 
 The causes are provoked: a network of two convolutions really fails to learn.
 """
@@ -31,11 +31,11 @@ from tests.models import networks
 
 NAMES = ("road", "sky", "pole")
 SPEC = spec_lib.Spec("toy", NAMES, ((9, 9, 9), (0, 0, 9), (9, 0, 0)))
-COLOURS = np.array([[60, 60, 60], [60, 60, 220], [220, 60, 60]])
+COLORS = np.array([[60, 60, 60], [60, 60, 220], [220, 60, 60]])
 
 
 class Tiny(nn.Module):
-  """Two 1x1 convolutions: it sees colours only."""
+  """Two 1x1 convolutions: it sees colors only."""
 
   norm: layers.Norm
   num_classes: int
@@ -56,7 +56,7 @@ class Tiny(nn.Module):
 
 
 class Source:
-  """Pictures whose colours tell the class; stripes of given widths."""
+  """Pictures whose colors tell the class; stripes of given widths."""
 
   spec, split = SPEC, "train"
 
@@ -71,7 +71,7 @@ class Source:
     row = np.repeat(np.arange(3), self._widths)
     label = np.repeat(row.reshape(1, -1), 16, axis=0).astype(np.uint8)
     noise = rng.integers(-20, 20, (*label.shape, 3))
-    image = (COLOURS[label] + noise).astype(np.uint8)
+    image = (COLORS[label] + noise).astype(np.uint8)
     example = {"image": image, "label": label, "name": f"{index}.png"}
     self._change(example, index)
     return example
@@ -104,11 +104,11 @@ def attempt(monkeypatch):
   return run
 
 
-def test_what_can_be_learnt_passes_and_stops_early(attempt):
+def test_what_can_be_learned_passes_and_stops_early(attempt):
   status, text = attempt(Source(), "--every=10")
   assert status == 0, text
   assert "3 of 3 classes: road 56.2%, sky 37.5%, pole 6.2%" in text
-  assert "100.0% labelled" in text and "norm decay 0.9 for so few" in text
+  assert "100.0% labeled" in text and "norm decay 0.9 for so few" in text
   score = r"mIoU (9\d\.\d\d|100\.00)%"
   passed = re.search(rf"\npassed: {score} after (\d+) steps \(", text)
   assert passed and int(passed[2]) < 200
@@ -119,7 +119,7 @@ def test_a_learning_rate_that_is_too_low_is_told_from_the_loss(attempt):
   status, text = attempt(Source(), "--steps=20", **{"optim.base_lr": 1e-6})
   assert status == 1
   assert "too low for 20 steps. Set --config.optim.base_lr=1e-05" in (text)
-  for other in ("too high", "clip_norm", "not learnt: road", "predicted as"):
+  for other in ("too high", "clip_norm", "not learned: road", "predicted as"):
     assert other not in text
 
 
@@ -141,7 +141,7 @@ def test_a_loss_that_is_no_number_stops_at_once(attempt):
   assert "1. the loss is " in text and "Set --config.optim.base_lr=1e+29" in (
     text
   )
-  assert "not learnt: mIoU 0.00% after" in text and "step 25/500" not in text
+  assert "not learned: mIoU 0.00% after" in text and "step 25/500" not in text
 
 
 def test_statistics_that_lag_behind_are_told_from_training(
@@ -171,19 +171,19 @@ def test_one_class_everywhere_is_told_with_its_true_share(attempt):
   status, text = attempt(Source(widths=(14, 1, 1), change=blind), "--steps=50")
   assert status == 1
   assert "% of the pixels are predicted as 'road' (truth 88%)" in text
-  assert "not learnt: sky (6.25% of the pixels), pole (6.25% of the" in text
+  assert "not learned: sky (6.25% of the pixels), pole (6.25% of the" in text
 
 
 def test_a_class_that_looks_like_another_is_named(attempt):
   def hide(example, index):
     example["label"][:2, :9] = 2
-    example["image"][:, -1] = COLOURS[1]
+    example["image"][:, -1] = COLORS[1]
     example["label"][:, -1] = 1
 
   status, text = attempt(Source(change=hide), "--steps=100")
   assert status == 1
-  assert "not learnt: pole (7.03% of the pixels)" in text
-  assert text.count("not learnt: ") == 2  # the headline is the other
+  assert "not learned: pole (7.03% of the pixels)" in text
+  assert text.count("not learned: ") == 2  # the headline is the other
 
 
 @pytest.mark.parametrize(("steps", "outcome"), [(1, 1), (200, 0)])
@@ -209,7 +209,7 @@ def test_masks_without_any_label_need_no_training(attempt):
     example["label"][:] = 255
 
   status, text = attempt(Source(change=ignore))
-  assert status == 1 and "not learnt: mIoU 0.00% after 0 steps" in text
+  assert status == 1 and "not learned: mIoU 0.00% after 0 steps" in text
   assert "1. only 0.0% of the pixels have a label" in text
   assert "compiling" not in text
 
@@ -253,7 +253,7 @@ def seen(**changes) -> overfit_diagnosis.Measured:
     evaluated=confusion.scores(
       confusion.count(TRUTH[None], TRUTH[None], 3), NAMES
     ),
-    labelled=0.9,
+    labeled=0.9,
     classes=3,
     frozen=False,
     contradictions=[],
@@ -347,7 +347,7 @@ def test_the_command_fails_with_the_cause(tmp_path):
   )
   assert done.returncode == 1, done.stderr
   assert "are the same picture with different masks" in done.stdout
-  assert "not learnt: mIoU" in done.stdout
+  assert "not learned: mIoU" in done.stdout
   assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
@@ -368,7 +368,7 @@ def test_every_switch_of_training_is_checked_with_it():
     "--steps=4",
   )
   assert done.returncode == 1, done.stdout + done.stderr
-  assert "step 4/4" in done.stdout and "not learnt: mIoU" in done.stdout
+  assert "step 4/4" in done.stdout and "not learned: mIoU" in done.stdout
 
 
 @pytest.mark.slow  # 100 s: about 325 steps on 97x97 crops
@@ -400,4 +400,4 @@ def test_help_says_what_the_exit_status_means():
   done = command("overfit_check", "--help")
   assert done.returncode == 0 and "--images N" in done.stdout
   words = " ".join(done.stdout.split())
-  assert "Exit status: 0 learnt, 1 not, 2 wrong" in words
+  assert "Exit status: 0 learned, 1 not, 2 wrong" in words

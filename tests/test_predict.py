@@ -98,7 +98,7 @@ def test_folders_files_and_globs_keep_sub_folders_and_sizes(
   assert "load" in text and "compute" in text and "save" in text
 
 
-def test_large_pictures_are_labelled_in_windows(run, tmp_path, capsys):
+def test_large_pictures_are_labeled_in_windows(run, tmp_path, capsys):
   names = {"large": (70, 101), "larger": (140, 40), "small": (20, 31)}
   images = {
     name: _photo(tmp_path / "photos" / f"{name}.png", size)
@@ -136,7 +136,7 @@ def test_a_crf_on_bands_is_refused(run, tmp_path, capsys):
   run.config.data.channel_std = (1.0, 1.0, 1.0)
   _photo(tmp_path / "a.png")
   text = _refused(run, capsys, "--crf", str(tmp_path / "a.png"))
-  assert "--crf compares colours" in text and "(2, 1, 0)" in text
+  assert "--crf compares colors" in text and "(2, 1, 0)" in text
 
 
 def test_the_workdir_tells_the_miou_of_the_step(run, tmp_path, capsys):
@@ -155,7 +155,7 @@ def test_the_workdir_tells_the_miou_of_the_step(run, tmp_path, capsys):
   assert "step 400, mIoU 71.50% (val-00000400-os16-s1.0)" in text
 
 
-def test_a_photo_on_its_side_is_labelled_upright(run, tmp_path):
+def test_a_photo_on_its_side_is_labeled_upright(run, tmp_path):
   exif = Image.Exif()
   exif[274] = 6
   path = tmp_path / "a.jpg"
@@ -166,7 +166,7 @@ def test_a_photo_on_its_side_is_labelled_upright(run, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK", "I;16"])
-def test_pictures_of_every_mode_are_labelled(run, tmp_path, mode):
+def test_pictures_of_every_mode_are_labeled(run, tmp_path, mode):
   path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
   if mode == "I;16":
     Image.fromarray(np.full((6, 9), 40000, np.uint16)).save(path)
@@ -176,7 +176,7 @@ def test_pictures_of_every_mode_are_labelled(run, tmp_path, mode):
   assert _mask(run.out / "a_mask.png").shape == (6, 9)
 
 
-def test_files_of_many_bands_are_labelled_by_the_bands_of_the_run(
+def test_files_of_many_bands_are_labeled_by_the_bands_of_the_run(
   run, tmp_path, capsys
 ):
   run.config.data.channels = (4, 0, 2)
@@ -335,7 +335,7 @@ def test_two_inputs_with_one_output_are_refused_before_anything_runs(
   assert "x/a.png" in text and "y/a.png" in text and "a_mask.png" in text
 
 
-def test_pictures_that_differ_in_their_suffix_only_are_both_labelled(
+def test_pictures_that_differ_in_their_suffix_only_are_both_labeled(
   run, tmp_path, capsys
 ):
   pixels = {
@@ -352,7 +352,7 @@ def test_pictures_that_differ_in_their_suffix_only_are_both_labelled(
 
 
 @pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".jp2", ".avif", ".ppm"])
-def test_pictures_of_every_kind_that_is_read_are_labelled(
+def test_pictures_of_every_kind_that_is_read_are_labeled(
   run, tmp_path, capsys, suffix
 ):
   _photo(tmp_path / "x" / f"a{suffix}", (12, 18))

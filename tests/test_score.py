@@ -196,12 +196,12 @@ def _shrink(masks, labels):
   _save(path, _read(path)[:-1])
 
 
-def _grey_palette(masks, labels):
+def _gray_palette(masks, labels):
   path = masks / "a_mask.png"
   _save(path, (_read(path) * 38).astype(np.uint8))
 
 
-def _colours(masks, labels):
+def _colors(masks, labels):
   _save(masks / "a_mask.png", np.full((40, 60, 3), (200, 10, 10), np.uint8))
 
 
@@ -238,8 +238,8 @@ def _empty(masks, labels):
     (_lose_prediction, ("1 without a prediction in", "deep/b.png")),
     (_lose_label, ("1 without a label in", "a_mask.png")),
     (_shrink, ("a_mask.png is 39x60", "a.png is 40x60")),
-    (_grey_palette, ("a_mask.png has values 38, 76", "0 to 2", "palette")),
-    (_colours, ("a_mask.png has 3 channels", "(200, 10, 10)")),
+    (_gray_palette, ("a_mask.png has values 38, 76", "0 to 2", "palette")),
+    (_colors, ("a_mask.png has 3 channels", "(200, 10, 10)")),
     (_unknown_label, ("a.png has values 9 (100.0% of its pixels)",)),
     (_twice, ("a.png and", "a_mask.png are both predictions of 'a'")),
     (_all_void, ("every label is the ignore label",)),

@@ -82,11 +82,11 @@ def masks(tree, tmp_path):
 
 
 def _read(file):
-  """Return the mode, the numbers and the colours of a PNG, or its bytes."""
+  """Return the mode, the numbers and the colors of a PNG, or its bytes."""
   file = io.BytesIO(file) if isinstance(file, bytes) else file
   with Image.open(file) as picture:
-    colours = np.array(picture.getpalette() or []).reshape(-1, 3)
-    return picture.mode, np.asarray(picture), colours.tolist()
+    colors = np.array(picture.getpalette() or []).reshape(-1, 3)
+    return picture.mode, np.asarray(picture), colors.tolist()
 
 
 def _flags(server, tree, masks, out):
@@ -98,7 +98,7 @@ def _flags(server, tree, masks, out):
   )
 
 
-def test_voc_gets_indices_with_its_colours_under_its_names(
+def test_voc_gets_indices_with_its_colors_under_its_names(
   tree, masks, tmp_path
 ):
   out = tmp_path / "new" / "results.tar.gz"
@@ -109,10 +109,10 @@ def test_voc_gets_indices_with_its_colours_under_its_names(
   folder = "results/VOC2012/Segmentation/comp6_test_cls"
   assert list(data) == [f"{folder}/{name}.png" for name in VOC_IDS]
   for name in VOC_IDS:
-    mode, numbers, colours = _read(data[f"{folder}/{name}.png"])
+    mode, numbers, colors = _read(data[f"{folder}/{name}.png"])
     assert mode == "P"
     np.testing.assert_array_equal(numbers, masks[1][name])
-    assert colours[1] == [128, 0, 0] and colours[20] == [0, 64, 128]
+    assert colors[1] == [128, 0, 0] and colors[20] == [0, 64, 128]
   assert [p.name for p in out.parent.iterdir()] == [out.name]
 
 
@@ -123,7 +123,7 @@ def test_voc_has_two_competitions(tree, masks, tmp_path):
     assert all("/comp5_test_cls/" in name for name in tar.getnames())
 
 
-def test_cityscapes_gets_label_ids_as_grey(tree, masks, tmp_path, capsys):
+def test_cityscapes_gets_label_ids_as_gray(tree, masks, tmp_path, capsys):
   out = tmp_path / "results.zip"
   assert _command(*_flags("cityscapes", tree, masks, out)) == 0
   with zipfile.ZipFile(out) as zipped:
@@ -138,7 +138,7 @@ def test_cityscapes_gets_label_ids_as_grey(tree, masks, tmp_path, capsys):
 
 
 class Brightest(nn.Module):
-  """The class is the strongest colour channel."""
+  """The class is the strongest color channel."""
 
   def coarse(self, images, *, train: bool):
     images = images.astype(jnp.float32)
@@ -172,7 +172,7 @@ def test_a_run_labels_the_test_images_of_its_data(workdir, tree, tmp_path):
       assert file
       path = tree / "VOCdevkit" / "VOC2012" / "JPEGImages" / f"{name}.jpg"
       same = (_read(file)[1] == _read(path)[1].argmax(-1)).mean()
-      assert same > 0.95  # decoders differ by a grey level here and there
+      assert same > 0.95  # decoders differ by a gray level here and there
   # What was predicted on the way is gone.
   assert [p.name for p in out.parent.iterdir()] == [out.name]
 
@@ -234,7 +234,7 @@ def _void(folder, tree):
   _save(path, np.full((21, 30), 255, np.uint8))
 
 
-def _colours(folder, tree):
+def _colors(folder, tree):
   path = folder / "2008" / "2008_000011_mask.png"
   _save(path, np.full((21, 30, 3), (9, 8, 7), np.uint8))
 
@@ -254,7 +254,7 @@ def _lose_list(folder, tree):
     (_twice, "are both predictions of 2008_000011"),
     (_resize, "_mask.png is 9x9 (height x width)"),
     (_void, "has values [255]; the classes of voc2012 are 0 to 20"),
-    (_colours, "has 3 channels (mode RGB) and holds colours"),
+    (_colors, "has 3 channels (mode RGB) and holds colors"),
     (_lose_image, "2008_000011.jpg is missing"),
     (_lose_list, "no split 'test'"),
   ],
@@ -377,7 +377,7 @@ def _other_palette(server, classes):
   "packed, encode, words",
   [
     ("voc", _without_palette, "is PNG of mode L, not PNG of P"),
-    ("voc", _other_palette, "has not the colours of voc2012"),
+    ("voc", _other_palette, "has not the colors of voc2012"),
     ("cityscapes", _without_palette, "has other numbers"),  # trainIds
     ("cityscapes", _other_palette, "is PNG of mode P, not PNG of L"),
   ],

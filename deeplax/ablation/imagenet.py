@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from deeplax import clocks
 from deeplax import errors
 from deeplax import pretrained
-from deeplax import progress as progress_lib
 from deeplax.ablation import imagenet_sources
 from deeplax.data import decoding
 from deeplax.data import files as data_files
@@ -27,7 +27,7 @@ CLASSES = 1000  # of ImageNet
 CENTRAL = 0.875  # of the short side; see v3plus_table4
 THREADS = 8  # that read
 # A picture and its class.
-Labelled = tuple[pathlib.Path, int]
+Labeled = tuple[pathlib.Path, int]
 
 
 class Network(NamedTuple):
@@ -40,7 +40,7 @@ class Network(NamedTuple):
   first: int
 
 
-def pictures(root: pathlib.Path) -> tuple[list[Labelled], int]:
+def pictures(root: pathlib.Path) -> tuple[list[Labeled], int]:
   """Return the pictures in a folder's subfolders, and how many those are.
 
   Raises:
@@ -49,7 +49,7 @@ def pictures(root: pathlib.Path) -> tuple[list[Labelled], int]:
   if not root.is_dir():
     raise errors.InputError(f"--images={root} is no folder")
   folders = [root / name for name in walk.folders(root)]
-  labelled = []
+  labeled = []
   for label, folder in enumerate(folders):
     inside = [
       (path, label)
@@ -61,13 +61,13 @@ def pictures(root: pathlib.Path) -> tuple[list[Labelled], int]:
         f"--images={root}: {folder} has no picture: unpack the rest of the "
         "data set, or remove a folder that is no class"
       )
-    labelled += inside
-  if not labelled:
+    labeled += inside
+  if not labeled:
     raise errors.InputError(
       f"--images={root} has no subfolders: put the pictures of each class into "
       "one of its name, as n01440764/ILSVRC2012_val_00000293.JPEG"
     )
-  return labelled, len(folders)
+  return labeled, len(folders)
 
 
 def network(flag: str, text: str, folders: int) -> Network:
@@ -150,7 +150,7 @@ def ranks(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 def classify(
   networks: Sequence[Network],
-  labelled: Sequence[Labelled],
+  labeled: Sequence[Labeled],
   *,
   crop: int,
   batch: int,
@@ -167,15 +167,15 @@ def classify(
     for n in networks
   ]
   kept_ranks: list[list[np.ndarray]] = [[] for _ in networks]
-  progress = progress_lib.Progress(len(labelled), print, name="classified")
+  report = clocks.Progress(len(labeled), print, name="classified")
 
-  def read(one: Labelled) -> tuple[np.ndarray, int]:
+  def read(one: Labeled) -> tuple[np.ndarray, int]:
     path, label = one
     image = decoding.decode_image(data_files.read_bytes(path), str(path))
     return view(image, crop), label
 
   ahead = grain.ReadOptions(THREADS, prefetch_buffer_size=2 * batch)
-  views = grain.MapDataset.source(labelled).map(read).to_iter_dataset(ahead)
+  views = grain.MapDataset.source(labeled).map(read).to_iter_dataset(ahead)
   for some, wanted in views.batch(batch):
     count = len(some)
     # What is left of the last batch stays as it was.
@@ -192,7 +192,7 @@ def classify(
           "the file anew"
         )
     for _ in some:
-      progress.step()
+      report.step()
   return [np.concatenate(kept) for kept in kept_ranks]
 
 

@@ -55,14 +55,14 @@ def write(
   Raises:
     InputError: Folder, pictures or weights are not what they should be.
   """
-  labelled, folders = imagenet.pictures(images)
+  labeled, folders = imagenet.pictures(images)
   networks = {
     flag: imagenet.network(flag, text, folders)
     for flag, text in weights.items()
   }
-  count = min(max_images or len(labelled), len(labelled))
-  chosen = [labelled[i * len(labelled) // count] for i in range(count)]
-  print(f"{images}: {count} pictures of {len(labelled)}, {folders} classes")
+  count = min(max_images or len(labeled), len(labeled))
+  chosen = [labeled[i * len(labeled) // count] for i in range(count)]
+  print(f"{images}: {count} pictures of {len(labeled)}, {folders} classes")
   for n in networks.values():
     first = ", background first" if n.first else ""
     print(f"{n.file}: {n.backbone}, {n.model.num_classes} classes{first}")

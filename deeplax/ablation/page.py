@@ -232,7 +232,7 @@ def scatter(
     values, spread = np.full((2, len(x)), np.nan)
     values[x.index(cost)] = score.mean
     spread[x.index(cost)] = score.std
-    label = f"{i + 1}"  # of many rows colours come again
+    label = f"{i + 1}"  # of many rows colors come again
     title = f"{label}: {name[:LETTERS]}"
     drawn.append(line_plot.Line(title, values, spread, label))
   panel = line_plot.Panel("mIoU, %", drawn)

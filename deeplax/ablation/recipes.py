@@ -1,7 +1,7 @@
 """Recipes: a table on other data, with a network small enough for a CPU.
 
 `--data camvid` of `experiments.run` keeps what a configuration says of head,
-decoder and loss, and swaps data, backbone, schedule and optimiser. Widths of
+decoder and loss, and swaps data, backbone, schedule and optimizer. Widths of
 head and decoder, batches, steps and crops that a table varies are scaled; what
 the small network cannot have is refused, row by row, with the reason.
 """
@@ -87,7 +87,7 @@ def settings(config: Any, data: str, *, full_size: bool = False) -> Settings:
   Args:
     config: Of the table.
     data: One of `NAMES`.
-    full_size: Keep the network; data, schedule and optimiser still change.
+    full_size: Keep the network; data, schedule and optimizer still change.
   """
   own = config.data.name == data or (
     data == "voc2012" and config.data.name == "shapes"

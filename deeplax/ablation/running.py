@@ -21,8 +21,8 @@ from typing import Any
 import jax
 
 from deeplax import atomic
+from deeplax import clocks
 from deeplax import errors
-from deeplax import progress
 from deeplax.ablation import experiment as experiment_lib
 from deeplax.ablation import jobs as jobs_lib
 from deeplax.ablation import results as results_lib
@@ -49,7 +49,7 @@ def start(
   log: pathlib.Path,
   *,
   env: dict[str, str] | None = None,
-  say: Any = print,
+  progress: Any = print,
 ) -> tuple[int, int]:
   """Run a command, its output appended to `log`.
 
@@ -57,7 +57,7 @@ def start(
     command: With its arguments.
     log: Of this and of earlier commands.
     env: Environment; None: this process's.
-    say: Receives the log's last line now and then.
+    progress: Receives the log's last line now and then.
 
   Returns:
     Exit status, and the largest memory of the host that it took, in bytes.
@@ -79,7 +79,7 @@ def start(
         if time.perf_counter() - said > SAID_EVERY:
           said = time.perf_counter()
           if line := last_line(log):
-            say(f"    {line}", flush=True)
+            progress(f"    {line}", flush=True)
     except KeyboardInterrupt:
       # A terminal has told it too; it writes a checkpoint.
       process.send_signal(signal.SIGINT)
@@ -177,7 +177,7 @@ def run(
     left = len(todo) - place
     rest = sum(seconds) / len(seconds) * left if seconds else math.nan
     print(
-      f"[{place + 1}/{len(todo)}] {job.name}, ETA {progress.duration(rest)}, "
+      f"[{place + 1}/{len(todo)}] {job.name}, ETA {clocks.duration(rest)}, "
       f"log {job.sibling('.log')}",
       flush=True,
     )
@@ -201,7 +201,7 @@ def _outcome(job: jobs_lib.Job, record: dict[str, Any]) -> str:
     for row in job.rows
     if (result := job.result(row))
   )
-  return f"  {progress.duration(record['seconds'])}, mIoU {'; '.join(scores)}"
+  return f"  {clocks.duration(record['seconds'])}, mIoU {'; '.join(scores)}"
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import io
 import math
 from typing import Any, NamedTuple
 
-from deeplax import progress
+from deeplax import clocks
 from deeplax.ablation import costs as costs_lib
 from deeplax.ablation import experiment as experiment_lib
 from deeplax.ablation import results as results_lib
@@ -231,7 +231,7 @@ def _measured_columns(grouped: dict[str, list[Line]]) -> dict[str, list[Value]]:
   }
   seconds = [middle(seeds, "seconds") for seeds in grouped.values()]
   columns["time of a training"] = [
-    Value.number(None) if s is None else Value(progress.duration(s), s)
+    Value.number(None) if s is None else Value(clocks.duration(s), s)
     for s in seconds
   ]
   columns["commit"] = [

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, UInt8
 import numpy as np
 
+from deeplax.arrays import Arrays
 from deeplax.crf import lattice as lattice_lib
 from deeplax.crf import mean_field
 from deeplax.crf import negligible as negligible_lib
 
-Arrays = Array | np.ndarray
 Lattice = lattice_lib.Lattice
 
-# A probability of 0 would be an infinite energy that no neighbour can outweigh;
+# A probability of 0 would be an infinite energy that no neighbor can outweigh;
 # pydensecrf's unary_from_softmax has the same floor.
 FLOOR = 1e-5
 # Smoothness kernels that are kept: they depend on the image's size alone. One
@@ -40,7 +40,7 @@ def dense_crf(
   """Return class probabilities that follow the edges of an image.
 
   DeepLab v1 (1412.7062, eq. 3): w1 weighs an appearance kernel of position and
-  colour, w2 a smoothness kernel of position. The defaults are those of a v2
+  color, w2 a smoothness kernel of position. The defaults are those of a v2
   ResNet-101 (kazuto1011/deeplab-pytorch, configs/voc12.yaml).
 
   Differentiable with respect to the probabilities, w1, w2 and compatibility.
@@ -56,7 +56,7 @@ def dense_crf(
     probabilities: Of a network. Below 1e-5 they count as 1e-5.
     w1: Of the appearance kernel.
     sigma_alpha: Its standard deviation in pixels ...
-    sigma_beta: ... and in colour, of 0..255.
+    sigma_beta: ... and in color, of 0..255.
     w2: Of the smoothness kernel.
     sigma_gamma: Its standard deviation in pixels.
     iterations: Of mean field; the papers' 10.
@@ -117,7 +117,7 @@ def appearance(
   sigma_beta: float | int,
   mask: Bool[np.ndarray, "*b h w"] | None = None,
 ) -> Lattice:
-  """Return the kernel of position and colour, for `mean_field.mean_field`.
+  """Return the kernel of position and color, for `mean_field.mean_field`.
 
   It serves any weights and probabilities.
   """
@@ -126,8 +126,8 @@ def appearance(
   positions = _positions(image.shape[-3:-1], sigma_alpha)
 
   def build(image, mask):
-    colours = image.reshape(-1, 3).T.astype(np.float32)
-    features = [positions, colours / np.float32(sigma_beta)]
+    colors = image.reshape(-1, 3).T.astype(np.float32)
+    features = [positions, colors / np.float32(sigma_beta)]
     return lattice_lib.build(np.concatenate(features), mask=mask)
 
   if image.ndim == 3:

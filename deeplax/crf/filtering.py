@@ -9,11 +9,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
-import numpy as np
 
+from deeplax.arrays import Arrays
 from deeplax.crf import lattice as lattice_lib
 
-Arrays = Array | np.ndarray
 Lattice = lattice_lib.Lattice
 
 
@@ -41,8 +40,8 @@ def apply(
       f"values of {values.shape[0]} pixels and a lattice of {rows}: pad them"
     )
   summed = _splat(lattice, jnp.asarray(values))
-  neighbours = lattice.neighbours[::-1] if reverse else lattice.neighbours
-  for pair in neighbours:
+  neighbors = lattice.neighbors[::-1] if reverse else lattice.neighbors
+  for pair in neighbors:
     summed = _blur(summed, pair)
   return _weighted_rows(summed, lattice.corners, lattice.weights)
 
@@ -90,7 +89,7 @@ def _splat(
 def _blur(
   summed: Float[Array, "v k"], pair: Int[Arrays, "2 v"]
 ) -> Float[Array, "v k"]:
-  """Blur along one axis: half of both neighbours is added to each vertex."""
+  """Blur along one axis: half of both neighbors is added to each vertex."""
   found = summed + 0.5 * (_rows(summed, pair[0]) + _rows(summed, pair[1]))
   # Vertex 0, which stands for none, stays zero. It is set by a scatter, of two
   # rows since XLA makes one into a slice, which XLA does not fuse with the

@@ -15,10 +15,10 @@ and Koltun's program, so that a pixel on a border falls to the same side.
 import math
 from typing import NamedTuple
 
-from jaxtyping import Array, Bool, Float, Float32, Int, Int8, Int64
+from jaxtyping import Bool, Float, Float32, Int, Int8, Int64
 import numpy as np
 
-Arrays = Array | np.ndarray
+from deeplax.arrays import Arrays
 
 # Half of the vertices of a photograph have one pixel and four fifths at most
 # four: these are gathered, a row for each vertex.
@@ -37,13 +37,13 @@ class Lattice(NamedTuple):
 
   Attributes:
     corners: The d + 1 vertices of each pixel.
-    weights: Of the corners, with the filter's normalisation.
+    weights: Of the corners, with the filter's normalization.
     pixels: The first pixels of each vertex.
     pixel_weights: Theirs, out of `weights`.
     chunk_pixels: More pixels of the crowded vertices.
     chunk_weights: Theirs, out of `weights`.
     chunk_vertex: Of each chunk, ascending.
-    neighbours: The vertices on both sides along each axis.
+    neighbors: The vertices on both sides along each axis.
   """
 
   corners: Int[Arrays, "*b d1 n"]
@@ -53,7 +53,7 @@ class Lattice(NamedTuple):
   chunk_pixels: Int[Arrays, "*b chunk t"]
   chunk_weights: Float[Arrays, "*b chunk t"]
   chunk_vertex: Int[Arrays, "*b t"]
-  neighbours: Int[Arrays, "*b d1 2 v"]
+  neighbors: Int[Arrays, "*b d1 2 v"]
 
 
 class Rows(NamedTuple):
@@ -89,7 +89,7 @@ def build(
     mask: Where False, a pixel is left out: it gives and receives nothing, as
       if it were not there.
     raster: Number the vertices as the pixels meet them: the same filter, faster
-      by a sixth where the features are positions, slower with colours.
+      by a sixth where the features are positions, slower with colors.
     rows: Lengths of the arrays; None: the next buckets.
 
   Raises:
@@ -116,8 +116,8 @@ def build(
   corners[item] = np.repeat(number, counts)
   start, counts = start[met], counts[met]
   corners = np.ascontiguousarray(corners.reshape(-1, d + 1).T)
-  neighbours = _neighbours(*_vertex(cell, order, item[start]))
-  weights = weights * _normalisation(corners, weights, neighbours)
+  neighbors = _neighbors(*_vertex(cell, order, item[start]))
+  weights = weights * _normalization(corners, weights, neighbors)
 
   more = -(-np.maximum(counts - DIRECT, 0) // CHUNK)
   needed = Rows(n, start.size + 1, int(more.sum()))
@@ -127,7 +127,7 @@ def build(
   found = _empty(d, rows)
   found.corners[:, kept] = corners
   found.weights[:, kept] = weights
-  found.neighbours[:, :, : start.size + 1] = neighbours
+  found.neighbors[:, :, : start.size + 1] = neighbors
   weights = np.ascontiguousarray(weights.T).ravel()
   _list_pixels(found, item, start, counts, weights, kept)
   _list_chunks(found, item, start, counts, weights, kept)
@@ -155,7 +155,7 @@ def _empty(d: int, rows: Rows) -> Lattice:
     chunk_pixels=np.zeros((CHUNK, chunks), np.int32),
     chunk_weights=np.zeros((CHUNK, chunks), np.float32),
     chunk_vertex=np.zeros(chunks, np.int32),
-    neighbours=np.zeros((d + 1, 2, vertices), np.int32),
+    neighbors=np.zeros((d + 1, 2, vertices), np.int32),
   )
 
 
@@ -277,14 +277,14 @@ def _vertex(
   return coordinates, corner
 
 
-def _neighbours(
+def _neighbors(
   cell: Int64[np.ndarray, "d m"], corner: Int64[np.ndarray, " m"]
 ) -> Int[np.ndarray, "d1 2 v"]:
-  """Return both neighbours of each vertex along each axis, counted from 1.
+  """Return both neighbors of each vertex along each axis, counted from 1.
 
   In lattice coordinates, (d + 1) cell + corner, a step along axis j adds d to
   coordinate j and takes 1 from all others. So does a line have constants, and
-  sorted by them and by another coordinate, neighbours stand side by side.
+  sorted by them and by another coordinate, neighbors stand side by side.
   """
   d, m = cell.shape
   bits = m.bit_length()
@@ -327,21 +327,21 @@ def _pack(columns: list[Int64[np.ndarray, " m"]]) -> Int64[np.ndarray, " m"]:
   return key
 
 
-def _normalisation(
+def _normalization(
   corners: Int[np.ndarray, "d1 n"],
   weights: Float32[np.ndarray, "d1 n"],
-  neighbours: Int[np.ndarray, "d1 2 v"],
+  neighbors: Int[np.ndarray, "d1 2 v"],
 ) -> Float32[np.ndarray, " n"]:
-  """Return what makes the filter of the weights a symmetric normalised one.
+  """Return what makes the filter of the weights a symmetric normalized one.
 
   That is D^-1/2 K D^-1/2 with D the filter of ones: each of splat and slice
   has the root of D, and the root of the constant that the blur lacks.
   """
   d = corners.shape[0] - 1
   value = np.bincount(
-    corners.ravel(), weights.ravel(), minlength=neighbours.shape[2]
+    corners.ravel(), weights.ravel(), minlength=neighbors.shape[2]
   )
-  for before, after in neighbours:
+  for before, after in neighbors:
     value = value + 0.5 * (value[before] + value[after])
     value[0] = 0
   # The corners of a blurred point sum to 1 + 2^-d of it.

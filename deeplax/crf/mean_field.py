@@ -1,7 +1,7 @@
 """Mean-field inference in a fully connected CRF.
 
 Krahenbuhl and Koltun, "Efficient inference in fully connected CRFs with
-Gaussian edge potentials" (2011), algorithm 1. Kernels are symmetric normalised,
+Gaussian edge potentials" (2011), algorithm 1. Kernels are symmetric normalized,
 and a pixel's message to itself is not taken out, as in their program.
 """
 
@@ -12,12 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-import numpy as np
 
+from deeplax.arrays import Arrays
 from deeplax.crf import filtering
 from deeplax.crf import lattice as lattice_lib
 
-Arrays = Array | np.ndarray
 Lattice = lattice_lib.Lattice
 
 

@@ -17,11 +17,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
+from deeplax.arrays import Arrays
 from deeplax.crf import filtering
 from deeplax.crf import lattice as lattice_lib
 from deeplax.crf import mean_field as mean_field_lib
-
-Arrays = Array | np.ndarray
 
 # Numbers of classes are rounded up to these: each is compiled by itself.
 STEP = 4

@@ -14,8 +14,8 @@ import zlib
 import numpy as np
 from PIL import Image
 
+from deeplax import clocks
 from deeplax import errors
-from deeplax import progress
 from deeplax.data import decoding
 from deeplax.data import evaluation_servers
 from deeplax.data import files
@@ -23,7 +23,7 @@ from deeplax.data import files
 # {path in the archive: (predicted mask, image)}
 Found = Mapping[str, tuple[pathlib.Path, pathlib.Path]]
 
-# What reading a spoilt archive raises.
+# What reading a spoiled archive raises.
 BROKEN = (
   *(EOFError, OSError, ValueError, zlib.error),
   *(tarfile.TarError, zipfile.BadZipFile),
@@ -79,7 +79,7 @@ def write(
     path: The file.
     found: {path in the archive: (mask, image)}.
   """
-  report = progress.Progress(len(found), print, name="packed")
+  report = clocks.Progress(len(found), print, name="packed")
 
   def pngs() -> Iterator[tuple[str, bytes]]:
     for name, (mask, image) in found.items():
@@ -130,7 +130,7 @@ def check(
     InputError: A file is missing, too many, or not what the mask says.
   """
   seen: set[str] = set()
-  report = progress.Progress(len(found), print, name="checked")
+  report = clocks.Progress(len(found), print, name="checked")
   try:
     for name, data in members(server, path):
       if name in seen or name not in found:
@@ -164,7 +164,7 @@ def _check_one(
     raise ValueError(f"{name} has other numbers or another size than its mask")
   needed = [v for color in server.palette[: len(server.ids)] for v in color]
   if colors[: len(needed)] != needed:
-    raise ValueError(f"{name} has not the colours of {server.spec.name}")
+    raise ValueError(f"{name} has not the colors of {server.spec.name}")
 
 
 def pack(

@@ -1,7 +1,7 @@
 """Images of any number of bands: reading, statistics, and something to see.
 
 From .npy, .npz and TIFF files as they are stored; PNG has red, green, blue and
-maybe alpha, or grey, in 8 or 16 bit; other pictures are RGB.
+maybe alpha, or gray, in 8 or 16 bit; other pictures are RGB.
 """
 
 from collections.abc import Callable, Sequence
@@ -243,7 +243,7 @@ def _rounded(values: np.ndarray) -> tuple[float, ...]:
 def to_show(image: np.ndarray) -> np.ndarray:
   """Return something to see: uint8 RGB [h, w, 3].
 
-  The first three bands are red, green and blue, or the first alone is grey;
+  The first three bands are red, green and blue, or the first alone is gray;
   black is two deviations below the band's mean in this image, white two above.
   An image that is RGB in bytes stays as it is.
   """

@@ -121,7 +121,7 @@ def fill_channels(
   if data.channels is None and given != (None, None):
     raise errors.InputError(
       "data.channel_mean and data.channel_std are for data.channels, which is "
-      "not set: RGB pictures are normalised as the backbone needs it"
+      "not set: RGB pictures are normalized as the backbone needs it"
     )
   if data.channels is None or None not in given:
     return False

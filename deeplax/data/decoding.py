@@ -1,7 +1,7 @@
 """Image and mask files decoded: pictures of any kind, masks as their numbers.
 
 Images come out as uint8 RGB, turned upright by their EXIF tag. A palette PNG is
-read as indices, never as colours.
+read as indices, never as colors.
 """
 
 import io
@@ -18,7 +18,7 @@ from deeplax.data.formats import npy
 from deeplax.data.formats import pictures
 from deeplax.data.formats import tiff
 
-# What reading a spoilt file raises.
+# What reading a spoiled file raises.
 BROKEN = (*pictures.BROKEN, cv2.error)
 
 # A picture of 16 bit that stays below has not used them: a quarter of white.
@@ -38,11 +38,11 @@ _AS_BANDS = (
   "'(0, 1, 2)' for its first three bands"
 )
 
-# 1 bit, palette, grey, 16 bit, 32 bit, float: the modes that hold numbers.
+# 1 bit, palette, gray, 16 bit, 32 bit, float: the modes that hold numbers.
 _MASK_MODES = ("1", "P", "L", "I;16", "I;16B", "I;16L", "I", "F")
 _PNG = b"\x89PNG\r\n\x1a\n"
-# Numbers of a pixel by PNG's types of colour.
-_PNG_GREY, _PNG_CHANNELS = 0, {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+# Numbers of a pixel by PNG's types of color.
+_PNG_GRAY, _PNG_CHANNELS = 0, {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _DEFLATED = 1032  # bytes that one may become (zlib.net, technical details)
 # Compressions of a TIFF that change numbers: JPEG of two kinds, and WebP.
 _LOSSY_TIFF = (6, 7, 50001)
@@ -55,12 +55,12 @@ _LOSSY = (
 def decode_image(data: bytes, file: str) -> np.ndarray:
   """Decode any picture to RGB uint8 [h, w, 3], upright.
 
-  Colours are as stored: an alpha channel is dropped, not blended in. Of 16 bit
+  Colors are as stored: an alpha channel is dropped, not blended in. Of 16 bit
   the upper 8 are kept. Of several pictures in a file the first counts.
 
   OpenCV reads JPEG at half of Pillow's time and to the same numbers, and
   refuses a file that was cut off. It paints over what is transparent in a GIF
-  and multiplies the colours of a TIFF with their alpha, so these are read
+  and multiplies the colors of a TIFF with their alpha, so these are read
   otherwise.
 
   Raises:
@@ -123,20 +123,20 @@ def _decode_by_pillow(data: bytes, file: str) -> np.ndarray:
 def _decode_tiff(data: bytes, file: str) -> np.ndarray:
   """Return [h, w, 3] of the file's own type."""
   layout = tiff.layout(io.BytesIO(data))
-  if not (layout.readable and layout.photometric in (*tiff.GREY, tiff.RGB)):
+  if not (layout.readable and layout.photometric in (*tiff.GRAY, tiff.RGB)):
     return _decode_by_pillow(data, file)  # palette, 1 bit, CMYK, JPEG inside
   # A second or fourth band is alpha.
-  grey = layout.photometric in tiff.GREY and layout.bands <= 2
-  if not grey and layout.bands != 3 and layout.photometric != tiff.RGB:
+  gray = layout.photometric in tiff.GRAY and layout.bands <= 2
+  if not gray and layout.bands != 3 and layout.photometric != tiff.RGB:
     raise errors.InputError(
       f"{file} has {layout.bands} bands that are not red, green and blue: "
       f"{_AS_BANDS}"
     )
   refuse_too_large(layout, file)
   image = tiff.upright(tiff.read(data, layout), layout.orientation)
-  if layout.photometric == tiff.GREY[0] and image.dtype.kind == "u":
+  if layout.photometric == tiff.GRAY[0] and image.dtype.kind == "u":
     image = ~image
-  image = image[..., :1].repeat(3, axis=-1) if grey else image[..., :3]
+  image = image[..., :1].repeat(3, axis=-1) if gray else image[..., :3]
   return np.ascontiguousarray(image)
 
 
@@ -174,11 +174,11 @@ def _to_bytes(image: np.ndarray, file: str) -> np.ndarray:
 def decode_label(data: bytes, file: str) -> np.ndarray:
   """Decode a mask to its numbers: [h, w], uint8 where all are 0 to 255.
 
-  They are the file's own: a grey picture of 2 or 4 bit is not spread over 0 to
+  They are the file's own: a gray picture of 2 or 4 bit is not spread over 0 to
   255, and whole numbers in floating point are integers.
 
   Raises:
-    InputError: It is no mask: JPEG, colours, or unreadable.
+    InputError: It is no mask: JPEG, colors, or unreadable.
   """
   try:
     if npy.is_array(data):
@@ -248,13 +248,13 @@ def _check_png(data: bytes) -> None:
 def _levels(mask: ImageFile.ImageFile, data: bytes) -> int | None:
   """Return the number for white if Pillow spreads a mask's numbers, else None.
 
-  It shows a grey picture of few levels as one of 256, or of 65,536.
+  It shows a gray picture of few levels as one of 256, or of 65,536.
   """
   if mask.mode not in ("L", "I"):
     return None
   if data.startswith(_PNG):
     bits, kind = data[24], data[25]
-    return 2**bits - 1 if kind == _PNG_GREY and bits in (2, 4) else None
+    return 2**bits - 1 if kind == _PNG_GRAY and bits in (2, 4) else None
   if mask.format == "TIFF":
     bits = tiff.layout(io.BytesIO(data)).bits
     return 2**bits - 1 if bits in (2, 4) else None
@@ -321,7 +321,7 @@ def _colored(channels: np.ndarray, what: str, file: str) -> str:
       keep = keep.replace("save(file)", 'save("NAME.png")')
       keep += ", and take this file out"
     return f"{start}, all three alike: keep one of them, {keep}"
-  # One number for each colour, which is 50 times as fast as rows of three.
+  # One number for each color, which is 50 times as fast as rows of three.
   packed = np.zeros(channels.shape[:2], np.int64)
   for i in range(3):
     packed = packed << 16 | channels[..., i]
@@ -329,8 +329,8 @@ def _colored(channels: np.ndarray, what: str, file: str) -> str:
   first = [tuple(int(c) >> s & 0xFFFF for s in (32, 16, 0)) for c in colors[:4]]
   shown = ", ".join(str(color) for color in first)
   return (
-    f"{start} and holds colours ({shown}{', ...' if len(colors) > 4 else ''}); "
-    "a mask holds one number per pixel, the class. Replace each colour by its "
+    f"{start} and holds colors ({shown}{', ...' if len(colors) > 4 else ''}); "
+    "a mask holds one number per pixel, the class. Replace each color by its "
     'class index and save with PIL.Image.fromarray(index.astype("uint8"))'
     ".save(file); a palette PNG (mode P) is read as indices and is fine"
   )

@@ -1,8 +1,8 @@
 """What the test servers of VOC and Cityscapes read: archives of PNGs.
 
-voc takes a .tar.gz of index PNGs with VOC's colours, results/VOC2012/
+voc takes a .tar.gz of index PNGs with VOC's colors, results/VOC2012/
 Segmentation/comp6_test_cls/ID.png (the VOC 2012 development kit's document, on
-the submission of segmentations); cityscapes a .zip of grey PNGs of labelIds,
+the submission of segmentations); cityscapes a .zip of gray PNGs of labelIds,
 CITY_SEQUENCE_FRAME*.png (cityscapesScripts, helpers/labels.py and
 evaluation/evalPixelLevelSemanticLabeling.py).
 """
@@ -23,7 +23,7 @@ class Server:
   Attributes:
     spec: The classes that are predicted.
     ids: By class, the number in the file.
-    palette: Colours of the file's numbers; (): grey.
+    palette: Colors of the file's numbers; (): gray.
     suffixes: Of the archive; the first names the kind.
     images: In its test split.
   """

@@ -230,6 +230,6 @@ def check_sizes(
   else:
     text += (
       ". Make the mask at the image's size; if it must be resized, then with "
-      "the nearest neighbour only"
+      "the nearest neighbor only"
     )
   raise errors.InputError(text)

@@ -205,7 +205,7 @@ def _parse(
 def _palette(obj: Any) -> tuple[spec_lib.Color, ...]:
   """Read [[red, green, blue], ...]; nothing from null and []."""
   if obj is not None and not isinstance(obj, list):
-    raise ValueError(f'"palette" is {_short(obj)}, not a list of colours')
+    raise ValueError(f'"palette" is {_short(obj)}, not a list of colors')
   for color in obj or []:
     three = isinstance(color, list) and len(color) == 3
     if not three or not all(_is_byte(v) for v in color):

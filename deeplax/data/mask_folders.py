@@ -258,7 +258,7 @@ def read(pair: Pair, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
     raise errors.InputError(
       f"{pair.prediction} is {sizes[0]} (height x width) but {pair.label} is "
       f"{sizes[1]}: predict at the label's own size. If it must be resized, "
-      "then by the nearest neighbour"
+      "then by the nearest neighbor"
     )
   k, name = classes.spec.num_classes, classes.spec.name
   _refuse_values(
@@ -282,7 +282,7 @@ def _refuse_values(
       f"{path} has values {shown}{', ...' if len(found) > 8 else ''} "
       f"({wrong.mean():.1%} of its pixels), no class {where}. Name the right "
       "classes by --classes or --dataset, or write class indices: a palette "
-      "PNG read as grey, for example, has lost them"
+      "PNG read as gray, for example, has lost them"
     )
 
 

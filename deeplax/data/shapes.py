@@ -1,6 +1,6 @@
 """Draw pictures to learn from where there is no data.
 
-Discs, rings, boxes and triangles, bright on dark textured ground. Their colours
+Discs, rings, boxes and triangles, bright on dark textured ground. Their colors
 are random, so none tells a class. Disc, ring, triangle, small and big box
 differ by shape and extent alone; the disc, the striped and the dotted disc by
 texture alone, whose period is longer than the 7 pixels that three 3x3
@@ -47,7 +47,7 @@ _SUBPIXEL = 4  # bits of a drawn coordinate after the point
 
 @dataclasses.dataclass(frozen=True)
 class Placed:
-  """An object: class, centre, radius (as in _RADII), turn in radians."""
+  """An object: class, center, radius (as in _RADII), turn in radians."""
 
   label: int
   x: float
@@ -106,7 +106,7 @@ class Shapes:
 
 
 def _ground(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-  """Return soft blobs between two dark colours, under grain."""
+  """Return soft blobs between two dark colors, under grain."""
   h, w = size
   colors = rng.uniform(*_GROUND, (2, 3)).astype(np.float32)
   cells = rng.random((h // 16 + 2, w // 16 + 2), dtype=np.float32)

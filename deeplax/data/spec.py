@@ -1,4 +1,4 @@
-"""What a data set is: class names, colours, ignore label, split sizes.
+"""What a data set is: class names, colors, ignore label, split sizes.
 
 Knows nothing of files and nothing of the rest of deeplax; a workdir keeps a
 spec as JSON, so that predicting needs no data.
@@ -42,7 +42,7 @@ class Spec:
   def __post_init__(self):
     if len(self.palette) != len(self.class_names):
       raise ValueError(
-        f"{self.name}: {len(self.palette)} colours for "
+        f"{self.name}: {len(self.palette)} colors for "
         f"{len(self.class_names)} classes: give one per class"
       )
     if len(set(self.class_names)) != len(self.class_names):
@@ -89,7 +89,7 @@ def _number(text: str) -> int | float:
 
 
 def color_map(count: int) -> tuple[Color, ...]:
-  """Return the PASCAL VOC colours 0 to count - 1, which follow a rule.
+  """Return the PASCAL VOC colors 0 to count - 1, which follow a rule.
 
   Bits 0, 3, 6 of the label are the high bits of red, 1, 4, 7 of green and
   2, 5 of blue (VOCdevkit, VOClabelcolormap.m).

@@ -121,7 +121,7 @@ def _in_parts(image: np.ndarray) -> list[np.ndarray]:
 def resize_labels(
   label: np.ndarray, size: Size, window: Window | None = None
 ) -> np.ndarray:
-  """Resize by the nearest neighbour with aligned corners; as `resize`."""
+  """Resize by the nearest neighbor with aligned corners; as `resize`."""
   top, left, height, width = window or (0, 0, *size)
   if size == label.shape:
     return label[top : top + height, left : left + width]

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Num
 import numpy as np
 
-from deeplax import progress
+from deeplax import clocks
 
 
 @runtime_checkable
@@ -42,15 +42,15 @@ def stream(
   waiting = collections.deque()
   iterator = iter(items)
   while True:
-    with progress.timed(clock, "load"):
+    with clocks.timed(clock, "load"):
       item = next(iterator, None)
     if item is not None:
-      with progress.timed(clock, "compute"):
+      with clocks.timed(clock, "compute"):
         waiting.append((item, predictor.submit(item["image"], kind=kind)))
     if not waiting:
       return
     if item is None or len(waiting) > ahead:
       done, pending = waiting.popleft()
-      with progress.timed(clock, "compute"):
+      with clocks.timed(clock, "compute"):
         found = pending.result()
       yield done, found

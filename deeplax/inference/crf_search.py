@@ -10,8 +10,8 @@ from etils import epath
 import numpy as np
 
 from deeplax import atomic
+from deeplax import clocks
 from deeplax import errors
-from deeplax import progress as progress_lib
 from deeplax import text_files
 from deeplax.crf import dense
 from deeplax.crf import mean_field
@@ -173,7 +173,7 @@ def _round(predictor, source, path, state, *, settings, fixed):
     f"{len(settings)} settings on {len(source)} images, with "
     f"{pairs} lattices for each" + (f"; {done} are done" if done else "")
   )
-  report = progress_lib.Progress(
+  report = clocks.Progress(
     len(source) - done, print, name="searched", now=predictor.clock
   )
   for index in range(done, len(source)):
@@ -240,7 +240,7 @@ def run(args: argparse.Namespace) -> None:
   config = run_settings.load_config(args.workdir)
   if config.data.channels is not None:
     raise errors.InputError(
-      "the CRF compares colours, and this run reads the bands "
+      "the CRF compares colors, and this run reads the bands "
       f"data.channels={tuple(config.data.channels)}"
     )
   split = args.split or config.data.eval_split

@@ -12,8 +12,8 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
+from deeplax import clocks
 from deeplax import errors
-from deeplax import progress as progress_lib
 from deeplax.data import files
 from deeplax.data import loader
 from deeplax.data import spec as spec_lib
@@ -124,7 +124,7 @@ def evaluate_rows(
     "images" (counted), "split_images" (in the source) and `fields`.
 
   Raises:
-    InputError: No image, no labelled pixel, or a label that is no class.
+    InputError: No image, no labeled pixel, or a label that is no class.
   """
   names = source.spec.class_names
   chosen = views.Subset(source, max_images)
@@ -133,7 +133,7 @@ def evaluate_rows(
   rows = [_no_counts(len(names), measured) for _ in sweep.modes]
   rank, ranks = jax.process_index(), jax.process_count()
   mine = len(range(rank, len(chosen), ranks))
-  report = progress_lib.Progress(
+  report = clocks.Progress(
     mine, progress, name="evaluated", now=sweep.predictor.clock
   )
   examples = loader.examples(
@@ -168,7 +168,7 @@ def _counted(
 
   def first() -> list[Counted]:
     example, found, counts = waiting.popleft()
-    with progress_lib.timed(clock, "count"):
+    with clocks.timed(clock, "count"):
       return [
         Counted(example, labels, job.result())
         for labels, job in zip(found, counts, strict=True)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Integer, Num, UInt8
 import numpy as np
 
-from deeplax import progress
+from deeplax import clocks
 from deeplax.crf import dense
 from deeplax.inference import averaging
 from deeplax.inference import probabilities
@@ -99,14 +99,14 @@ class Predictor:
     sizes: str = "reference",
     windows: windows_lib.Windows | None = None,
     crf: Mapping[str, Any] | None = None,
-    log: Callable[[str], None] = print,
+    progress: Callable[[str], None] = print,
   ):
     """Prepare; nothing is compiled before the first image.
 
     Args:
       model: With a `coarse` method.
       variables: Of `model`; arrays replicated over devices are fine.
-      pad_value: Mean pixel, as raw as the images: it is 0 after normalisation.
+      pad_value: Mean pixel, as raw as the images: it is 0 after normalization.
       scales: See `predict_probabilities`.
       flip: See `predict_probabilities`.
       pad_to: See `bucket`.
@@ -117,7 +117,7 @@ class Predictor:
         are blended; None: every image as a whole.
       crf: Parameters of `deeplax.crf.dense_crf`, which then refines each
         prediction; its compilation is not told of. None: no CRF.
-      log: Told of each compiled size.
+      progress: Told of each compiled size.
     """
     self.crf = crf
     self.mode = averaging.Mode(tuple(scales), flip)
@@ -127,8 +127,10 @@ class Predictor:
       raise ValueError(f"sizes {sizes!r} not in {list(defaults.SIZES)}")
     self._sizes = sizes
     self.windows = windows
-    self._log = log
-    self._programs = programs.Programs(model, exact=sizes == "exact", log=log)
+    self._progress = progress
+    self._programs = programs.Programs(
+      model, exact=sizes == "exact", progress=progress
+    )
     self._running: Any = ()
     self.variables = variables
 
@@ -236,8 +238,8 @@ class Predictor:
     """Predict windows of an image, and wait for them."""
     assert self.windows is not None
     total = math.prod(len(self.windows.starts(n)) for n in image.shape[:2])
-    report = progress.Progress(
-      total, self._log, name="predicted", unit="windows", now=self.clock
+    report = clocks.Progress(
+      total, self._progress, name="predicted", unit="windows", now=self.clock
     )
 
     def submit(window: np.ndarray) -> list[Pending]:

@@ -26,19 +26,19 @@ class Programs:
   """
 
   def __init__(
-    self, model: nn.Module, *, exact: bool, log: Callable[[str], None]
+    self, model: nn.Module, *, exact: bool, progress: Callable[[str], None]
   ):
     """Prepare; nothing is compiled.
 
     Args:
       model: With a `coarse` method.
       exact: See `Predictor`.
-      log: Told of each compiled size.
+      progress: Told of each compiled size.
     """
     self.exact = exact
     self.seconds = 0.0
     self.expected = 0
-    self._log = log
+    self._progress = progress
     self._compiled: dict[tuple[float, Size], Any] = {}
     self._logits = jax.jit(
       functools.partial(probabilities.logits_at_size, model),
@@ -71,7 +71,7 @@ class Programs:
     total = f"of at most {self.expected}" if self.expected else "so far"
     at = f" at {len(missing)} scales" if len(missing) > 1 else ""
     what = " for exact sizes" if self.exact else ""
-    self._log(
+    self._progress(
       f"compiled {height}x{width}{what}{at} in {seconds:.1f} s "
       f"({len(self.sizes)} {total})"
     )

@@ -25,7 +25,7 @@ def crf_parameters(
     return None
   if config.data.channels is not None:
     raise errors.InputError(
-      f"--crf compares colours, and this run reads the bands "
+      f"--crf compares colors, and this run reads the bands "
       f"data.channels={tuple(config.data.channels)}: leave --crf out"
     )
   known, where = config.eval.crf.to_dict(), "the config's eval.crf"
@@ -44,7 +44,7 @@ def crf_parameters(
   if args.crf_negligible is not None:
     found = found | {"negligible": args.crf_negligible}
   for key, value in found.items():
-    # Features of a tenth of a pixel or grey level still fit into float32.
+    # Features of a tenth of a pixel or gray level still fit into float32.
     least = 0.1 if key.startswith("sigma") else 0
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not least <= value < _TOO_LARGE:

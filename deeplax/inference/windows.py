@@ -26,7 +26,7 @@ class Windows:
   Attributes:
     size: Side of the square windows, pixels; best a multiple of the output
       stride, plus 1.
-    overlap: Pixels that neighbours share at least.
+    overlap: Pixels that neighbors share at least.
 
   Raises:
     ValueError: They are too small, or overlap by nothing or over half.

@@ -53,7 +53,7 @@ def count_trimap(
   void, which itself has no class and does not count. So v2 (1606.00915, fig.
   10) and v3+ (1802.02611, sec. 4.4 and fig. 5) dilate the void label of PASCAL
   VOC; the form of their kernel is not stated. The bands of "class" are as wide,
-  on data without such a border: a pixel beside (4 neighbours) one of another
+  on data without such a border: a pixel beside (4 neighbors) one of another
   class is at 1, the next at 2, and so on, on either side.
 
   Args:
@@ -183,7 +183,7 @@ def count_f(
 ) -> Counts:
   """Count the boundary F1 of an image (SegNet, 1511.00561, sec. 4.1).
 
-  The boundary of a class are its pixels beside (4 neighbours) one that is not
+  The boundary of a class are its pixels beside (4 neighbors) one that is not
   of it; the image's frame is no boundary. Matching is that of Csurka et al.
   (BMVC 2013): a predicted boundary pixel is right if one of the true boundary
   of its class is closer than `tolerance` of the image's diagonal, a true one is

@@ -1,6 +1,6 @@
 """IoU and recall by the size of objects: what context at several rates is for.
 
-An object is a connected component (8 neighbours) of a class in the truth: what
+An object is a connected component (8 neighbors) of a class in the truth: what
 touches is one object, and void parts objects. Sizes are fixed shares of the
 image's area, not quantiles: they mean the same on every split, and counts of
 images add up.

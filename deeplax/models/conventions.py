@@ -24,7 +24,7 @@ class Backbone:
 
   Attributes:
     mean: RGB mean of the raw image, 0..255; images are padded with it.
-    std: What the centred image is divided by.
+    std: What the centered image is divided by.
     eps: Of its norms.
     decay: Of its norms' running statistics.
     kernel_init: How its kernels are drawn.

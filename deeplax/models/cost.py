@@ -23,8 +23,8 @@ CONVENTIONS = ("true", "paper")
 # What neither depends on the image's size nor needs it is read off a trace of
 # this one, which is then made once.
 TRACE_SIZE = (33, 33)
-# Every stride up to 32 has a position on this input's centre pixel.
-CENTRED = (257, 257)
+# Every stride up to 32 has a position on this input's center pixel.
+CENTERED = (257, 257)
 
 
 class Convolution(NamedTuple):
@@ -125,7 +125,7 @@ def parameters(model: nn.Module) -> int:
 def field_of_view(model: nn.Module, *, zero_padded: bool = False) -> int:
   """Return the side, in pixels, of what one logit sees through convolutions.
 
-  It is the receptive field of the logit at the image's centre on the deepest
+  It is the receptive field of the logit at the image's center on the deepest
   path: a kernel of side k at rate r over features of stride s reaches
   (k - 1) r s / 2 to each side; of a head's parallel branches the one with the
   largest rate counts; a resize to finer features reaches out to the next
@@ -158,7 +158,7 @@ def field_of_view(model: nn.Module, *, zero_padded: bool = False) -> int:
     model = model.clone(backbone=backbone.clone(downsample="separable"))
   convs = [
     c
-    for c in trace(model, CENTRED)[1]
+    for c in trace(model, CENTERED)[1]
     if c.module.kernel > 1 and c.path[0] != "auxiliary"
   ]
   if isinstance(head, aspp.ASPP | large_fov.ASPPSum):
@@ -174,7 +174,7 @@ def field_of_view(model: nn.Module, *, zero_padded: bool = False) -> int:
     convs = [c for c in convs if c not in others]
 
   def stride(size: tuple[int, int]) -> int:
-    return (CENTRED[0] - 1) // (size[0] - 1)
+    return (CENTERED[0] - 1) // (size[0] - 1)
 
   steps = []  # (stride of the output, reach) of each window, in order
   fine = 1

@@ -1,4 +1,4 @@
-"""The whole network: normalisation, backbone, head, decoder, logits."""
+"""The whole network: normalization, backbone, head, decoder, logits."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ class DeepLab(nn.Module):
   the same network sees the image at each, and a pixel's score is the largest.
 
   Attributes:
-    backbone: Normalised images -> {"high", "low4", ...}.
+    backbone: Normalized images -> {"high", "low4", ...}.
     head: "high" -> features of the same size, or 1x1 to classify an image;
       the logits of that are spread over the whole image.
     decoder: Refines the head's output; None for v3.

@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 import numpy as np
 
+from deeplax.arrays import Arrays
 from deeplax.ops import broadcast
 from deeplax.ops import dense
 from deeplax.ops import depthwise as depthwise_ops
@@ -22,20 +23,18 @@ from deeplax.ops import norm as norm_ops
 from deeplax.ops import padding as padding_ops
 from deeplax.ops import true_size
 
-Floats = Array | np.ndarray
 
-
-def hard_sigmoid(x: Float[Floats, "*n"]) -> Float[Array, "*n"]:
+def hard_sigmoid(x: Float[Arrays, "*n"]) -> Float[Array, "*n"]:
   """A piecewise linear sigmoid, with slim's constant in place of 1/6."""
   return nn.relu6(x + 3) * 0.16667
 
 
-def exact_hard_sigmoid(x: Float[Floats, "*n"]) -> Float[Array, "*n"]:
+def exact_hard_sigmoid(x: Float[Arrays, "*n"]) -> Float[Array, "*n"]:
   """The same with 1/6 (torchvision): the gap would show after some layers."""
   return nn.relu6(x + 3) * (1 / 6)
 
 
-def hard_swish(x: Float[Floats, "*n"]) -> Float[Array, "*n"]:
+def hard_swish(x: Float[Arrays, "*n"]) -> Float[Array, "*n"]:
   """A piecewise swish (MobileNetV3, arXiv:1905.02244, section 5.2)."""
   return nn.relu6(x + 3) * x * (1 / 6)
 
@@ -84,7 +83,7 @@ class Init(NamedTuple):
       return float(np.sqrt(self.scale / fan_out))
     kinds = ["truncated_normal", "variance_scaling", "xavier_uniform"]
     kinds += ["kaiming_uniform", "kaiming_normal"]
-    raise ValueError(f"initialiser {self.kind!r} not in {kinds}")
+    raise ValueError(f"initializer {self.kind!r} not in {kinds}")
 
   def __call__(self, key, shape, dtype=jnp.float32) -> jax.Array:
     bound = self.bound(shape)
@@ -109,7 +108,7 @@ class Init(NamedTuple):
 
 
 class Norm(NamedTuple):
-  """Settings of batch normalisation, handed to every layer.
+  """Settings of batch normalization, handed to every layer.
 
   Attributes:
     decay: Of the running statistics: new = decay * old + (1 - decay) * batch.
@@ -175,7 +174,7 @@ class ConvNorm(nn.Module):
     padding: "same" is TensorFlow's; "symmetric" pads a strided convolution
       as much before as after (slim conv2d_same), others as "same".
     depthwise: One filter per channel.
-    norm: None for no normalisation.
+    norm: None for no normalization.
     activation: A key of ACTIVATIONS.
     use_bias: Add a bias when there is no norm.
     kernel_init: How the kernel is drawn.
@@ -196,7 +195,7 @@ class ConvNorm(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Floats, "b h w c"], *, train: bool
+    self, x: Float[Arrays, "b h w c"], *, train: bool
   ) -> Float[Array, "b H W k"]:
     check_one_of("activation", self.activation, ACTIVATIONS)
     activate = ACTIVATIONS[self.activation]
@@ -224,7 +223,7 @@ class ConvNorm(nn.Module):
       return activate(broadcast.widely(jnp.add, y, bias))
 
     y = self._convolve(x, kernel)
-    y, new_mean, new_var = self._normalise(y, scale, offset)
+    y, new_mean, new_var = self._normalize(y, scale, offset)
     if not self.is_initializing():
       keep = self.norm.decay
       mean.value = keep * mean.value + (1 - keep) * new_mean
@@ -264,16 +263,16 @@ class ConvNorm(nn.Module):
       padding=pads,
     )
 
-  def _normalise(
+  def _normalize(
     self, y: jax.Array, scale: jax.Array, offset: jax.Array
   ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return y normalised by its batch, the mean and the unbiased variance."""
+    """Return y normalized by its batch, the mean and the unbiased variance."""
     assert self.norm is not None
     axis_name, groups, devices = self.norm.over()
     count = y.shape[0] * y.shape[1] * y.shape[2] * devices
     if count < 2:
       raise ValueError(
-        f"{'/'.join(self.path)}: batch normalisation in training mode over one "
+        f"{'/'.join(self.path)}: batch normalization in training mode over one "
         "value per channel gives zeros and an infinite variance. Use more "
         "images per device, batch_norm.group='all' or batch_norm.mode='frozen'"
       )
@@ -286,7 +285,7 @@ class ConvNorm(nn.Module):
       axis_index_groups=groups,
     )
     # TensorFlow's fused kernel keeps the unbiased variance (its own output is
-    # normalised by the biased one).
+    # normalized by the biased one).
     mean, var = lax.stop_gradient((mean, var * (count / (count - 1))))
     return y, mean, var
 
@@ -334,7 +333,7 @@ class SeparableConv(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Floats, "b h w c"], *, train: bool
+    self, x: Float[Arrays, "b h w c"], *, train: bool
   ) -> Float[Array, "b H W k"]:
     check_one_of("pre_activation", self.pre_activation, ACTIVATIONS)
     x = ACTIVATIONS[self.pre_activation](jnp.asarray(x))
@@ -376,7 +375,7 @@ class Dropout(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Floats, "b h w c"], *, train: bool
+    self, x: Float[Arrays, "b h w c"], *, train: bool
   ) -> Float[Array, "b h w c"]:
     x = jnp.asarray(x)
     if not train or self.rate == 0:

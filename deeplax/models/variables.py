@@ -36,7 +36,7 @@ def initial_variables(model: nn.Module, seed: int) -> dict[str, Any]:
       value = np.full(leaf.shape, constants[path[-1]], leaf.dtype)
       return jnp.asarray(value)
     if path[:-1] not in inits:
-      raise ValueError(f"no initialiser for parameter {'/'.join(path)}")
+      raise ValueError(f"no initializer for parameter {'/'.join(path)}")
     rng = np.random.default_rng([zlib.crc32("/".join(path).encode()), seed])
     return jnp.asarray(inits[path[:-1]].draw(rng, leaf.shape))
 

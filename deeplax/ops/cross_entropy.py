@@ -4,9 +4,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
-import numpy as np
 
-Arrays = Array | np.ndarray
+from deeplax.arrays import Arrays
 
 
 def cross_entropy(

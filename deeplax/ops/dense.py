@@ -3,12 +3,10 @@
 from jax import lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-import numpy as np
 
+from deeplax.arrays import Arrays
 from deeplax.ops import backend
 from deeplax.ops import padding as paddings
-
-Floats = Array | np.ndarray
 
 # At rate 12 on a 33x33 map 43 % of the products of a 3x3 kernel fall outside,
 # 59 % at 18: one matrix product per tap over the rest wins. At 6 it does not.
@@ -16,8 +14,8 @@ CROPPED_FROM_RATE = 12
 
 
 def conv(
-  x: Float[Floats, "b h w c"],
-  kernel: Float[Floats, "kh kw c k"],
+  x: Float[Arrays, "b h w c"],
+  kernel: Float[Arrays, "kh kw c k"],
   *,
   stride: int = 1,
   rate: paddings.Rate = 1,
@@ -38,8 +36,8 @@ def conv(
 
 
 def conv_plain(
-  x: Float[Floats, "b h w c"],
-  kernel: Float[Floats, "kh kw c k"],
+  x: Float[Arrays, "b h w c"],
+  kernel: Float[Arrays, "kh kw c k"],
   *,
   stride: int = 1,
   rate: paddings.Rate = 1,

@@ -12,15 +12,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
+from deeplax.arrays import Arrays
 from deeplax.ops import backend
 from deeplax.ops import padding as paddings
 
-Floats = Array | np.ndarray
-
 
 def depthwise_conv(
-  x: Float[Floats, "b h w c"],
-  kernel: Float[Floats, "kh kw 1 c"],
+  x: Float[Arrays, "b h w c"],
+  kernel: Float[Arrays, "kh kw 1 c"],
   *,
   stride: int = 1,
   rate: paddings.Rate = 1,
@@ -32,8 +31,8 @@ def depthwise_conv(
 
 
 def depthwise_conv_plain(
-  x: Float[Floats, "b h w c"],
-  kernel: Float[Floats, "kh kw 1 c"],
+  x: Float[Arrays, "b h w c"],
+  kernel: Float[Arrays, "kh kw 1 c"],
   *,
   stride: int = 1,
   rate: paddings.Rate = 1,
@@ -144,7 +143,7 @@ def _kernel_gradient(x, kernel, dy, rows, columns):
       for column in columns:
         product = read[:, :, column.reads] * grad[:, :, _outputs(column, dy, 2)]
         product = product.reshape(-1, channels)
-        # A dot with ones is a sum that XLA's CPU backend vectorises.
+        # A dot with ones is a sum that XLA's CPU backend vectorizes.
         added.append(jnp.ones(product.shape[0], wide) @ product)
       return [t + a for t, a in zip(total, added, strict=True)], None
 

@@ -1,4 +1,4 @@
-"""Batch statistics and batch normalisation, over the devices of a mapped step.
+"""Batch statistics and batch normalization, over the devices of a mapped step.
 
 Statistics are float32 and take two passes. E[x^2] - E[x]^2 in one pass loses
 the digits that mean and deviation differ by; with the gradient below, two
@@ -11,14 +11,14 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-import numpy as np
 
-Floats = Array | np.ndarray
+from deeplax.arrays import Arrays
+
 Groups = Sequence[Sequence[int]] | None
 
 
 def moments(
-  x: Float[Floats, "*n c"],
+  x: Float[Arrays, "*n c"],
   *,
   axis_name: str | None = None,
   axis_index_groups: Groups = None,
@@ -39,29 +39,29 @@ def moments(
 
 
 def batch_norm(
-  x: Float[Floats, "*n c"],
-  scale: Float[Floats, " c"],
-  offset: Float[Floats, " c"],
+  x: Float[Arrays, "*n c"],
+  scale: Float[Arrays, " c"],
+  offset: Float[Arrays, " c"],
   *,
   eps: float,
   axis_name: str | None = None,
   axis_index_groups: Groups = None,
 ) -> tuple[Float[Array, "*n c"], Float[Array, " c"], Float[Array, " c"], int]:
-  """Normalise with the batch's own statistics.
+  """Normalize with the batch's own statistics.
 
   Returns the result in x's dtype, and the mean, biased variance and count of
   `moments`.
   """
   over = _over(axis_name, axis_index_groups)
   x, scale, offset = jnp.asarray(x), jnp.asarray(scale), jnp.asarray(offset)
-  y, mean, var = _normalise(x, scale, offset, eps, over)
+  y, mean, var = _normalize(x, scale, offset, eps, over)
   return y, mean, var, x.size // x.shape[-1] * _devices(over)
 
 
 def batch_norm_plain(
-  x: Float[Floats, "*n c"],
-  scale: Float[Floats, " c"],
-  offset: Float[Floats, " c"],
+  x: Float[Arrays, "*n c"],
+  scale: Float[Arrays, " c"],
+  offset: Float[Arrays, " c"],
   *,
   eps: float,
   axis_name: str | None = None,
@@ -75,7 +75,7 @@ def batch_norm_plain(
   return y, mean, var, count
 
 
-def _normalised(x, scale, offset, eps, over):
+def _normalized(x, scale, offset, eps, over):
   return _forward(x, scale, offset, eps, over)[0]
 
 
@@ -91,16 +91,16 @@ def _backward(eps, over, residuals, gradients):
   dy, dmean, dvar = gradients
   axes = tuple(range(x.ndim - 1))
   count = x.size // x.shape[-1] * _devices(over)
-  dy, centred = _wide(dy), _wide(x) - _last(mean, x)
+  dy, centered = _wide(dy), _wide(x) - _last(mean, x)
   inverse = lax.rsqrt(var + eps)
   doffset = jnp.sum(dy, axes)
-  dscale = jnp.sum(dy * centred, axes) * inverse
+  dscale = jnp.sum(dy * centered, axes) * inverse
   # Every device's loss depends on the statistics that all of them share, so
   # these two are summed over the devices; scale and offset are per device.
   dmean = _sum(dmean - scale * inverse * doffset, over)
   dvar = _sum(dvar - scale * inverse**2 * dscale / 2, over)
   dx = dy * _last(scale * inverse, x)
-  dx += _last(dmean / count, x) + centred * _last(2 * dvar / count, x)
+  dx += _last(dmean / count, x) + centered * _last(2 * dvar / count, x)
   return (
     dx.astype(x.dtype),
     dscale.astype(scale.dtype),
@@ -108,8 +108,8 @@ def _backward(eps, over, residuals, gradients):
   )
 
 
-_normalise = jax.custom_vjp(_normalised, nondiff_argnums=(3, 4))
-_normalise.defvjp(_forward, _backward)
+_normalize = jax.custom_vjp(_normalized, nondiff_argnums=(3, 4))
+_normalize.defvjp(_forward, _backward)
 
 
 def _affine(x, mean, factor, offset):

@@ -18,7 +18,7 @@ def same(
 ) -> Padding:
   """TensorFlow's SAME: as little as gives ceil(size / stride) outputs.
 
-  An odd total puts the extra row or column behind, so with stride 2 the centre
+  An odd total puts the extra row or column behind, so with stride 2 the center
   taps of even and of odd sizes lie differently.
   """
   (height, width), (down, across) = size, pair(rate)
@@ -83,7 +83,7 @@ def taps(
 ) -> tuple[int, list[Tap]]:
   """Return the number of outputs and the taps that meet the map.
 
-  A rate beyond the map's size leaves only the centre: the others read zeros.
+  A rate beyond the map's size leaves only the center: the others read zeros.
   """
   out = (size + sum(padding) - (kernel - 1) * rate - 1) // stride + 1
   live = []

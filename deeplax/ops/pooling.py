@@ -6,15 +6,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
+from deeplax.arrays import Arrays
 from deeplax.ops import padding as paddings
 from deeplax.ops import true_size
 
-Floats = Array | np.ndarray
 PADDINGS = ("same", "symmetric", "ceil")
 
 
 def max_pool(
-  x: Float[Floats, "b h w c"],
+  x: Float[Arrays, "b h w c"],
   kernel: int,
   *,
   stride: int,
@@ -71,7 +71,7 @@ def max_pool(
 
 
 def average_pool(
-  x: Float[Floats, "b h w c"], kernel: int
+  x: Float[Arrays, "b h w c"], kernel: int
 ) -> Float[Array, "b h w c"]:
   """Return the mean of the `kernel` x `kernel` pixels around each pixel.
 

@@ -1,6 +1,6 @@
 """Resizes in the two alignments that the DeepLab line is published with.
 
-Align-corners (TensorFlow 1): the centres of corner pixels map onto each other.
+Align-corners (TensorFlow 1): the centers of corner pixels map onto each other.
 Half-pixel (torchvision): the corners of the images do. `jax.image.resize` is
 half-pixel too, but smooths when it shrinks.
 """
@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 import numpy as np
 
+from deeplax.arrays import Arrays
 from deeplax.ops import true_size
-
-Arrays = Array | np.ndarray
 
 # A pixel scaled up 32 times spreads over 63 outputs. Beyond that the map is so
 # small that its dense matrix is cheap, and it compiles faster.
@@ -123,7 +122,7 @@ def _forward(x, axis, old, new, align_corners):
 
 def _backward(axis, old, new, align_corners, _, dy):
   matrix = _matrix(old, new, align_corners)
-  # The outputs that read a pixel are neighbours: from `first`, `count` of them.
+  # The outputs that read a pixel are neighbors: from `first`, `count` of them.
   count = (matrix != 0).sum(axis=0)
   if count.max() > MAX_GATHERS:
     dx = jnp.tensordot(
@@ -154,7 +153,7 @@ def _gather(x, axis, indices, weights):
 
 
 def _positions(old, new, align_corners, index=None):
-  """Lower and upper neighbour of each output, and the upper one's weight.
+  """Lower and upper neighbor of each output, and the upper one's weight.
 
   Sides that are known only when the program runs need the outputs' `index`,
   which may go past the new side.

@@ -1,4 +1,4 @@
-"""How much of a padded map is image, for operations that look at neighbours.
+"""How much of a padded map is image, for operations that look at neighbors.
 
 Images of many sizes share a compiled program when they are padded to one size.
 A network then sees the padding: through its kernels at the edge, its averages

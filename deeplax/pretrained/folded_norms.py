@@ -1,7 +1,7 @@
 """Running statistics for norms that were folded into their convolutions.
 
 Such a norm has mean 0 and variance 1. That is right for prediction, but
-training would normalise by a batch with other statistics and so change the
+training would normalize by a batch with other statistics and so change the
 function. Here they are measured, and scale and offset are set to keep it.
 """
 

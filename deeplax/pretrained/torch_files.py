@@ -78,7 +78,7 @@ def read(path: pathlib.Path, torch: Any) -> Arrays:
   try:
     _check_sizes(tensors, stored)
     return {name: _numpy(tensor, torch) for name, tensor in tensors.items()}
-  except Exception as error:  # sparse, quantised, of a type NumPy has not
+  except Exception as error:  # sparse, quantized, of a type NumPy has not
     reason = str(error).strip().splitlines() or [type(error).__name__]
     raise errors.InputError(
       f"{path} holds no plain tensors ({reason[0][:200]}). In torch: "

@@ -27,7 +27,7 @@ from deeplax.reports import worst_images
 SIDE = 320  # pixels, the longer one of a picture
 LISTED = 5  # errors of an image, images of an error
 LETTERS = 22  # of a class name in the picture of the matrix
-DARK = np.array((8, 48, 107))  # the colour of a share of 1; that of 0 is white
+DARK = np.array((8, 48, 107))  # the color of a share of 1; that of 0 is white
 
 # Nothing from elsewhere, and no script even from here.
 _PAGE = """<!doctype html>
@@ -45,7 +45,7 @@ th, td {{ padding: 2px 10px; text-align: right;
 th:first-child, td:first-child {{ text-align: left; }}
 .this td {{ background: #e8f0fa; font-weight: bold; }}
 .numbers {{ overflow: auto; font-size: 12px; }}
-.colour {{ display: inline-block; width: 12px; height: 12px;
+.color {{ display: inline-block; width: 12px; height: 12px;
   border: 1px solid #888; }}
 svg text {{ font: 11px sans-serif; }}
 svg a rect:hover, svg rect:target {{ stroke: #d61414; stroke-width: 2; }}
@@ -78,7 +78,7 @@ def write(
       the row's JSON.
     result: Of this row, of `evaluate`.
     rows: Of `tables.row`, this one among them.
-    spec: Names and colours of the classes.
+    spec: Names and colors of the classes.
     seen: The worst images, the worst first.
     title: Of the page.
   """
@@ -138,8 +138,8 @@ def _classes(result: dict[str, Any], spec: spec_lib.Spec) -> str:
     values += [result[f"{key}_class"][name] for key in beside]
     texts = map(printed.score, values)
     red, green, blue = spec.palette[spec.class_names.index(name)]
-    colour = f"background: rgb({red},{green},{blue})"
-    swatch = f'<span class="colour" style="{colour}"></span>'
+    color = f"background: rgb({red},{green},{blue})"
+    swatch = f'<span class="color" style="{color}"></span>'
     lines.append(_line((f"{swatch} {html.escape(name)}", *texts)))
   return _table(lines)
 
@@ -243,8 +243,8 @@ def _figure(place: int, seen: worst_images.Seen, spec: spec_lib.Spec) -> str:
   shown = bands.to_show(seen.image)
   pictures = {
     "image": _picture(shown, smooth=True),
-    "truth": _picture(pictures_lib.colours(seen.truth, spec.palette)),
-    "prediction": _picture(pictures_lib.colours(seen.labels, spec.palette)),
+    "truth": _picture(pictures_lib.colors(seen.truth, spec.palette)),
+    "prediction": _picture(pictures_lib.colors(seen.labels, spec.palette)),
     "error": _picture(
       worst_images.error_picture(shown, seen.truth, seen.labels), smooth=True
     ),

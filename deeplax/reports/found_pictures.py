@@ -27,7 +27,7 @@ def find(
   inputs: Iterable[str],
   out: pathlib.Path,
   suffixes: tuple[str, ...] = walk.PICTURES,
-  say: Callable[[str], None] = print,
+  progress: Callable[[str], None] = print,
 ) -> list[Picture]:
   """Return the pictures that files, folders and globs stand for.
 
@@ -35,8 +35,8 @@ def find(
     inputs: A folder is searched with its sub-folders, which the outputs keep.
     out: Where outputs go; it is left out of the search.
     suffixes: Of what is looked for in folders and globs.
-    say: Receives a line about what is left out of a folder, and one about names
-      that differ in their suffix only, which then becomes part of the output's.
+    progress: Receives a line about what is left out of a folder, and one about
+      names that differ in their suffix only; it becomes part of the output's.
 
   Raises:
     InputError: Something is not there, or two outputs would be one file, or an
@@ -58,10 +58,10 @@ def find(
         + (f", and found {left_out}" if left_out else "")
       )
     if left_out:
-      say(f"left out of {text}: {left_out}")
+      progress(f"left out of {text}: {left_out}")
     # The same file, named twice, is one input.
     pictures |= {(p.path.resolve(), p.stem): p for p in found}
-  found = _apart(list(pictures.values()), say)
+  found = _apart(list(pictures.values()), progress)
   _refuse_clashes(found, out)
   return found
 
@@ -123,7 +123,7 @@ def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _apart(
-  pictures: list[Picture], say: Callable[[str], None]
+  pictures: list[Picture], progress: Callable[[str], None]
 ) -> list[Picture]:
   """Name the outputs of a.jpg and a.png by these names if both are there."""
   said = False
@@ -137,7 +137,7 @@ def _apart(
     if not said:
       said = True
       one, two, *_ = sorted(names[min(same)])
-      say(
+      progress(
         f"{one} and {two} differ in their suffix only, so their outputs keep "
         f"it: {one}_{MASK}. {len(same)} names like this"
       )

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from deeplax import atomic
+from deeplax import clocks
 from deeplax import errors
-from deeplax import progress
 from deeplax.data import bands
 from deeplax.data import decoding
 from deeplax.data import files
@@ -99,7 +99,7 @@ def save(
     image: As read; of other bands than RGB, something to see is made.
     found: Labels [h, w], or probabilities [h, w, k] to be written too.
     out: The folder.
-    palette: Colours of the classes.
+    palette: Colors of the classes.
   """
   labels = found
   if found.ndim == 3:
@@ -217,7 +217,7 @@ def predict(
     predictor: Predicts.
     pictures: Of `find`.
     out: The folder.
-    palette: Colours of the classes.
+    palette: Colors of the classes.
     reader: Of the pictures, the one of training.
     probabilities: Write them too.
     threads: For reading, and again for writing.
@@ -234,11 +234,11 @@ def predict(
   ahead, backlog = (0, 0) if huge else (2 * threads, SAVE_BACKLOG)
   failed: list[str] = []
   clock: dict[str, float] = {"load": 0.0, "compute": 0.0, "save": 0.0}
-  report = progress.Progress(
-    len(pictures), print, name="labelled", now=predictor.clock
+  report = clocks.Progress(
+    len(pictures), print, name="labeled", now=predictor.clock
   )
   saving = collections.deque()
-  labelled = ahead_lib.stream(
+  labeled = ahead_lib.stream(
     predictor,
     load(pictures, failed, reader=reader, threads=threads, ahead=ahead),
     kind="probabilities" if probabilities else "labels",
@@ -246,8 +246,8 @@ def predict(
     clock=clock,
   )
   with futures.ThreadPoolExecutor(max(threads, 1)) as pool:
-    for item, found in labelled:
-      with progress.timed(clock, "save"):
+    for item, found in labeled:
+      with clocks.timed(clock, "save"):
         saving.append(
           pool.submit(
             save,
@@ -261,7 +261,7 @@ def predict(
         while len(saving) > backlog:
           _saved(saving.popleft(), failed)
       report.step()
-    with progress.timed(clock, "save"):
+    with clocks.timed(clock, "save"):
       for future in saving:
         _saved(future, failed)
   clock["compute"] -= predictor.compile_seconds
@@ -270,8 +270,8 @@ def predict(
   done = len(pictures) - len(failed)
   print(
     f"{done} of {len(pictures)} pictures in "
-    f"{progress.duration(report.seconds)} after "
-    f"{progress.duration(predictor.compile_seconds)} of compiling: "
+    f"{clocks.duration(report.seconds)} after "
+    f"{clocks.duration(predictor.compile_seconds)} of compiling: "
     f"{done / report.seconds:.1f} images/s  ({shares})\n"
     f"masks and overlays are in {out}"
   )

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Okabe and Ito's colours, which the colour-blind tell apart, without yellow.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-DASHES = ("", "6 3", "2 3", "8 3 2 3")  # after all colours, again dashed
+# Okabe and Ito's colors, which the color-blind tell apart, without yellow.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+DASHES = ("", "6 3", "2 3", "8 3 2 3")  # after all colors, again dashed
 # Pixels.
 WIDTH, HEIGHT = 400, 300  # of a panel's field
 LEFT, TOP, BELOW = 60, 34, 48
@@ -23,7 +23,7 @@ class Line(NamedTuple):
     name: In the legend.
     values: At each x; NaN: none.
     spread: Half the length of the bar at each; NaN: none.
-    label: Beside its points, where colours alone would not do; "": none.
+    label: Beside its points, where colors alone would not do; "": none.
   """
 
   name: str
@@ -38,7 +38,7 @@ class Panel(NamedTuple):
   Attributes:
     title: Above them.
     lines: The curves.
-    difference: Its axis holds 0, and its colours are not those of two curves
+    difference: Its axis holds 0, and its colors are not those of two curves
       beside it.
   """
 
@@ -126,15 +126,15 @@ def _panel(panel: Panel, x: Sequence[float | int], label: str) -> list[str]:
   ]
   for i, line in enumerate(panel.lines):
     kind = i + 2 * panel.difference
-    colour = COLOURS[kind % len(COLOURS)]
-    dash = DASHES[kind // len(COLOURS) % len(DASHES)]
+    color = COLORS[kind % len(COLORS)]
+    dash = DASHES[kind // len(COLORS) % len(DASHES)]
     parts.append(
-      f'<g stroke="{colour}" fill="none" stroke-width="2">'
+      f'<g stroke="{color}" fill="none" stroke-width="2">'
       f"{_line(line, x, place, dash)}</g>"
     )
     y = HEIGHT + BELOW + 6 + i * ROW
     parts.append(
-      f'<path d="M0 {y}h28" stroke="{colour}" stroke-width="2" '
+      f'<path d="M0 {y}h28" stroke="{color}" stroke-width="2" '
       f'stroke-dasharray="{dash}"/>'
       f'<text x="36" y="{y + 4}">{html.escape(line.name)}</text>'
     )

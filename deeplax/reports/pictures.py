@@ -14,8 +14,8 @@ Palette = Sequence[Sequence[int]]
 Labels = Integer[np.ndarray, "h w"]
 
 IGNORE = 255
-# The colour of void in VOC's own masks.
-IGNORE_COLOUR = (224, 224, 192)
+# The color of void in VOC's own masks.
+IGNORE_COLOR = (224, 224, 192)
 GAP = 6  # pixels between the pictures of a strip
 BAND = 256  # rows that are computed at a time
 LINE = 18  # pixels of a text line
@@ -41,7 +41,7 @@ def as_rgb(image: Shaped[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
     if not finite.any():
       continue
     low, high = np.percentile(values[finite], STRETCH)
-    # A band of one value has no range to stretch: mid grey.
+    # A band of one value has no range to stretch: mid gray.
     scaled = np.full(values.shape, 0.5)
     if high > low:
       scaled = ((values - low) / (high - low)).clip(0, 1)
@@ -52,18 +52,18 @@ def as_rgb(image: Shaped[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
   return shown
 
 
-def colour_table(palette: Palette, *, size: int = 256) -> np.ndarray:
-  """Return uint8 [size, 3]: the palette, then grey, and 255 as in VOC."""
+def color_table(palette: Palette, *, size: int = 256) -> np.ndarray:
+  """Return uint8 [size, 3]: the palette, then gray, and 255 as in VOC."""
   table = np.full((max(size, len(palette)), 3), 128, np.uint8)
   table[: len(palette)] = np.asarray(palette, np.uint8).reshape(-1, 3)
   if len(palette) <= IGNORE < len(table):
-    table[IGNORE] = IGNORE_COLOUR
+    table[IGNORE] = IGNORE_COLOR
   return table
 
 
-def colours(labels: Labels, palette: Palette) -> UInt8[np.ndarray, "h w 3"]:
-  """Return each label's colour."""
-  return colour_table(palette, size=max(256, int(labels.max()) + 1))[labels]
+def colors(labels: Labels, palette: Palette) -> UInt8[np.ndarray, "h w 3"]:
+  """Return each label's color."""
+  return color_table(palette, size=max(256, int(labels.max()) + 1))[labels]
 
 
 def overlay(
@@ -73,7 +73,7 @@ def overlay(
   *,
   opacity: float = 0.6,
 ) -> UInt8[np.ndarray, "h w 3"]:
-  """Lay the labels' colours over an image.
+  """Lay the labels' colors over an image.
 
   A class that is black in the palette (VOC's background) leaves the image as
   it is.
@@ -82,9 +82,9 @@ def overlay(
   # In bands: the float64 of a whole image of 10000x10000 are 2.4 GB.
   for top in range(0, image.shape[0], BAND):
     rows = slice(top, top + BAND)
-    colour = colours(labels[rows], palette)
-    mixed = image[rows] * (1 - opacity) + colour * opacity
-    shown = colour.any(axis=-1, keepdims=True)
+    color = colors(labels[rows], palette)
+    mixed = image[rows] * (1 - opacity) + color * opacity
+    shown = color.any(axis=-1, keepdims=True)
     found[rows] = np.where(shown, np.rint(mixed), image[rows])
   return found
 
@@ -92,16 +92,16 @@ def overlay(
 def index_png(
   path: str | os.PathLike[str] | IO[bytes], labels: Labels, palette: Palette
 ) -> None:
-  """Write labels as a PNG of class indices with colours to look at.
+  """Write labels as a PNG of class indices with colors to look at.
 
-  A palette PNG holds 256 classes; more are written as 16-bit grey without
-  colours.
+  A palette PNG holds 256 classes; more are written as 16-bit gray without
+  colors.
   """
   if int(labels.max(initial=0)) > 255:
     picture = Image.fromarray(labels.astype(np.uint16))
   else:
     picture = Image.fromarray(labels.astype(np.uint8, copy=False))
-    picture.putpalette(colour_table(palette)[:256].tobytes())
+    picture.putpalette(color_table(palette)[:256].tobytes())
   picture.save(path, format="PNG")
 
 
@@ -120,7 +120,7 @@ def strip(
     images: Of any sizes, shown by `as_rgb`.
     truths: Labels, 255 where ignored; None leaves the place empty.
     predictions: Labels.
-    palette: Colours of the classes.
+    palette: Colors of the classes.
     names: Of the classes; the legend shows those that occur.
     width: Of one picture on the sheet, pixels.
   """
@@ -152,8 +152,8 @@ def strip(
   for place, label in enumerate(legend):
     x = GAP + place % columns * 160
     y = bottom + place // columns * LINE
-    colour = tuple(colour_table(palette)[label].tolist())
-    draw.rectangle((x, y + 2, x + 12, y + 14), fill=colour, outline="black")
+    color = tuple(color_table(palette)[label].tolist())
+    draw.rectangle((x, y + 2, x + 12, y + 14), fill=color, outline="black")
     _text(
       draw, (x + 18, y + 1), names[label] if label < len(names) else "ignored"
     )
@@ -178,7 +178,7 @@ def _shown(image: np.ndarray, size: tuple[int, int]) -> Image.Image:
 def _small(
   labels: np.ndarray, palette: Palette, size: tuple[int, int]
 ) -> Image.Image:
-  picture = Image.fromarray(colours(labels, palette))
+  picture = Image.fromarray(colors(labels, palette))
   return picture.resize(size, Image.Resampling.NEAREST)
 
 

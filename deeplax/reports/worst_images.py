@@ -102,8 +102,8 @@ def error_picture(
     truth: Labels.
     labels: Prediction.
   """
-  grey = image.mean(axis=-1, keepdims=True)
-  shown = np.repeat(160 + grey * 0.35, 3, axis=-1)
+  gray = image.mean(axis=-1, keepdims=True)
+  shown = np.repeat(160 + gray * 0.35, 3, axis=-1)
   shown[truth != labels] = (214, 20, 20)
   shown[truth == spec_lib.IGNORE_LABEL] = (224, 224, 192)
   return shown.astype(np.uint8)

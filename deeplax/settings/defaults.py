@@ -186,9 +186,9 @@ def base() -> Any:
   # by kazuto1011/deeplab-pytorch (configs/voc12.yaml); for another network,
   # python -m deeplax.crf.search.
   c.eval.crf = ml_collections.ConfigDict()
-  c.eval.crf.w1 = 4.0  # weight of the kernel of position and colour
+  c.eval.crf.w1 = 4.0  # weight of the kernel of position and color
   c.eval.crf.sigma_alpha = 67.0  # its standard deviation in pixels ...
-  c.eval.crf.sigma_beta = 3.0  # ... and in colour, of 0..255
+  c.eval.crf.sigma_beta = 3.0  # ... and in color, of 0..255
   c.eval.crf.w2 = 3.0  # weight of the kernel of position (also v1 and v2)
   c.eval.crf.sigma_gamma = 1.0  # its deviation in pixels; v1 and v2: 3
   c.eval.crf.iterations = 10  # of mean field (also v1 and v2)

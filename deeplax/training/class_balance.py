@@ -18,7 +18,7 @@ def examples_and_loss(
   config: ml_collections.ConfigDict,
   source: files.Source,
   folder: epath.Path | None,
-  say: Callable[..., None],
+  progress: Callable[..., None],
 ) -> tuple[files.Source, losses.Settings]:
   """Return the examples as they are trained on, and the loss.
 
@@ -34,7 +34,7 @@ def examples_and_loss(
     counted = class_counts.count(
       source,
       threads=config.data.threads,
-      progress=say,
+      progress=progress,
       cache=folder / layout.CLASS_COUNTS if folder else None,
       write=jax.process_index() == 0,
     )
@@ -44,7 +44,7 @@ def examples_and_loss(
         "the hosts have counted different masks: give all the same data",
       )
     if by_count:
-      weights = class_counts.weights(counted, rule, progress=say)
+      weights = class_counts.weights(counted, rule, progress=progress)
     if config.data.duplicate_classes:
       indices = class_counts.duplicated(counted, config.data.duplicate_classes)
       source = views.Listed(source, indices)

@@ -37,7 +37,7 @@ from deeplax.workdir import layout
 from deeplax.workdir import lock
 from deeplax.workdir import settings
 
-_UNLABELLED_FIRST = ("tf_deeplab", "ade20k")
+_UNLABELED_FIRST = ("tf_deeplab", "ade20k")
 
 
 def convert(
@@ -215,7 +215,7 @@ def source_classes(text: str | None, source: str) -> Sequence[str] | None:
     names = spec_lib.SPECS[text].class_names
     # research/deeplab datasets/data_generator.py: 151 classes, the first is
     # what has no label.
-    return ("", *names) if (source, text) == _UNLABELLED_FIRST else names
+    return ("", *names) if (source, text) == _UNLABELED_FIRST else names
   names = text_files.read_json(
     text,
     kind=object,

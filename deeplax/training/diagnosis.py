@@ -121,7 +121,7 @@ def refuse_lost(state: state_lib.State, *, step: int) -> None:
 
 
 def ignored_warning(labels: np.ndarray) -> str | None:
-  """Say so when there is hardly a labelled pixel in a batch, [b, h, w]."""
+  """Say so when there is hardly a labeled pixel in a batch, [b, h, w]."""
   ignored = float((labels == spec_lib.IGNORE_LABEL).mean())
   if ignored <= IGNORED:
     return None
@@ -129,6 +129,6 @@ def ignored_warning(labels: np.ndarray) -> str | None:
     f"{ignored:.0%} of the pixels of the first batch are ignored: there is "
     "little to learn from. See what the masks hold: python -m "
     "deeplax.check_data FOLDER. If they are right, and large areas are "
-    "unlabelled, set a smaller --config.data.crop_size or duplicate images "
+    "unlabeled, set a smaller --config.data.crop_size or duplicate images "
     "that have labels (--config.data.duplicate_classes)"
   )

@@ -173,7 +173,7 @@ def _for_bands(
   before = before or (row.mean, row.std)
   if before != (model.mean, model.std):
     told += (
-      f"; its input was normalised with mean {before[0]} and std {before[1]}, "
+      f"; its input was normalized with mean {before[0]} and std {before[1]}, "
       f"now with {model.mean} and {model.std}"
     )
   return given, told

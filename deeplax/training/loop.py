@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import optax
 
-from deeplax import progress
+from deeplax import clocks
 from deeplax.training import diagnosis
 from deeplax.training import log as log_lib
 from deeplax.training import parallel
@@ -55,7 +55,7 @@ def loop(
   log: log_lib.MetricLog,
   refuse: Refuse,
   stopped: Callable[[], bool] = lambda: False,
-  status: Callable[[str], None] = print,
+  progress: Callable[[str], None] = print,
 ) -> state_lib.State:
   """Train from `state.step` to `schedule.total` and return the last state.
 
@@ -75,7 +75,7 @@ def loop(
     log: metrics.jsonl.
     refuse: Raises InputError if steps cannot be meant.
     stopped: Asked after each step; True saves and returns early.
-    status: Receives each progress line.
+    progress: Receives each progress line.
 
   Raises:
     InputError: Of `refuse`; a checkpoint cannot be written; the last
@@ -84,11 +84,11 @@ def loop(
   first, last = int(state.step), schedule.total
   if first and due(first, schedule.eval_every, last):
     scores.add(parallel.local(state.variables), first)  # if that was left
-  watch, window, logged = progress.Stopwatch(), [], first
+  watch, window, logged = clocks.Stopwatch(), [], first
   for step in range(first + 1, last + 1):
     batch = watch.wait(iterator)
     if step == 1 and (warning := diagnosis.ignored_warning(batch["label"])):
-      status(f"deeplax: {warning}")
+      progress(f"deeplax: {warning}")
     state, metrics = step_fn(state, parallel.shard(batch, mesh=mesh))
     window.append(metrics)
 
@@ -101,10 +101,10 @@ def loop(
       values["lr"] = float(lr(step - 1))
       values["images_per_second"] = rate * batch_size
       log.write(step, {k: v for k, v in values.items() if k != "illegal"})
-      status(
+      progress(
         f"step {step}/{last}  loss {values['loss']:.4f}  "
         f"lr {values['lr']:.5f}  {values['images_per_second']:.1f} images/s  "
-        f"data {waiting:.0%}  ETA {progress.duration((last - step) / rate)}"
+        f"data {waiting:.0%}  ETA {clocks.duration((last - step) / rate)}"
       )
       window, logged = [], step
 

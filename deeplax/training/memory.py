@@ -16,8 +16,8 @@ import ml_collections
 import optax
 import psutil
 
+from deeplax import clocks
 from deeplax import errors
-from deeplax import progress
 from deeplax.training import losses
 from deeplax.training import parallel
 from deeplax.training import state as state_lib
@@ -31,7 +31,7 @@ def compile_step(
   loss: losses.Settings,
   state: state_lib.State,
   mesh: jax.sharding.Mesh,
-  say: Callable[..., None],
+  progress: Callable[..., None],
   *,
   dtype: Any = jnp.uint8,
 ) -> tuple[Any, int]:
@@ -41,10 +41,10 @@ def compile_step(
     config: Of the run.
     model: As `models.build.from_config` returns it.
     tx: The optimizer.
-    loss: What is minimised.
+    loss: What is minimized.
     state: At its start.
     mesh: The devices.
-    say: Receives progress lines.
+    progress: Receives progress lines.
     dtype: Of the images.
   """
   batch, parts = config.train.batch_size, mesh.size * config.train.accumulate
@@ -80,14 +80,14 @@ def compile_step(
   abstract_state = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), state
   )
-  say("compiling the training step ...")
+  progress("compiling the training step ...")
   start = time.perf_counter()
   with errors.input_errors():
     # A norm that would see one value per channel is found here, by tracing.
     lowered = mapped.lower(abstract_state, abstract_batch)
   compiled = lowered.compile()
   seconds = time.perf_counter() - start
-  say(f"compiled the training step in {progress.duration(seconds)}")
+  progress(f"compiled the training step in {clocks.duration(seconds)}")
   use = compiled.memory_analysis()
   needed = (
     use.temp_size_in_bytes

@@ -16,8 +16,8 @@ import ml_collections
 import numpy as np
 import optax
 
+from deeplax import clocks
 from deeplax import errors
-from deeplax import progress
 from deeplax.data import build as data_build
 from deeplax.inference import open_run
 from deeplax.models import build as model_build
@@ -38,7 +38,7 @@ def measured(
 
   The mean is the mean of the batches' means; the variance that of all pixels,
   the mean of the batches' variances plus the variance of their means. Batches
-  are normalised by their own statistics, as in training.
+  are normalized by their own statistics, as in training.
 
   Args:
     model: Its norms in mode "train" with decay 0: what they keep after a batch
@@ -85,7 +85,7 @@ def measured(
 def counted(
   batches: Iterator[Mapping[str, np.ndarray]],
   count: int,
-  say: Callable[[str], None],
+  progress: Callable[[str], None],
   *,
   now: Callable[[], float] = time.perf_counter,
 ) -> Iterator[np.ndarray]:
@@ -100,7 +100,7 @@ def counted(
     yield images
     if report is None:
       total = (count - 1) * len(images)
-      report = progress.Progress(total, say, name="measured", now=now)
+      report = clocks.Progress(total, progress, name="measured", now=now)
     else:
       report.step(len(images))
 
@@ -128,7 +128,7 @@ def moved(
   return sorted(rows, key=lambda row: -(row[1] + abs(np.log(row[2]))))
 
 
-def run(args: argparse.Namespace, say: Callable[..., None]) -> None:
+def run(args: argparse.Namespace, progress: Callable[..., None]) -> None:
   """Write a copy of the run in `args.workdir`, its statistics measured anew.
 
   Raises:
@@ -156,16 +156,20 @@ def run(args: argparse.Namespace, say: Callable[..., None]) -> None:
       pad_value=model_build.mean_pixel(config.model, opened.channels),
     )
   if frozen:
-    say("the run's norms were frozen: these are what training would have seen")
+    progress(
+      "the run's norms were frozen: these are what training would have seen"
+    )
   # Before anything is measured: a folder that cannot be written is told now.
   with lock.held(out, "--out"):
-    stats = measured(model, variables, counted(batches, args.batches, say))
+    stats = measured(model, variables, counted(batches, args.batches, progress))
     rows = moved(variables["batch_stats"], stats)
-    say(
+    progress(
       f"{len(rows)} norms over {args.batches} batches; those that moved most:"
     )
     for name, shift, factor in rows[:SHOWN]:
-      say(f"  {name}: mean by {shift:.2f} deviations, deviation x {factor:.2f}")
+      progress(
+        f"  {name}: mean by {shift:.2f} deviations, deviation x {factor:.2f}"
+      )
     save(
       args.workdir,
       out,
@@ -173,7 +177,7 @@ def run(args: argparse.Namespace, say: Callable[..., None]) -> None:
       step,
       data_root=args.data_root,
     )
-  say(f"Next: python -m deeplax.evaluate --workdir={out}")
+  progress(f"Next: python -m deeplax.evaluate --workdir={out}")
 
 
 def keep_one_batch(norm: ml_collections.ConfigDict) -> None:

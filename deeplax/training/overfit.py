@@ -1,4 +1,4 @@
-"""Train on a few images until they are memorised, or say why they are not."""
+"""Train on a few images until they are memorized, or say why they are not."""
 
 import argparse
 from collections.abc import Callable
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from deeplax import clocks
 from deeplax import errors
-from deeplax import progress
 from deeplax.data import build as data_build
 from deeplax.data import files
 from deeplax.data import spec as spec_lib
@@ -154,7 +154,7 @@ def learn(
   seen: overfit_diagnosis.Measured,
   *,
   every: int,
-  say: Callable[..., None],
+  progress: Callable[..., None],
 ) -> None:
   """Train on the batch until it is known, noting in `seen` what is measured.
 
@@ -178,7 +178,7 @@ def learn(
     loss,
     state,
     mesh,
-    say,
+    progress,
     dtype=batch["image"].dtype,
   )
   free = memory.memory_available(mesh) * config.train.memory_fraction
@@ -209,10 +209,10 @@ def learn(
     if look or now - said > PAUSE:
       said = now
       left = (total - number) * (now - began) / number
-      say(
+      progress(
         f"step {number}/{total}  loss {seen.losses[-1]:.4f}  "
         + (f"mIoU {printed.score(seen.miou)}  " if look else "")
-        + f"ETA {progress.duration(left)}"
+        + f"ETA {clocks.duration(left)}"
       )
     if seen.miou > PASSED:
       break
@@ -222,15 +222,15 @@ def learn(
 def run(
   config: ml_collections.ConfigDict,
   args: argparse.Namespace,
-  say: Callable[..., None],
+  progress: Callable[..., None],
 ) -> int:
-  """Return the exit status: 0 where the images were learnt, else 1."""
+  """Return the exit status: 0 where the images were learned, else 1."""
   with errors.input_errors():
     limits.refuse_values(config)
     source = data_build.source(config.data, config.data.train_split)
     check.check(source, images=args.images)
     data_build.fill_channels(config.data, source)
-    _, loss = class_balance.examples_and_loss(config, source, None, say)
+    _, loss = class_balance.examples_and_loss(config, source, None, progress)
     batch, shown = crops(config, source, args.images)
     changed = short(config, steps=args.steps, images=len(shown))
     names, label = source.spec.class_names, batch["label"]
@@ -240,39 +240,47 @@ def run(
       clip_norm=config.optim.clip_norm,
       init=config.init.checkpoint,
       frozen=config.model.batch_norm.mode != "train",
-      labelled=float(counts.sum() / label.size),
+      labeled=float(counts.sum() / label.size),
       classes=int(np.count_nonzero(counts)),
       contradictions=overfit_diagnosis.contradictions(batch, shown),
     )
     height, width = changed.data.crop_size
     decay = changed.model.batch_norm.decay
-    say(
+    progress(
       f"{len(shown)} images of {source.spec.name}, the middle {height}x{width} "
-      f"of each; {seen.labelled:.1%} labelled, {contents(counts, names)}\n"
+      f"of each; {seen.labeled:.1%} labeled, {contents(counts, names)}\n"
       f"at most {args.steps} steps at lr {config.optim.base_lr:g}"
       + ("" if seen.frozen else f", norm decay {decay:.3g} for so few")
       + f"; init: {settings.init_text(config)}"
     )
     if seen.classes > 1:
-      learn(changed, source.spec, loss, batch, seen, every=args.every, say=say)
+      learn(
+        changed,
+        source.spec,
+        loss,
+        batch,
+        seen,
+        every=args.every,
+        progress=progress,
+      )
   score = f"mIoU {printed.score(seen.miou)} after {len(seen.losses)} steps"
   if seen.miou > PASSED:
     own = printed.score(seen.trained["miou"])
-    say(f"passed: {score} ({own} with the batch's own norm statistics)")
+    progress(f"passed: {score} ({own} with the batch's own norm statistics)")
     for text in overfit_diagnosis.of_data(seen):
-      say(f"deeplax: {text}")
-    warn(config, source.spec, say)
+      progress(f"deeplax: {text}")
+    warn(config, source.spec, progress)
     return 0
-  say(f"not learnt: {score}")
+  progress(f"not learned: {score}")
   for number, text in enumerate(overfit_diagnosis.diagnose(seen), start=1):
-    say(f"  {number}. {text}")
+    progress(f"  {number}. {text}")
   return 1
 
 
 def warn(
   config: ml_collections.ConfigDict,
   spec: spec_lib.Spec,
-  say: Callable[..., None],
+  progress: Callable[..., None],
 ) -> None:
   """Warn of what this short run cannot show of the real one."""
   warning = limits.norm_warning(
@@ -281,4 +289,4 @@ def warn(
     start=initial.statistics_of(config),
   )
   if warning:
-    say(f"deeplax: in the real run {warning}")
+    progress(f"deeplax: in the real run {warning}")

@@ -10,8 +10,8 @@ import numpy as np
 from deeplax.inference import evaluate
 from deeplax.metrics import printed
 
-SPARSE = 0.05  # a smaller share of labelled pixels is a fault of the masks
-MISSED = 0.5  # IoU below which a class counts as not learnt
+SPARSE = 0.05  # a smaller share of labeled pixels is a fault of the masks
+MISSED = 0.5  # IoU below which a class counts as not learned
 GAP = 0.05  # of mIoU between the two kinds of norm statistics
 # Of the first loss: above, it rose; not below the other, it never fell.
 ROSE, FELL = 1.5, 0.9
@@ -27,7 +27,7 @@ class Measured:
     clip_norm: Of the configuration; 0: none.
     init: The workdir that the parameters come from; None: drawn at random.
     frozen: Whether the norms keep their statistics.
-    labelled: Share of the pixels that have a label.
+    labeled: Share of the pixels that have a label.
     classes: How many occur among them.
     contradictions: Pairs of names: one image, two masks.
     evaluated: Scores (`confusion.scores`) with running norm statistics; empty
@@ -39,7 +39,7 @@ class Measured:
   clip_norm: float
   init: str | None
   frozen: bool
-  labelled: float
+  labeled: float
   classes: int
   contradictions: list[tuple[str, str]]
   losses: list[float] = dataclasses.field(default_factory=list)
@@ -82,21 +82,21 @@ def diagnose(seen: Measured) -> list[str]:
     found += _of_scores(seen)
   return found or [
     f"no single cause: the loss fell from {seen.losses[0]:.3g} to "
-    f"{seen.losses[-1]:.3g} and every class is partly learnt. Give it more "
+    f"{seen.losses[-1]:.3g} and every class is partly learned. Give it more "
     "--steps"
   ]
 
 
 def of_data(seen: Measured) -> list[str]:
-  """Return what the images and masks alone have against being learnt."""
+  """Return what the images and masks alone have against being learned."""
   found = [
     f"{one} and {other} are the same picture with different masks: no "
     "network can learn both. Remove one"
     for one, other in seen.contradictions[:3]
   ]
-  if seen.labelled < SPARSE:
+  if seen.labeled < SPARSE:
     found.append(
-      f"only {seen.labelled:.1%} of the pixels have a label; the rest is "
+      f"only {seen.labeled:.1%} of the pixels have a label; the rest is "
       "ignored. Check ignore_label and label_map: python -m deeplax.check_data"
     )
   if seen.classes < 2:
@@ -159,7 +159,7 @@ def _of_scores(seen: Measured) -> list[str]:
   ]
   if missed:
     found.append(
-      f"not learnt: {', '.join(missed)}. Look at their masks; thin or small "
+      f"not learned: {', '.join(missed)}. Look at their masks; thin or small "
       "classes need larger pictures, a decoder, more --steps or class weights"
     )
   return found

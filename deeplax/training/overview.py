@@ -32,7 +32,7 @@ def overview(
     workdir: As it was given.
     sources: Of the training and of the validation split.
     model: The network.
-    loss: What is minimised.
+    loss: What is minimized.
     params: Of the network.
     mesh: The devices.
     needed: Bytes that one device needs for a step.

@@ -58,7 +58,7 @@ class Parts(NamedTuple):
     train_source: The examples as they are trained on.
     eval_source: Those of the validation.
     model: The network, its norms under the mesh's axis.
-    loss: What is minimised.
+    loss: What is minimized.
     lr: The learning rate by step.
     tx: The optimizer.
     batches: This process's part of the training batches.
@@ -88,28 +88,28 @@ def run(
   if multihost:
     parallel.join_hosts()
   # Flushed: progress through a pipe is read while it happens.
-  say = partial(print, flush=True)
+  progress = partial(print, flush=True)
   if jax.process_index() > 0:
-    say = _silent
+    progress = _silent
   if warning := machine.accelerator_warning():
-    say(f"deeplax: {warning}")
+    progress(f"deeplax: {warning}")
   with contextlib.ExitStack() as stack:
-    watch = stack.enter_context(signals.watched(say))
+    watch = stack.enter_context(signals.watched(progress))
     if jax.process_index() == 0:
       stack.enter_context(lock.held(workdir))
-    _run(config, workdir, watch, say)
+    _run(config, workdir, watch, progress)
 
 
 def _run(
   config: ml_collections.ConfigDict,
   workdir: str,
   watch: signals.Watch,
-  say: Callable[..., None],
+  progress: Callable[..., None],
 ) -> None:
   """Train `config` in `workdir`, which is held, or resume there."""
   folder = epath.Path(workdir)
   environment.compilation_cache(folder)
-  parts = prepare(config, folder, say)
+  parts = prepare(config, folder, progress)
   resume, total = checkpoint.sound_step(folder), config.train.total_steps
   outputs = partial(
     written.opened,
@@ -119,7 +119,7 @@ def _run(
     tensorboard=config.log.tensorboard,
     measure=parts.measure,
     watch=watch,
-    say=say,
+    progress=progress,
   )
   if resume is not None and resume >= total:
     if jax.process_index() == 0:
@@ -130,10 +130,16 @@ def _run(
         watch.training = True
         kept.scores.add(variables, resume)
         kept.scores.refuse_missing(resume)
-    say(f"finished: {workdir} is at step {resume}. {_next_commands(workdir)}")
+    progress(
+      f"finished: {workdir} is at step {resume}. {_next_commands(workdir)}"
+    )
     return
   step, state = compile_and_check(
-    config, parts, workdir=workdir, resumed=resume is not None, say=say
+    config,
+    parts,
+    workdir=workdir,
+    resumed=resume is not None,
+    progress=progress,
   )
   steps = train(
     config,
@@ -144,25 +150,25 @@ def _run(
     resume=resume,
     outputs=outputs,
     watch=watch,
-    say=say,
+    progress=progress,
   )
   if steps < total:
-    say(f"stopped at step {steps}; the same command goes on from there")
+    progress(f"stopped at step {steps}; the same command goes on from there")
   else:
-    say(f"finished. {_next_commands(workdir)}")
+    progress(f"finished. {_next_commands(workdir)}")
 
 
 def prepare(
   config: ml_collections.ConfigDict,
   folder: epath.Path,
-  say: Callable[..., None],
+  progress: Callable[..., None],
 ) -> Parts:
   """Return the parts of a run, whose values and labels are checked here.
 
   Args:
     config: Of the run; the bands' mean and std are filled in.
     folder: The workdir.
-    say: Receives progress lines.
+    progress: Receives progress lines.
 
   Raises:
     InputError: Something cannot work, or the workdir holds another run.
@@ -171,13 +177,15 @@ def prepare(
   with errors.input_errors():
     source = data_build.source(config.data, config.data.train_split)
     eval_source = data_build.source(config.data, config.data.eval_split)
-    settings.refuse_other_run(config, folder, source, say)
+    settings.refuse_other_run(config, folder, source, progress)
     if config.data.check_images:
-      say(check.check(source, images=config.data.check_images))
+      progress(check.check(source, images=config.data.check_images))
       check.check(eval_source, images=config.data.check_images)
-    fill_channels(config, source, folder, say)
+    fill_channels(config, source, folder, progress)
     channels = data_build.channels(config.data)
-    source, loss = class_balance.examples_and_loss(config, source, folder, say)
+    source, loss = class_balance.examples_and_loss(
+      config, source, folder, progress
+    )
     model = model_build.from_config(
       config.model,
       num_classes=source.spec.num_classes,
@@ -187,7 +195,7 @@ def prepare(
       trained=config.optim.trained,
     )
     lr, tx = optim.optimizer(config)
-    measure = validation.evaluator(config, eval_source, folder, say)
+    measure = validation.evaluator(config, eval_source, folder, progress)
     if config.log.tensorboard:
       log_lib.metric_writers()  # told before anything is compiled
     batches = data_build.train_loader(
@@ -216,7 +224,7 @@ def compile_and_check(
   *,
   workdir: str,
   resumed: bool,
-  say: Callable[..., None],
+  progress: Callable[..., None],
 ) -> tuple[step_lib.Step, state_lib.State]:
   """Return the compiled step and the state before step 0, not replicated.
 
@@ -225,14 +233,14 @@ def compile_and_check(
     parts: Of the run.
     workdir: As it was given, for the overview.
     resumed: Whether a checkpoint will replace the state.
-    say: Receives the overview and what to be warned of.
+    progress: Receives the overview and what to be warned of.
 
   Raises:
     InputError: `init.checkpoint` holds another network, the batch does not
       divide over the devices, the step does not fit into their memory, or the
       checkpoints on the disk.
   """
-  say(f"init: {settings.init_text(config, workdir)}")
+  progress(f"init: {settings.init_text(config, workdir)}")
   variables = initial.variables(config, parts.model, resumed=resumed)
   state = state_lib.create(
     variables, parts.tx, seed=config.seed, average=config.optim.ema_decay > 0
@@ -244,7 +252,7 @@ def compile_and_check(
     parts.loss,
     state,
     parts.mesh,
-    say,
+    progress,
     dtype=parts.train_source[0]["image"].dtype,
   )
   table = overview.overview(
@@ -257,7 +265,7 @@ def compile_and_check(
     mesh=parts.mesh,
     needed=needed,
   )
-  say("\n".join(f"  {key:<18}{value}" for key, value in table.items()))
+  progress("\n".join(f"  {key:<18}{value}" for key, value in table.items()))
   state_bytes = sum(x.nbytes for x in jax.tree.leaves(state))
   memory.refuse_too_large(config, needed, parts.mesh, state_bytes=state_bytes)
   if jax.process_index() == 0:
@@ -270,7 +278,7 @@ def compile_and_check(
     ),
   ):
     if warning:
-      say(f"deeplax: {warning}")
+      progress(f"deeplax: {warning}")
   return step, state
 
 
@@ -284,7 +292,7 @@ def train(
   resume: int | None,
   outputs: Callable[[], AbstractContextManager[written.Written]],
   watch: signals.Watch,
-  say: Callable[..., None],
+  progress: Callable[..., None],
 ) -> int:
   """Write the workdir, train in it and return the last step.
 
@@ -297,12 +305,14 @@ def train(
     resume: The checkpoint to go on from; None: a new run.
     outputs: Opens what is written to, `written.opened`.
     watch: Of the signals that ask for a stop.
-    say: Receives progress lines.
+    progress: Receives progress lines.
   """
   folder = epath.Path(workdir)
   if jax.process_index() == 0:
     source = parts.train_source
-    settings.write_run_files(folder, config, source.spec, state.params, say)
+    settings.write_run_files(
+      folder, config, source.spec, state.params, progress
+    )
     training_data.write(folder, source, resumed=resume is not None)
   with outputs() as kept:
     if resume is None:
@@ -314,7 +324,7 @@ def train(
       )
       # Only its shapes were of use, and the callers still hold it.
       jax.tree.map(lambda array: array.delete(), drawn)
-      say(f"resuming from step {resume} of {config.train.total_steps}")
+      progress(f"resuming from step {resume} of {config.train.total_steps}")
     platform.work_unit().set_task_status(f"training {workdir}")
     watch.training = True
     state = loop.loop(
@@ -344,7 +354,7 @@ def train(
         ),
       ),
       stopped=watch.stopped,
-      status=say,
+      progress=progress,
     )
     return int(state.step)
 
@@ -353,15 +363,15 @@ def fill_channels(
   config: ml_collections.ConfigDict,
   source: files.Source,
   folder: epath.Path,
-  say: Callable[..., None],
+  progress: Callable[..., None],
 ) -> None:
   """Set the bands' mean and std: the workdir's, or measured at its start."""
   kept = None
   if (folder / layout.CONFIG).exists():
     kept = settings.load_config(folder).data
-  if data_build.fill_channels(config.data, source, kept, progress=say):
+  if data_build.fill_channels(config.data, source, kept, progress=progress):
     data = config.data
-    say(
+    progress(
       f"bands {data.channels}: mean {data.channel_mean}, std "
       f"{data.channel_std}, measured on at most {bands.SAMPLE} of "
       f"{len(source)} images"

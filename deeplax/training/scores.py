@@ -19,7 +19,7 @@ class Scores:
     evaluate: Callable[[Any, int], float],
     checkpoints: checkpoint.Checkpoints,
     log: log_lib.MetricLog,
-    status: Callable[[str], None],
+    progress: Callable[[str], None],
   ):
     """Score nothing yet.
 
@@ -27,10 +27,10 @@ class Scores:
       evaluate: (variables, step) -> mIoU; may raise `validation.Stopped`.
       checkpoints: Where the scores go.
       log: metrics.jsonl.
-      status: Receives what went wrong.
+      progress: Receives what went wrong.
     """
     self._evaluate, self._checkpoints = evaluate, checkpoints
-    self._log, self._status = log, status
+    self._log, self._progress = log, progress
     self._failed: dict[int, errors.InputError] = {}  # by step
 
   def add(self, variables: dict[str, Any], step: int) -> None:
@@ -54,7 +54,7 @@ class Scores:
       if jax.process_count() > 1:
         raise
       self._failed[step] = error
-      self._status(
+      self._progress(
         f"deeplax: step {step} is saved but not evaluated: {error}\nTraining "
         "goes on; mend that meanwhile"
       )

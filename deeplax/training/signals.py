@@ -30,9 +30,9 @@ class Watch:
       for a stop. Before that Ctrl-C interrupts, as anywhere in Python.
   """
 
-  def __init__(self, say: Callable[[str], None]):
+  def __init__(self, progress: Callable[[str], None]):
     self.training = False
-    self._say = say
+    self._progress = progress
     self._count, self._last = 0, -math.inf
     self._answered = threading.Event()
 
@@ -48,15 +48,15 @@ class Watch:
     name = _SHOWN[signal.Signals(number)]
     self._count += 1
     if self._count > 1:
-      self._say(f"{name} again: ended at once")
+      self._progress(f"{name} again: ended at once")
       os._exit(128 + number)
     if self.training:
-      self._say(
+      self._progress(
         f"{name}: saving after this step, or leaving the evaluation after this "
         "image; once more ends at once"
       )
     else:
-      self._say(
+      self._progress(
         f"{name}: ending as soon as the compiler is done; once more ends at "
         "once"
       )
@@ -77,7 +77,7 @@ class Watch:
 
 
 @contextlib.contextmanager
-def watched(say: Callable[[str], None]) -> Iterator[Watch]:
+def watched(progress: Callable[[str], None]) -> Iterator[Watch]:
   """Watch for Ctrl-C and SIGTERM while the block runs.
 
   Outside the main thread, where Python allows no handlers, and with several
@@ -85,9 +85,9 @@ def watched(say: Callable[[str], None]) -> Iterator[Watch]:
   steps, signals keep their meaning.
 
   Args:
-    say: Receives the answers, from another thread.
+    progress: Receives the answers, from another thread.
   """
-  watch = Watch(say)
+  watch = Watch(progress)
   main = threading.current_thread() is threading.main_thread()
   if not main or jax.process_count() > 1:
     yield watch

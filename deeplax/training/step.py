@@ -51,7 +51,7 @@ def make_train_step(
   Args:
     model: With a `coarse` method; its norms use the same `axis_name`.
     tx: The optimizer.
-    loss: What is minimised.
+    loss: What is minimized.
     accumulate: Parts of this device's batch that run one after the other,
       for the memory of one. The update is that of the whole batch, but a norm
       that trains sees one part at a time; its running statistics move once, to

@@ -29,7 +29,7 @@ def evaluator(
   config: ml_collections.ConfigDict,
   source: files.Source,
   folder: epath.Path,
-  say: Callable[..., None],
+  progress: Callable[..., None],
 ) -> Callable[..., float]:
   """Return (variables, step, log=, stopped=) -> mIoU on the validation split.
 
@@ -69,7 +69,7 @@ def evaluator(
       predictor,
       source,
       max_images=config.eval.max_images,
-      progress=say,
+      progress=progress,
       threads=config.data.threads,
       keep=keep,
       step=step,
@@ -85,7 +85,7 @@ def evaluator(
         gallery.add(folder, config.data.eval_split, step, picture)
         log.picture(step, config.data.eval_split, np.asarray(picture))
     score = printed.score(result["miou"])
-    say(f"step {step}: mIoU {score} on {result['images']} images")
+    progress(f"step {step}: mIoU {score} on {result['images']} images")
     return result["miou"]
 
   return measure

@@ -33,7 +33,7 @@ def opened(
   tensorboard: bool,
   measure: Callable[..., float],
   watch: signals.Watch,
-  say: Callable[..., None],
+  progress: Callable[..., None],
 ) -> Iterator[Written]:
   """Open what a run writes to, as it was at step `resume`; close it after.
 
@@ -44,7 +44,7 @@ def opened(
     tensorboard: Whether to write for TensorBoard too.
     measure: Of `validation.evaluator`.
     watch: Of the signals that ask for a stop.
-    say: Receives what an evaluation stumbles over.
+    progress: Receives what an evaluation stumbles over.
 
   Raises:
     InputError: The workdir cannot be written (any more).
@@ -61,7 +61,7 @@ def opened(
     with contextlib.closing(checkpoints), contextlib.closing(log):
       miou = partial(measure, log=log, stopped=watch.stopped)
       yield Written(
-        checkpoints, log, scores_lib.Scores(miou, checkpoints, log, say)
+        checkpoints, log, scores_lib.Scores(miou, checkpoints, log, progress)
       )
   except OSError as error:
     raise errors.InputError(

@@ -91,7 +91,7 @@ def _tuples(value: Any) -> Any:
 
 
 def read_spec(workdir: epath.PathLike) -> spec_lib.Spec:
-  """Return the class names and colours a run was trained with.
+  """Return the class names and colors a run was trained with.
 
   Raises:
     InputError: No spec.json there.
@@ -125,7 +125,7 @@ def refuse_other_run(
   config: ml_collections.ConfigDict,
   folder: epath.Path,
   source: files.Source,
-  say: Callable[[str], None],
+  progress: Callable[[str], None],
 ) -> None:
   """Refuse a workdir that holds a run of another configuration or other data.
 
@@ -133,7 +133,7 @@ def refuse_other_run(
     config: Of now.
     folder: The workdir.
     source: Of the training split.
-    say: Receives a line where the data differ a little.
+    progress: Receives a line where the data differ a little.
 
   Raises:
     InputError: Naming each key with its old and new value, or what of the
@@ -158,7 +158,7 @@ def refuse_other_run(
       f"or go on with that one: {flags}"
     )
   refuse_other_classes(folder, source.spec)
-  training_data.refuse_other(folder, source, say)
+  training_data.refuse_other(folder, source, progress)
 
 
 def refuse_other_classes(workdir: epath.PathLike, spec: spec_lib.Spec) -> None:
@@ -223,7 +223,7 @@ def write_run_files(
   config: ml_collections.ConfigDict,
   spec: spec_lib.Spec,
   params: Any,
-  say: Callable[..., None],
+  progress: Callable[..., None],
 ) -> None:
   """Write config.json, spec.json, env.json and parameters.txt.
 
@@ -240,7 +240,7 @@ def write_run_files(
     (folder / "parameters.txt").write_text(text + "\n")
   except OSError as error:
     raise errors.InputError(f"--workdir={folder}: {error}") from error
-  say(f"parameters by name: {folder / 'parameters.txt'}")
+  progress(f"parameters by name: {folder / 'parameters.txt'}")
 
 
 def write_lost(

@@ -19,7 +19,7 @@ from deeplax.workdir import layout
 
 
 def refuse_other(
-  folder: epath.Path, source: files.Source, say: Callable[[str], None]
+  folder: epath.Path, source: files.Source, progress: Callable[[str], None]
 ) -> None:
   """Refuse to go on with other images; say so where only sizes differ.
 
@@ -29,7 +29,7 @@ def refuse_other(
   Args:
     folder: The workdir.
     source: Of the training split.
-    say: Receives a line about files of another size.
+    progress: Receives a line about files of another size.
 
   Raises:
     InputError: There are more or fewer images, or others by name.
@@ -58,7 +58,7 @@ def refuse_other(
       f"{fix}"
     )
   if resized:
-    say(
+    progress(
       "deeplax: some training files have another size than when this run "
       "began; it goes on with them, not exactly as it would have"
     )

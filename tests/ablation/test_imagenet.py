@@ -113,7 +113,7 @@ def write(path, source, backbone, classes):
 
 
 def pictures(root, sizes=((40, 60), (50, 41), (33, 33))):
-  """Write pictures of noise in colours, and return them by file name."""
+  """Write pictures of noise in colors, and return them by file name."""
   rng = np.random.default_rng(5)
   found = {}
   for name in CLASSES:
@@ -298,7 +298,7 @@ def test_a_missing_folder_is_not_taken_for_background(monkeypatch):
     imagenet.network("resnet", "tf_deeplab:w.npz", 999)
 
 
-def test_a_spoilt_picture_and_spoilt_weights_end_with_their_file(
+def test_a_spoiled_picture_and_spoiled_weights_end_with_their_file(
   slim, tmp_path, capsys
 ):
   pictures(tmp_path / "val", sizes=((9, 9),))
@@ -308,13 +308,13 @@ def test_a_spoilt_picture_and_spoilt_weights_end_with_their_file(
     f"--images={tmp_path / 'val'}", f"--out={tmp_path / 'out'}",
     f"--resnet=torchvision:{weights}", f"--crop={SIDE}", "--batch=8",
   )  # fmt: skip
-  spoilt = tmp_path / "val" / "n05" / "0.PNG"
-  whole = spoilt.read_bytes()
-  spoilt.write_bytes(whole[:40])
+  spoiled = tmp_path / "val" / "n05" / "0.PNG"
+  whole = spoiled.read_bytes()
+  spoiled.write_bytes(whole[:40])
   said = refused(capsys, *flags)
-  assert str(spoilt) in said and "Replace it" in said
+  assert str(spoiled) in said and "Replace it" in said
   assert not (tmp_path / "out" / "table4.json").exists()
-  spoilt.write_bytes(whole)
+  spoiled.write_bytes(whole)
   arrays = files.read(str(weights))
   arrays["fc.weight"] = np.full_like(arrays["fc.weight"], 1e38)
   files.write(str(weights), arrays)

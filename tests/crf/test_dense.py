@@ -158,7 +158,7 @@ def test_a_batch_is_as_each_of_its_images(masked):
     np.testing.assert_allclose(found[i], expected, atol=1e-6)
 
 
-def test_a_learned_compatibility_can_forbid_neighbours():
+def test_a_learned_compatibility_can_forbid_neighbors():
   image, probabilities = scene()
   potts = 1 - np.eye(3, dtype=np.float32)
   found = crf.dense_crf(image, probabilities, compatibility=potts)

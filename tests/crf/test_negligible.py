@@ -14,7 +14,7 @@ WEIGHTS = (4.0, 3.0)
 
 
 def scene(present, below=9.0, seed=0):
-  """Four colours, and probabilities of which only some classes matter."""
+  """Four colors, and probabilities of which only some classes matter."""
   rng = np.random.default_rng(seed)
   image = np.full((*SIZE, 3), 60, np.uint8)
   image[:6] += np.uint8(80)

@@ -8,27 +8,27 @@ import itertools
 import numpy as np
 
 
-def features(image, sigma_position, sigma_colour=None):
+def features(image, sigma_position, sigma_color=None):
   """[n, d] features of an image: x, y and, with a sigma, red, green, blue."""
   height, width = image.shape[:2]
   rows = []
   for y, x in itertools.product(range(height), range(width)):
     row = [x / sigma_position, y / sigma_position]
-    if sigma_colour is not None:
-      row += [value / sigma_colour for value in image[y, x].tolist()]
+    if sigma_color is not None:
+      row += [value / sigma_color for value in image[y, x].tolist()]
     rows.append(row)
   return np.array(rows, np.float64)
 
 
-def normalised(kernel):
+def normalized(kernel):
   root = 1 / np.sqrt(kernel.sum(1))
   return kernel * root[:, None] * root[None]
 
 
 def gaussian(points):
-  """[n, n]: the normalised kernel, by its definition."""
+  """[n, n]: the normalized kernel, by its definition."""
   squares = ((points[:, None] - points[None]) ** 2).sum(-1)
-  return normalised(np.exp(-squares / 2))
+  return normalized(np.exp(-squares / 2))
 
 
 def lattice(points, reverse=False):

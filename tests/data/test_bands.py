@@ -58,11 +58,11 @@ FILES = {
   "TIFF of bytes": (tiffs.encoded(BYTES, photometric=1), BYTES),
   "TIFF of words": (tiffs.encoded(WORDS, planar=True, deflate=True), WORDS),
   "TIFF of floats": (tiffs.encoded(FLOATS, tile=(16, 16), big=True), FLOATS),
-  "16 bit colour PNG": (png16(WORDS[..., :3]), WORDS[..., :3]),
+  "16 bit color PNG": (png16(WORDS[..., :3]), WORDS[..., :3]),
   "16 bit alpha PNG": (png16(WORDS[..., :4]), WORDS[..., :4]),
-  "16 bit grey PNG": (picture(WORDS[..., 0]), WORDS[..., :1]),
-  "grey PNG": (picture(BYTES[..., 0]), BYTES[..., :1]),
-  "colour PNG": (picture(BYTES[..., :3]), BYTES[..., :3]),
+  "16 bit gray PNG": (picture(WORDS[..., 0]), WORDS[..., :1]),
+  "gray PNG": (picture(BYTES[..., 0]), BYTES[..., :1]),
+  "color PNG": (picture(BYTES[..., :3]), BYTES[..., :3]),
   "alpha PNG": (picture(BYTES[..., :4]), BYTES[..., :4]),
   "BMP": (picture(BYTES[..., :3], "BMP"), BYTES[..., :3]),
 }
@@ -207,8 +207,8 @@ def test_other_bands_are_stretched_to_be_seen():
   mean, std = image[..., 1].mean(), image[..., 1].std()
   expected = np.clip((image[..., 1] - mean + 2 * std) / (4 * std), 0, 1) * 255
   np.testing.assert_allclose(shown[..., 1], expected, atol=0.51)
-  grey = bands.to_show(image[..., :2])
-  np.testing.assert_array_equal(grey[..., 0], grey[..., 2])
+  gray = bands.to_show(image[..., :2])
+  np.testing.assert_array_equal(gray[..., 0], gray[..., 2])
   assert len(np.unique(bands.to_show(np.ones((2, 2, 1), np.float32)))) == 1
 
 

@@ -29,8 +29,8 @@ def rgb() -> Image.Image:
   return Image.fromarray(rng.integers(0, 256, (8, 12, 3), dtype=np.uint8))
 
 
-GREY = np.asarray(rgb())[..., 0]
-COLOURS = np.asarray(rgb())
+GRAY = np.asarray(rgb())[..., 0]
+COLORS = np.asarray(rgb())
 ALPHA = np.tile(np.linspace(0, 255, 12).astype(np.uint8), (8, 1))
 PALETTE = rgb().quantize(32)
 PAINTED = np.asarray(PALETTE.convert("RGB"))
@@ -39,7 +39,7 @@ INKS = np.asarray(rgb().convert("CMYK"))
 
 
 def with_alpha() -> Image.Image:
-  return Image.fromarray(np.dstack([COLOURS, ALPHA]))
+  return Image.fromarray(np.dstack([COLORS, ALPHA]))
 
 
 def png16(image: np.ndarray) -> bytes:
@@ -69,43 +69,43 @@ def inks_jpeg(inks: np.ndarray, *, transform: int) -> bytes:
 
 
 def black_and_white(kind: str, **options) -> bytes:
-  return encoded(Image.fromarray(GREY > 99), kind, **options)
+  return encoded(Image.fromarray(GRAY > 99), kind, **options)
 
 
 KINDS = {
-  "grey PNG": (encoded(Image.fromarray(GREY)), GREY),
-  "grey JPEG": (encoded(Image.fromarray(GREY), "JPEG", quality=100), None),
-  "grey TIFF": (tiffs.encoded(GREY[..., None]), GREY),
-  "grey TIFF, white is 0": (
-    tiffs.encoded(GREY[..., None], photometric=0),
-    255 - GREY,
+  "gray PNG": (encoded(Image.fromarray(GRAY)), GRAY),
+  "gray JPEG": (encoded(Image.fromarray(GRAY), "JPEG", quality=100), None),
+  "gray TIFF": (tiffs.encoded(GRAY[..., None]), GRAY),
+  "gray TIFF, white is 0": (
+    tiffs.encoded(GRAY[..., None], photometric=0),
+    255 - GRAY,
   ),
-  "grey and alpha PNG": (
+  "gray and alpha PNG": (
     encoded(with_alpha().getchannel(0).convert("LA")),
-    GREY,
+    GRAY,
   ),
-  "grey and alpha TIFF": (
-    tiffs.encoded(np.dstack([GREY, ALPHA]), extra=[2]),
-    GREY,
+  "gray and alpha TIFF": (
+    tiffs.encoded(np.dstack([GRAY, ALPHA]), extra=[2]),
+    GRAY,
   ),
-  "grey PNG, one transparent": (
-    encoded(Image.fromarray(GREY), transparency=int(GREY[0, 0])),
-    GREY,
+  "gray PNG, one transparent": (
+    encoded(Image.fromarray(GRAY), transparency=int(GRAY[0, 0])),
+    GRAY,
   ),
-  "alpha PNG": (encoded(with_alpha()), COLOURS),
+  "alpha PNG": (encoded(with_alpha()), COLORS),
   "alpha WebP": (
     encoded(with_alpha(), "WEBP", lossless=True, exact=True),
-    COLOURS,
+    COLORS,
   ),
-  "alpha TIFF": (encoded(with_alpha(), "TIFF"), COLOURS),
-  "colour TIFF": (encoded(rgb(), "TIFF", compression="tiff_lzw"), COLOURS),
-  "colour TIFF by planes": (tiffs.encoded(COLOURS, planar=True), COLOURS),
-  "colour TIFF, JPEG inside": (
+  "alpha TIFF": (encoded(with_alpha(), "TIFF"), COLORS),
+  "color TIFF": (encoded(rgb(), "TIFF", compression="tiff_lzw"), COLORS),
+  "color TIFF by planes": (tiffs.encoded(COLORS, planar=True), COLORS),
+  "color TIFF, JPEG inside": (
     encoded(rgb(), "TIFF", compression="jpeg", quality=100),
     None,
   ),
-  "BMP": (encoded(rgb(), "BMP"), COLOURS),
-  "WebP": (encoded(rgb(), "WEBP", lossless=True), COLOURS),
+  "BMP": (encoded(rgb(), "BMP"), COLORS),
+  "WebP": (encoded(rgb(), "WEBP", lossless=True), COLORS),
   "JPEG": (encoded(rgb(), "JPEG", quality=90), None),
   "progressive JPEG": (
     encoded(rgb(), "JPEG", quality=90, progressive=True),
@@ -133,29 +133,29 @@ KINDS = {
       append_images=[TWICE.convert("RGB")],
       lossless=True,
     ),
-    COLOURS,
+    COLORS,
   ),
   "TIFF, first of two": (
     encoded(rgb(), "TIFF", save_all=True, append_images=[TWICE]),
-    COLOURS,
+    COLORS,
   ),
-  "1 bit PNG": (black_and_white("PNG"), (GREY > 99) * 255),
-  "1 bit BMP": (black_and_white("BMP"), (GREY > 99) * 255),
+  "1 bit PNG": (black_and_white("PNG"), (GRAY > 99) * 255),
+  "1 bit BMP": (black_and_white("BMP"), (GRAY > 99) * 255),
   "1 bit TIFF": (
     black_and_white("TIFF", compression="group4"),
-    (GREY > 99) * 255,
+    (GRAY > 99) * 255,
   ),
-  "16 bit grey PNG": (png16(GREY), GREY),
-  "16 bit colour PNG": (png16(COLOURS), COLOURS),
-  "16 bit alpha PNG": (png16(np.dstack([COLOURS, ALPHA])), COLOURS),
-  "16 bit grey TIFF": (tiff16(GREY[..., None]), GREY),
-  "16 bit colour TIFF": (tiff16(COLOURS), COLOURS),
-  "16 bit colour TIFF by planes": (tiff16(COLOURS, planar=True), COLOURS),
+  "16 bit gray PNG": (png16(GRAY), GRAY),
+  "16 bit color PNG": (png16(COLORS), COLORS),
+  "16 bit alpha PNG": (png16(np.dstack([COLORS, ALPHA])), COLORS),
+  "16 bit gray TIFF": (tiff16(GRAY[..., None]), GRAY),
+  "16 bit color TIFF": (tiff16(COLORS), COLORS),
+  "16 bit color TIFF by planes": (tiff16(COLORS, planar=True), COLORS),
   "16 bit alpha TIFF": (
-    tiff16(np.dstack([COLOURS, ALPHA]), extra=[2]),
-    COLOURS,
+    tiff16(np.dstack([COLORS, ALPHA]), extra=[2]),
+    COLORS,
   ),
-  "CMYK TIFF": (encoded(rgb().convert("CMYK"), "TIFF"), COLOURS),
+  "CMYK TIFF": (encoded(rgb().convert("CMYK"), "TIFF"), COLORS),
 }
 
 
@@ -195,12 +195,12 @@ def test_a_jpeg_of_four_inks_is_what_pillow_makes_of_it():
 
 
 def test_a_jpeg_of_luma_chroma_and_black_is_what_was_painted():
-  # Luma and chroma are those of the inks, as if these were colours; black is
+  # Luma and chroma are those of the inks, as if these were colors; black is
   # stored inverted.
   ramp = np.linspace(0, 255, 16).astype(np.uint8)
   inks = np.stack(np.broadcast_arrays(ramp, ramp[:, None], 90, 40), axis=-1)
-  colours = Image.fromarray(inks[..., :3].astype(np.uint8))
-  stored = np.dstack([np.asarray(colours.convert("YCbCr")), 255 - inks[..., 3]])
+  colors = Image.fromarray(inks[..., :3].astype(np.uint8))
+  stored = np.dstack([np.asarray(colors.convert("YCbCr")), 255 - inks[..., 3]])
   data = inks_jpeg((255 - stored).astype(np.uint8), transform=2)
   paper = 255.0 - inks.astype(float)
   expected = paper[..., :3] * paper[..., 3:] / 255
@@ -230,7 +230,7 @@ def test_exif_orientations_turn_the_image_upright():
 @pytest.mark.parametrize("bits", [10, 12, 14])
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bit_images_that_would_be_dark_are_refused(kind, bits):
-  image = COLOURS.astype(np.uint16) << (bits - 8)
+  image = COLORS.astype(np.uint16) << (bits - 8)
   data = cv2.imencode(".png", image)[1].tobytes()
   if kind == "TIFF":
     data = tiffs.encoded(image)
@@ -249,14 +249,14 @@ def test_a_black_image_of_16_bit_is_black():
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i2", "u4"])
 def test_numbers_without_black_and_white_are_refused(dtype):
-  data = tiffs.encoded(COLOURS.astype(dtype))
+  data = tiffs.encoded(COLORS.astype(dtype))
   with pytest.raises(
     errors.InputError, match=r"x\.tif.* type .*data\.channels"
   ):
     decoding.decode_image(data, "x.tif")
 
 
-def test_bands_that_are_no_colours_are_refused():
+def test_bands_that_are_no_colors_are_refused():
   data = tiffs.encoded(np.zeros((3, 4, 5), np.uint8), photometric=1)
   with pytest.raises(errors.InputError, match=r"has 5 bands.*data\.channels"):
     decoding.decode_image(data, "x.tif")
@@ -303,7 +303,7 @@ def test_numbers_without_a_class_become_illegal_not_ignored():
 
 
 def png(labels: np.ndarray, bits: int, kind: int, interlaced=False) -> bytes:
-  """Return a PNG of few bits: kind 0 is grey, 3 a palette."""
+  """Return a PNG of few bits: kind 0 is gray, 3 a palette."""
 
   def chunk(tag: bytes, body: bytes) -> bytes:
     check = struct.pack(">I", zlib.crc32(tag + body))
@@ -358,7 +358,7 @@ def test_masks_of_few_bits_keep_their_numbers(bits, kind):
 
 @pytest.mark.parametrize("most", [3, 15, 255, 300, 65535])
 @pytest.mark.parametrize("plain", [False, True])
-def test_portable_greymaps_keep_their_numbers(most, plain):
+def test_portable_graymaps_keep_their_numbers(most, plain):
   labels = np.arange(12).reshape(3, 4).astype(np.uint16) * (most // 12 or 1)
   labels = np.minimum(labels, most).astype(np.uint16)
   data = b"P%d 4 3 %d\n" % (2 if plain else 5, most)
@@ -412,7 +412,7 @@ def test_masks_whose_compression_loses_something_are_refused(kind):
     decoding.decode_label(data, "x.tif")
 
 
-def greys_as_colours(kind: str, labels: np.ndarray) -> tuple[str, bytes]:
+def grays_as_colors(kind: str, labels: np.ndarray) -> tuple[str, bytes]:
   """Return the name and bytes of a mask whose channels are all alike."""
   channels = np.repeat(labels[..., None], 3, axis=-1)
   if kind == "16 bit PNG":
@@ -420,7 +420,7 @@ def greys_as_colours(kind: str, labels: np.ndarray) -> tuple[str, bytes]:
     return "a.png", cv2.imencode(".png", channels)[1].tobytes()
   if kind == "16 bit TIFF":
     return "a.tif", tiffs.encoded(channels.astype(np.uint16))
-  if kind == "grey and alpha PNG":
+  if kind == "gray and alpha PNG":
     return "a.png", encoded(Image.fromarray(labels).convert("LA"))
   if kind == "WebP":
     picture = Image.fromarray(channels)
@@ -430,14 +430,14 @@ def greys_as_colours(kind: str, labels: np.ndarray) -> tuple[str, bytes]:
 
 @pytest.mark.parametrize(
   "kind",
-  ["PNG", "grey and alpha PNG", "16 bit PNG", "16 bit TIFF", "WebP"],
+  ["PNG", "gray and alpha PNG", "16 bit PNG", "16 bit TIFF", "WebP"],
 )
 def test_the_advice_for_channels_that_are_alike_works(
   kind, tmp_path, monkeypatch
 ):
   monkeypatch.chdir(tmp_path)
   labels = trees.labels(0, 3, 20, 255)
-  file, data = greys_as_colours(kind, labels)
+  file, data = grays_as_colors(kind, labels)
   path = tmp_path / file
   path.write_bytes(data)
   with pytest.raises(errors.InputError, match="all three alike") as error:
@@ -450,9 +450,9 @@ def test_the_advice_for_channels_that_are_alike_works(
   np.testing.assert_array_equal(found, labels)
 
 
-def test_colours_of_16_bit_are_named_as_they_are():
+def test_colors_of_16_bit_are_named_as_they_are():
   image = np.zeros((4, 5, 3), np.uint16)
   image[..., 0] = 3  # the blue of OpenCV
   data = cv2.imencode(".png", image)[1].tobytes()
-  with pytest.raises(errors.InputError, match=r"colours \(\(0, 0, 3\)\)"):
+  with pytest.raises(errors.InputError, match=r"colors \(\(0, 0, 3\)\)"):
     decoding.decode_label(data, "x")

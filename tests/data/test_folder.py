@@ -166,7 +166,7 @@ def test_a_split_of_other_kinds_only_says_what_it_holds(tmp_path):
   assert len(source) == 3 and source.left_out == "images/train has 3 .heic"
 
 
-def test_classes_without_colours_get_those_of_voc(tmp_path):
+def test_classes_without_colors_get_those_of_voc(tmp_path):
   found = folder.spec(trees.folder(tmp_path))
   assert found.class_names == ("ground", "cat", "dog")
   assert found.palette == spec.color_map(3)
@@ -244,13 +244,13 @@ def test_the_example_in_the_messages_about_classes_json_works(tmp_path):
     ('{"names": ["a"], "ignore_label": -1}', '"ignore_label" is -1'),
     ('{"names": ["a"], "ignore_label": 0}', "also the number of the class 'a'"),
     ('{"names": ["a"], "palette": [[1, 2]]}', '"palette" has [1, 2]'),
-    ('{"names": ["a"], "palette": [[1,2,3],[1,2,3]]}', "2 colours for 1"),
+    ('{"names": ["a"], "palette": [[1,2,3],[1,2,3]]}', "2 colors for 1"),
     ('{"names": ["a"], "label_map": {"x": 0}}', "key 'x'"),
     ('{"names": ["a"], "label_map": {"9": 4}}', "maps 9 to 4"),
     ('{"names": ["a"], "label_map": {"9": null}}', "maps 9 to None"),
     ('{"names": ["a"], "label_map": {"9": 0, "09": 0}}', "number 9 twice"),
     ('{"names": ["a"], "label_map": {"' + "9" * 5000 + '": 0}}', "key '99"),
-    ('{"names": ["a"], "palette": 7}', "7, not a list of colours"),
+    ('{"names": ["a"], "palette": 7}', "7, not a list of colors"),
     ('{"names": ["a"], "palette": [0]}', '"palette" has 0'),
     ('{"names": ["a"], "palette": ["#ffffff"]}', "has '#ffffff'"),
     ('{"names": ["a"], "ignore_label": NaN}', '"ignore_label" is nan'),

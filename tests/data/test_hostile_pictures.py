@@ -26,7 +26,7 @@ from tests.data import tiffs
 MEMORY = 1 << 26
 SIZE = (12, 16)
 RNG = np.random.default_rng(0)
-COLOURS = RNG.integers(0, 256, (*SIZE, 3), np.uint8)
+COLORS = RNG.integers(0, 256, (*SIZE, 3), np.uint8)
 LABELS = RNG.integers(0, 4, SIZE, np.uint8)
 
 
@@ -52,31 +52,31 @@ def numpy_(array: np.ndarray, *, packed: bool = False) -> bytes:
   return data.getvalue()
 
 
-WIDE = COLOURS.astype(np.uint16) << 8
+WIDE = COLORS.astype(np.uint16) << 8
 BANDS = RNG.normal(size=(*SIZE, 5)).astype(np.float32)
 IMAGES = {
-  "a.jpg": pillow(COLOURS, "JPEG"),
-  "progressive.jpg": pillow(COLOURS, "JPEG", progressive=True),
-  "a.png": pillow(COLOURS, "PNG"),
-  "palette.png": pillow(COLOURS, "PNG", "P"),
-  "a.gif": pillow(COLOURS, "GIF", "P"),
-  "a.bmp": pillow(COLOURS, "BMP"),
-  "a.webp": pillow(COLOURS, "WEBP"),
-  "lossless.webp": pillow(COLOURS, "WEBP", lossless=True),
-  "a.avif": pillow(COLOURS, "AVIF"),
-  "a.jp2": pillow(COLOURS, "JPEG2000"),
-  "a.ppm": pillow(COLOURS, "PPM"),
-  "a.tif": tiffs.encoded(COLOURS),
+  "a.jpg": pillow(COLORS, "JPEG"),
+  "progressive.jpg": pillow(COLORS, "JPEG", progressive=True),
+  "a.png": pillow(COLORS, "PNG"),
+  "palette.png": pillow(COLORS, "PNG", "P"),
+  "a.gif": pillow(COLORS, "GIF", "P"),
+  "a.bmp": pillow(COLORS, "BMP"),
+  "a.webp": pillow(COLORS, "WEBP"),
+  "lossless.webp": pillow(COLORS, "WEBP", lossless=True),
+  "a.avif": pillow(COLORS, "AVIF"),
+  "a.jp2": pillow(COLORS, "JPEG2000"),
+  "a.ppm": pillow(COLORS, "PPM"),
+  "a.tif": tiffs.encoded(COLORS),
   "big.tif": tiffs.encoded(WIDE, big=True, tile=(16, 16), deflate=True),
-  "lzw.tif": pillow(COLOURS, "TIFF", compression="tiff_lzw"),
-  "jpeg.tif": pillow(COLOURS, "TIFF", compression="jpeg"),
+  "lzw.tif": pillow(COLORS, "TIFF", compression="tiff_lzw"),
+  "jpeg.tif": pillow(COLORS, "TIFF", compression="jpeg"),
 }
 MANY_BANDS = {
   "a.npy": numpy_(BANDS),
   "a.npz": numpy_(BANDS, packed=True),
   "a.tif": tiffs.encoded(BANDS),
   "planes.tif": tiffs.encoded(WIDE, planar=True, deflate=True, order=">"),
-  "a.png": pillow(COLOURS, "PNG"),
+  "a.png": pillow(COLORS, "PNG"),
 }
 FLOATS = LABELS.astype(np.float32)
 MASKS = {
@@ -85,7 +85,7 @@ MASKS = {
   "palette.png": pillow(LABELS, "PNG", "P"),
   "one.png": pillow(LABELS > 1, "PNG"),
   "wide.png": pillow(LABELS.astype(np.uint16), "PNG"),
-  "colours.png": pillow(COLOURS, "PNG"),
+  "colors.png": pillow(COLORS, "PNG"),
   "a.tif": tiffs.encoded(LABELS[..., None]),
   "float.tif": tiffs.encoded(FLOATS[..., None], deflate=True),
   "big.tif": tiffs.encoded(FLOATS[..., None], big=True, tile=(16, 16)),

@@ -48,7 +48,7 @@ def test_the_border_lies_between_objects_and_ground():
     assert set(np.unique(label[near])) <= {class_index, 255}
 
 
-def test_colours_do_not_tell_one_shape_from_another(many):
+def test_colors_do_not_tell_one_shape_from_another(many):
   plain = range(shapes.DISC, shapes.TRIANGLE + 1)
   means = {i: [] for i in plain}
   for example in many:

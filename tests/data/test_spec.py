@@ -31,7 +31,7 @@ def test_class_counts_and_splits_are_the_published_ones():
   assert splits["camvid"] == {"train": 367, "val": 101, "test": 233}
 
 
-def test_names_and_colours_are_the_published_ones():
+def test_names_and_colors_are_the_published_ones():
   tables = json.loads(shared.path("data/datasets_meta.json").read_text())
   keys = {"voc2012": "voc", "camvid": "camvid11"}
   for name in SIZES:
@@ -46,7 +46,7 @@ def test_coco_has_the_classes_of_voc():
   assert spec.COCO.class_names == spec.VOC2012.class_names
 
 
-def test_colour_map_is_the_one_of_voc():
+def test_color_map_is_the_one_of_voc():
   assert spec.color_map(22)[15] == (192, 128, 128)  # person
   assert spec.color_map(256)[255] == (224, 224, 192)  # the border
 
@@ -61,7 +61,7 @@ def test_spec_survives_json(name):
 def test_spec_refuses_what_results_could_not_be_keyed_by():
   with pytest.raises(ValueError, match="repeat"):
     spec.Spec("x", ("a", "a"), spec.color_map(2))
-  with pytest.raises(ValueError, match="1 colours for 2 classes"):
+  with pytest.raises(ValueError, match="1 colors for 2 classes"):
     spec.Spec("x", ("a", "b"), spec.color_map(1))
 
 

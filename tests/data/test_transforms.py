@@ -146,7 +146,7 @@ def test_augment_equals_scale_pad_crop_flip(size, step):
     expected = step_by_step(image, label, np.random.default_rng(seed), settings)
     assert found[0].shape == (60, 70, 3)
     np.testing.assert_array_equal(found[1], expected[1])
-    # One grey level: positions are rounded from another origin.
+    # One gray level: positions are rounded from another origin.
     difference = found[0].astype(int) - expected[0]
     assert np.abs(difference).max() <= 1
     assert (difference != 0).mean() < 0.01

@@ -29,8 +29,8 @@ def encoded(
 
   Args:
     image: Its numbers.
-    photometric: Default: RGB for three bands or more, else grey.
-    extra: Meaning of the bands beyond the colours; 2 is alpha.
+    photometric: Default: RGB for three bands or more, else gray.
+    extra: Meaning of the bands beyond the colors; 2 is alpha.
     planar: Bands one after the other.
     tile: (height, width), a multiple of 16 each; default: strips.
     rows: Of a strip.

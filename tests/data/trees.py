@@ -17,7 +17,7 @@ SBD_ONLY = "2008_000007"
 
 
 def image(path: pathlib.Path, size=SIZE, **options) -> None:
-  """Write a picture of smooth colours; `options` go to Pillow's save."""
+  """Write a picture of smooth colors; `options` go to Pillow's save."""
   path.parent.mkdir(parents=True, exist_ok=True)
   y, x = np.mgrid[0 : size[0], 0 : size[1]]
   picture = np.stack([y * 5, x * 3, y + x], axis=-1).astype(np.uint8)
@@ -25,7 +25,7 @@ def image(path: pathlib.Path, size=SIZE, **options) -> None:
 
 
 def mask(path: pathlib.Path, labels: np.ndarray, palette=None) -> None:
-  """Write labels, as a palette PNG if colours are given."""
+  """Write labels, as a palette PNG if colors are given."""
   path.parent.mkdir(parents=True, exist_ok=True)
   picture = Image.fromarray(labels)
   if palette is not None:

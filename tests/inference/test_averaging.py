@@ -46,7 +46,7 @@ def predictor():
     jax.random.key(0), images, train=False, method="coarse"
   )
   return predictor_lib.Predictor(
-    model, variables, pad_value=(127.5,) * 3, log=lambda _: None
+    model, variables, pad_value=(127.5,) * 3, progress=lambda _: None
   )
 
 

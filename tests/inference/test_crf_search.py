@@ -231,4 +231,4 @@ def test_misread_command_lines_end_with_2(
 def test_a_run_on_bands_is_refused(command, capsys):
   command.config.data.channels = (3, 2, 1)
   assert command(*SMALL) == 2
-  assert "colours" in capsys.readouterr().err
+  assert "colors" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deeplax import progress as progress_lib
+from deeplax import clocks
 from deeplax.inference import ahead as ahead_lib
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import probabilities
@@ -189,7 +189,7 @@ def test_images_are_padded_with_the_exact_mean_pixel():
       return images
 
   predictor = predictor_lib.Predictor(
-    Spy(), {}, pad_value=(123.15, 115.9, 103.06), log=lambda _: None
+    Spy(), {}, pad_value=(123.15, 115.9, 103.06), progress=lambda _: None
   )
   predictor(np.zeros((3, 4, 3), np.uint8))
   jax.effects_barrier()
@@ -219,7 +219,7 @@ def test_more_than_256_classes_are_16_bit_labels():
 
 def test_each_bucket_is_compiled_once_and_logged():
   lines = []
-  predictor = _predictor(_network(Pointwise()), log=lines.append)
+  predictor = _predictor(_network(Pointwise()), progress=lines.append)
   sizes = [(20, 20), (64, 30), (70, 30), (65, 65)]
   assert predictor.expect(sizes) == 2
   for size in sizes:
@@ -234,7 +234,7 @@ def test_each_bucket_is_compiled_once_and_logged():
 def test_new_variables_are_used_without_compiling_again():
   lines = []
   model, variables = _network(Pointwise())
-  predictor = _predictor((model, {}), log=lines.append)
+  predictor = _predictor((model, {}), progress=lines.append)
   predictor.variables = variables
   image = _image(8, 8)
   before = predictor(image)
@@ -263,7 +263,7 @@ def test_images_of_many_bands_are_padded_and_predicted():
   image = np.random.default_rng(0).uniform(0, 5000, (7, 9, 5))
   image = image.astype(np.float32)
   predictor = predictor_lib.Predictor(
-    First(), {}, pad_value=mean, scales=(1.0, 2.0), log=lambda _: None
+    First(), {}, pad_value=mean, scales=(1.0, 2.0), progress=lambda _: None
   )
   found = predictor.labels(image)
   logits = image[..., :2] - image[..., 3:]
@@ -288,12 +288,12 @@ def test_the_stream_keeps_the_order_and_every_item():
 
 def test_progress_is_told_now_and_then_with_the_time_left():
   lines, seconds = [], [0.0]
-  progress = progress_lib.Progress(
+  report = clocks.Progress(
     40, lines.append, name="evaluated", every=10.0, now=lambda: seconds[0]
   )
   for _ in range(40):
     seconds[0] += 1.0
-    progress.step()
+    report.step()
   assert lines == [
     "evaluated 10/40 images  1.0 images/s  ETA 30 s",
     "evaluated 20/40 images  1.0 images/s  ETA 20 s",

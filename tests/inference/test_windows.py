@@ -183,7 +183,7 @@ def test_scales_flips_and_several_modes_work_in_windows():
   cut = windows.Windows(65, 20)
   modes = [averaging.Mode(), averaging.Mode((0.75, 1.0), True)]
   lines = []
-  predictor = _predictor(network, cut, log=lines.append)
+  predictor = _predictor(network, cut, progress=lines.append)
   seconds = dict.fromkeys(modes, 0.0)
   found = predictor.submit_modes(
     image, modes, kind="probabilities", seconds=seconds
@@ -265,7 +265,7 @@ print("GiB", before, peak())
 
 
 @pytest.mark.slow  # minutes: 676 windows, 100 million pixels
-def test_an_image_of_10000x10000_is_labelled_in_less_than_2_gib(tmp_path):
+def test_an_image_of_10000x10000_is_labeled_in_less_than_2_gib(tmp_path):
   cv2 = pytest.importorskip("cv2")
   if not pathlib.Path("/proc/self/status").exists():
     pytest.skip("this system does not tell how much memory a process took")

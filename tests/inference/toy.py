@@ -15,7 +15,7 @@ SPEC = spec_lib.Spec(
 
 
 class Brightest(nn.Module):
-  """The class is the strongest colour channel."""
+  """The class is the strongest color channel."""
 
   def coarse(self, images, *, train: bool):
     return images.astype(jnp.float32)
@@ -46,7 +46,7 @@ class Toy:
 
 def predictor(**settings) -> predictor_lib.Predictor:
   return predictor_lib.Predictor(
-    Brightest(), {}, pad_value=(127.5,) * 3, log=lambda _: None, **settings
+    Brightest(), {}, pad_value=(127.5,) * 3, progress=lambda _: None, **settings
   )
 
 

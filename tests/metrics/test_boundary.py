@@ -32,7 +32,7 @@ def _distance(shape, points):
   return result
 
 
-def _neighbours(labels, row, column):
+def _neighbors(labels, row, column):
   for r, c in (
     *((row - 1, column), (row + 1, column)),
     *((row, column - 1), (row, column + 1)),
@@ -49,7 +49,7 @@ def _slow_trimap(labels, predictions):
     for row, column in np.argwhere(labels != VOID)
     if any(
       other not in (VOID, labels[row, column])
-      for other in _neighbours(labels, row, column)
+      for other in _neighbors(labels, row, column)
     )
   ]
   result = np.zeros((2, len(WIDTHS), K, K), np.int64)
@@ -72,7 +72,7 @@ def test_a_trimap_counts_the_pixels_near_the_boundary():
     sides = [
       (int(labels[row, column]), other)
       for row, column in np.ndindex(labels.shape)
-      for other in _neighbours(labels, row, column)
+      for other in _neighbors(labels, row, column)
     ]
     # Each side is met from both pixels.
     classes = sum(a != b and VOID not in (a, b) for a, b in sides) // 2

@@ -123,7 +123,7 @@ def test_only_the_first_kernel_depends_on_the_bands(backbone, short):
   assert counts[1] - counts[0] == 2 * side**2 * width * 17**2
 
 
-def test_each_band_is_normalised_by_its_own_mean_and_std():
+def test_each_band_is_normalized_by_its_own_mean_and_std():
   c = config(backbone="mobilenet_v2", depth_multiplier=0.1, channels=8)
   c.decoder.kind = "none"
   images = np.random.default_rng(0).standard_normal((1, 17, 17, 5))

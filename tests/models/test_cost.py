@@ -365,14 +365,14 @@ def test_field_of_view_is_where_the_gradient_is_not_zero():
   assert 1 < expected < side
   variables = averaging(model)
 
-  def centre(images):
+  def center(images):
     coarse = partial(model.apply, train=False, method="coarse")
     logits = jnp.asarray(coarse(variables, images))
     assert logits.shape[1] == (side - 1) // 4 + 1
     return logits[0, logits.shape[1] // 2, logits.shape[2] // 2, 0]
 
   images = jnp.full((1, side, side, 3), 200.0)
-  seen = np.asarray(jax.jit(jax.grad(centre))(images)) != 0
+  seen = np.asarray(jax.jit(jax.grad(center))(images)) != 0
   rows = np.flatnonzero(seen.any(axis=(0, 2, 3)))
   assert (rows[0], rows[-1]) == (
     side // 2 - expected // 2,

@@ -64,7 +64,7 @@ def test_bytes_and_floats_give_the_same_logits(trained):
   assert one.dtype == jnp.float32
 
 
-def test_normalisation_is_part_of_the_model(trained):
+def test_normalization_is_part_of_the_model(trained):
   model, variables = trained
   images = np.float32(picture())
   mean, std = (123.15, 115.9, 103.06), (2.0, 3.0, 4.0)

@@ -60,7 +60,7 @@ def test_running_statistics_take_the_unbiased_variance():
   mean, var = values.mean(0), values.var(0, ddof=1)
   np.testing.assert_allclose(stats["mean"], 0.9 + 0.1 * mean, rtol=1e-5)
   np.testing.assert_allclose(stats["var"], 1.8 + 0.1 * var, rtol=1e-5)
-  # The output itself is normalised by the biased one.
+  # The output itself is normalized by the biased one.
   expected = (values - mean) / np.sqrt(values.var(0) + 1e-3)
   np.testing.assert_allclose(
     np.asarray(y).reshape(-1, 3), expected, rtol=1e-4, atol=1e-5
@@ -76,9 +76,9 @@ def test_inference_folds_the_norm_into_the_kernel(depthwise):
   params, stats = variables["params"], variables["batch_stats"]
   kernel = {k: v for k, v in params.items() if k.endswith("kernel")}
   plain = infer(bare, {"params": kernel}, x)
-  centred = plain.reshape(-1, 5) - stats["mean"].reshape(1, 5)
+  centered = plain.reshape(-1, 5) - stats["mean"].reshape(1, 5)
   factor = params["scale"] / np.sqrt(stats["var"] + 1e-3)
-  expected = centred * factor.reshape(1, 5) + params["offset"].reshape(1, 5)
+  expected = centered * factor.reshape(1, 5) + params["offset"].reshape(1, 5)
   y = infer(conv, variables, x).reshape(-1, 5)
   np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
 
@@ -137,7 +137,7 @@ def trained(norm, x):
   return jax.jit(jax.vmap(step, axis_name="batch"))(x)
 
 
-def test_group_all_normalises_over_every_device():
+def test_group_all_normalizes_over_every_device():
   x = random(4, 2, 3, 3, 3)
   norm = NORM._replace(axis_name="batch")
   y, updated = trained(norm, x)
@@ -151,7 +151,7 @@ def test_group_all_normalises_over_every_device():
       np.testing.assert_allclose(got[device], value[0], rtol=1e-5)
 
 
-def test_group_device_normalises_each_by_itself():
+def test_group_device_normalizes_each_by_itself():
   x = random(4, 2, 3, 3, 3)
   y, _ = trained(NORM._replace(axis_name="batch", group="device"), x)
   alone, _ = trained(NORM, x)
@@ -210,7 +210,7 @@ np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 """
 
 
-def test_two_groups_of_two_devices_normalise_like_two_batches():
+def test_two_groups_of_two_devices_normalize_like_two_batches():
   flags = "--xla_force_host_platform_device_count=4"
   done = subprocess.run(
     [sys.executable, "-c", GROUPED],
@@ -315,7 +315,7 @@ def test_unknown_settings_are_refused_by_name():
     (dict(activation="swish"), "activation 'swish' not in"),
     (dict(padding="valid"), "padding 'valid' not in"),
     (dict(norm=NORM._replace(mode="off")), "batch_norm.mode 'off' not in"),
-    (dict(kernel_init=layers.Init("he")), "initialiser 'he' not in"),
+    (dict(kernel_init=layers.Init("he")), "initializer 'he' not in"),
   ]:
     with pytest.raises(ValueError, match=message):
       start(layers.ConvNorm(2, **fields), x)

@@ -110,7 +110,7 @@ def test_only_the_old_rate_keeps_the_features_at_every_output_stride(
 
 
 @pytest.mark.parametrize("peer", PEERS)
-def test_images_are_normalised_as_for_the_published_weights(peer):
+def test_images_are_normalized_as_for_the_published_weights(peer):
   # torchvision's transforms work on 0..1.
   mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
   if peer != "torchvision":
@@ -166,7 +166,7 @@ def test_the_convolution_after_the_projection_is_separable_before_a_decoder():
   for kind, separable in (("none", False), ("concat", True)):
     model = network("smp", decoder__kind=kind)
     model = model.clone(backbone=networks.Tiny())
-    paths = {"/".join(c.path) for c in cost.trace(model, cost.CENTRED)[1]}
+    paths = {"/".join(c.path) for c in cost.trace(model, cost.CENTERED)[1]}
     assert ("head/refine" in paths) != separable
     assert ("head/refine/depthwise" in paths) == separable
     # It reads what the projection gives, so it widens the field of view.

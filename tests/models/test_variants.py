@@ -19,7 +19,7 @@ from tests.models.networks import config
 from tests.models.networks import network
 
 CLASSES = 3
-# Values are tested here, not speed: unoptimised code compiles twice as fast.
+# Values are tested here, not speed: unoptimized code compiles twice as fast.
 COMPILER = {"xla_backend_optimization_level": 0}
 NO_DECODER = {"decoder__kind": "none"}
 CASCADE: dict[str, Any] = {

@@ -102,7 +102,7 @@ NETWORKS = {
       "features.23": ("backbone", "pool4"),
       "features.30": HIGH,
     },
-    out="centre",
+    out="center",
   ),
   "tv_deeplabv3_resnet101": Network(
     "torchvision",
@@ -237,7 +237,7 @@ def config(name: str) -> ml_collections.ConfigDict:
 
 
 def model(name: str) -> Any:
-  """Return the network; the fixtures' images are normalised already."""
+  """Return the network; the fixtures' images are normalized already."""
   network = build.from_config(
     config(name),
     num_classes=NETWORKS[name].num_classes,
@@ -311,7 +311,7 @@ def outputs(
     found["out"], found["aux"] = full
   if NETWORKS[name].out != "full":
     found["out"] = captured["coarse"][0]
-  if NETWORKS[name].out == "centre":
+  if NETWORKS[name].out == "center":
     # fc6 is a convolution here, and pads: only there it meets no zeros.
     found["out"] = found["out"][:, 3:4, 3:4]
   for tap, path in taps.items():

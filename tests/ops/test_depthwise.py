@@ -16,7 +16,7 @@ from tests.ops import truth
 CHANNELS = 3
 
 # Size, stride and padding rule, which makes a difference for even sizes at
-# stride 2 only. From a rate of 16 on all but the centre tap miss these maps.
+# stride 2 only. From a rate of 16 on all but the center tap miss these maps.
 CASES = {
   "float32": [
     ((13, 9), 1, "same"),
@@ -40,7 +40,7 @@ RATES = pytest.mark.parametrize(
     )
   ],
 )
-# Values are tested here, not speed: unoptimised code compiles twice as fast.
+# Values are tested here, not speed: unoptimized code compiles twice as fast.
 COMPILER = {"xla_backend_optimization_level": 0}
 # Relative and absolute. float32: sums of up to 384 products. bfloat16: inputs
 # are exact, sums float32, and rounding to its 8 bits costs 2^-9 of a value.

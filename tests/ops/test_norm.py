@@ -157,7 +157,7 @@ for groups in (None, ((0, 1), (2, 3))):
 """
 
 
-def test_mapped_devices_normalise_their_groups_as_one_batch():
+def test_mapped_devices_normalize_their_groups_as_one_batch():
   # An own process, because the number of devices is fixed at JAX's start.
   env = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=4")
   done = subprocess.run(

@@ -43,7 +43,7 @@ def test_predictions_stay_and_training_sees_the_same_network():
   before, _ = apply(variables, images, train=False)
   after, _ = apply(found, images, train=False)
   np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
-  # A training step over the same pictures normalises by the same numbers.
+  # A training step over the same pictures normalizes by the same numbers.
   trained, _ = apply(found, images, train=True)
   scale = np.abs(np.asarray(before)).max()
   np.testing.assert_allclose(trained, before, atol=5e-3 * scale)

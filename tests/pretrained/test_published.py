@@ -39,7 +39,7 @@ NETWORKS = {
     0.979,
   ),
 }
-FLOAT, *QUANTISED = NETWORKS
+FLOAT, *QUANTIZED = NETWORKS
 
 
 @functools.lru_cache(maxsize=1)
@@ -97,7 +97,7 @@ def test_the_float_network_gives_every_class_of_the_original():
 
 
 @pytest.mark.slow  # 30 s together: three networks at 513x513, five pictures
-@pytest.mark.parametrize("name", QUANTISED)
+@pytest.mark.parametrize("name", QUANTIZED)
 def test_networks_of_8_bits_give_the_classes_as_often_as_floats_can(name):
   model, variables = network(name)
   for image, valid, expected in pictures(name):
@@ -107,8 +107,8 @@ def test_networks_of_8_bits_give_the_classes_as_often_as_floats_can(name):
 
 
 @pytest.mark.slow  # 30 s together: with the one above
-@pytest.mark.parametrize("name", QUANTISED)
-def test_networks_of_8_bits_are_exact_with_their_own_normalisation(name):
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_networks_of_8_bits_are_exact_with_their_own_normalization(name):
   model, variables = network(name)
   # Their zero is the byte 128, not 127.5.
   model = model.clone(mean=(128.0,) * 3, std=(128.0,) * 3)

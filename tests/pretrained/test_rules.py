@@ -82,7 +82,7 @@ def test_a_folded_norm_leaves_the_function_as_it_was():
   logits: Any = toy.Toy().apply(
     variables(found), image, train=False, method="coarse"
   )
-  # At a single pixel only the centre of a 3x3 kernel counts.
+  # At a single pixel only the center of a 3x3 kernel counts.
   weight = arrays["net.conv1.weight"][:, :, 1, 1]
   x = np.maximum(weight @ image[0, 0, 0] + arrays["net.conv1.bias"], 0)
   for name in ("net.4", "net.5"):

@@ -131,7 +131,7 @@ def test_the_worst_images_are_kept_worst_first():
   for i in (1, 3, 0, 2):
     _keep(keeper, i)
   seen = keeper.unpack(source)
-  # The fourth has no labelled pixel.
+  # The fourth has no labeled pixel.
   assert [s.name for s in seen] == ["a<2>.png", "a<1>.png", "a<0>.png"]
   assert seen[2].miou == 1.0 and seen[2].pixel_accuracy == 1.0
   for i, image in zip((2, 1, 0), seen, strict=True):
@@ -221,8 +221,8 @@ def test_each_image_is_shown_with_truth_prediction_and_error(made):
     data = base64.b64decode(reader.images[place][1].split(",")[1])
     with Image.open(io.BytesIO(data)) as picture:
       pixels = np.asarray(picture.convert("RGB"))
-    for label, colour in enumerate(SPEC.palette):
-      assert (pixels[labels == label] == colour).all()
+    for label, color in enumerate(SPEC.palette):
+      assert (pixels[labels == label] == color).all()
 
 
 def test_the_error_picture_marks_wrong_pixels_red():
@@ -247,8 +247,8 @@ def test_a_page_without_errors_or_images_is_whole(tmp_path):
   assert not reader.open and not reader.links
 
 
-def _pixels_of(pixels, colour):
-  return (pixels == colour).all(-1).sum()
+def _pixels_of(pixels, color):
+  return (pixels == color).all(-1).sum()
 
 
 @pytest.mark.slow  # a browser; that of the report is fast
@@ -256,8 +256,8 @@ def test_a_browser_shows_the_page_and_its_console_is_clean(made, tmp_path):
   said, led = browser.shown(tmp_path / "val-8.html", "#image-1")
   assert not said
   # The diagonal of the matrix, and the labels of the images below.
-  for colour in (evaluation_page.DARK, *SPEC.palette):
-    assert _pixels_of(led, colour) > 50
+  for color in (evaluation_page.DARK, *SPEC.palette):
+    assert _pixels_of(led, color) > 50
   # What the page forbids is told: the console is read.
   broken = tmp_path / "broken.html"
   broken.write_text(made[0].text + '<img src="https://none.example/a.png">')

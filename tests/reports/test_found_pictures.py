@@ -15,10 +15,14 @@ def write(root: pathlib.Path, *names: str) -> None:
     path.write_bytes(b"")
 
 
-def masks(root: pathlib.Path, *inputs: str, say=lambda line: None) -> list[str]:
+def masks(
+  root: pathlib.Path, *inputs: str, progress=lambda line: None
+) -> list[str]:
   """Return the masks that would be written, below the folder of outputs."""
   out = root / "out"
-  found = found_pictures.find([str(root / i) for i in inputs], out, say=say)
+  found = found_pictures.find(
+    [str(root / i) for i in inputs], out, progress=progress
+  )
   paths = [picture.output(out, found_pictures.MASK) for picture in found]
   return [path.relative_to(out).as_posix() for path in paths]
 
@@ -68,7 +72,7 @@ def test_every_kind_that_is_read_is_found(tmp_path):
 def test_what_is_left_out_is_counted_by_suffix(tmp_path):
   write(tmp_path, "in/a.png", "in/b.heic", "in/deep/c.HEIC", "in/notes.txt")
   said = []
-  assert masks(tmp_path, "in", say=said.append) == ["a_mask.png"]
+  assert masks(tmp_path, "in", progress=said.append) == ["a_mask.png"]
   assert said == [f"left out of {tmp_path}/in: 2 .heic, 1 .txt"]
   (tmp_path / "in" / "a.png").unlink()
   assert "and found 2 .heic, 1 .txt" in refused(tmp_path, "in")
@@ -77,7 +81,7 @@ def test_what_is_left_out_is_counted_by_suffix(tmp_path):
 def test_pictures_of_one_name_are_kept_apart(tmp_path):
   write(tmp_path, "in/a.jpg", "in/a.png", "in/b.png", "in/deep/a.png")
   said = []
-  assert masks(tmp_path, "in", say=said.append) == [
+  assert masks(tmp_path, "in", progress=said.append) == [
     *("a.jpg_mask.png", "a.png_mask.png", "b_mask.png", "deep/a_mask.png"),
   ]
   assert len(said) == 1 and "a.jpg_mask.png" in said[0]

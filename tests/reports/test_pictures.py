@@ -15,16 +15,16 @@ def _labels(height=6, width=9, k=3):
   )
 
 
-def test_an_index_png_keeps_indices_and_shows_colours(tmp_path):
+def test_an_index_png_keeps_indices_and_shows_colors(tmp_path):
   labels = _labels()
   labels[0, 0] = 255
   pictures.index_png(tmp_path / "mask.png", labels, PALETTE)
   with Image.open(tmp_path / "mask.png") as picture:
     assert picture.mode == "P"
     np.testing.assert_array_equal(np.asarray(picture), labels)
-    colours = np.asarray(picture.convert("RGB"))
-  np.testing.assert_array_equal(colours, pictures.colours(labels, PALETTE))
-  assert tuple(colours[0, 0]) == pictures.IGNORE_COLOUR
+    colors = np.asarray(picture.convert("RGB"))
+  np.testing.assert_array_equal(colors, pictures.colors(labels, PALETTE))
+  assert tuple(colors[0, 0]) == pictures.IGNORE_COLOR
 
 
 def test_more_than_256_classes_become_a_16_bit_png(tmp_path):
@@ -43,9 +43,9 @@ def test_a_black_class_leaves_the_image_as_it_is():
   assert (mixed[labels == 1] == (164, 100, 100)).all()
 
 
-def test_classes_beyond_the_palette_are_grey():
-  colours = pictures.colours(np.array([[7]]), PALETTE)
-  assert tuple(colours[0, 0]) == (128, 128, 128)
+def test_classes_beyond_the_palette_are_gray():
+  colors = pictures.colors(np.array([[7]]), PALETTE)
+  assert tuple(colors[0, 0]) == (128, 128, 128)
 
 
 def test_bytes_of_three_bands_are_shown_as_they_are():
@@ -75,7 +75,7 @@ def test_other_bands_are_stretched_from_2_to_98_percent(bands, dtype, shown):
     assert band < bands
 
 
-def test_what_is_no_number_is_black_and_an_even_band_grey():
+def test_what_is_no_number_is_black_and_an_even_band_gray():
   image = np.ones((4, 5, 3), np.float32)
   image[..., 0] = np.arange(20).reshape(4, 5)
   image[0, 0, 0], image[3, 4, 0] = np.nan, np.inf
@@ -107,5 +107,5 @@ def test_a_strip_shows_every_row_and_a_legend(truth):
   assert pixels.shape[1] == 3 * 60 + 4 * pictures.GAP
   red = (pixels == (128, 0, 0)).all(-1).sum()
   assert red >= 60 * 40 + 60 * 300
-  ignored = (pixels == pictures.IGNORE_COLOUR).all(-1).sum()
+  ignored = (pixels == pictures.IGNORE_COLOR).all(-1).sum()
   assert (ignored >= 60 * 340) == truth

@@ -57,7 +57,7 @@ def jpeg(root):
   Image.fromarray(trees.labels(0, 1, 2)).save(path)
 
 
-def palette_as_grey(root):
+def palette_as_gray(root):
   labels = Image.fromarray(trees.labels(0, 1, 2, 3, 4))
   labels.putpalette([v for c in spec.VOC2012.palette for v in c])
   for path in masks(root):
@@ -93,9 +93,9 @@ def transposed(root):
 WIDE = trees.labels(0, 24, 24001, 26003, dtype=np.uint16)
 
 CASES = {
-  "colours": Broken(
+  "colors": Broken(
     colored,
-    (MASK, "3 channels (mode RGB)", "colours", "(0, 128, 0)", "class index"),
+    (MASK, "3 channels (mode RGB)", "colors", "(0, 128, 0)", "class index"),
   ),
   "three equal channels": Broken(
     three_equal_channels, (MASK, "three alike", "getchannel(0)")
@@ -103,11 +103,11 @@ CASES = {
   "JPEG": Broken(
     jpeg, ("labels/train/01.jpg is a JPEG", "Save masks as PNG")
   ),
-  "palette as grey": Broken(
-    palette_as_grey,
+  "palette as gray": Broken(
+    palette_as_gray,
     (
       "labels/train/00.png has values 38, 75, 113",
-      "grey levels of the VOC palette",
+      "gray levels of the VOC palette",
       "Use the original palette PNGs",
     ),
     VOC_CLASSES,
@@ -135,7 +135,7 @@ CASES = {
   ),
   "another size": Broken(
     lambda root: trees.mask(root / MASK, trees.labels(0, size=(10, 15))),
-    (f"{MASK} is 10x15", f"{IMAGE} is 20x30", "nearest neighbour"),
+    (f"{MASK} is 10x15", f"{IMAGE} is 20x30", "nearest neighbor"),
   ),
   "photo turned by EXIF": Broken(
     on_its_side, (MASK, f"{IMAGE} is 30x20", "EXIF", "Turn the mask")
@@ -149,10 +149,10 @@ CASES = {
   ),
   "undeclared ignore label": Broken(
     lambda root: rewrite(root, trees.labels(0, 1, 2, 11)),
-    ("00.png has values 11", "not labelled", '"label_map": {"11": 255}'),
+    ("00.png has values 11", "not labeled", '"label_map": {"11": 255}'),
   ),
   "blended edges": Broken(
-    smooth, (MASK, "smooth resize", "with the nearest neighbour"), VOC_CLASSES
+    smooth, (MASK, "smooth resize", "with the nearest neighbor"), VOC_CLASSES
   ),
   "cut off": Broken(
     cut_off, (MASK, "not a readable mask", "replace it")
@@ -225,7 +225,7 @@ class Passed(Exception):
   """Raised where the run goes on after the masks were checked."""
 
 
-@pytest.mark.parametrize("kind", ["1 bit", "palette", "grey", "16 bit"])
+@pytest.mark.parametrize("kind", ["1 bit", "palette", "gray", "16 bit"])
 def test_masks_that_only_look_odd_pass(
   kind, train, tmp_path, monkeypatch, capsys
 ):
@@ -239,7 +239,7 @@ def test_masks_that_only_look_odd_pass(
     dtype = np.uint16 if kind == "16 bit" else np.uint8
     trees.mask(path, trees.labels(0, 1, 2, dtype=dtype))
   with Image.open(path) as mask:
-    modes = {"1 bit": "1", "palette": "P", "grey": "L", "16 bit": "I;16"}
+    modes = {"1 bit": "1", "palette": "P", "gray": "L", "16 bit": "I;16"}
     assert mask.mode == modes[kind]
 
   def passed(*_, **__):

@@ -33,7 +33,7 @@ def _short_with_the_forms_of_a_cpu():
 
 
 def _network(settings, *, decoder="concat", seed=0):
-  """A network with variables drawn so that neighbours matter."""
+  """A network with variables drawn so that neighbors matter."""
   config: Any = defaults.base().model
   config.update(settings)
   config.decoder.update({"kind": decoder, "channels": 16})
@@ -82,7 +82,7 @@ def _compare(network, size, **settings):
   gaps = {}
   for sizes in ("reference", "exact"):
     predictor = predictor_lib.Predictor(
-      *network, pad_value=MEAN, sizes=sizes, log=lambda _: None, **settings
+      *network, pad_value=MEAN, sizes=sizes, progress=lambda _: None, **settings
     )
     found = predictor(image)
     assert found.shape == expected.shape
@@ -130,7 +130,7 @@ def test_sizes_of_one_bucket_share_a_program_and_are_exact():
   network = _network(settings, decoder="none")
   lines = []
   predictor = predictor_lib.Predictor(
-    *network, pad_value=MEAN, sizes="exact", log=lines.append
+    *network, pad_value=MEAN, sizes="exact", progress=lines.append
   )
   model, variables = network
   for size in ((50, 61), (65, 34)):
@@ -142,7 +142,9 @@ def test_sizes_of_one_bucket_share_a_program_and_are_exact():
     np.testing.assert_allclose(predictor(image), expected, atol=1e-5)
   assert len(lines) == 1
   assert lines[0].startswith("compiled 65x65 for exact sizes in ")
-  other = predictor_lib.Predictor(*network, pad_value=MEAN, log=lambda _: None)
+  other = predictor_lib.Predictor(
+    *network, pad_value=MEAN, progress=lambda _: None
+  )
   assert np.abs(other(image) - expected).max() > 1e-3
 
 
@@ -151,7 +153,7 @@ def test_the_padding_is_not_read_whatever_is_in_it():
   network = _network(settings, decoder="none")
   model, variables = network
   size = (40, 47)
-  exact = programs.Programs(model, exact=True, log=lambda _: None)
+  exact = programs.Programs(model, exact=True, progress=lambda _: None)
   found = []
   for value in (0.0, 255.0):
     padded = np.full((1, 65, 65, 3), value, np.float32)
@@ -207,7 +209,7 @@ def test_what_caffes_pooling_refuses_is_predicted_unpadded_as_it_says():
 
   def predict():
     predictor = predictor_lib.Predictor(
-      *network, pad_value=MEAN, sizes=sizes, log=lambda _: None
+      *network, pad_value=MEAN, sizes=sizes, progress=lambda _: None
     )
     return predictor(image)
 
@@ -225,7 +227,7 @@ def test_unpadded_images_have_a_program_for_each_size():
   lines = []
   predictor = predictor_lib.Predictor(
     *network, pad_value=MEAN, sizes="unpadded", pad_to=(65, 65),
-    log=lines.append,
+    progress=lines.append,
   )  # fmt: skip
   assert predictor.expect([(33, 40), (40, 33), (33, 40)]) == 2
   image = _image((33, 40))

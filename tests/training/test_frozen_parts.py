@@ -149,7 +149,7 @@ def test_parts_that_do_not_train_stay_to_the_last_statistic(trained):
   assert statistics == set(trained) - {"logits"}
 
 
-def test_parts_that_do_not_train_normalise_as_in_evaluation():
+def test_parts_that_do_not_train_normalize_as_in_evaluation():
   model = tiny(trained=("decoder", "logits"))
   variables = networks.drawn(model)
   x = jnp.asarray(batch()["image"] / 255, jnp.float32)

@@ -93,7 +93,7 @@ class Run:
         self.evaluate, checkpoints, log, self.said.append
       ),
       log=log,
-      status=self.said.append,
+      progress=self.said.append,
       **{"refuse": accept, **self.keywords},
     )
 

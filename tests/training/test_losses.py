@@ -132,7 +132,7 @@ def test_the_loss_in_words_says_what_is_added_to_it():
   )
 
 
-def test_a_class_of_weight_zero_is_not_learnt_from():
+def test_a_class_of_weight_zero_is_not_learned_from():
   logits, labels = random_case()
   grad = jax.grad(mean_loss)(
     logits, labels, class_weights=(1.0, 0.0, 1.0, 1.0, 1.0)

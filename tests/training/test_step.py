@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deeplax import atomic
-from deeplax import progress
+from deeplax import clocks
 from deeplax.models import layers
 from deeplax.training import log as log_lib
 from deeplax.training import losses
@@ -55,10 +55,10 @@ def test_dropout_differs_from_step_to_step_and_not_from_run_to_run():
 
 
 def test_durations_read_as_clocks():
-  assert progress.duration(45.2) == "45 s"
-  assert progress.duration(725.0) == "12:05"
-  assert progress.duration(11525.0) == "3:12:05"
-  assert progress.duration(float("inf")) == "?"
+  assert clocks.duration(45.2) == "45 s"
+  assert clocks.duration(725.0) == "12:05"
+  assert clocks.duration(11525.0) == "3:12:05"
+  assert clocks.duration(float("inf")) == "?"
 
 
 def test_the_log_is_cut_back_to_the_restored_step(tmp_path):

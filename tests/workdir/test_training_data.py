@@ -131,7 +131,9 @@ def test_images_that_were_prepared_since_are_counted(workdir, data, tmp_path):
   from deeplax.data.prepare import folder
   from deeplax.data.prepare import write
 
-  path = write.write(folder.plan(data), tmp_path / "out", say=lambda _: None)
+  path = write.write(
+    folder.plan(data), tmp_path / "out", progress=lambda _: None
+  )
   source = prepared.Prepared(prepared.spec(path), path, "train")
   assert len([*source.contents()]) == 1
   assert said(workdir, source) == []

@@ -1,4 +1,4 @@
-"""What the numbers of masks say about how they were spoilt, and the fix.
+"""What the numbers of masks say about how they were spoiled, and the fix.
 
 Most ways have one fix. It works when it is followed word by word, beside what
 classes.json has already.
@@ -47,7 +47,7 @@ def black_and_white(spec: spec_lib.Spec, labels: Labels) -> str:
       '"ignore_label": null into classes.json; if 0 is that class, the same '
       'with "label_map": {"0": 1, "255": 0}'
     )
-  why = "255 means ignored here, so only 0 would be learnt. "
+  why = "255 means ignored here, so only 0 would be learned. "
   return (
     f"{start}. {why if labels.get(255) == spec_lib.IGNORE_LABEL else ''}If "
     '255 is class 1, write "label_map": {"255": 1}, "ignore_label": null into '
@@ -92,7 +92,7 @@ def of_all(
   if many and (levels := _stretched(present, k)):
     mapped = ", ".join(f'"{v}": {c}' for v, c in levels.items() if v != c)
     return (
-      f"These are {k} classes spread over 0 to 255, to be seen as greys. Map "
+      f"These are {k} classes spread over 0 to 255, to be seen as grays. Map "
       f'them back in classes.json: "label_map": {{{mapped}}}, "ignore_label": '
       "null"
     )
@@ -111,7 +111,7 @@ def of_one(
   if text := _palette(bad, present, spec):
     return text
   if list(bad) == [255]:
-    return f'If 255 means "not labelled", {_map(labels, {255: 255})}'
+    return f'If 255 means "not labeled", {_map(labels, {255: 255})}'
   if _is_nodata(bad, present):
     return _no_data(bad, labels)
   if any(v != math.floor(v) for v in bad if math.isfinite(v)):
@@ -129,11 +129,11 @@ def of_one(
         "the masks by 257 and save 8 bit PNGs"
       )
     return (
-      "These need 16 bits: an instance or colour code, not a class. Map them "
+      "These need 16 bits: an instance or color code, not a class. Map them "
       "to classes and save 8 bit PNGs"
     )
   k = spec.num_classes
-  # What JPEG leaves around edges is not between its neighbours: many numbers
+  # What JPEG leaves around edges is not between its neighbors: many numbers
   # of few pixels. Classes that are not named may be many, but follow the rest.
   follow = list(bad) == list(range(k, k + len(bad)))
   many = len(bad) >= 8 and share < 0.5 and share / len(bad) < 0.02
@@ -141,11 +141,11 @@ def of_one(
     return (
       "These are edges where a smooth resize, a soft brush or JPEG has blended "
       "the classes, which cannot be undone. Make the masks again from where "
-      "they were drawn, and resize with the nearest neighbour only"
+      "they were drawn, and resize with the nearest neighbor only"
     )
   if len(bad) == 1:
     return (
-      f'Either {bad[0]} means "not labelled": {_map(labels, {bad[0]: 255})}; '
+      f'Either {bad[0]} means "not labeled": {_map(labels, {bad[0]: 255})}; '
       f"or it is a class: then name it there, or map it with "
       f'"label_map": {{"{bad[0]}": CLASS}}'
     )
@@ -197,7 +197,7 @@ def _fractions(
     return (
       "A class is a whole number: these are a smooth resize, heights or "
       "probabilities, from which classes cannot be told. Make the masks again "
-      "from where they were drawn, and resize with the nearest neighbour only"
+      "from where they were drawn, and resize with the nearest neighbor only"
     )
   first = label_tables.written(bad[0])
   return (
@@ -212,39 +212,39 @@ def _palette(
   present: Sequence[label_tables.Number],
   spec: spec_lib.Spec,
 ) -> str:
-  """Say so if the numbers are grey levels of a palette."""
+  """Say so if the numbers are gray levels of a palette."""
   voc = spec_lib.VOC2012
   for kind, palette in (("VOC", voc.palette), (spec.name, spec.palette)):
-    # One grey level alone is a sign only where VOC's 21 classes are meant.
+    # One gray level alone is a sign only where VOC's 21 classes are meant.
     enough = len(bad) > 1 or spec.num_classes == voc.num_classes
-    if enough and set(present) <= _greys(palette):
+    if enough and set(present) <= _grays(palette):
       return (
-        f"These are the grey levels of the {kind} palette: the file was saved "
-        f"through a colour-to-grey conversion. {_collision(palette)}Use the "
+        f"These are the gray levels of the {kind} palette: the file was saved "
+        f"through a color-to-gray conversion. {_collision(palette)}Use the "
         "original palette PNGs, read as indices"
       )
   return ""
 
 
-def _greys(palette: Sequence[spec_lib.Color]) -> set[int]:
-  """Return what grey conversions make of the colours, whichever rounding."""
+def _grays(palette: Sequence[spec_lib.Color]) -> set[int]:
+  """Return what gray conversions make of the colors, whichever rounding."""
   border = spec_lib.color_map(256)[255]  # what VOC paints ignored pixels with
   levels = (np.array([*palette, border]) @ [0.299, 0.587, 0.114]).tolist()
   return {0} | {int(v) for v in levels} | {int(v + 0.5) for v in levels}
 
 
 def _collision(palette: Sequence[spec_lib.Color]) -> str:
-  """Name two classes of one grey level, if there are such."""
+  """Name two classes of one gray level, if there are such."""
   first: dict[int, int] = {}
   for label, (r, g, b) in enumerate(palette):
     # Pillow's convert("L"), in 16 bit fixed point.
-    grey = (19595 * r + 38470 * g + 7471 * b + 0x8000) >> 16
-    if grey in first:
+    gray = (19595 * r + 38470 * g + 7471 * b + 0x8000) >> 16
+    if gray in first:
       return (
-        f"{grey} may be class {first[grey]} or {label}, so it cannot be "
+        f"{gray} may be class {first[gray]} or {label}, so it cannot be "
         "undone. "
       )
-    first[grey] = label
+    first[gray] = label
   return ""
 
 

@@ -253,7 +253,7 @@ def _seen(name: str, item: files.Encoded) -> Seen:
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:
-  """Return the mean colours of an image in a grid of cells."""
+  """Return the mean colors of an image in a grid of cells."""
   size = (THUMBNAIL, THUMBNAIL)
   # As it is, for a large image as floats would take four times its memory.
   first = np.ascontiguousarray(image[..., :3])

@@ -77,11 +77,11 @@ def run(args: argparse.Namespace) -> None:
   Raises:
     InputError: A file cannot be used.
   """
-  say = partial(print, flush=True)
+  progress = partial(print, flush=True)
   split = args.split or (ALL if args.full else "train")
   if split == ALL:
     for text in _without_masks(args.root):
-      say(f"warning: {text}")
+      progress(f"warning: {text}")
   result = examine(
     args.root,
     splits(args.root) if split == ALL else [split],
@@ -89,10 +89,10 @@ def run(args: argparse.Namespace) -> None:
     full=args.full,
     threads=args.threads,
     channels=args.channels,
-    say=say,
+    progress=progress,
   )
   for text in result.warnings:
-    say(f"warning: {text}")
+    progress(f"warning: {text}")
   if args.json:
     fields = {"root": str(args.root), "full": args.full, **result.to_json()}
     try:
@@ -104,8 +104,8 @@ def run(args: argparse.Namespace) -> None:
   _refuse(result, args.root)
   for name, weights in result.weights.items():
     report = result.reports[name]
-    say(_weights_text(weights, f"{report.checked} masks of {name}"))
-  say(_summary(result, full=args.full))
+    progress(_weights_text(weights, f"{report.checked} masks of {name}"))
+  progress(_summary(result, full=args.full))
 
 
 def examine(
@@ -116,7 +116,7 @@ def examine(
   full: bool = False,
   threads: int = 4,
   channels: Sequence[int] | None = None,
-  say: Callable[[str], None] = print,
+  progress: Callable[[str], None] = print,
 ) -> Result:
   """Look at the splits `names` of the data set in `root`.
 
@@ -127,7 +127,7 @@ def examine(
     full: Decode the images too, and look for the same ones in two splits.
     threads: That read.
     channels: Bands to read of own data; None: RGB.
-    say: Receives the report of each split, and progress.
+    progress: Receives the report of each split, and progress.
   """
   result = Result({}, {}, [], [])
   seen = {}
@@ -139,14 +139,14 @@ def examine(
       result.faults.append(faults_lib.Fault(text, f"{root} {name}", text))
       continue
     found = check.examine(
-      source, images=images, decode=full, threads=threads, progress=say
+      source, images=images, decode=full, threads=threads, progress=progress
     )
     result.faults += [*unpaired, *found.faults]
     if not found.masks:
       continue
     result.reports[name] = found.report
     seen[name] = found.seen
-    say(str(found.report))
+    progress(str(found.report))
     if overlap.trains(name) and not found.faults:
       counted = class_counts.tally(
         source.spec, mask_counts.table(source), found.masks
@@ -234,7 +234,7 @@ def _without_masks(root: pathlib.Path) -> list[str]:
     return []
   return [
     f"{root / 'images' / name} has no {root / 'labels' / name}, so it is not "
-    "looked at: pictures without masks can be predicted, but neither learnt "
+    "looked at: pictures without masks can be predicted, but neither learned "
     "from nor scored"
     for name in folder.splits(root)
     if name not in labels
@@ -248,11 +248,11 @@ def _ordered(names: Iterable[str]) -> list[str]:
 
 def _class_warnings(reports: dict[str, check.Report]) -> list[str]:
   """Return warnings about classes that are in some splits only."""
-  learnt, scored = set(), set()
+  learned, scored = set(), set()
   for split, report in reports.items():
     names = {row.name for row in report.rows if row.images}
     if overlap.trains(split):
-      learnt |= names
+      learned |= names
     elif not overlap.whole(split):
       scored |= names
   result = []
@@ -260,16 +260,16 @@ def _class_warnings(reports: dict[str, check.Report]) -> list[str]:
     rows = next(iter(reports.values())).rows
     listed = [row.name for row in rows if not row.name.startswith("(")]
     listed = list(dict.fromkeys(listed))
-    if never := [n for n in listed if n not in learnt | scored]:
+    if never := [n for n in listed if n not in learned | scored]:
       result.append(f"in no split at all: {', '.join(never)}")
-    if learnt and (late := [n for n in listed if n in scored - learnt]):
+    if learned and (late := [n for n in listed if n in scored - learned]):
       result.append(
-        f"evaluated but never learnt, because no training mask has it: "
+        f"evaluated but never learned, because no training mask has it: "
         f"{', '.join(late)}"
       )
-    if scored and (unseen := [n for n in listed if n in learnt - scored]):
+    if scored and (unseen := [n for n in listed if n in learned - scored]):
       result.append(
-        f"learnt but never evaluated, because only training masks have it: "
+        f"learned but never evaluated, because only training masks have it: "
         f"{', '.join(unseen)}"
       )
   return result

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from deeplax import progress as progress_lib
+from deeplax import clocks
 from deeplax.data import decoding
 from deeplax.data import files
 from deeplax.data import label_tables
@@ -133,7 +133,7 @@ def each(
     progress: Receives a line with the time left now and then.
     name: What is done, for that line.
   """
-  report = progress_lib.Progress(len(indices), progress, name=name)
+  report = clocks.Progress(len(indices), progress, name=name)
   pool = futures.ThreadPoolExecutor(max(threads, 1))
   try:
     for result in pool.map(function, indices):

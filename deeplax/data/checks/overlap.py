@@ -1,4 +1,4 @@
-"""Pictures that are in two splits: a network scored on what it has learnt."""
+"""Pictures that are in two splits: a network scored on what it has learned."""
 
 from collections.abc import Mapping, Sequence
 

@@ -53,9 +53,9 @@ def _below_borders(image: np.ndarray, label: np.ndarray) -> float:
   size = max(1, round(width * scale)), max(1, round(height * scale))
   small = np.ascontiguousarray(image[..., :3])
   small = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
-  grey = small.reshape(*size[::-1], -1).astype(np.float32).mean(axis=-1)
+  gray = small.reshape(*size[::-1], -1).astype(np.float32).mean(axis=-1)
   label = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST)
-  x, y = (cv2.Sobel(grey, cv2.CV_32F, *d) for d in ((1, 0), (0, 1)))
+  x, y = (cv2.Sobel(gray, cv2.CV_32F, *d) for d in ((1, 0), (0, 1)))
   slope = np.hypot(x, y)
   slope = np.minimum(slope, np.percentile(slope, 95))  # no single bright line
   window = np.ones((3, 3), np.uint8)

@@ -15,7 +15,7 @@ import numpy as np
 from deeplax.data.formats import pictures
 
 _NPY, _NPZ = b"\x93NUM", b"PK\x03\x04"
-# What zipfile, and numpy on a spoilt header, raise beside ValueError.
+# What zipfile, and numpy on a spoiled header, raise beside ValueError.
 _BROKEN = (
   *(EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error),
   *(SyntaxError, tokenize.TokenError, TypeError, LookupError, MemoryError),

@@ -20,7 +20,7 @@ import psutil
 
 from deeplax import errors
 
-# What Pillow's readers raise on a spoilt file.
+# What Pillow's readers raise on a spoiled file.
 BROKEN = (
   *(SyntaxError, ValueError, TypeError, AttributeError, RuntimeError),
   *(ArithmeticError, LookupError, MemoryError, EOFError, AssertionError),

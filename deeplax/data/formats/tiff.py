@@ -1,6 +1,6 @@
 """TIFF files of any number of bands, which no image library here reads.
 
-OpenCV reads up to four bands, multiplies colours with their alpha, and mixes
+OpenCV reads up to four bands, multiplies colors with their alpha, and mixes
 up bands that are stored one after the other; Pillow reads 16 bit as 8. Here
 the strips or tiles are put together as TIFF 6.0 says (sections 2, 7, 14 and
 15; BigTIFF too), with floating point prediction as in Adobe's Photoshop TIFF
@@ -16,7 +16,7 @@ import numpy as np
 from deeplax.data.formats import pictures
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
-GREY = (0, 1)  # photometric interpretations: white is 0, black is 0
+GRAY = (0, 1)  # photometric interpretations: white is 0, black is 0
 RGB = 2
 
 _NO_COMPRESSION, _PACK_BITS = 1, 32773
@@ -44,7 +44,7 @@ class Layout(NamedTuple):
     bits: Of a number; 0: they differ from band to band.
     dtype: Of the numbers, in the file's byte order; None: of some other kind,
       as 1 bit.
-    photometric: GREY, RGB or another kind of colour.
+    photometric: GRAY, RGB or another kind of color.
     orientation: 1 to 8, as EXIF's.
     compression: Its number.
     predictor: What the compressed numbers are differences to, by its number.
@@ -236,7 +236,7 @@ def _block(
 def _decompress(
   stored: bytes, compression: int, shape: tuple[int, int]
 ) -> bytes:
-  """Return the bytes of a strip, as libtiff decompresses a grey picture."""
+  """Return the bytes of a strip, as libtiff decompresses a gray picture."""
   tags = {
     256: shape[1],
     257: shape[0],

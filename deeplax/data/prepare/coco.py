@@ -201,7 +201,7 @@ def _inside(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     values = np.arange(len(counts)) % 2 == 1
     return np.repeat(values, counts).reshape(size[::-1]).T
   for outline in segmentation:
-    # OpenCV counts from the centre of the first pixel.
+    # OpenCV counts from the center of the first pixel.
     points = np.array(outline, np.float64).reshape(-1, 2) - 0.5
     if not (np.abs(points) < _FAR).all():
       raise ValueError("a point is far outside the image")

@@ -105,21 +105,21 @@ def main(argv: Sequence[str] | None = None) -> None:
   if not flags.source and not flags.download:
     commands.error("give --source=PATH, where the data set is, or --download")
   # The output of TFDS is silenced, ours is not.
-  say = partial(print, file=sys.stdout, flush=True)
+  progress = partial(print, file=sys.stdout, flush=True)
   out = flags.out or _default_out()
   if not flags.overwrite and flags.name != "folder":
     write.refuse_existing(flags.name, out)
-  plan = _plan(flags, out, say)
+  plan = _plan(flags, out, progress)
   if not flags.overwrite:
     write.refuse_existing(plan.name, out)
   for note in plan.notes:
-    say(note)
+    progress(note)
   if not plan.splits:
     raise errors.InputError(f"{flags.source} holds no split of {plan.name}")
   if not flags.allow_partial:
     write.check_counts(plan, flags.source or out)
   try:
-    target = write.write(plan, out, threads=flags.threads, say=say)
+    target = write.write(plan, out, threads=flags.threads, progress=progress)
   except KeyError as error:
     if "getpwuid" not in str(error):
       raise
@@ -128,8 +128,8 @@ def main(argv: Sequence[str] | None = None) -> None:
       "has none here: run this as one of /etc/passwd, or add a line for it"
     ) from error
   counts = ", ".join(f"{k} {len(v)}" for k, v in plan.splits.items())
-  say(f"{plan.name}: {counts} images in {target}")
-  say(f"train on it: {_use(plan, flags, out)}")
+  progress(f"{plan.name}: {counts} images in {target}")
+  progress(f"train on it: {_use(plan, flags, out)}")
 
 
 def _default_out() -> pathlib.Path:
@@ -156,12 +156,14 @@ def _use(plan: write.Plan, flags: argparse.Namespace, out: pathlib.Path) -> str:
   return f"{name} --config.data.root={out}" if flags.out else name
 
 
-def _plan(flags: argparse.Namespace, out: pathlib.Path, say: Say) -> write.Plan:
+def _plan(
+  flags: argparse.Namespace, out: pathlib.Path, progress: Say
+) -> write.Plan:
   """Return what to write, fetched and unpacked if need be."""
   source = flags.source or out / "downloads"
   unpacked: dict[str, pathlib.Path] = {}
   if flags.download:
-    unpacked = _download(flags, source, say)
+    unpacked = _download(flags, source, progress)
   elif not source.is_dir():
     raise errors.InputError(
       f"--source={source} is no folder: name the one that has the data set, or "
@@ -176,7 +178,7 @@ def _plan(flags: argparse.Namespace, out: pathlib.Path, say: Say) -> write.Plan:
       root, min_pixels=coco.MIN_PIXELS if pixels is None else pixels
     )
   if flags.name == "cityscapes":
-    return cityscapes.plan(_cityscapes(root, out, say))
+    return cityscapes.plan(_cityscapes(root, out, progress))
   root = _find(flags.name, root)
   if flags.name == "ade20k":
     return ade20k.plan(root)
@@ -196,7 +198,7 @@ def _find(name: str, root: pathlib.Path) -> pathlib.Path:
 
 
 def _download(
-  flags: argparse.Namespace, folder: pathlib.Path, say: Say
+  flags: argparse.Namespace, folder: pathlib.Path, progress: Say
 ) -> dict[str, pathlib.Path]:
   """Return the folders with what was fetched and unpacked, by name."""
   name = flags.name
@@ -219,13 +221,16 @@ def _download(
       continue
     result[place] = folder / place
     if not result[place].exists():
-      paths = [download.fetch(archive, folder, say=say) for archive in archives]
-      download.unpack(paths, result[place], say=say)
+      paths = [
+        download.fetch(archive, folder, progress=progress)
+        for archive in archives
+      ]
+      download.unpack(paths, result[place], progress=progress)
   return result
 
 
 def _cityscapes(
-  root: pathlib.Path, out: pathlib.Path, say: Say
+  root: pathlib.Path, out: pathlib.Path, progress: Say
 ) -> pathlib.Path:
   """Return the tree of Cityscapes, unpacked if `root` holds its zips."""
   if found := published.TREES["cityscapes"].find(root):
@@ -243,4 +248,4 @@ def _cityscapes(
 
   from deeplax.data.prepare import download
 
-  return download.unpack(paths, out / "downloads" / place, say=say)
+  return download.unpack(paths, out / "downloads" / place, progress=progress)

@@ -19,8 +19,8 @@ import urllib.request
 import zipfile
 import zlib
 
+from deeplax import clocks
 from deeplax import errors
-from deeplax import progress as progress_lib
 from deeplax.data.prepare import write
 
 _CHUNK = 2**20
@@ -92,8 +92,8 @@ ARCHIVES = {
 class _Progress:
   """Says how far through some bytes we are."""
 
-  def __init__(self, name: str, total: int, say: Callable[[str], None]):
-    self._name, self._total, self._say = name, total, say
+  def __init__(self, name: str, total: int, progress: Callable[[str], None]):
+    self._name, self._total, self._progress = name, total, progress
     self._first: tuple[float, int] | None = None
     self._said = 0.0
 
@@ -108,9 +108,9 @@ class _Progress:
     self._said = now
     rate = (done - already) / (now - start)
     left = (self._total - done) / max(rate, 1e-9)
-    self._say(
+    self._progress(
       f"{self._name} {done / 1e6:.0f}/{self._total / 1e6:.0f} MB  "
-      f"{rate / 1e6:.1f} MB/s  ETA {progress_lib.duration(left)}"
+      f"{rate / 1e6:.1f} MB/s  ETA {clocks.duration(left)}"
     )
 
 
@@ -118,7 +118,7 @@ def fetch(
   archive: Archive,
   folder: pathlib.Path,
   *,
-  say: Callable[[str], None] = print,
+  progress: Callable[[str], None] = print,
   attempts: int = 5,
   pause: float = 3.0,
   timeout: float = 60.0,
@@ -128,7 +128,7 @@ def fetch(
   Args:
     archive: What to fetch.
     folder: Where to; a piece of it lies there as <name>.part.
-    say: Receives lines of progress.
+    progress: Receives lines of progress.
     attempts: How often a broken transfer is taken up before giving up.
     pause: Seconds before the second attempt; twice as many before the next.
     timeout: Seconds without a byte that break a transfer.
@@ -139,19 +139,19 @@ def fetch(
   """
   target, part = folder / archive.name, folder / f"{archive.name}.part"
   if target.exists():
-    if not _is_published(target, archive, say):
+    if not _is_published(target, archive, progress):
       raise errors.InputError(
         f"{target} is not the published archive (its digest is not "
         f"{archive.digest}): delete it, and the same command fetches it"
       )
     return target
   _make(folder)
-  say(f"fetching {archive.url} to {folder}")
+  progress(f"fetching {archive.url} to {folder}")
   for attempt in range(attempts):
     if attempt:
       time.sleep(pause * 2 ** (attempt - 1))
     try:
-      _transfer(archive, part, say, timeout)
+      _transfer(archive, part, progress, timeout)
       break
     except (OSError, http.client.HTTPException) as error:
       reason = f"{type(error).__name__}: {error}"
@@ -169,7 +169,7 @@ def fetch(
       f"({reason}). The same command goes on from there; or fetch "
       f"{archive.name} by other means to {target}"
     )
-  if not _is_published(part, archive, say):
+  if not _is_published(part, archive, progress):
     part.unlink()
     raise errors.InputError(
       f"what {archive.url} sent is not the published archive (its digest is "
@@ -189,9 +189,9 @@ def _make(folder: pathlib.Path) -> None:
 
 
 def _is_published(
-  path: pathlib.Path, archive: Archive, say: Callable[[str], None]
+  path: pathlib.Path, archive: Archive, progress: Callable[[str], None]
 ) -> bool:
-  say(f"checking {path}")
+  progress(f"checking {path}")
   algorithm, _, expected = archive.digest.partition(":")
   with path.open("rb") as file:
     return hashlib.file_digest(file, algorithm).hexdigest() == expected
@@ -200,7 +200,7 @@ def _is_published(
 def _transfer(
   archive: Archive,
   part: pathlib.Path,
-  say: Callable[[str], None],
+  progress: Callable[[str], None],
   timeout: float,
 ) -> None:
   """Fetch what `part` lacks; raise OSError where the transfer breaks."""
@@ -226,12 +226,12 @@ def _transfer(
     write.refuse_full_disk(
       part.parent, total - done, f"to fetch {archive.name}"
     )
-    progress = _Progress(f"fetched {archive.name}", total, say)
+    report = _Progress(f"fetched {archive.name}", total, progress)
     with part.open("ab" if done else "wb") as file:
       while chunk := response.read(_CHUNK):
         file.write(chunk)
         done += len(chunk)
-        progress.at(done)
+        report.at(done)
   if done < total:
     raise ConnectionError(f"the server closed it {total - done} bytes early")
 
@@ -240,14 +240,14 @@ def unpack(
   archives: Iterable[pathlib.Path],
   target: pathlib.Path,
   *,
-  say: Callable[[str], None] = print,
+  progress: Callable[[str], None] = print,
 ) -> pathlib.Path:
   """Return `target`, into which the archives are unpacked if it is not there.
 
   Args:
     archives: Zip or tar files, put into one folder.
     target: A folder that appears only when it is whole.
-    say: Receives lines of progress.
+    progress: Receives lines of progress.
 
   Raises:
     InputError: An archive is damaged, or the disk too small.
@@ -259,10 +259,10 @@ def unpack(
   _make(staging)
   try:
     for path in archives:
-      say(f"unpacking {path} to {target}")
+      progress(f"unpacking {path} to {target}")
       try:
         kind = _unzip if zipfile.is_zipfile(path) else _untar
-        kind(path, staging, say)
+        kind(path, staging, progress)
       except (OSError, *_DAMAGED) as error:
         raise errors.InputError(
           f"{path} cannot be unpacked to {target} ({type(error).__name__}: "
@@ -274,26 +274,26 @@ def unpack(
 
 
 def _unzip(
-  path: pathlib.Path, folder: pathlib.Path, say: Callable[[str], None]
+  path: pathlib.Path, folder: pathlib.Path, progress: Callable[[str], None]
 ) -> None:
   with zipfile.ZipFile(path) as archive:
     members = archive.infolist()
     total = sum(member.file_size for member in members)
     write.refuse_full_disk(folder, total, f"to unpack {path}")
-    progress, done = _Progress(f"unpacked {path.name}", total, say), 0
+    report, done = _Progress(f"unpacked {path.name}", total, progress), 0
     for member in members:
       archive.extract(member, folder)
       done += member.file_size
-      progress.at(done)
+      report.at(done)
 
 
 def _untar(
-  path: pathlib.Path, folder: pathlib.Path, say: Callable[[str], None]
+  path: pathlib.Path, folder: pathlib.Path, progress: Callable[[str], None]
 ) -> None:
   total = path.stat().st_size  # pictures: packing takes nothing off
   write.refuse_full_disk(folder, total, f"to unpack {path}")
-  progress = _Progress(f"unpacked {path.name}", total, say)
+  report = _Progress(f"unpacked {path.name}", total, progress)
   with path.open("rb") as file, tarfile.open(fileobj=file) as archive:
     for member in archive:
       archive.extract(member, folder, filter="data")
-      progress.at(file.tell())
+      report.at(file.tell())

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from deeplax import clocks
 from deeplax import errors
-from deeplax import progress as progress_lib
 from deeplax.data import decoding
 from deeplax.data import files
 from deeplax.data import label_tables
@@ -88,7 +88,7 @@ def write(
   out: pathlib.Path,
   *,
   threads: int = 4,
-  say: Callable[[str], None] = print,
+  progress: Callable[[str], None] = print,
 ) -> pathlib.Path:
   """Write out/<name>/<version>, which appears only when it is whole.
 
@@ -96,7 +96,7 @@ def write(
     plan: What to write.
     out: The folder that holds all prepared data sets.
     threads: That read and check the pictures.
-    say: Receives lines of progress.
+    progress: Receives lines of progress.
 
   Raises:
     InputError: A picture or mask cannot be used, or the disk is too small.
@@ -117,8 +117,8 @@ def write(
     total = int((1 + _OVERHEAD) * sum(sum(s) for s in sizes.values()))
     refuse_full_disk(out, total, f"to write {plan.name}")
     count = sum(len(source) for source in plan.splits.values())
-    progress = progress_lib.Progress(count, say, name=f"wrote {plan.name}")
-    kind = _builder(plan, sizes, threads, progress.step)
+    report = clocks.Progress(count, progress, name=f"wrote {plan.name}")
+    kind = _builder(plan, sizes, threads, report.step)
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):  # two lines of no content
       builder = kind(data_dir=staging, file_format="array_record")

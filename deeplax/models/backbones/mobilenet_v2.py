@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from deeplax.arrays import Arrays
 from deeplax.models import layers
 from deeplax.models.backbones import dilation
 
@@ -138,9 +139,9 @@ class MobileNetV2(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[layers.Floats, "b h w c"], *, train: bool
+    self, x: Float[Arrays, "b h w c"], *, train: bool
   ) -> dict[str, Array]:
-    """Return `low4`, `low8`, `middle` and `high` of normalised images."""
+    """Return `low4`, `low8`, `middle` and `high` of normalized images."""
     layers.check_one_of("low_level", self.low_level, LOW_LEVELS)
     settings: dict[str, Any] = dict(
       norm=self.norm, kernel_init=self.kernel_init, dtype=self.dtype

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from deeplax.arrays import Arrays
 from deeplax.models import layers
 from deeplax.models.backbones import dilation
 from deeplax.models.backbones import mobilenet_v2
@@ -272,9 +273,9 @@ class MobileNetV3(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[layers.Floats, "b h w c"], *, train: bool
+    self, x: Float[Arrays, "b h w c"], *, train: bool
   ) -> dict[str, Array]:
-    """Return `low4`, `low8`, `middle` and `high` of normalised images."""
+    """Return `low4`, `low8`, `middle` and `high` of normalized images."""
     layers.check_one_of("variant", self.variant, sorted(VARIANTS))
     variant = VARIANTS[self.variant]
     settings: dict[str, Any] = dict(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from deeplax.arrays import Arrays
 from deeplax.models import layers
 from deeplax.models.backbones import dilation
 from deeplax.ops import pooling
@@ -20,7 +21,7 @@ NATIVE_STRIDE = 2 ** len(BLOCKS)
 # v1's. At 4 a second pooling would be another function than the strided one.
 OUTPUT_STRIDES = (8, 16, 32)
 # Side of the pooling windows: the network's own, and that of the released
-# DeepLab models, which puts the centres of all layers' features on one grid.
+# DeepLab models, which puts the centers of all layers' features on one grid.
 POOLS = (2, 3)
 # The last feature of a stride: what the pooling that leaves it reads.
 LOW_LEVEL = {"conv2_2": "low2", "conv3_3": "low4", "conv4_3": "low8"}
@@ -41,8 +42,8 @@ def plan(output_stride: int, *, pool: int = 2) -> list[Step]:
   A pooling past the output stride keeps its window and loses its stride; the
   convolutions after it read at twice the rate. So all features up to the last
   convolution are those of the strided network and more between them. At output
-  stride 8 the last pooling is another function: its window is of neighbours on
-  the finer map, the strided network's of neighbours on the coarse one.
+  stride 8 the last pooling is another function: its window is of neighbors on
+  the finer map, the strided network's of neighbors on the coarse one.
 
   Raises:
     ValueError: On an output stride that is not offered.
@@ -79,7 +80,7 @@ class VGG16(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[layers.Floats, "b h w c"], *, train: bool
+    self, x: Float[Arrays, "b h w c"], *, train: bool
   ) -> dict[str, Array]:
     """Return `high`, `middle`, `low2` to `low8`, and `pool1` to `pool4`."""
     layers.check_one_of("pool", self.pool, POOLS)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from deeplax.arrays import Arrays
 from deeplax.models import layers
 from deeplax.models.backbones import dilation
 from deeplax.ops import pooling
@@ -186,9 +187,9 @@ class Xception(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[layers.Floats, "b h w c"], *, train: bool
+    self, x: Float[Arrays, "b h w c"], *, train: bool
   ) -> dict[str, Array]:
-    """Return `low4`, `low8`, `middle` and `high` of normalised images."""
+    """Return `low4`, `low8`, `middle` and `high` of normalized images."""
     dilation.check_multi_grid(self.multi_grid)
     layers.check_one_of("low_level", self.low_level, LOW_LEVELS)
     layers.check_one_of(

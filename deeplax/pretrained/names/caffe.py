@@ -25,7 +25,7 @@ BGR = rules.Transform(
   lambda x: rules.OIHW.save(x[:, :, ::-1]),
 )
 # The longest block whose units have letters; else a, b1, b2, ...
-SPELT = {50: 6, 101: 3}
+SPELLED = {50: 6, 101: 3}
 # The layers of a bottleneck: in deeplax, in Caffe, in the port.
 _PARTS = (
   ("shortcut", "branch1", "shortcut"),
@@ -99,7 +99,7 @@ def _resnet(depth: int, *, over_scales: bool) -> rules.Table:
   port["aspp"] = "aspp.c"
   for block, count in enumerate(resnet.DEPTHS[depth], 1):
     for unit in range(1, count + 1):
-      letter = "abcdef"[unit - 1] if count <= SPELT[depth] else f"b{unit - 1}"
+      letter = "abcdef"[unit - 1] if count <= SPELLED[depth] else f"b{unit - 1}"
       letter = "a" if unit == 1 else letter
       for ours, theirs, ported in _PARTS:
         word = f"{block}_{unit}_{ours}"

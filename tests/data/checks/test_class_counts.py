@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from deeplax import clocks
 from deeplax import errors
-from deeplax import progress
 from deeplax.data import files
 from deeplax.data import folder
 from deeplax.data import label_tables
@@ -95,8 +95,8 @@ def test_images_are_not_read(random_folder):
 
 
 def test_a_long_count_tells_how_long_it_takes_yet(random_folder, monkeypatch):
-  start = functools.partialmethod(progress.Progress.__init__, every=0.0)
-  monkeypatch.setattr(progress.Progress, "__init__", start)
+  start = functools.partialmethod(clocks.Progress.__init__, every=0.0)
+  monkeypatch.setattr(clocks.Progress, "__init__", start)
   said = []
   source = folder.source(random_folder, "train")
   class_counts.count(source, progress=said.append)

@@ -1,4 +1,4 @@
-"""Faults of masks are recognised and told with what to do."""
+"""Faults of masks are recognized and told with what to do."""
 
 import json
 import re
@@ -42,20 +42,20 @@ def test_values_out_of_range_are_named(tmp_path):
   assert "masks looked at cannot" not in text  # one file only
 
 
-def test_undeclared_ignore_label_is_recognised(tmp_path):
+def test_undeclared_ignore_label_is_recognized(tmp_path):
   trees.folder(tmp_path)
   trees.replace_masks(tmp_path, trees.labels(0, 1, 2, 11))
   refused(tmp_path, 'write "label_map": {"11": 255}', "3 of the 3 masks")
 
 
-def test_classes_counted_from_one_are_recognised(tmp_path):
+def test_classes_counted_from_one_are_recognized(tmp_path):
   trees.folder(tmp_path)
   trees.replace_masks(tmp_path, trees.labels(1, 2, 3))
   refused(tmp_path, "counted from 1", '{"1": 0, "2": 1, "3": 2}')
 
 
 @pytest.mark.parametrize("ignore", [255, None])
-def test_black_and_white_masks_are_recognised(tmp_path, ignore):
+def test_black_and_white_masks_are_recognized(tmp_path, ignore):
   trees.folder(tmp_path, classes=("ground", "cat"), ignore_label=ignore)
   trees.replace_masks(tmp_path, trees.labels(0, 255))
   refused(tmp_path, "0 and 255 only", '"label_map": {"255": 1}')
@@ -90,7 +90,7 @@ def test_masks_of_several_channels_are_refused(tmp_path, mode):
   assert expected in text
 
 
-def test_palette_read_as_grey_is_recognised(tmp_path):
+def test_palette_read_as_gray_is_recognized(tmp_path):
   voc(tmp_path)
   indices = Image.fromarray(trees.labels(0, 1, 2, 3, 255))
   indices.putpalette([v for c in spec.color_map(256) for v in c])
@@ -99,14 +99,14 @@ def test_palette_read_as_grey_is_recognised(tmp_path):
   refused(
     tmp_path,
     "has values 38, 75, 113, 220 but num_classes=21 allows 0..20",
-    "grey levels of the VOC palette",
+    "gray levels of the VOC palette",
     "38 may be class 1 or 16, so it cannot be undone",
     "Use the original palette PNGs",
   )
 
 
 def test_few_undeclared_classes_are_not_taken_for_a_palette(tmp_path):
-  # 14 and 15 are grey levels of the VOC palette as well.
+  # 14 and 15 are gray levels of the VOC palette as well.
   trees.folder(tmp_path, classes=[f"class {i}" for i in range(14)])
   trees.replace_masks(tmp_path, trees.labels(0, 1, 2, 14, 15))
   text = refused(tmp_path, "has values 14, 15", "Name these classes")
@@ -121,7 +121,7 @@ def test_size_of_another_image_is_refused(tmp_path):
   )
 
 
-def test_photo_turned_by_exif_is_recognised(tmp_path):
+def test_photo_turned_by_exif_is_recognized(tmp_path):
   trees.folder(tmp_path)
   exif = Image.Exif()
   exif[274] = 6
@@ -134,7 +134,7 @@ def test_photo_turned_by_exif_is_recognised(tmp_path):
   assert source[0]["image"].shape == (30, 20, 3)
 
 
-def test_transposed_mask_is_recognised(tmp_path):
+def test_transposed_mask_is_recognized(tmp_path):
   trees.folder(tmp_path)
   trees.mask(tmp_path / "labels/train/00.png", trees.labels(0, size=(30, 20)))
   refused(tmp_path, "rows and columns are exchanged")
@@ -160,7 +160,7 @@ def test_masks_of_ignored_pixels_only_are_refused(tmp_path):
 @pytest.mark.parametrize(
   ("classes", "small", "flag"),
   [
-    # Twice the size: few numbers between, but each between its neighbours.
+    # Twice the size: few numbers between, but each between its neighbors.
     (21, [0, 0, 15, 15, 15, 255, 255, 255], cv2.INTER_LINEAR),
     (21, [0, 0, 15, 15, 15, 255, 255, 255], cv2.INTER_CUBIC),
     # A soft brush on a black and white mask.
@@ -168,7 +168,7 @@ def test_masks_of_ignored_pixels_only_are_refused(tmp_path):
   ],
 )
 @pytest.mark.parametrize("factor", [2, 3, 5])
-def test_edges_that_a_resize_blended_are_recognised(
+def test_edges_that_a_resize_blended_are_recognized(
   tmp_path, classes, small, flag, factor
 ):
   names = [f"class {i}" for i in range(classes)]
@@ -178,7 +178,7 @@ def test_edges_that_a_resize_blended_are_recognised(
   labels = cv2.resize(labels, size, interpolation=flag)
   trees.mask(tmp_path / "labels/train/00.png", labels)
   trees.image(tmp_path / "images/train/00.jpg", size=labels.shape)
-  refused(tmp_path, "edges where a smooth resize", "nearest neighbour")
+  refused(tmp_path, "edges where a smooth resize", "nearest neighbor")
 
 
 @pytest.mark.parametrize(
@@ -189,15 +189,15 @@ def test_edges_that_a_resize_blended_are_recognised(
     (95, "JPEG or a smooth resize on the way makes such numbers too"),
   ],
 )
-def test_masks_that_were_jpeg_once_are_recognised(tmp_path, quality, part):
+def test_masks_that_were_jpeg_once_are_recognized(tmp_path, quality, part):
   voc(tmp_path)
   labels = np.zeros((48, 64), np.uint8)
   labels[8:30, 10:40] = 15
   labels[20:44, 36:60] = 255
   _, data = cv2.imencode(".jpg", labels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-  spoilt = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
-  assert spoilt is not None
-  trees.mask(tmp_path / "labels/train/00.png", spoilt)
+  spoiled = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+  assert spoiled is not None
+  trees.mask(tmp_path / "labels/train/00.png", spoiled)
   trees.image(tmp_path / "images/train/00.jpg", size=labels.shape)
   refused(tmp_path, part)
 
@@ -219,7 +219,7 @@ def test_classes_that_are_not_named_are_not_taken_for_edges(tmp_path, kind):
 
 @pytest.mark.parametrize("classes", [3, 5, 21])
 @pytest.mark.parametrize("rounded", [np.floor, np.rint])
-def test_classes_spread_over_the_greys_are_recognised(
+def test_classes_spread_over_the_grays_are_recognized(
   tmp_path, classes, rounded
 ):
   trees.folder(tmp_path, classes=[f"class {i}" for i in range(classes)])
@@ -290,7 +290,7 @@ def test_a_long_list_of_files_is_cut(tmp_path):
   assert "10.png" not in text and "and 3 more" in text
 
 
-def test_wide_codes_are_recognised(tmp_path):
+def test_wide_codes_are_recognized(tmp_path):
   trees.folder(tmp_path)
   trees.replace_masks(tmp_path, trees.labels(0, 1000, 26001, dtype=np.uint16))
   refused(tmp_path, "has values 1000, 26001", "16 bits")

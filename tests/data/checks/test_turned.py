@@ -26,8 +26,8 @@ def scene(seed: int, size) -> tuple[np.ndarray, np.ndarray]:
   label = ((y * 0.7 + x * 0.2) > 15).astype(np.uint8)
   top, left = rng.integers(3, 25, 2)
   label[top : top + 12, left : left + 20] = 2
-  colours = np.array([[60, 60, 70], [90, 140, 60], [200, 80, 60]])
-  picture = colours[label] + rng.integers(-20, 20, (*size, 3))
+  colors = np.array([[60, 60, 70], [90, 140, 60], [200, 80, 60]])
+  picture = colors[label] + rng.integers(-20, 20, (*size, 3))
   return np.clip(picture, 0, 255).astype(np.uint8), label
 
 

@@ -43,7 +43,7 @@ def test_filled_outlines_differ_from_a_point_test_at_edges_only():
   outline = [3.2, 4.1, 50.7, 9.3, 41.4, 33.8, 20.5, 18.2, 6.9, 36.6]
   found = coco.draw([(1, [outline])], (40, 60), "file") == 1
   corners = np.array(outline).reshape(-1, 2)
-  y, x = np.mgrid[0:40, 0:60] + 0.5  # centres
+  y, x = np.mgrid[0:40, 0:60] + 0.5  # centers
   inside = np.zeros((40, 60), bool)
   distance = np.full((40, 60), np.inf)
   for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, 0), strict=True):

@@ -192,13 +192,13 @@ def test_progress_tells_the_time_left(capsys, tmp_path, monkeypatch):
   clock = iter(range(0, 10_000, 20))
   monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
   monkeypatch.setattr(
-    write.progress_lib,
+    write.clocks,
     "Progress",
-    partial(write.progress_lib.Progress, now=time.perf_counter),
+    partial(write.clocks.Progress, now=time.perf_counter),
   )
   tree = trees.folder(tmp_path / "mine")
   plan = command.folder_lib.plan(tree)
-  write.write(plan, tmp_path / "out", say=lines.append)
+  write.write(plan, tmp_path / "out", progress=lines.append)
   assert lines and all("ETA" in line for line in lines)
   assert lines[-1].startswith("wrote mine 6/6 images")
   assert capsys.readouterr().out == ""  # nothing of TFDS

@@ -115,7 +115,7 @@ def test_features_at_4_hold_those_at_8_at_16_and_at_32(name, short):
   check_that_fine_features_hold_coarse_ones(SLIM[name])
 
 
-# 65 = 64 + 1 has a centre tap on every pixel that a stride keeps, at each of
+# 65 = 64 + 1 has a center tap on every pixel that a stride keeps, at each of
 # the five strides. Then a strided network computes every second position of
 # the one that dilates instead, zeros outside the map included, and nothing
 # else: the two are equal but for the order of sums. (Sides that turn even at a

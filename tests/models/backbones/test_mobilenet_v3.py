@@ -306,7 +306,7 @@ def test_published_edgetpu_weights_give_the_published_outputs():
     full = resize.resize_bilinear(logits, image.shape[1:3])
     return np.asarray(full)[0, :height, :width].argmax(-1)
 
-  # The quantised network's input is (x - 128) / 128, deeplax's x / 127.5 - 1.
+  # The quantized network's input is (x - 128) / 128, deeplax's x / 127.5 - 1.
   shifted = (image - 128) / 128 * 127.5 + 127.5
   logits = coarse(variables, shifted)
   error = np.abs(logits[0] - expected["logits_lowres"]).max()

@@ -96,7 +96,7 @@ def features(stride, *, pool, image):
   return found | {"high": output["high"]}
 
 
-# 65 = 2 * 32 + 1: the centres of all windows fall on one grid.
+# 65 = 2 * 32 + 1: the centers of all windows fall on one grid.
 @pytest.mark.parametrize("pool", vgg.POOLS)
 @pytest.mark.parametrize("stride", [8, 16])
 def test_dense_features_hold_the_strided_networks_up_to_conv5_3(
@@ -114,8 +114,8 @@ def test_dense_features_hold_the_strided_networks_up_to_conv5_3(
       dense[name][:, ::step, ::step], coarse, rtol=1e-4, atol=1e-5
     )
   assert (dense["conv5_3"].shape[1] - 1) * stride == 64
-  # pool5 reads neighbours. At 16 its map is still the strided network's; at 8
-  # it is finer, so that the neighbours are others.
+  # pool5 reads neighbors. At 16 its map is still the strided network's; at 8
+  # it is finer, so that the neighbors are others.
   step = (dense["high"].shape[1] - 1) // (strided["high"].shape[1] - 1)
   assert step == 32 // stride
   gap = np.abs(dense["high"][:, ::step, ::step] - strided["high"]).max()

@@ -119,7 +119,7 @@ def test_max_pooling_takes_the_place_of_the_third_convolution(stride, rate):
 def test_counts_of_xception_follow_its_keys(short):
   network = partial(networks.network, backbone="xception_65", **BARE)
   whole = network()
-  size = cost.CENTRED
+  size = cost.CENTERED
   relu = network(xception__after_depthwise="norm_relu")
   for measure in (cost.parameters, cost.field_of_view):
     assert measure(relu) == measure(whole)

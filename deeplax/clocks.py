@@ -23,7 +23,7 @@ class Progress:
   def __init__(
     self,
     total: int,
-    log: Callable[[str], None],
+    progress: Callable[[str], None],
     *,
     name: str,
     unit: str = "images",
@@ -34,13 +34,13 @@ class Progress:
 
     Args:
       total: Images to come.
-      log: Receives the lines.
+      progress: Receives the lines.
       name: What is done, the first word of a line.
       unit: What is counted.
       every: Seconds between lines; a short pass is silent.
       now: Seconds of a clock, for example `Predictor.clock`.
     """
-    self._total, self._log, self._name = total, log, name
+    self._total, self._progress, self._name = total, progress, name
     self._unit, self._every, self._now = unit, every, now
     self._start = self._said = now()
     self._done = 0
@@ -53,7 +53,7 @@ class Progress:
     if now - since >= self._every:
       self._said = now
       left = (self._total - self._done) / self.rate
-      self._log(
+      self._progress(
         f"{self._name} {self._done}/{self._total} {self._unit}  "
         f"{self.rate:.1f} {self._unit}/s  ETA {duration(left)}"
       )
