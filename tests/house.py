@@ -20,8 +20,10 @@ Tree = Mapping[str, str]
 # Files of deeplax/ that are no doors; flags are what doors share.
 GROUND = (
   *("arrays", "atomic", "clocks", "errors", "machine", "paths"),
-  "text_files",
+  *("labels", "text_files"),
 )
+# Names alone: a leaf may know them.
+VALUES = ("deeplax.arrays", "deeplax.errors", "deeplax.labels")
 FLAGS = ("flags", "config_flag")
 # From the ground up: an import never goes up, nor sideways.
 FLOORS = (
@@ -199,7 +201,12 @@ def doors_hold_flags_and_one_call(tree: Tree) -> list[str]:
 
 
 def choices_load_nothing(tree: Tree) -> list[str]:
-  allowed = (*CHOICES, "deeplax.errors", *sys.stdlib_module_names)
+  allowed = (
+    *CHOICES,
+    "deeplax.errors",
+    "deeplax.labels",
+    *sys.stdlib_module_names,
+  )
   return [
     f"{path}: imports {name}, and doors import it for their flags"
     for path in of(tree, *CHOICES)
@@ -260,7 +267,7 @@ def files_load_in_any_order(tree: Tree) -> list[str]:
 def leaves_know_nothing_else(tree: Tree) -> list[str]:
   wrong = []
   for leaf, others in LEAVES.items():
-    allowed = (leaf, "deeplax.errors", *others)
+    allowed = (leaf, *VALUES, *others)
     for path in of(tree, leaf):
       for name in imports(tree[path]) if module(path) != HIGH_DOOR else ():
         if within(name, ("deeplax",)) and not within(name, allowed):

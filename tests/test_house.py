@@ -178,7 +178,7 @@ BREACHES = [
   ("circles", "deeplax/data/decoding.py", FILES, "data/decoding.py: imports"),
   ("leaves", "deeplax/training/losses.py", UP, "deeplax.inference"),
   ("leaves", "deeplax/data/spec.py", "import deeplax.atomic", "atomic"),
-  ("leaves", "deeplax/crf/new.py", "import deeplax.clocks", "progress"),
+  ("leaves", "deeplax/crf/new.py", "import deeplax.clocks", "clocks"),
   ("outside", "deeplax/data/new.py", "import configs.common", "configs"),
   ("outside", "deeplax/data/new.py", "import tests.shared", "tests"),
   ("configs", "configs/new.py", "from configs import common", "configs"),

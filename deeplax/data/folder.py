@@ -24,6 +24,7 @@ from deeplax.data import files
 from deeplax.data import label_tables
 from deeplax.data import spec as spec_lib
 from deeplax.data import walk
+from deeplax.labels import IGNORE_LABEL
 
 CLASSES = "classes.json"
 # What readers scale or compression changes: no mask.
@@ -174,7 +175,7 @@ def _parse(
     )
   if not 1 <= len(names) <= label_tables.MAX_CLASSES:
     raise ValueError(f"{len(names)} names, not 1 to {label_tables.MAX_CLASSES}")
-  ignore = obj.get("ignore_label", spec_lib.IGNORE_LABEL)
+  ignore = obj.get("ignore_label", IGNORE_LABEL)
   if ignore is not None and not _is_byte(ignore):
     raise ValueError(
       f'"ignore_label" is {_short(ignore)}, not 0 to 255 or null'
@@ -182,13 +183,13 @@ def _parse(
   values: dict[label_tables.Number, int] = {i: i for i in range(len(names))}
   values |= _label_map(obj.get("label_map", {}), len(names))
   if ignore is not None:
-    if values.get(ignore, spec_lib.IGNORE_LABEL) != spec_lib.IGNORE_LABEL:
+    if values.get(ignore, IGNORE_LABEL) != IGNORE_LABEL:
       raise ValueError(
         f'"ignore_label" {ignore} is also the number of the class '
         f"{names[values[ignore]]!r}: take {ignore} out of the classes, or set "
         '"ignore_label" to a number that the masks do not use, or to null'
       )
-    values[ignore] = spec_lib.IGNORE_LABEL
+    values[ignore] = IGNORE_LABEL
   found = spec_lib.Spec(
     name=name,
     class_names=tuple(names),

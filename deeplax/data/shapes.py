@@ -19,6 +19,7 @@ from deeplax import errors
 from deeplax import paths
 from deeplax.data import files
 from deeplax.data import spec as spec_lib
+from deeplax.labels import IGNORE_LABEL
 
 SPLITS = ("train", "val")
 
@@ -173,7 +174,7 @@ def _draw(
   target = label[window]
   target[inside == 1] = item.label
   # One pixel on either side of an outline belongs to neither, as in VOC.
-  target[border == 1] = spec_lib.IGNORE_LABEL
+  target[border == 1] = IGNORE_LABEL
 
 
 def _outline(

@@ -9,8 +9,7 @@ import dataclasses
 import math
 from typing import Any
 
-# In every label that a source returns, whatever the files say.
-IGNORE_LABEL = 255
+from deeplax.labels import IGNORE_LABEL
 
 Color = tuple[int, int, int]
 

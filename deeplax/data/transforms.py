@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from deeplax.data import spec as spec_lib
+from deeplax.labels import IGNORE_LABEL
 
 Size = tuple[int, int]
 Window = tuple[int, int, int, int]  # top, left, height, width
@@ -162,7 +162,7 @@ def pad(
   padded[:h, :w] = image
   padded[h:] = row
   padded[:h, w:] = row[w:]
-  padded_label = np.full(big, spec_lib.IGNORE_LABEL, label.dtype)
+  padded_label = np.full(big, IGNORE_LABEL, label.dtype)
   padded_label[:h, :w] = label
   return padded, padded_label
 

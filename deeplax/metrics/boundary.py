@@ -17,6 +17,7 @@ import cv2
 from jaxtyping import Bool, Int64, Integer
 import numpy as np
 
+from deeplax.labels import IGNORE_LABEL
 from deeplax.metrics import confusion
 from deeplax.metrics import label_pair
 
@@ -45,7 +46,7 @@ def count_trimap(
   num_classes: int,
   *,
   widths: Sequence[int],
-  ignore_label: int | None = 255,
+  ignore_label: int | None = IGNORE_LABEL,
 ) -> Counts:
   """Count confusions in bands around the true boundaries, a trimap.
 
@@ -178,7 +179,7 @@ def count_f(
   predictions: Labels,
   num_classes: int,
   *,
-  ignore_label: int | None = 255,
+  ignore_label: int | None = IGNORE_LABEL,
   tolerance: float = F_TOLERANCE,
 ) -> Counts:
   """Count the boundary F1 of an image (SegNet, 1511.00561, sec. 4.1).
@@ -309,7 +310,7 @@ def count_iou(
   predictions: Labels,
   num_classes: int,
   *,
-  ignore_label: int | None = 255,
+  ignore_label: int | None = IGNORE_LABEL,
   distance: float = IOU_DISTANCE,
 ) -> Counts:
   """Count boundary IoU (Cheng et al., CVPR 2021, 2103.16562, sec. 5).

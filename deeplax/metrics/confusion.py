@@ -11,6 +11,7 @@ from typing import Any
 from jaxtyping import Integer
 import numpy as np
 
+from deeplax.labels import IGNORE_LABEL
 from deeplax.metrics import printed
 
 Matrix = Integer[np.ndarray, "k k"]
@@ -24,7 +25,7 @@ def count(
   labels: Integer[np.ndarray, "*n"],
   predictions: Integer[np.ndarray, "*n"],
   num_classes: int,
-  ignore_label: int | None = 255,
+  ignore_label: int | None = IGNORE_LABEL,
 ) -> Matrix:
   """Count pixels by true class (rows) and predicted class (columns).
 

@@ -3,6 +3,8 @@
 from jaxtyping import Integer
 import numpy as np
 
+from deeplax.labels import IGNORE_LABEL
+
 # Any two sizes: that those of a pair are the same is checked in `pair`.
 Labels = Integer[np.ndarray, "_ _"]
 
@@ -16,7 +18,7 @@ def pair(
   labels: Labels,
   predictions: Labels,
   num_classes: int,
-  ignore_label: int | None = 255,
+  ignore_label: int | None = IGNORE_LABEL,
 ) -> tuple[Labels, Labels]:
   """Return truth and prediction as uint8 (or 16), `void` in ignored pixels.
 

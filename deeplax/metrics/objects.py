@@ -13,6 +13,7 @@ import cv2
 from jaxtyping import Bool, Int64, Integer
 import numpy as np
 
+from deeplax.labels import IGNORE_LABEL
 from deeplax.metrics import label_pair
 
 Counts = dict[str, np.ndarray]
@@ -28,7 +29,7 @@ def count(
   predictions: label_pair.Labels,
   num_classes: int,
   *,
-  ignore_label: int | None = 255,
+  ignore_label: int | None = IGNORE_LABEL,
 ) -> Counts:
   """Count pixels by the size of the object they belong to.
 

@@ -10,10 +10,11 @@ from PIL import Image
 from PIL import ImageDraw
 from PIL import ImageFont
 
+from deeplax.labels import IGNORE_LABEL
+
 Palette = Sequence[Sequence[int]]
 Labels = Integer[np.ndarray, "h w"]
 
-IGNORE = 255
 # The color of void in VOC's own masks.
 IGNORE_COLOR = (224, 224, 192)
 GAP = 6  # pixels between the pictures of a strip
@@ -56,8 +57,8 @@ def color_table(palette: Palette, *, size: int = 256) -> np.ndarray:
   """Return uint8 [size, 3]: the palette, then gray, and 255 as in VOC."""
   table = np.full((max(size, len(palette)), 3), 128, np.uint8)
   table[: len(palette)] = np.asarray(palette, np.uint8).reshape(-1, 3)
-  if len(palette) <= IGNORE < len(table):
-    table[IGNORE] = IGNORE_COLOR
+  if len(palette) <= IGNORE_LABEL < len(table):
+    table[IGNORE_LABEL] = IGNORE_COLOR
   return table
 
 
@@ -167,7 +168,7 @@ def _legend(rows: list[tuple], names: Sequence[str]) -> list[int]:
       if labels is not None:
         found.update(np.unique(labels).tolist())
   return sorted(
-    label for label in found if label < len(names) or label == IGNORE
+    label for label in found if label < len(names) or label == IGNORE_LABEL
   )
 
 

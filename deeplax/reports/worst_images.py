@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 
 from deeplax.data import files
-from deeplax.data import spec as spec_lib
+from deeplax.labels import IGNORE_LABEL
 from deeplax.metrics import confusion
 
 
@@ -105,5 +105,5 @@ def error_picture(
   gray = image.mean(axis=-1, keepdims=True)
   shown = np.repeat(160 + gray * 0.35, 3, axis=-1)
   shown[truth != labels] = (214, 20, 20)
-  shown[truth == spec_lib.IGNORE_LABEL] = (224, 224, 192)
+  shown[truth == IGNORE_LABEL] = (224, 224, 192)
   return shown.astype(np.uint8)

@@ -10,9 +10,9 @@ import numpy as np
 
 from deeplax import errors
 from deeplax.data import files
-from deeplax.data import spec as spec_lib
 from deeplax.data import views
 from deeplax.data.checks import check
+from deeplax.labels import IGNORE_LABEL
 from deeplax.training import state as state_lib
 
 # A first batch with more ignored pixels than this hardly trains.
@@ -122,7 +122,7 @@ def refuse_lost(state: state_lib.State, *, step: int) -> None:
 
 def ignored_warning(labels: np.ndarray) -> str | None:
   """Say so when there is hardly a labeled pixel in a batch, [b, h, w]."""
-  ignored = float((labels == spec_lib.IGNORE_LABEL).mean())
+  ignored = float((labels == IGNORE_LABEL).mean())
   if ignored <= IGNORED:
     return None
   return (

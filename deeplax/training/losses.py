@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from deeplax.labels import IGNORE_LABEL
 from deeplax.ops import cross_entropy
 from deeplax.ops import resize
 
@@ -33,7 +34,7 @@ class Settings(NamedTuple):
   """
 
   upsample_logits: bool = True
-  ignore_label: int = 255
+  ignore_label: int = IGNORE_LABEL
   class_weights: tuple[float, ...] | None = None
   hard_pixels: float = 1.0
   hard_pixel_steps: int = 0
@@ -113,7 +114,7 @@ def pixel_sums(
   logits: Float[Array, "b h w k"],
   labels: Int[Array, "b h w"],
   *,
-  ignore_label: int = 255,
+  ignore_label: int = IGNORE_LABEL,
   class_weights: tuple[float, ...] | None = None,
   hard_share: float | Float[Array, ""] | None = None,
 ) -> PixelSums:

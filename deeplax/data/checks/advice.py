@@ -13,6 +13,7 @@ import numpy as np
 from deeplax.data import label_tables
 from deeplax.data import spec as spec_lib
 from deeplax.data.checks import mask_counts
+from deeplax.labels import IGNORE_LABEL
 
 Labels = Mapping[label_tables.Number, int]  # of each number that has one
 # What maps have where there is no data, beside numbers below 0 and NaN: the
@@ -49,7 +50,7 @@ def black_and_white(spec: spec_lib.Spec, labels: Labels) -> str:
     )
   why = "255 means ignored here, so only 0 would be learned. "
   return (
-    f"{start}. {why if labels.get(255) == spec_lib.IGNORE_LABEL else ''}If "
+    f"{start}. {why if labels.get(255) == IGNORE_LABEL else ''}If "
     '255 is class 1, write "label_map": {"255": 1}, "ignore_label": null into '
     "classes.json, or divide the masks by 255"
   )
@@ -171,7 +172,7 @@ def _is_nodata(
 
 def _no_data(bad: Sequence[label_tables.Number], labels: Labels) -> str:
   """Say how to ignore what has no data."""
-  ignored = _map(labels, dict.fromkeys(bad, spec_lib.IGNORE_LABEL))
+  ignored = _map(labels, dict.fromkeys(bad, IGNORE_LABEL))
   text = f'{some(bad)} {"says" if len(bad) == 1 else "say"} "no data" in many '
   text += f"maps. To have those pixels ignored, {ignored}"
   if positive := [v for v in bad if v in _NO_DATA]:

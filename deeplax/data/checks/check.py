@@ -18,11 +18,11 @@ from deeplax import errors
 from deeplax.data import decoding
 from deeplax.data import files
 from deeplax.data import label_tables
-from deeplax.data import spec as spec_lib
 from deeplax.data.checks import advice
 from deeplax.data.checks import faults as faults_lib
 from deeplax.data.checks import mask_counts
 from deeplax.data.checks import turned as turned_lib
+from deeplax.labels import IGNORE_LABEL
 from deeplax.metrics import printed
 
 THUMBNAIL = 16  # pixels a side
@@ -331,7 +331,7 @@ def _names(
   for value, label in table.items().items():
     if label < len(class_names):
       names[value] = class_names[label]
-    elif label == spec_lib.IGNORE_LABEL and pixels[value]:
+    elif label == IGNORE_LABEL and pixels[value]:
       names[value] = "(ignored)"
   unknown = [v for v, _ in pixels.most_common() if v not in names]
   names |= dict.fromkeys(unknown[:UNKNOWN], "(no class)")

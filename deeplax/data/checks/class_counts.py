@@ -23,6 +23,7 @@ from deeplax.data import label_tables
 from deeplax.data import spec as spec_lib
 from deeplax.data.checks import faults
 from deeplax.data.checks import mask_counts
+from deeplax.labels import IGNORE_LABEL
 
 RULES = ("median_frequency", "enet")
 
@@ -132,7 +133,7 @@ def tally(
   k, ignored, rows = spec.num_classes, 0, []
   for mask in counted:
     labels = mask_counts.by_label(mask, table)
-    ignored += int(labels[spec_lib.IGNORE_LABEL])
+    ignored += int(labels[IGNORE_LABEL])
     rows.append(labels[:k])
   matrix = np.stack(rows) if rows else np.zeros((0, k), np.int64)
   present = matrix > 0

@@ -8,6 +8,7 @@ from deeplax.data import label_tables
 from deeplax.data import spec as spec_lib
 from deeplax.data.checks import advice
 from deeplax.data.checks import mask_counts
+from deeplax.labels import IGNORE_LABEL
 
 SHOWN = 10  # files of one cause in a message; the JSON report has all
 
@@ -161,7 +162,7 @@ def _ranges(labels: advice.Labels, num_classes: int) -> str:
   text = advice.some(classes)
   if classes == list(range(len(classes))) and len(classes) > 1:
     text = f"0..{classes[-1]}"
-  ignored = [v for v, c in labels.items() if c == spec_lib.IGNORE_LABEL]
+  ignored = [v for v, c in labels.items() if c == IGNORE_LABEL]
   return text + (f" (and {advice.some(ignored)} = ignored)" if ignored else "")
 
 

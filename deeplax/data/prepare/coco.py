@@ -24,6 +24,7 @@ from deeplax.data import label_tables
 from deeplax.data import published
 from deeplax.data import spec as spec_lib
 from deeplax.data.prepare import write
+from deeplax.labels import IGNORE_LABEL
 
 MIN_PIXELS = 1000
 FOLDERS = {"train": "train2017", "val": "val2017"}
@@ -186,7 +187,7 @@ def draw(regions: list[Region], size: tuple[int, int], file: str) -> np.ndarray:
       ) from error
     other = (label != 0) & (label != number)
     label[inside] = number
-    label[inside & other] = spec_lib.IGNORE_LABEL
+    label[inside & other] = IGNORE_LABEL
   return label
 
 
