@@ -76,6 +76,7 @@ NO_CONFIG = (
 
 FILE_LINES = 400
 FUNCTION_LINES = 80
+ARGUMENTS = 8
 TESTED_LINES = 60
 LAYOUT = "deeplax/workdir/layout.py"  # every name of a run's files
 
@@ -338,6 +339,24 @@ def nothing_is_too_long(tree: Tree, allowed: Iterable[str]) -> list[str]:
     f"{key}: not too long, is listed in vain"
     for key in allowed
     if key not in long
+  ]
+
+
+def no_function_takes_too_much(tree: Tree, allowed: Iterable[str]) -> list[str]:
+  """Functions by path::name; without self and cls, *args and **kwargs."""
+  many = {}
+  for path in of(tree):
+    for function in functions(tree[path]):
+      args = function.args
+      names = [a.arg for a in (*args.posonlyargs, *args.args, *args.kwonlyargs)]
+      count = len([name for name in names if name not in ("self", "cls")])
+      if count > ARGUMENTS:
+        many[f"{path}::{function.name}"] = count
+  wrong = [f"{k}: {v} arguments" for k, v in many.items() if k not in allowed]
+  return wrong + [
+    f"{key}: not too many arguments, is listed in vain"
+    for key in allowed
+    if key not in many
   ]
 
 

@@ -45,6 +45,17 @@ EXCEPTIONS = {
   "deeplax/training/step.py::make_train_step": "one closure over the model",
 }
 
+# "path::function" of more arguments than the rule allows, and why.
+MANY_ARGUMENTS = {
+  "deeplax/crf/dense.py::dense_crf": "the parameters of the papers' CRF",
+  "deeplax/inference/predictor.py::__init__": "each a key of config.eval",
+  "deeplax/models/heads/blocks.py::convolution": "each a choice of a head",
+  "deeplax/training/loop.py::loop": "to be grouped",
+  "deeplax/training/optim.py::build": "each a key of config.optim",
+  "deeplax/training/optim.py::learning_rate": "each a key of config.optim",
+  "deeplax/training/run.py::train": "to be grouped",
+}
+
 
 # Files of deeplax/ whose tests lie elsewhere in tests/: in a story, or in the
 # test of their door.
@@ -112,6 +123,9 @@ RULES = {
   "configs": house.configs_import_settings_alone,
   "readers": partial(house.few_files_read_a_config, readers=CONFIG_READERS),
   "lengths": partial(house.nothing_is_too_long, allowed=EXCEPTIONS),
+  "arguments": partial(
+    house.no_function_takes_too_much, allowed=MANY_ARGUMENTS
+  ),
   "tests": partial(house.every_file_has_its_test, covered=COVERED),
   "workdir": house.one_room_knows_a_workdirs_files,
   "optional": house.optional_packages_wait_for_a_call,
@@ -142,6 +156,7 @@ def main():
 ROOM_AT_THE_TOP = f"from deeplax.metrics import confusion\n{DOOR}"
 LONG = "x = 1\n" * 401
 LONG_FUNCTION = "def f():\n" + "  x = 1\n" * 80
+NINE = "a, b, c, d, e, f, g, h, i"
 FILES = "from deeplax.data import files"
 OPS = "from deeplax.ops import resize"
 UP = "def f():\n  from deeplax.inference import predictor"
@@ -192,6 +207,9 @@ BREACHES = [
   ("lengths", "configs/new.py", LONG, "401 lines"),
   ("lengths", "benchmarks/new.py", LONG_FUNCTION, "::f: 81 lines"),
   ("lengths", "deeplax/training/step.py", "x = 1", "listed in vain"),
+  ("arguments", "configs/new.py", f"def f({NINE}): ...", "::f: 9 arguments"),
+  ("arguments", "deeplax/crf/new.py", f"def f(*, {NINE}): ...", "::f: 9"),
+  ("arguments", "deeplax/crf/dense.py", "x = 1", "listed in vain"),
   ("tests", "deeplax/data/new.py", LONG, "tests/data/test_new.py"),
   ("tests", "deeplax/flags.py", "x = 1", "listed in vain"),
   ("tests", "tests/test_flags.py", "x = 1", "listed in vain"),
@@ -216,6 +234,7 @@ ALLOWED = [
   ("ends", "tests/test_new.py", "from deeplax import score, flags"),
   ("floors", "deeplax/training/new.py", UP),
   ("floors", "deeplax/workdir/new.py", "from deeplax.data import spec"),
+  ("arguments", "deeplax/crf/new.py", f"def f(self, {NINE[3:]}): ..."),
   ("configs", "configs/new.py", "from deeplax.settings import defaults"),
   ("readers", "deeplax/reports/settings.py", "def f(config): ..."),
   ("workdir", "deeplax/data/new.py", '"""Reads config.json."""'),
