@@ -18,7 +18,7 @@ def timed(clock: dict[str, float], name: str) -> Iterator[None]:
 
 
 class Progress:
-  """Says now and then how far a pass over images is, how fast, how long yet."""
+  """Prints now and then how far a long pass is, its speed and time left."""
 
   def __init__(
     self,
@@ -27,46 +27,53 @@ class Progress:
     *,
     name: str,
     unit: str = "images",
+    scale: float = 1,
+    done: int = 0,
     every: float = 10.0,
     now: Callable[[], float] = time.perf_counter,
   ):
     """Start the clock.
 
     Args:
-      total: Images to come.
+      total: How many there are; 0: unknown.
       progress: Receives the lines.
       name: What is done, the first word of a line.
       unit: What is counted.
+      scale: Of the counts that are steps of one unit: 1e6 bytes of one MB.
+      done: How many an earlier command has done.
       every: Seconds between lines; a short pass is silent.
       now: Seconds of a clock, for example `Predictor.clock`.
     """
     self._total, self._progress, self._name = total, progress, name
-    self._unit, self._every, self._now = unit, every, now
-    self._start = self._said = now()
-    self._done = 0
+    self._unit, self._scale, self._every, self._now = unit, scale, every, now
+    self._start = self._printed = now()
+    self._first = self._done = done
 
   def step(self, count: int = 1) -> None:
-    """Count one image, or a batch of them."""
+    """Count one image, or a batch of them, or some bytes."""
     self._done += count
     now = self._now()
-    since = self._start if self._done == self._total else self._said
+    since = self._start if self._done == self._total else self._printed
     if now - since >= self._every:
-      self._said = now
-      left = (self._total - self._done) / self.rate
+      self._printed = now
+      done, total, rate = (
+        value / self._scale for value in (self._done, self._total, self.rate)
+      )
+      left = max(total - done, 0) / rate
       self._progress(
-        f"{self._name} {self._done}/{self._total} {self._unit}  "
-        f"{self.rate:.1f} {self._unit}/s  ETA {duration(left)}"
+        f"{self._name} {done:.0f}/{total:.0f} {self._unit}  "
+        f"{rate:.1f} {self._unit}/s  ETA {duration(left)}"
       )
 
   @property
   def seconds(self) -> float:
-    """Since the start."""
+    """Seconds since the start."""
     return self._now() - self._start
 
   @property
   def rate(self) -> float:
-    """Images per second since the start."""
-    return self._done / max(self.seconds, 1e-9)
+    """Counts per second since the start."""
+    return (self._done - self._first) / max(self.seconds, 1e-9)
 
 
 def duration(seconds: float) -> str:

@@ -92,7 +92,6 @@ COVERED = {
   "pretrained/names/timm.py": "pretrained/names/test_torchvision.py",
   "pretrained/summary.py": "pretrained/test_rules.py",
   "pretrained/tables.py": "settings/test_published.py",
-  "clocks.py": "training/test_step.py",
   "reports/evaluation.py": "test_evaluate.py",
   "reports/gallery.py": "training/test_log.py",
   "reports/label_pictures.py": "test_predict.py",

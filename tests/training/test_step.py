@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from deeplax import atomic
-from deeplax import clocks
 from deeplax.models import layers
 from deeplax.training import log as log_lib
 from deeplax.training import losses
@@ -52,13 +51,6 @@ def test_dropout_differs_from_step_to_step_and_not_from_run_to_run():
     for number in (np.int32(0), np.int32(1), np.int32(0))
   )
   assert first == again != second
-
-
-def test_durations_read_as_clocks():
-  assert clocks.duration(45.2) == "45 s"
-  assert clocks.duration(725.0) == "12:05"
-  assert clocks.duration(11525.0) == "3:12:05"
-  assert clocks.duration(float("inf")) == "?"
 
 
 def test_the_log_is_cut_back_to_the_restored_step(tmp_path):
