@@ -51,8 +51,6 @@ MANY_ARGUMENTS = {
   "deeplax/inference/predictor.py::__init__": "each a key of config.eval",
   "deeplax/models/heads/blocks.py::convolution": "each a choice of a head",
   "deeplax/training/loop.py::loop": "to be grouped",
-  "deeplax/training/optim.py::build": "each a key of config.optim",
-  "deeplax/training/optim.py::learning_rate": "each a key of config.optim",
   "deeplax/training/run.py::train": "to be grouped",
 }
 

@@ -6,8 +6,6 @@ before the multipliers, as the gradient of an L2 term in the loss is; AdamW
 (1711.05101) subtracts it from the parameters instead.
 """
 
-from collections.abc import Callable
-import inspect
 from typing import Any
 
 import jax
@@ -29,83 +27,59 @@ def optimizer(
   config: ml_collections.ConfigDict,
 ) -> tuple[optax.Schedule, optax.GradientTransformation]:
   """Return the learning rate by step, and the optax chain that uses it."""
-  lr = learning_rate(
-    total_steps=config.train.total_steps, **_keywords(learning_rate, config)
-  )
-  return lr, build(lr, **_keywords(build, config))
-
-
-def _keywords(
-  function: Callable, config: ml_collections.ConfigDict
-) -> dict[str, Any]:
-  """Return a function's keywords, which are keys of `config.optim`."""
-  keys = inspect.signature(function).parameters.keys() - {"lr", "total_steps"}
-  return {key: config.optim[key] for key in keys}
+  lr = learning_rate(config.optim, total_steps=config.train.total_steps)
+  return lr, build(lr, config.optim)
 
 
 def learning_rate(
-  *,
-  schedule: str,
-  base_lr: float,
-  total_steps: int,
-  power: float = 0.9,
-  end_lr: float = 0.0,
-  decay_steps: int = 0,
-  step_every: int = 2_000,
-  step_factor: float = 0.1,
-  slow_start: str = "constant",
-  slow_start_steps: int = 0,
-  slow_start_lr: float = 1e-4,
+  settings: ml_collections.ConfigDict, *, total_steps: int
 ) -> optax.Schedule:
   """Return step -> learning rate (get_model_learning_rate).
 
+  poly is base_lr * (1 - t/T)**power, step is base_lr * factor**(t // every) and
+  cosine half a period, where t counts from the end of the slow start.
+
   Args:
-    schedule: poly, base * (1 - t/T)**power; step, base * factor**(t // every);
-      or cosine, half a period. t counts from the end of the slow start.
-    base_lr: At t = 0.
+    settings: `config.optim`, whose keys settings/defaults.py explains.
     total_steps: Of the run.
-    power: Of the poly schedule.
-    end_lr: Where poly and cosine end.
-    decay_steps: T of poly and cosine; 0: what the slow start leaves of the run.
-    step_every: Steps between the drops of the step schedule.
-    step_factor: Of each drop.
-    slow_start: constant, at slow_start_lr; or linear, from there to base_lr.
-    slow_start_steps: Its length.
-    slow_start_lr: Its rate.
 
   Raises:
     ValueError: On an unknown or impossible value.
   """
-  if slow_start not in SLOW_STARTS:
+  base, slow = settings.base_lr, settings.slow_start_steps
+  if settings.slow_start not in SLOW_STARTS:
     raise ValueError(
-      f"optim.slow_start {slow_start!r} not in {sorted(SLOW_STARTS)}"
+      f"optim.slow_start {settings.slow_start!r} not in {sorted(SLOW_STARTS)}"
     )
-  length = decay_steps or max(total_steps - slow_start_steps, 1)
+  length = settings.decay_steps or max(total_steps - slow, 1)
   if length < 0:
-    raise ValueError(f"optim.decay_steps {decay_steps}: give 0 or more")
-  if schedule == "poly":
-    after = optax.polynomial_schedule(base_lr, end_lr, power, length)
-  elif schedule == "cosine":
-    after = _cosine(base_lr, end_lr, length)
-  elif schedule == "step":
-    if step_every < 1 or not 0 < step_factor <= 1:
+    raise ValueError(f"optim.decay_steps {length}: give 0 or more")
+  if settings.schedule == "poly":
+    after = optax.polynomial_schedule(
+      base, settings.end_lr, settings.power, length
+    )
+  elif settings.schedule == "cosine":
+    after = _cosine(base, settings.end_lr, length)
+  elif settings.schedule == "step":
+    every, factor = settings.step_every, settings.step_factor
+    if every < 1 or not 0 < factor <= 1:
       raise ValueError(
-        f"optim.step_every {step_every}, step_factor {step_factor}: the step "
+        f"optim.step_every {every}, step_factor {factor}: the step "
         "schedule needs step_every >= 1 and 0 < step_factor <= 1"
       )
-    after = optax.exponential_decay(
-      base_lr, step_every, step_factor, staircase=True
-    )
+    after = optax.exponential_decay(base, every, factor, staircase=True)
   else:
-    raise ValueError(f"optim.schedule {schedule!r} not in {sorted(SCHEDULES)}")
+    raise ValueError(
+      f"optim.schedule {settings.schedule!r} not in {sorted(SCHEDULES)}"
+    )
+  start, linear = settings.slow_start_lr, settings.slow_start == "linear"
 
   def value(step):
-    early = slow_start_lr
-    if slow_start == "linear":
-      share = step / max(slow_start_steps, 1)
-      early = slow_start_lr + (base_lr - slow_start_lr) * share
-    late = after(jnp.maximum(step - slow_start_steps, 0))
-    return jnp.where(step < slow_start_steps, early, late)
+    early = start
+    if linear:
+      early = start + (base - start) * (step / max(slow, 1))
+    late = after(jnp.maximum(step - slow, 0))
+    return jnp.where(step < slow, early, late)
 
   return value
 
@@ -169,73 +143,61 @@ def scale_by_path(**settings: Any) -> optax.GradientTransformation:
 
 
 def build(
-  lr: optax.Schedule,
-  *,
-  name: str = "momentum",
-  momentum: float,
-  nesterov: bool = False,
-  second_moment: float = 0.999,
-  weight_decay: float,
-  clip_norm: float = 0.0,
-  head_multiplier: float = 1.0,
-  bias_multiplier: float = 2.0,
-  multiplied: str = "head",
-  trained: tuple[str, ...] = (),
+  lr: optax.Schedule, settings: ml_collections.ConfigDict
 ) -> optax.GradientTransformation:
   """Return the chain from gradients to updates.
 
-  momentum is TensorFlow's MomentumOptimizer: v = m v + g; w -= lr v.
+  momentum is TensorFlow's MomentumOptimizer: v = m v + g; w -= lr v, with
+  nesterov w -= lr (g + m v). The gradient of the loss is clipped before weight
+  decay and multipliers.
 
   Args:
     lr: Step -> learning rate.
-    name: momentum or adamw.
-    momentum: m, or the decay of AdamW's first moment.
-    nesterov: Whether the step looks ahead: w -= lr (g + m v).
-    second_moment: Decay of AdamW's second moment.
-    weight_decay: Of the dense kernels.
-    clip_norm: Largest L2 norm of the whole gradient of the loss, before weight
-      decay and multipliers, of the parts that train; 0: any.
-    head_multiplier: Of the rate of head, decoder and logits.
-    bias_multiplier: Of the rate of convolution biases.
-    multiplied: See `multipliers`.
-    trained: See `multipliers`.
+    settings: `config.optim`, whose keys settings/defaults.py explains.
 
   Raises:
     ValueError: On an unknown name or a negative clip_norm.
   """
-  if multiplied not in MULTIPLIED:
-    raise ValueError(f"optim.multiplied {multiplied!r} not in {MULTIPLIED}")
+  trained, clip_norm = tuple(settings.trained), settings.clip_norm
+  if settings.multiplied not in MULTIPLIED:
+    raise ValueError(
+      f"optim.multiplied {settings.multiplied!r} not in {MULTIPLIED}"
+    )
   if unknown := sorted(set(trained) - {"backbone", *HEAD_MODULES}):
     raise ValueError(
       f"optim.trained: {unknown} not in {['backbone', *HEAD_MODULES]}"
     )
-  if name not in NAMES:
-    raise ValueError(f"optim.name {name!r} not in {sorted(NAMES)}")
+  if settings.name not in NAMES:
+    raise ValueError(f"optim.name {settings.name!r} not in {sorted(NAMES)}")
   if clip_norm < 0:
     raise ValueError(f"optim.clip_norm {clip_norm}: give 0 (off) or more")
   clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
   if clip and trained:
     # What does not train must not scale down what does. As one step of the
     # chain: checkpoints hold the state of each by its place.
-    kept = scale_by_path(head=1.0, bias=1.0, trained=tuple(trained))
-    both = optax.chain(kept, *clip)
+    masked = optax.chain(
+      scale_by_path(head=1.0, bias=1.0, trained=trained), *clip
+    )
     clip = [
       optax.stateless(
-        lambda updates, params: both.update(
-          updates, both.init(updates), params
+        lambda updates, params: masked.update(
+          updates, masked.init(updates), params
         )[0]
       )
     ]
-  decay = optax.add_decayed_weights(weight_decay, mask=decayed)
+  decay = optax.add_decayed_weights(settings.weight_decay, mask=decayed)
   by_path = scale_by_path(
-    head=head_multiplier,
-    bias=bias_multiplier,
-    multiplied=multiplied,
-    trained=tuple(trained),
+    head=settings.head_multiplier,
+    bias=settings.bias_multiplier,
+    multiplied=settings.multiplied,
+    trained=trained,
   )
-  if name == "momentum":
+  momentum, nesterov = settings.momentum, settings.nesterov
+  if settings.name == "momentum":
     rule = [decay, by_path, optax.trace(decay=momentum, nesterov=nesterov)]
   else:
-    adam = optax.scale_by_adam(momentum, second_moment, nesterov=nesterov)
+    adam = optax.scale_by_adam(
+      momentum, settings.second_moment, nesterov=nesterov
+    )
     rule = [adam, decay, by_path]
   return optax.chain(*clip, *rule, optax.scale_by_learning_rate(lr))

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from deeplax.models import build
-from deeplax.training import optim
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
 from tests.fixtures import tf_rule
 from tests.models import golden
+from tests.training import optimizers
 
 # What the rounding of float32 does to the gradients at these random weights,
 # relative: it moves activations across the corners of ReLU6, so that a float64
@@ -36,8 +36,8 @@ def run(case):
   if not manifest["fine_tune_batch_norm"]:
     config.batch_norm.mode = "frozen"
   model = build.from_config(config, num_classes=manifest["num_classes"])
-  tx = optim.build(
-    optim.learning_rate(
+  tx = optimizers.build(
+    optimizers.learning_rate(
       schedule="poly",
       base_lr=manifest["base_lr"],
       total_steps=manifest["num_steps"],

@@ -12,11 +12,11 @@ from configs import quickstart
 from deeplax.data import build as data_build
 from deeplax.inference import evaluate
 from deeplax.inference import predictor as predictor_lib
-from deeplax.training import optim
 from deeplax.training import parallel
 from deeplax.training import run
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
+from tests.training import optimizers
 
 
 class Local(nn.Module):
@@ -38,12 +38,12 @@ def local_miou(config):
   source = data_build.source(config.data, "train")
   model = Local(source.spec.num_classes)
   # No norm: a tenth of the rate is what it bears.
-  lr = optim.learning_rate(
+  lr = optimizers.learning_rate(
     schedule="poly",
     base_lr=config.optim.base_lr / 10,
     total_steps=config.train.total_steps,
   )
-  tx = optim.build(lr, momentum=0.9, weight_decay=0.0)
+  tx = optimizers.build(lr, momentum=0.9, weight_decay=0.0)
   mesh = parallel.mesh()
   images = jnp.zeros((1, 9, 9, 3))
   variables: Any = model.init(

@@ -14,13 +14,13 @@ import numpy as np
 from deeplax.models import build
 from deeplax.models import layers
 from deeplax.models import variables as variables_lib
-from deeplax.training import optim
 from deeplax.training import parallel
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
 from deeplax.workdir import checkpoint
 from tests.models import networks
 from tests.training import four_devices
+from tests.training import optimizers
 
 BATCH, SIZE, CLASSES, STEPS = 16, (33, 33), 5, 3
 
@@ -52,7 +52,7 @@ def start():
   )
   norm = layers.Norm(decay=0.9, eps=1e-3, axis_name=parallel.AXIS)
   model = model.clone(backbone=networks.Tiny(norm))
-  tx = optim.build(lambda _: 0.01, momentum=0.9, weight_decay=1e-4)
+  tx = optimizers.build(lambda _: 0.01, momentum=0.9, weight_decay=1e-4)
   variables = variables_lib.initial_variables(model, seed=0)
   state = jax.device_get(state_lib.create(variables, tx, seed=0))
   return step_lib.make_train_step(model, tx), state

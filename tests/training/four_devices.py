@@ -12,10 +12,10 @@ import numpy as np
 
 from deeplax.models import layers
 from deeplax.training import losses
-from deeplax.training import optim
 from deeplax.training import parallel
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
+from tests.training import optimizers
 
 BATCH, CLASSES, STEPS = 16, 3, 3
 AVERAGE = "weights, average and dropout"
@@ -70,7 +70,7 @@ def run(devices, *, rate=0.0, accumulate=1, ema_decay=0.0, **settings):
   """Return the last state, on the host, and the loss of each step."""
   model = Tiny(rate)
   mesh = parallel.mesh(jax.devices()[:devices])
-  tx = optim.build(
+  tx = optimizers.build(
     lambda _: 0.5, momentum=0.9, weight_decay=1e-3, clip_norm=1.0
   )
   state = state_lib.create(drawn(), tx, seed=0, average=ema_decay > 0)

@@ -12,13 +12,13 @@ import pytest
 
 from deeplax.models import build
 from deeplax.models import layers
-from deeplax.training import optim
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
 from deeplax.workdir import checkpoint
 from tests import runs
 from tests import test_configs
 from tests.models import networks
+from tests.training import optimizers
 
 
 def batch(size=8):
@@ -84,7 +84,9 @@ OPTIMIZERS = {
   ],
 )
 def test_a_fixed_norm_trains_nothing_and_its_kernel_does(optimizer):
-  tx = optim.build(lambda step: 0.01, weight_decay=0.1, **OPTIMIZERS[optimizer])
+  tx = optimizers.build(
+    lambda step: 0.01, weight_decay=0.1, **OPTIMIZERS[optimizer]
+  )
   pairs = after_steps(tiny(batch_norm__mode="fixed"), tx)
   assert not moved(pairs, "/scale", "/offset", "/mean", "/var")
   kernels = {path for path in pairs if path.endswith("kernel")}
@@ -92,7 +94,7 @@ def test_a_fixed_norm_trains_nothing_and_its_kernel_does(optimizer):
 
 
 def test_a_frozen_norm_of_v3_trains_scale_and_offset():
-  tx = optim.build(lambda step: 0.01, momentum=0.9, weight_decay=0.1)
+  tx = optimizers.build(lambda step: 0.01, momentum=0.9, weight_decay=0.1)
   pairs = after_steps(tiny(batch_norm__mode="frozen"), tx)
   assert not moved(pairs, "/mean", "/var")
   trained = {p for p in pairs if p.endswith(("/scale", "/offset"))}
@@ -140,7 +142,7 @@ def test_v2_on_resnet_trains_neither_scale_nor_offset(short, scales):
 )
 def test_parts_that_do_not_train_stay_to_the_last_statistic(trained):
   settings = {"momentum": 0.9, "weight_decay": 0.1, "trained": trained}
-  tx = optim.build(lambda step: 0.01, **settings)
+  tx = optimizers.build(lambda step: 0.01, **settings)
   pairs = after_steps(tiny(trained=trained), tx)
   changed = {path.split("/")[1] for path in moved(pairs, "")}
   assert changed == set(trained)
@@ -185,7 +187,7 @@ def test_a_run_trains_the_parts_that_the_key_names(trained, tmp_path):
 
 def test_the_gradient_of_what_does_not_train_clips_nothing():
   def update(scale, **settings):
-    tx = optim.build(
+    tx = optimizers.build(
       lambda step: 1.0,
       momentum=0.0,
       weight_decay=0.0,
@@ -212,7 +214,7 @@ def test_the_gradient_of_what_does_not_train_clips_nothing():
 def test_what_trains_changes_nothing_of_the_state_s_form():
   params = {"backbone": {"kernel": jnp.zeros(2)}}
   one, other = (
-    optim.build(
+    optimizers.build(
       lambda step: 1.0,
       momentum=0.9,
       weight_decay=0.0,
@@ -247,7 +249,7 @@ def one_step(norm, *, accumulate, size=12):
   stats["mean"], stats["var"] = (
     np.array([[1, -2, 3], [1, 2, 4]], np.float32) / 7
   )
-  tx = optim.build(lambda step: 0.0, momentum=0.0, weight_decay=0.0)
+  tx = optimizers.build(lambda step: 0.0, momentum=0.0, weight_decay=0.0)
   step = step_lib.make_train_step(
     model, tx, accumulate=accumulate, axis_name=None
   )

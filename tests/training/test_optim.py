@@ -9,6 +9,7 @@ import pytest
 
 from deeplax.training import optim
 from tests import shared
+from tests.training import optimizers
 
 PARAMS = {
   "backbone": {
@@ -29,7 +30,7 @@ def test_learning_rates_equal_the_reference():
   # Every case: poly with slow starts and decay_steps, step, cosine.
   assert len(cases) == 7
   for case in cases:
-    lr = optim.learning_rate(
+    lr = optimizers.learning_rate(
       schedule=case["policy"],
       base_lr=case["base_lr"],
       total_steps=case["num_steps"],
@@ -49,7 +50,7 @@ def test_learning_rates_equal_the_reference():
 
 
 def test_the_cosine_schedule_ends_at_end_lr():
-  lr = optim.learning_rate(
+  lr = optimizers.learning_rate(
     schedule="cosine", base_lr=0.1, total_steps=100, end_lr=0.01
   )
   np.testing.assert_allclose(
@@ -69,7 +70,7 @@ def test_the_cosine_schedule_ends_at_end_lr():
 )
 def test_impossible_schedules_are_refused(settings, message):
   with pytest.raises(ValueError, match=message):
-    optim.learning_rate(base_lr=1.0, total_steps=1, **settings)
+    optimizers.learning_rate(base_lr=1.0, total_steps=1, **settings)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,9 @@ def test_impossible_schedules_are_refused(settings, message):
 )
 def test_impossible_optimizers_are_refused(settings, message):
   with pytest.raises(ValueError, match=message):
-    optim.build(lambda step: 0.1, momentum=0.9, weight_decay=0.0, **settings)
+    optimizers.build(
+      lambda step: 0.1, momentum=0.9, weight_decay=0.0, **settings
+    )
 
 
 def test_only_dense_kernels_decay():
@@ -124,7 +127,7 @@ def test_the_classifier_alone_is_multiplied_when_asked_for():
 
 
 def test_parts_that_do_not_train_stay_as_they_are():
-  tx = optim.build(
+  tx = optimizers.build(
     lambda step: 0.1, momentum=0.9, weight_decay=0.01, trained=("logits",)
   )
   params = run(tx, [0.3, -0.2])
@@ -135,7 +138,7 @@ def test_parts_that_do_not_train_stay_as_they_are():
 
 
 def test_updates_equal_momentum_sgd_written_out():
-  tx = optim.build(
+  tx = optimizers.build(
     lambda step: 0.1 / (1 + step),
     momentum=0.9,
     weight_decay=0.01,
@@ -163,7 +166,7 @@ def run(tx, gradients):
 
 
 def test_nesterov_looks_ahead():
-  tx = optim.build(
+  tx = optimizers.build(
     lambda step: 0.1, momentum=0.9, nesterov=True, weight_decay=0.0
   )
   value, velocity = 1.0, 0.0
@@ -176,7 +179,7 @@ def test_nesterov_looks_ahead():
 
 def test_adamw_equals_the_paper_written_out():
   # 1711.05101, algorithm 2: decay acts on the parameter, outside the moments.
-  tx = optim.build(
+  tx = optimizers.build(
     lambda step: 0.1,
     name="adamw",
     momentum=0.9,
@@ -202,7 +205,7 @@ def test_adamw_equals_the_paper_written_out():
 
 def test_clipping_bounds_the_norm_of_the_whole_gradient():
   count = sum(x.size for x in jax.tree.leaves(PARAMS))
-  tx = optim.build(
+  tx = optimizers.build(
     lambda step: 1.0, momentum=0.0, weight_decay=0.0, clip_norm=0.5
   )
   small, large = 0.1 / np.sqrt(count), 10 / np.sqrt(count)

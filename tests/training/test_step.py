@@ -11,9 +11,9 @@ from deeplax import atomic
 from deeplax.models import layers
 from deeplax.training import log as log_lib
 from deeplax.training import losses
-from deeplax.training import optim
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
+from tests.training import optimizers
 
 
 def test_step_metrics_average_over_steps():
@@ -42,7 +42,7 @@ def test_dropout_differs_from_step_to_step_and_not_from_run_to_run():
     "image": rng.integers(0, 256, (1, 8, 8, 3)).astype(np.float32),
     "label": rng.integers(0, 3, (1, 8, 8)).astype(np.uint8),
   }
-  tx = optim.build(lambda _: 0.0, momentum=0.0, weight_decay=0.0)
+  tx = optimizers.build(lambda _: 0.0, momentum=0.0, weight_decay=0.0)
   variables = {"params": {"scale": np.ones((1, 1, 1, 3), np.float32)}}
   step = jax.jit(step_lib.make_train_step(Dropping(), tx, axis_name=None))
   state: Any = state_lib.create(variables, tx, seed=0)
@@ -105,7 +105,7 @@ def tiny_run(*, steps=3, ema_decay=0.0, accumulate=1, **settings):
   variables: Any = model.init(
     jax.random.key(0), images, train=False, method="coarse_and_auxiliary"
   )
-  tx = optim.build(lambda step: 0.5, momentum=0.9, weight_decay=1e-3)
+  tx = optimizers.build(lambda step: 0.5, momentum=0.9, weight_decay=1e-3)
   state = state_lib.create(variables, tx, seed=0, average=ema_decay > 0)
   step = jax.jit(
     step_lib.make_train_step(
