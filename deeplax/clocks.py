@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 import contextlib
 import math
 import time
-from typing import Any
 
 
 @contextlib.contextmanager
@@ -85,29 +84,3 @@ def duration(seconds: float) -> str:
   if hours:
     return f"{hours}:{minutes:02d}:{rest:02d}"
   return f"{minutes}:{rest:02d}" if minutes else f"{rest} s"
-
-
-class Stopwatch:
-  """Time since the last lap, and the part of it spent waiting for data."""
-
-  def __init__(self):
-    self.lap()
-
-  def lap(self) -> tuple[float, float]:
-    """Return (seconds, share spent waiting) and start anew."""
-    now = time.perf_counter()
-    seconds = now - getattr(self, "_start", now)
-    share = getattr(self, "_waited", 0.0) / seconds if seconds else 0.0
-    self._start, self._waited = now, 0.0
-    return seconds, share
-
-  def wait(self, iterator: Iterator) -> Any:
-    """Take the next element and count the time it took as waiting."""
-    start = time.perf_counter()
-    element = next(iterator)
-    self._waited += time.perf_counter() - start
-    return element
-
-  def pause(self, since: float) -> None:
-    """Leave the time from `since` (perf_counter) until now out of this lap."""
-    self._start += time.perf_counter() - since

@@ -50,8 +50,6 @@ MANY_ARGUMENTS = {
   "deeplax/crf/dense.py::dense_crf": "the parameters of the papers' CRF",
   "deeplax/inference/predictor.py::__init__": "each a key of config.eval",
   "deeplax/models/heads/blocks.py::convolution": "each a choice of a head",
-  "deeplax/training/loop.py::loop": "to be grouped",
-  "deeplax/training/run.py::train": "to be grouped",
 }
 
 

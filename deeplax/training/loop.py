@@ -1,22 +1,17 @@
 """The training loop: data, step, log, checkpoint, evaluate, in that order."""
 
 from collections.abc import Callable
-import dataclasses
 import functools
-import time
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
-import optax
 
 from deeplax import clocks
 from deeplax.training import diagnosis
-from deeplax.training import log as log_lib
 from deeplax.training import parallel
-from deeplax.training import scores as scores_lib
+from deeplax.training import parts as parts_lib
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
-from deeplax.workdir import checkpoint
 
 
 def due(step: int, every: int, last: int) -> bool:
@@ -24,14 +19,29 @@ def due(step: int, every: int, last: int) -> bool:
   return step == last or (every > 0 and step % every == 0)
 
 
-@dataclasses.dataclass(frozen=True)
-class Schedule:
+class Schedule(NamedTuple):
   """When things happen, in steps."""
 
   total: int
   log_every: int
   eval_every: int
   checkpoint_every: int
+
+
+class Outputs(NamedTuple):
+  """Where the results of steps go.
+
+  Attributes:
+    log: Takes (step, values).
+    save: Takes (step, state).
+    evaluate: Takes (variables on one device, step).
+    progress: Receives each progress line.
+  """
+
+  log: Callable[[int, dict[str, float]], None]
+  save: Callable[[int, state_lib.State], None]
+  evaluate: Callable[[dict[str, Any], int], None]
+  progress: Callable[[str], None]
 
 
 @runtime_checkable
@@ -42,84 +52,74 @@ class Refuse(Protocol):
 
 
 def loop(
-  *,
   step_fn: step_lib.Step,
   state: state_lib.State,
-  iterator: Any,
-  mesh: jax.sharding.Mesh,
+  parts: parts_lib.Parts,
   schedule: Schedule,
-  batch_size: int,
-  lr: optax.Schedule,
-  checkpoints: checkpoint.Checkpoints,
-  scores: scores_lib.Scores,
-  log: log_lib.MetricLog,
+  outputs: Outputs,
+  *,
   refuse: Refuse,
   stopped: Callable[[], bool] = lambda: False,
-  progress: Callable[[str], None] = print,
 ) -> state_lib.State:
   """Train from `state.step` to `schedule.total` and return the last state.
 
-  A step is saved before it is evaluated. What an evaluation stumbles over is
-  told, and training goes on.
+  A step is saved before it is evaluated.
 
   Args:
     step_fn: Mapped and compiled.
     state: Replicated.
-    iterator: Of host batches, with get_state and set_state.
-    mesh: The devices.
+    parts: Of the run.
     schedule: When to log, evaluate and save.
-    batch_size: Images per step, for images/s.
-    lr: For the progress line.
-    checkpoints: Where to save.
-    scores: Evaluates.
-    log: metrics.jsonl.
+    outputs: Where to log, evaluate and save.
     refuse: Raises InputError if steps cannot be meant.
     stopped: Asked after each step; True saves and returns early.
-    progress: Receives each progress line.
 
   Raises:
-    InputError: Of `refuse`; a checkpoint cannot be written; the last
-      evaluation failed.
+    InputError: Of `refuse`, or a checkpoint cannot be written.
   """
   first, last = int(state.step), schedule.total
   if first and due(first, schedule.eval_every, last):
-    scores.add(parallel.local(state.variables), first)  # if that was left
-  watch, window, logged = clocks.Stopwatch(), [], first
+    # A run that was stopped may have left it.
+    outputs.evaluate(parallel.local(state.variables), first)
+  clock: dict[str, float] = {}
+  window, logged = [], first
   for step in range(first + 1, last + 1):
-    batch = watch.wait(iterator)
+    logs = due(step, schedule.log_every, last)
+    with clocks.timed(clock, "train"):
+      with clocks.timed(clock, "data"):
+        batch = next(parts.batches)
+      state, metrics = step_fn(state, parallel.shard(batch, mesh=parts.mesh))
+      window.append(metrics)
+      if logs:
+        jax.block_until_ready(metrics)  # the devices work after the call
+    images = len(batch["label"]) * jax.process_count()
     if step == 1 and (warning := diagnosis.ignored_warning(batch["label"])):
-      progress(f"deeplax: {warning}")
-    state, metrics = step_fn(state, parallel.shard(batch, mesh=mesh))
-    window.append(metrics)
+      outputs.progress(f"deeplax: {warning}")
 
-    if due(step, schedule.log_every, last):
-      each = [_floats(metrics) for metrics in window]
-      seconds, waiting = watch.lap()
-      refuse(each, first=logged + 1)
+    if logs:
+      refuse([_floats(metrics) for metrics in window], first=logged + 1)
       values = _floats(functools.reduce(lambda a, b: a.merge(b), window))
-      rate = (step - logged) / seconds
-      values["lr"] = float(lr(step - 1))
-      values["images_per_second"] = rate * batch_size
-      log.write(step, {k: v for k, v in values.items() if k != "illegal"})
-      progress(
+      rate = (step - logged) / clock["train"]
+      values["lr"] = float(parts.lr(step - 1))
+      values["images_per_second"] = rate * images
+      outputs.log(step, {k: v for k, v in values.items() if k != "illegal"})
+      outputs.progress(
         f"step {step}/{last}  loss {values['loss']:.4f}  "
         f"lr {values['lr']:.5f}  {values['images_per_second']:.1f} images/s  "
-        f"data {waiting:.0%}  ETA {clocks.duration((last - step) / rate)}"
+        f"data {clock['data'] / clock['train']:.0%}  "
+        f"ETA {clocks.duration((last - step) / rate)}"
       )
       window, logged = [], step
+      clock.clear()
 
-    start = time.perf_counter()
     scored, stop = due(step, schedule.eval_every, last), stopped()
     saved = scored or stop or due(step, schedule.checkpoint_every, last)
     if saved:
-      diagnosis.refuse_lost(state, step=step)
-      checkpoints.save(step, state, iterator)
+      outputs.save(step, state)
     if scored and not stop:
-      scores.add(parallel.local(state.variables), step)
+      outputs.evaluate(parallel.local(state.variables), step)
     if saved and stopped():  # or else it came too late for this step
       break
-    watch.pause(start)
-  scores.refuse_missing(last)
   return state
 
 

@@ -6,88 +6,79 @@ needs.
 
 from collections.abc import Callable
 import sys
-import time
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 import psutil
 
 from deeplax import clocks
 from deeplax import errors
-from deeplax.training import losses
 from deeplax.training import parallel
+from deeplax.training import parts as parts_lib
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
 
 
 def compile_step(
   config: ml_collections.ConfigDict,
-  model: nn.Module,
-  tx: optax.GradientTransformation,
-  loss: losses.Settings,
+  parts: parts_lib.Parts,
   state: state_lib.State,
-  mesh: jax.sharding.Mesh,
   progress: Callable[..., None],
-  *,
-  dtype: Any = jnp.uint8,
 ) -> tuple[Any, int]:
   """Return (compiled step, bytes that one device needs for it).
 
   Args:
     config: Of the run.
-    model: As `models.build.from_config` returns it.
-    tx: The optimizer.
-    loss: What is minimized.
+    parts: Of the run.
     state: At its start.
-    mesh: The devices.
     progress: Receives progress lines.
-    dtype: Of the images.
+
+  Raises:
+    InputError: The batch does not divide over the devices, or a norm would see
+      one value per channel.
   """
-  batch, parts = config.train.batch_size, mesh.size * config.train.accumulate
-  if batch % parts:
-    fits = batch // parts * parts or parts
+  mesh, accumulate = parts.mesh, config.train.accumulate
+  batch, unit = config.train.batch_size, mesh.size * accumulate
+  if batch % unit:
+    times = f" times train.accumulate {accumulate}" if accumulate > 1 else ""
     raise errors.InputError(
       f"train.batch_size {batch} does not divide over {mesh.size} devices"
-      f"{_times(config.train.accumulate)}; use {fits}"
+      f"{times}; use {batch // unit * unit or unit}"
     )
   mapped = parallel.pmap(
     step_lib.make_train_step(
-      model,
-      tx,
-      loss=loss,
-      accumulate=config.train.accumulate,
+      parts.model,
+      parts.tx,
+      loss=parts.loss,
+      accumulate=accumulate,
       ema_decay=config.optim.ema_decay,
     ),
     mesh=mesh,
   )
-  height, width = config.data.crop_size
-  rows = jax.sharding.NamedSharding(
-    mesh, jax.sharding.PartitionSpec(parallel.AXIS)
-  )
+  size = (batch, *config.data.crop_size)
+  dtype = parts.train_source[0]["image"].dtype
+  rows = parallel.split(mesh)
   abstract_batch = {
     "image": jax.ShapeDtypeStruct(
-      (batch, height, width, len(model.mean)), dtype, sharding=rows
+      (*size, len(parts.model.mean)), dtype, sharding=rows
     ),
-    "label": jax.ShapeDtypeStruct(
-      (batch, height, width), jnp.uint8, sharding=rows
-    ),
+    "label": jax.ShapeDtypeStruct(size, jnp.uint8, sharding=rows),
   }
   whole = parallel.replicated(mesh)
   abstract_state = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), state
   )
   progress("compiling the training step ...")
-  start = time.perf_counter()
-  with errors.input_errors():
-    # A norm that would see one value per channel is found here, by tracing.
-    lowered = mapped.lower(abstract_state, abstract_batch)
-  compiled = lowered.compile()
-  seconds = time.perf_counter() - start
-  progress(f"compiled the training step in {clocks.duration(seconds)}")
+  clock: dict[str, float] = {}
+  with clocks.timed(clock, "compile"):
+    with errors.input_errors():
+      # A norm that would see one value per channel is found here, by tracing.
+      lowered = mapped.lower(abstract_state, abstract_batch)
+    compiled = lowered.compile()
+  seconds = clocks.duration(clock["compile"])
+  progress(f"compiled the training step in {seconds}")
   use = compiled.memory_analysis()
   needed = (
     use.temp_size_in_bytes
@@ -96,10 +87,6 @@ def compile_step(
     - use.alias_size_in_bytes
   )
   return compiled, needed
-
-
-def _times(accumulate: int) -> str:
-  return f" times train.accumulate {accumulate}" if accumulate > 1 else ""
 
 
 def memory_available(mesh: jax.sharding.Mesh) -> int:

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 from functools import partial
+import itertools
 import math
 import time
 from typing import Any
@@ -13,7 +14,6 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from deeplax import clocks
 from deeplax import errors
 from deeplax.data import build as data_build
 from deeplax.data import files
@@ -27,11 +27,13 @@ from deeplax.models import build as model_build
 from deeplax.training import class_balance
 from deeplax.training import initial
 from deeplax.training import limits
+from deeplax.training import loop
 from deeplax.training import losses
 from deeplax.training import memory
 from deeplax.training import optim as optim_lib
 from deeplax.training import overfit_diagnosis
 from deeplax.training import parallel
+from deeplax.training import parts as parts_lib
 from deeplax.training import state as state_lib
 from deeplax.workdir import settings
 
@@ -146,77 +148,101 @@ def scorer(
   return scores
 
 
-def learn(
+def make_parts(
   config: ml_collections.ConfigDict,
-  spec: spec_lib.Spec,
+  source: files.Source,
   loss: losses.Settings,
   batch: Batch,
+) -> parts_lib.Parts:
+  """Return the parts of a run on one batch and one device."""
+  still = config.copy_and_resolve_references()
+  still.model.dropout = 0.0
+  names = source.spec.class_names
+  lr, tx = optim_lib.optimizer(config)
+  return parts_lib.Parts(
+    train_source=source,
+    eval_source=source,
+    model=network(
+      config,
+      source.spec,
+      axis_name=parallel.AXIS,
+      auxiliary=config.train.auxiliary_weight > 0,
+    ),
+    loss=loss,
+    lr=lr,
+    tx=tx,
+    batches=itertools.repeat(batch),
+    measure=scorer(network(still, source.spec), batch, names),
+    mesh=parallel.mesh(jax.local_devices()[:1]),
+  )
+
+
+def learn(
+  config: ml_collections.ConfigDict,
+  parts: parts_lib.Parts,
   seen: overfit_diagnosis.Measured,
   *,
   every: int,
   progress: Callable[..., None],
 ) -> None:
-  """Train on the batch until it is known, noting in `seen` what is measured.
+  """Train on the batch until it is memorized; `seen` gets losses and scores.
 
   Raises:
     InputError: The step does not fit into memory.
   """
-  model = network(
-    config,
-    spec,
-    axis_name=parallel.AXIS,
-    auxiliary=config.train.auxiliary_weight > 0,
-  )
-  variables = initial.variables(config, model, resumed=False)
-  _, tx = optim_lib.optimizer(config)
-  state = state_lib.create(variables, tx, seed=config.seed)
-  mesh = parallel.mesh(jax.local_devices()[:1])
-  step, needed = memory.compile_step(
-    config,
-    model,
-    tx,
-    loss,
-    state,
-    mesh,
-    progress,
-    dtype=batch["image"].dtype,
-  )
-  free = memory.memory_available(mesh) * config.train.memory_fraction
+  variables = initial.variables(config, parts.model, resumed=False)
+  state = state_lib.create(variables, parts.tx, seed=config.seed)
+  step, needed = memory.compile_step(config, parts, state, progress)
+  free = memory.memory_available(parts.mesh) * config.train.memory_fraction
   if needed > free:
     raise errors.InputError(
-      f"--images={len(batch['image'])}: one step needs "
+      f"--images={config.train.batch_size}: one step needs "
       f"{memory.gigabytes(needed)} and {memory.gigabytes(int(free))} of "
       "the device's memory is free for it. Take fewer --images or a smaller "
       "--config.data.crop_size"
     )
-  still = config.copy_and_resolve_references()
-  still.model.dropout = 0.0
-  scores = scorer(network(still, spec), batch, spec.class_names)
+  printed_at = time.perf_counter()
 
-  state = parallel.replicate(state, mesh=mesh)
-  rows = parallel.shard(batch, mesh=mesh)
-  total = config.train.total_steps
-  began = said = time.perf_counter()
-  for number in range(1, total + 1):
-    state, metrics = step(state, rows)
-    seen.losses.append(float(metrics.compute()["loss"]))
-    if not math.isfinite(seen.losses[-1]):
-      return
-    look = number % every == 0 or number == total
-    if look:
-      seen.evaluated = scores(parallel.local(state.variables), trains=False)
+  def note(values: list[dict[str, float]], *, first: int) -> None:
+    del first
+    seen.losses += [value["loss"] for value in values]
+
+  def evaluate(variables: dict[str, Any], number: int) -> None:
+    seen.evaluated = parts.measure(variables, trains=False)
+    progress(f"step {number}: mIoU {printed.score(seen.miou)}")
+
+  def now_and_then(line: str) -> None:
+    nonlocal printed_at
     now = time.perf_counter()
-    if look or now - said > PAUSE:
-      said = now
-      left = (total - number) * (now - began) / number
-      progress(
-        f"step {number}/{total}  loss {seen.losses[-1]:.4f}  "
-        + (f"mIoU {printed.score(seen.miou)}  " if look else "")
-        + f"ETA {clocks.duration(left)}"
-      )
-    if seen.miou > PASSED:
-      break
-  seen.trained = scores(parallel.local(state.variables), trains=True)
+    looks = loop.due(len(seen.losses), every, config.train.total_steps)
+    if looks or now - printed_at > PAUSE:
+      printed_at = now
+      progress(line)
+
+  def lost() -> bool:
+    return not math.isfinite(seen.losses[-1])
+
+  state = loop.loop(
+    step,
+    parallel.replicate(state, mesh=parts.mesh),
+    parts,
+    loop.Schedule(
+      total=config.train.total_steps,
+      log_every=1,
+      eval_every=every,
+      checkpoint_every=0,
+    ),
+    loop.Outputs(_nothing, _nothing, evaluate, now_and_then),
+    refuse=note,
+    stopped=lambda: lost() or seen.miou > PASSED,
+  )
+  if not lost():
+    variables = parallel.local(state.variables)
+    seen.trained = parts.measure(variables, trains=True)
+
+
+def _nothing(step: int, values: Any) -> None:
+  """Neither log nor checkpoint is written."""
 
 
 def run(
@@ -254,15 +280,8 @@ def run(
       + f"; init: {settings.init_text(config)}"
     )
     if seen.classes > 1:
-      learn(
-        changed,
-        source.spec,
-        loss,
-        batch,
-        seen,
-        every=args.every,
-        progress=progress,
-      )
+      parts = make_parts(changed, source, loss, batch)
+      learn(changed, parts, seen, every=args.every, progress=progress)
   score = f"mIoU {printed.score(seen.miou)} after {len(seen.losses)} steps"
   if seen.miou > PASSED:
     own = printed.score(seen.trained["miou"])

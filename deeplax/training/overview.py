@@ -3,40 +3,32 @@
 from typing import Any
 
 from clu import parameter_overview
-import jax
 import ml_collections
 
-from deeplax.data import files
 from deeplax.models import cost
-from deeplax.models import deeplab
-from deeplax.training import losses
 from deeplax.training import memory
+from deeplax.training import parts as parts_lib
 from deeplax.workdir import settings
 
 
 def overview(
   config: ml_collections.ConfigDict,
+  parts: parts_lib.Parts,
   *,
   workdir: str,
-  sources: tuple[files.Source, files.Source],
-  model: deeplab.DeepLab,
-  loss: losses.Settings,
   params: Any,
-  mesh: jax.sharding.Mesh,
   needed: int,
 ) -> dict[str, str]:
   """Return the table shown before step 0: {"data": "voc2012: ...", ...}.
 
   Args:
     config: Of the run.
+    parts: Of the run.
     workdir: As it was given.
-    sources: Of the training and of the validation split.
-    model: The network.
-    loss: What is minimized.
     params: Of the network.
-    mesh: The devices.
     needed: Bytes that one device needs for a step.
   """
+  images, mesh = len(parts.train_source), parts.mesh
   data, norm = config.data, config.model.batch_norm
   names = sorted({d.device_kind for d in mesh.devices.flat})
   per_device = config.train.batch_size // mesh.size
@@ -45,23 +37,23 @@ def overview(
   group = groups.get(norm.group) or int(norm.group)
   height, width = data.crop_size
   seen = config.train.total_steps * config.train.batch_size
-  epochs = seen / len(sources[0])
+  epochs = seen / images
+  operations = cost.multiply_adds(parts.model, (height, width))
   listed = "entries, some twice" if data.duplicate_classes else "images"
   return {
-    "data": f"{data.name}: {data.train_split} {len(sources[0])} {listed}, "
-    f"{data.eval_split} {len(sources[1])}, "
-    f"{sources[0].spec.num_classes} classes",
+    "data": f"{data.name}: {data.train_split} {images} {listed}, "
+    f"{data.eval_split} {len(parts.eval_source)}, "
+    f"{parts.train_source.spec.num_classes} classes",
     "devices": f"{mesh.size} x {', '.join(names)}",
     "batch": f"{config.train.batch_size} ({per_device} per device"
     f"{_parts(config.train.accumulate)}), crop {height}x{width}",
     "norm": f"{norm.mode}, over {seen_at_once * group} images",
     "parameters": f"{parameter_overview.count_parameters(params):,}",
-    "Multiply-Adds": f"{cost.multiply_adds(model, (height, width)) / 1e9:.2f} "
-    "billion per crop, forward",
+    "Multiply-Adds": f"{operations / 1e9:.2f} billion per crop, forward",
     "memory": f"{memory.gigabytes(needed)} needed per device, "
     f"{memory.gigabytes(memory.memory_available(mesh))} available",
     "steps": f"{config.train.total_steps:,} ({epochs:.0f} epochs)",
-    "loss": loss.describe(),
+    "loss": parts.loss.describe(),
     "optimizer": _optimizer_text(config.optim),
     "init": settings.init_text(config, workdir),
     "workdir": workdir,

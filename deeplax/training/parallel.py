@@ -75,6 +75,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
+def split(mesh: Mesh) -> NamedSharding:
+  """Sharding of arrays whose rows are spread over the devices."""
+  return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
 def replicate(tree: Any, *, mesh: Mesh) -> Any:
   """Put a host tree, equal on every process, whole on every device."""
   return jax.device_put(tree, replicated(mesh))
@@ -82,9 +87,8 @@ def replicate(tree: Any, *, mesh: Mesh) -> Any:
 
 def shard(batch: dict[str, np.ndarray], *, mesh: Mesh) -> dict[str, jax.Array]:
   """Make global arrays of this process's rows of the batch."""
-  split = NamedSharding(mesh, PartitionSpec(AXIS))
   return {
-    key: jax.make_array_from_process_local_data(split, rows)
+    key: jax.make_array_from_process_local_data(split(mesh), rows)
     for key, rows in batch.items()
   }
 

@@ -6,16 +6,13 @@ labels, model and memory are checked first, then the workdir is made.
 
 from collections.abc import Callable
 import contextlib
-from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from clu import platform
 from etils import epath
-import grain
 import jax
 import ml_collections
-import optax
 
 from deeplax import errors
 from deeplax import machine
@@ -25,7 +22,6 @@ from deeplax.data import files
 from deeplax.data import loader
 from deeplax.data.checks import check
 from deeplax.models import build as model_build
-from deeplax.models import deeplab
 from deeplax.training import class_balance
 from deeplax.training import diagnosis
 from deeplax.training import disk_space
@@ -33,11 +29,11 @@ from deeplax.training import initial
 from deeplax.training import limits
 from deeplax.training import log as log_lib
 from deeplax.training import loop
-from deeplax.training import losses
 from deeplax.training import memory
 from deeplax.training import optim
 from deeplax.training import overview
 from deeplax.training import parallel
+from deeplax.training import parts as parts_lib
 from deeplax.training import signals
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
@@ -49,32 +45,6 @@ from deeplax.workdir import layout
 from deeplax.workdir import lock
 from deeplax.workdir import settings
 from deeplax.workdir import training_data
-
-
-class Parts(NamedTuple):
-  """What a run is made of, before anything is compiled or written.
-
-  Attributes:
-    train_source: The examples as they are trained on.
-    eval_source: Those of the validation.
-    model: The network, its norms under the mesh's axis.
-    loss: What is minimized.
-    lr: The learning rate by step.
-    tx: The optimizer.
-    batches: This process's part of the training batches.
-    measure: Of `validation.evaluator`.
-    mesh: The devices.
-  """
-
-  train_source: files.Source
-  eval_source: files.Source
-  model: deeplab.DeepLab
-  loss: losses.Settings
-  lr: optax.Schedule
-  tx: optax.GradientTransformation
-  batches: grain.DatasetIterator
-  measure: Callable[..., float]
-  mesh: jax.sharding.Mesh
 
 
 def run(
@@ -121,9 +91,10 @@ def _run(
     watch=watch,
     progress=progress,
   )
+  spec, first_process = parts.train_source.spec, jax.process_index() == 0
   if resume is not None and resume >= total:
-    if jax.process_index() == 0:
-      settings.write_lost(folder, config, parts.train_source.spec)
+    if first_process:
+      settings.write_lost(folder, config, spec)
     if checkpoint.miou(folder, resume) is None:
       variables, _ = checkpoint.restore_variables(folder, resume)
       with outputs() as kept:
@@ -141,17 +112,15 @@ def _run(
     resumed=resume is not None,
     progress=progress,
   )
-  steps = train(
-    config,
-    parts,
-    step,
-    state,
-    workdir=workdir,
-    resume=resume,
-    outputs=outputs,
-    watch=watch,
-    progress=progress,
-  )
+  if first_process:
+    settings.write_run_files(folder, config, spec, state.params, progress)
+    training_data.write(folder, parts.train_source, resumed=resume is not None)
+  with outputs() as kept:
+    platform.work_unit().set_task_status(f"training {workdir}")
+    steps = train(
+      config, parts, step, state, kept, resume=resume, watch=watch,
+      progress=progress,
+    )  # fmt: skip
   if steps < total:
     progress(f"stopped at step {steps}; the same command goes on from there")
   else:
@@ -162,7 +131,7 @@ def prepare(
   config: ml_collections.ConfigDict,
   folder: epath.Path,
   progress: Callable[..., None],
-) -> Parts:
+) -> parts_lib.Parts:
   """Return the parts of a run, whose values and labels are checked here.
 
   Args:
@@ -205,7 +174,7 @@ def prepare(
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     )
-  return Parts(
+  return parts_lib.Parts(
     train_source=source,
     eval_source=eval_source,
     model=model,
@@ -220,7 +189,7 @@ def prepare(
 
 def compile_and_check(
   config: ml_collections.ConfigDict,
-  parts: Parts,
+  parts: parts_lib.Parts,
   *,
   workdir: str,
   resumed: bool,
@@ -245,25 +214,9 @@ def compile_and_check(
   state = state_lib.create(
     variables, parts.tx, seed=config.seed, average=config.optim.ema_decay > 0
   )
-  step, needed = memory.compile_step(
-    config,
-    parts.model,
-    parts.tx,
-    parts.loss,
-    state,
-    parts.mesh,
-    progress,
-    dtype=parts.train_source[0]["image"].dtype,
-  )
+  step, needed = memory.compile_step(config, parts, state, progress)
   table = overview.overview(
-    config,
-    workdir=workdir,
-    sources=(parts.train_source, parts.eval_source),
-    model=parts.model,
-    loss=parts.loss,
-    params=state.params,
-    mesh=parts.mesh,
-    needed=needed,
+    config, parts, workdir=workdir, params=state.params, needed=needed
   )
   progress("\n".join(f"  {key:<18}{value}" for key, value in table.items()))
   state_bytes = sum(x.nbytes for x in jax.tree.leaves(state))
@@ -284,79 +237,72 @@ def compile_and_check(
 
 def train(
   config: ml_collections.ConfigDict,
-  parts: Parts,
+  parts: parts_lib.Parts,
   step: step_lib.Step,
   state: state_lib.State,
+  kept: written.Written,
   *,
-  workdir: str,
   resume: int | None,
-  outputs: Callable[[], AbstractContextManager[written.Written]],
   watch: signals.Watch,
   progress: Callable[..., None],
 ) -> int:
-  """Write the workdir, train in it and return the last step.
+  """Train, write what comes of it to `kept` and return the last step.
 
   Args:
     config: Of the run.
     parts: Of the run.
     step: Compiled.
     state: Before step 0, not replicated.
-    workdir: As it was given.
+    kept: What the run writes to.
     resume: The checkpoint to go on from; None: a new run.
-    outputs: Opens what is written to, `written.opened`.
     watch: Of the signals that ask for a stop.
     progress: Receives progress lines.
+
+  Raises:
+    InputError: Training cannot go on, or the last evaluation failed.
   """
-  folder = epath.Path(workdir)
-  if jax.process_index() == 0:
-    source = parts.train_source
-    settings.write_run_files(
-      folder, config, source.spec, state.params, progress
+  total, source = config.train.total_steps, parts.train_source
+  if resume is None:
+    state = parallel.replicate(state, mesh=parts.mesh)
+  else:
+    drawn, whole = state, parallel.replicated(parts.mesh)
+    state = kept.checkpoints.restore(
+      resume, drawn, parts.batches, sharding=whole
     )
-    training_data.write(folder, source, resumed=resume is not None)
-  with outputs() as kept:
-    if resume is None:
-      state = parallel.replicate(state, mesh=parts.mesh)
-    else:
-      drawn, whole = state, parallel.replicated(parts.mesh)
-      state = kept.checkpoints.restore(
-        resume, drawn, parts.batches, sharding=whole
-      )
-      # Only its shapes were of use, and the callers still hold it.
-      jax.tree.map(lambda array: array.delete(), drawn)
-      progress(f"resuming from step {resume} of {config.train.total_steps}")
-    platform.work_unit().set_task_status(f"training {workdir}")
-    watch.training = True
-    state = loop.loop(
-      step_fn=step,
-      state=state,
-      iterator=parts.batches,
-      mesh=parts.mesh,
-      schedule=loop.Schedule(
-        total=config.train.total_steps,
-        log_every=config.log.every,
-        eval_every=config.eval.every,
-        checkpoint_every=config.checkpoint.every,
+    # Only its shapes were of use, and the callers still hold it.
+    jax.tree.map(lambda array: array.delete(), drawn)
+    progress(f"resuming from step {resume} of {total}")
+
+  def save(number: int, state: state_lib.State) -> None:
+    diagnosis.refuse_lost(state, step=number)
+    kept.checkpoints.save(number, state, parts.batches.get_state())
+
+  watch.training = True
+  state = loop.loop(
+    step,
+    state,
+    parts,
+    loop.Schedule(
+      total=total,
+      log_every=config.log.every,
+      eval_every=config.eval.every,
+      checkpoint_every=config.checkpoint.every,
+    ),
+    loop.Outputs(kept.log.write, save, kept.scores.add, progress),
+    refuse=partial(
+      diagnosis.refuse_steps,
+      source=source,
+      drawn=partial(
+        loader.drawn,
+        source,
+        seed=config.seed,
+        batch_size=config.train.batch_size,
       ),
-      batch_size=config.train.batch_size,
-      lr=parts.lr,
-      checkpoints=kept.checkpoints,
-      scores=kept.scores,
-      log=kept.log,
-      refuse=partial(
-        diagnosis.refuse_steps,
-        source=parts.train_source,
-        drawn=partial(
-          loader.drawn,
-          parts.train_source,
-          seed=config.seed,
-          batch_size=config.train.batch_size,
-        ),
-      ),
-      stopped=watch.stopped,
-      progress=progress,
-    )
-    return int(state.step)
+    ),
+    stopped=watch.stopped,
+  )
+  kept.scores.refuse_missing(total)
+  return int(state.step)
 
 
 def fill_channels(

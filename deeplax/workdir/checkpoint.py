@@ -226,8 +226,13 @@ class Checkpoints:
     )
     self._scores = _scores(self._folder, self._manager.all_steps())
 
-  def save(self, step: int, state: Any, iterator: Any) -> None:
+  def save(self, step: int, state: Any, position: dict[str, int]) -> None:
     """Write one checkpoint; when this returns it is whole and sealed.
+
+    Args:
+      step: Its number.
+      state: Everything that training changes.
+      position: In the training data, the state of their iterator.
 
     Raises:
       InputError: It cannot be written, for want of space for example. The ones
@@ -241,7 +246,7 @@ class Checkpoints:
         args=ocp.args.Composite(
           state=ocp.args.StandardSave(_fields(state)),
           # One number, equal on every process: any number of hosts may resume.
-          data=ocp.args.JsonSave(iterator.get_state()),
+          data=ocp.args.JsonSave(position),
         ),
       )
       self._manager.wait_until_finished()
@@ -338,16 +343,9 @@ class Checkpoints:
     self._manager.close()
 
 
-class _FirstBatch:
-  """Stands for a training iterator that has given nothing yet."""
-
-  def get_state(self) -> dict[str, int]:
-    return {"next_index": 0}
-
-
 def save_start(workdir: epath.PathLike, state: Any, *, step: int = 0) -> None:
   """Write the one checkpoint of a workdir that no training run has made."""
   checkpoints = Checkpoints(workdir, keep=2)
   checkpoints.discard_damaged(after=-1)  # its writing was interrupted
-  checkpoints.save(step, state, _FirstBatch())
+  checkpoints.save(step, state, {"next_index": 0})
   checkpoints.close()

@@ -100,7 +100,9 @@ def restored_on_one(state):
   next(numbers)
   with tempfile.TemporaryDirectory() as folder:
     checkpoints = checkpoint.Checkpoints(folder, keep=2)
-    checkpoints.save(3, parallel.replicate(state, mesh=eight), numbers)
+    checkpoints.save(
+      3, parallel.replicate(state, mesh=eight), numbers.get_state()
+    )
     again = iter(grain.MapDataset.range(9).to_iter_dataset())
     whole = parallel.replicated(one)
     found = checkpoints.restore(3, state, again, sharding=whole)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from deeplax import errors
 from deeplax.training import log as log_lib
 from deeplax.training import loop
 from deeplax.training import parallel
+from deeplax.training import parts as parts_lib
 from deeplax.training import scores as scores_lib
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
@@ -24,6 +26,20 @@ from deeplax.workdir import checkpoint
 def test_periodic_things_happen_on_time_and_at_the_end():
   assert [s for s in range(1, 8) if loop.due(s, 3, 7)] == [3, 6, 7]
   assert [s for s in range(1, 8) if loop.due(s, 0, 7)] == [7]
+
+
+NONE: Any = None
+PARTS = parts_lib.Parts(
+  train_source=NONE,
+  eval_source=NONE,
+  model=NONE,
+  loss=NONE,
+  lr=lambda step: 0.1,
+  tx=NONE,
+  batches=NONE,
+  measure=NONE,
+  mesh=NONE,
+)
 
 
 def accept(values, *, first):
@@ -78,24 +94,26 @@ class Run:
       state = checkpoints.restore(
         resume, state, self.batches, sharding=everywhere
       )
-    return loop.loop(
-      step_fn=self.step,
-      state=state,
-      iterator=self.batches,
-      mesh=self.mesh,
-      schedule=loop.Schedule(
+    scores = scores_lib.Scores(
+      self.evaluate, checkpoints, log, self.said.append
+    )
+
+    def save(step, state):
+      checkpoints.save(step, state, self.batches.get_state())
+
+    state = loop.loop(
+      self.step,
+      state,
+      PARTS._replace(batches=self.batches, mesh=self.mesh),
+      loop.Schedule(
         total=self.total, log_every=1, eval_every=2, checkpoint_every=2
       ),
-      batch_size=8,
-      lr=lambda step: 0.1,
-      checkpoints=checkpoints,
-      scores=scores_lib.Scores(
-        self.evaluate, checkpoints, log, self.said.append
-      ),
-      log=log,
-      progress=self.said.append,
-      **{"refuse": accept, **self.keywords},
+      loop.Outputs(log.write, save, scores.add, self.said.append),
+      refuse=accept,
+      **self.keywords,
     )
+    scores.refuse_missing(self.total)
+    return state
 
   def mious(self):
     lines = atomic.read_jsonl(self.folder / "metrics.jsonl")

@@ -44,7 +44,7 @@ def saved(tmp_path_factory):
   for step, miou in ((1, 0.1), (2, 0.9), (3, None), (4, 0.3)):
     next(iterator)
     state = make_state(float(step)).replace(step=jnp.int32(step))
-    checkpoints.save(step, state, iterator)
+    checkpoints.save(step, state, iterator.get_state())
     if miou is not None:
       checkpoints.score(step, miou)
   checkpoints.close()
@@ -72,7 +72,7 @@ def test_checkpoints_without_a_score_do_not_pile_up(tmp_path):
   for step, miou in ((1, 0.1), (2, None), (3, None), (4, None)):
     next(iterator)
     state = make_state().replace(step=jnp.int32(step))
-    checkpoints.save(step, state, iterator)
+    checkpoints.save(step, state, iterator.get_state())
     if miou is not None:
       checkpoints.score(step, miou)
   checkpoints.close()
@@ -158,7 +158,7 @@ def test_the_old_ones_go_after_the_new_one_is_sealed(run, monkeypatch):
 
   monkeypatch.setattr(atomic, "write_json", killed)
   with pytest.raises(KeyboardInterrupt):
-    checkpoints.save(5, make_state(5.0), make_iterator())
+    checkpoints.save(5, make_state(5.0), make_iterator().get_state())
   kept = {p.name for p in (folder / "checkpoints").iterdir() if p.is_dir()}
   assert kept == {"2", "3", "4", "5"}
   assert checkpoint.sound_step(folder) == 4
@@ -173,7 +173,7 @@ def test_a_sound_checkpoint_that_appeared_meanwhile_is_not_deleted(run):
 
 def test_a_score_goes_in_after_the_step_and_is_sealed_too(run):
   folder, checkpoints = run
-  checkpoints.save(5, make_state(5.0), make_iterator())
+  checkpoints.save(5, make_state(5.0), make_iterator().get_state())
   assert checkpoint.miou(folder, 5) is None
   checkpoints.score(5, 0.95)
   assert checkpoint.miou(folder, 5) == 0.95
@@ -187,7 +187,7 @@ def test_an_unsealed_checkpoint_is_passed_over_and_written_again(run):
   (folder / "checkpoints" / "4" / checkpoint.SUMS).unlink()
   assert checkpoint.sound_step(folder) == 3
   checkpoints.discard_damaged(after=3)
-  checkpoints.save(4, make_state(40.0), make_iterator())
+  checkpoints.save(4, make_state(40.0), make_iterator().get_state())
   variables, step = checkpoint.restore_variables(folder)
   assert step == 4
   np.testing.assert_array_equal(variables["params"]["conv"]["kernel"], 40.0)
@@ -198,7 +198,7 @@ def test_a_save_between_the_sound_and_a_damaged_step_is_kept(run):
   (folder / "checkpoints" / "4" / checkpoint.SUMS).unlink()
   (folder / "checkpoints" / "3" / checkpoint.SUMS).unlink()
   checkpoints.discard_damaged(after=2)
-  checkpoints.save(3, make_state(30.0), make_iterator())
+  checkpoints.save(3, make_state(30.0), make_iterator().get_state())
   variables, step = checkpoint.restore_variables(folder)
   assert step == 3
   np.testing.assert_array_equal(variables["params"]["conv"]["kernel"], 30.0)
