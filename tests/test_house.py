@@ -28,7 +28,6 @@ CONFIG_READERS = (
   "deeplax/training/disk_space.py",
   "deeplax/training/initial.py",
   "deeplax/training/limits.py",
-  "deeplax/training/log.py",
   "deeplax/training/memory.py",
   "deeplax/training/norm_statistics.py",
   "deeplax/training/optim.py",

@@ -11,6 +11,7 @@ from deeplax import atomic
 from deeplax import errors
 from deeplax.reports import gallery
 from deeplax.workdir import layout
+from deeplax.workdir import settings
 
 
 class MetricLog:
@@ -97,7 +98,11 @@ def _tensorboard(workdir: epath.Path, lines: list[dict[str, Any]]) -> Any:
   if config.exists():
     text = config.read_text()
     writer.write_texts(0, {"config": f"```\n{text}\n```"})
-    writer.write_hparams(_hyperparameters(json.loads(text)))
+    flat = settings.flatten(json.loads(text))
+    plain = bool | int | float | str  # what TensorBoard can hold
+    writer.write_hparams(
+      {k: v if isinstance(v, plain) else str(v) for k, v in flat.items()}
+    )
   for line in lines:
     values = {key: value for key, value in line.items() if key != "step"}
     writer.write_scalars(line["step"], values)
@@ -106,18 +111,6 @@ def _tensorboard(workdir: epath.Path, lines: list[dict[str, Any]]) -> Any:
       writer.write_images(step, {split: np.asarray(picture)[None]})
   writer.flush()
   return writer
-
-
-def _hyperparameters(config: dict[str, Any], prefix: str = "") -> dict:
-  """Return {"model.output_stride": 16, ...} of what TensorBoard can hold."""
-  flat = {}
-  for key, value in config.items():
-    if isinstance(value, dict):
-      flat |= _hyperparameters(value, f"{prefix}{key}.")
-    else:
-      plain = isinstance(value, bool | int | float | str)
-      flat[prefix + key] = value if plain else str(value)
-  return flat
 
 
 def metric_writers() -> Any:
