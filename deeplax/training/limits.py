@@ -1,17 +1,66 @@
 """Impossible values of a configuration are refused, useless ones told."""
 
+from collections.abc import Callable
 import math
+from typing import Any
 
 import flax.linen as nn
 import ml_collections
 
 from deeplax import errors
 from deeplax.models import deeplab
+from deeplax.workdir import settings
 
 # Share of the running statistics that must be the run's own at its end.
 SETTLED = 0.95
 # checkpoint.keep: should the newest be damaged, there is the one before.
 LEAST_KEPT = 2
+
+
+def _at_least(least: int) -> tuple[Callable[[Any], bool], str]:
+  return lambda value: least <= value < 2**31, f"{least} or more"
+
+
+_NOT_NEGATIVE = (lambda value: 0 <= value < math.inf, "0 or more")
+_DECAY = (lambda value: 0 <= value < 1, "0 to below 1, like 0.9")
+_SIZE = (
+  lambda value: value is None or len(value) == 2 and min(value) >= 1,
+  "(height, width), like (513, 513)",
+)
+# Key -> whether a value is possible, and what to give.
+POSSIBLE = {
+  "seed": _at_least(0),
+  "train.total_steps": _at_least(1),
+  "train.batch_size": _at_least(1),
+  "checkpoint.keep": _at_least(LEAST_KEPT),
+  "log.every": _at_least(1),
+  "train.accumulate": _at_least(1),
+  "train.hard_pixel_steps": _at_least(0),
+  "optim.slow_start_steps": _at_least(0),
+  "eval.pictures": _at_least(0),
+  "train.hard_pixels": (
+    lambda value: 0 < value <= 1,
+    "a share of the pixels, above 0 to 1 (all)",
+  ),
+  "optim.ema_decay": (_DECAY[0], "0 (none) to below 1, like 0.9998"),
+  "train.auxiliary_weight": (
+    lambda value: value >= 0,
+    "0 (no auxiliary head) or more, like 0.4",
+  ),
+  "optim.momentum": _DECAY,
+  "optim.second_moment": _DECAY,
+  "optim.base_lr": _NOT_NEGATIVE,
+  "optim.weight_decay": _NOT_NEGATIVE,
+  "optim.power": _NOT_NEGATIVE,
+  "optim.end_lr": _NOT_NEGATIVE,
+  "optim.slow_start_lr": _NOT_NEGATIVE,
+  "data.crop_size": _SIZE,
+  "eval.pad_to": _SIZE,
+  "eval.scales": (
+    lambda value: value and min(value) > 0,
+    "positive numbers, like (1.0,)",
+  ),
+}
 
 
 def refuse_values(config: ml_collections.ConfigDict) -> None:
@@ -20,60 +69,11 @@ def refuse_values(config: ml_collections.ConfigDict) -> None:
   Raises:
     InputError: Naming the key, its value and what it may be.
   """
-  limits = {
-    "seed": (config.seed, 0),
-    "train.total_steps": (config.train.total_steps, 1),
-    "train.batch_size": (config.train.batch_size, 1),
-    "checkpoint.keep": (config.checkpoint.keep, LEAST_KEPT),
-    "log.every": (config.log.every, 1),
-    "train.accumulate": (config.train.accumulate, 1),
-    "train.hard_pixel_steps": (config.train.hard_pixel_steps, 0),
-    "optim.slow_start_steps": (config.optim.slow_start_steps, 0),
-    "eval.pictures": (config.eval.pictures, 0),
-  }
-  for key, (value, least) in limits.items():
-    if not least <= value < 2**31:
-      raise errors.InputError(f"{key} {value}: give {least} or more")
-  if not 0 < config.train.hard_pixels <= 1:
-    raise errors.InputError(
-      f"train.hard_pixels {config.train.hard_pixels}: give a share of the "
-      "pixels, above 0 to 1 (all)"
-    )
-  if not 0 <= config.optim.ema_decay < 1:
-    raise errors.InputError(
-      f"optim.ema_decay {config.optim.ema_decay}: give 0 (none) to below 1, "
-      "like 0.9998"
-    )
-  if config.train.auxiliary_weight < 0:
-    raise errors.InputError(
-      f"train.auxiliary_weight {config.train.auxiliary_weight}: give 0 (no "
-      "auxiliary head) or more, like 0.4"
-    )
-  _refuse_optimizer(config.optim)
+  values = settings.flatten(config)
+  for key, (possible, fix) in POSSIBLE.items():
+    if not possible(values[key]):
+      raise errors.InputError(f"{key} {values[key]}: give {fix}")
   _refuse_small_norm_batches(config)
-  sizes = {"data.crop_size": config.data.crop_size}
-  if config.eval.pad_to is not None:
-    sizes["eval.pad_to"] = config.eval.pad_to
-  for key, value in sizes.items():
-    if len(value) != 2 or min(value) < 1:
-      raise errors.InputError(
-        f"{key} {value} is no (height, width), like (513, 513)"
-      )
-  if not config.eval.scales or min(config.eval.scales) <= 0:
-    raise errors.InputError(
-      f"eval.scales {config.eval.scales}: give positive numbers, like (1.0,)"
-    )
-
-
-def _refuse_optimizer(optim: ml_collections.ConfigDict) -> None:
-  for key in ("momentum", "second_moment"):
-    if not 0 <= optim[key] < 1:
-      raise errors.InputError(
-        f"optim.{key} {optim[key]}: give 0 to below 1, like 0.9"
-      )
-  for key in ("base_lr", "weight_decay", "power", "end_lr", "slow_start_lr"):
-    if not 0 <= optim[key] < math.inf:
-      raise errors.InputError(f"optim.{key} {optim[key]}: give 0 or more")
 
 
 def _refuse_small_norm_batches(config: ml_collections.ConfigDict) -> None:
