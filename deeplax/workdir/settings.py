@@ -4,7 +4,8 @@ The only reader of config.json and spec.json. The same configuration on the
 same classes resumes; another is refused.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
 import itertools
 import json
 import shlex
@@ -235,11 +236,9 @@ def write_run_files(
 
   text = parameter_overview.get_parameter_overview(params)
   write_config_and_classes(folder, config, spec)
-  try:
+  with _writable(folder):
     atomic.write_json(folder / layout.ENVIRONMENT, environment.environment())
     (folder / "parameters.txt").write_text(text + "\n")
-  except OSError as error:
-    raise errors.InputError(f"--workdir={folder}: {error}") from error
   progress(f"parameters by name: {folder / 'parameters.txt'}")
 
 
@@ -263,8 +262,15 @@ def write_config_and_classes(
   Raises:
     InputError: The folder cannot be written.
   """
-  try:
+  with _writable(folder):
     atomic.write_json(folder / layout.CONFIG, _kept(config))
     atomic.write_json(folder / layout.SPEC, spec.to_json())
+
+
+@contextlib.contextmanager
+def _writable(folder: epath.Path) -> Iterator[None]:
+  """Name the workdir in the error of a disk that cannot be written."""
+  try:
+    yield
   except OSError as error:
     raise errors.InputError(f"--workdir={folder}: {error}") from error
