@@ -233,7 +233,9 @@ def test_labels_of_v1_and_v2_are_brought_down_to_an_eighth(name, short):
   labels = np.random.default_rng(0).integers(0, 21, (1, height, width))
   logits = np.zeros((1, *coarse.shape[1:3], 1), np.float32)
   _, found = losses.match(
-    jnp.asarray(logits), jnp.asarray(labels), upsample_logits=False
+    jnp.asarray(logits),
+    jnp.asarray(labels),
+    losses.Settings(upsample_logits=False),
   )
   np.testing.assert_array_equal(found, labels[:, ::8, ::8])
 

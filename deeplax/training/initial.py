@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -43,56 +44,56 @@ def variables(
     return drawn
   given, step = checkpoint.restore_variables(config.init.checkpoint)
   given, told = _for_bands(config, model, given)
-  flat = jax.tree_util.tree_leaves_with_path(drawn)
-  have = dict(jax.tree_util.tree_leaves_with_path(given))
+  new, old = _flat(drawn), _flat(given)
   if partial.TRAINING_ONLY not in drawn["params"]:
     # Only training has that head: the new run may leave it out.
-    have = {k: v for k, v in have.items() if k[1].key != partial.TRAINING_ONLY}
-  wrong = {
-    path: tuple(key.key for key in path)
-    for path, leaf in flat
-    if path not in have or have[path].shape != leaf.shape
-  }
-  names = ["/".join(words) for words in wrong.values()]
-  known = {path for path, _ in flat}
-  surplus = [
-    "/".join(key.key for key in path) for path in have if path not in known
+    old = {p: leaf for p, leaf in old.items() if p[1] != partial.TRAINING_ONLY}
+  fresh = [
+    path
+    for path, leaf in new.items()
+    if path not in old or old[path].shape != leaf.shape
   ]
-  classes = _of_classes(config, model) if wrong else set()
-  fresh = {partial.TRAINING_ONLY}
+  surplus = [path for path in old if path not in new]
+  classes = _of_classes(config, model) if fresh else set()
+  may_differ = {partial.TRAINING_ONLY}
   if isinstance(model.decoder, large_fov.Branches):
-    fresh |= {"decoder", "logits"}  # v1 adds them to a trained network
-  misfits = [
-    "/".join(words)
-    for words in wrong.values()
-    if words[1] not in fresh and words not in classes
-  ]
+    may_differ |= {"decoder", "logits"}  # v1 adds them to a trained network
+  misfits = [p for p in fresh if p[1] not in may_differ and p not in classes]
   if misfits or surplus:
     raise errors.InputError(
       f"init.checkpoint {config.init.checkpoint} holds another network: "
-      f"{', '.join(misfits[:8]) or f'{len(surplus)} parameters too many'}. "
+      f"{_names(misfits[:8]) or f'{len(surplus)} parameters too many'}. "
       "Use the same config.model as that run"
       + _cure(config, {*drawn["params"]}, [*misfits, *surplus])
     )
   print(
-    f"init: {len(flat) - len(wrong)} arrays from {config.init.checkpoint} step "
-    f"{step}, new: {', '.join(names) or 'none'} ({model.num_classes} classes)"
+    f"init: {len(new) - len(fresh)} arrays from {config.init.checkpoint} step "
+    f"{step}, new: {_names(fresh) or 'none'} ({model.num_classes} classes)"
     + told
   )
-  return jax.tree_util.tree_map_with_path(
-    # Through the host: an array bound to one device cannot be spread over
-    # those of several processes.
-    lambda path, leaf: (
-      leaf if path in wrong else jnp.asarray(jax.device_get(have[path]))
-    ),
-    drawn,
-  )
+  # Through the host: an array bound to one device cannot be spread over those
+  # of several processes.
+  carried = {
+    path: jnp.asarray(jax.device_get(old[path]))
+    for path in new.keys() - set(fresh)
+  }
+  return flax.traverse_util.unflatten_dict(new | carried)
+
+
+def _flat(variables: Variables) -> dict[rules.Path, Any]:
+  """Return {("params", "logits", "kernel"): array, ...}, in order."""
+  flat: Any = flax.traverse_util.flatten_dict(variables)
+  return dict(sorted(flat.items()))
+
+
+def _names(paths: Sequence[rules.Path]) -> str:
+  return ", ".join("/".join(path) for path in paths)
 
 
 def _cure(
   config: ml_collections.ConfigDict,
   parts: Collection[str],
-  differing: Sequence[str],
+  differing: Sequence[rules.Path],
 ) -> str:
   """Return the commands by which the other run's weights fit, if any do.
 
@@ -102,7 +103,7 @@ def _cure(
     differing: Paths of parameters that one of the networks has not, or has in
       another shape.
   """
-  new = {path.split("/")[1] for path in differing}
+  new = {path[1] for path in differing}
   # A part that this network has not at all: the logits read something else.
   new = {part if part in parts else partial.ORDER[-1] for part in new}
   if partial.BACKBONE in new or config.data.channels is not None:

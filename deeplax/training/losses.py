@@ -89,21 +89,25 @@ class PixelSums(NamedTuple):
 def match(
   logits: Float[Array, "b h w k"],
   labels: Int[Array, "b H W"],
-  *,
-  upsample_logits: bool,
-  align_corners: bool = True,
+  settings: Settings,
 ) -> tuple[jax.Array, jax.Array]:
   """Bring logits and labels to one size.
 
   The papers upsample the logits and keep every label (v3, section 4.1: 1.2
   points better); the other way is table 8's "no upsampling".
   """
-  if upsample_logits:
-    logits = resize.resize_bilinear(
-      logits, _size(labels), align_corners=align_corners
-    )
-    return logits, labels
+  if settings.upsample_logits:
+    return _resized(logits, labels, settings), labels
   return logits, resize.resize_nearest(labels, _size(logits))
+
+
+def _resized(
+  logits: jax.Array, labels: jax.Array, settings: Settings
+) -> jax.Array:
+  """Return logits of the labels' size."""
+  return resize.resize_bilinear(
+    logits, _size(labels), align_corners=settings.align_corners
+  )
 
 
 def _size(x: jax.Array) -> tuple[int, int]:
@@ -113,9 +117,8 @@ def _size(x: jax.Array) -> tuple[int, int]:
 def pixel_sums(
   logits: Float[Array, "b h w k"],
   labels: Int[Array, "b h w"],
+  settings: Settings = PLAIN,
   *,
-  ignore_label: int = IGNORE_LABEL,
-  class_weights: tuple[float, ...] | None = None,
   hard_share: float | Float[Array, ""] | None = None,
 ) -> PixelSums:
   """Sum the loss and the counts of one device's pixels.
@@ -127,18 +130,18 @@ def pixel_sums(
   Args:
     logits: Of the labels' size.
     labels: Classes.
-    ignore_label: Pixels that count nowhere.
-    class_weights: One factor per class.
+    settings: Of the loss.
     hard_share: Of this device's pixels, ignored ones included, that may count;
       those without a loss do not. None: all valid ones count.
   """
   known = (labels >= 0) & (labels < logits.shape[-1])
-  ignored = labels == ignore_label
+  ignored = labels == settings.ignore_label
   valid = known & ~ignored
   safe = jnp.where(valid, labels, 0)
   entropy = cross_entropy.cross_entropy(logits, safe)
-  if class_weights is not None:
-    entropy = entropy * jnp.asarray(class_weights, jnp.float32)[safe]
+  if settings.class_weights is not None:
+    weights = jnp.asarray(settings.class_weights, jnp.float32)
+    entropy = entropy * weights[safe]
   entropy = jnp.where(valid, entropy, 0.0)
   counting = valid
   if hard_share is not None:
@@ -202,39 +205,19 @@ def of_batch(
     step: Updates made so far.
     over_devices: Sums a number over the devices.
   """
-  logits, targets = match(
-    logits,
-    labels,
-    upsample_logits=settings.upsample_logits,
-    align_corners=settings.align_corners,
-  )
+  logits, targets = match(logits, labels, settings)
   share = hard_share(settings, step)
-  sums = pixel_sums(
-    logits,
-    targets,
-    ignore_label=settings.ignore_label,
-    class_weights=settings.class_weights,
-    hard_share=share,
-  )
+  sums = pixel_sums(logits, targets, settings, hard_share=share)
   loss = sums.loss
   if share is not None:
     # The hardest are chosen on each device and averaged over all of them.
     counted = jnp.maximum(over_devices(sums.counted), 1)
     loss = loss * (over_devices(sums.valid) / counted)
   if isinstance(auxiliary, tuple):
-    return loss + _of_scales(
-      auxiliary, labels, settings, sums, over_devices
-    ), sums
-  if settings.auxiliary_weight and auxiliary is not None:
-    resized = resize.resize_bilinear(
-      auxiliary, _size(targets), align_corners=settings.align_corners
-    )
-    beside = pixel_sums(
-      resized,
-      targets,
-      ignore_label=settings.ignore_label,
-      class_weights=settings.class_weights,
-    )
+    loss = loss + _of_scales(auxiliary, labels, settings, sums, over_devices)
+  elif settings.auxiliary_weight and auxiliary is not None:
+    resized = _resized(auxiliary, targets, settings)
+    beside = pixel_sums(resized, targets, settings)
     loss = loss + settings.auxiliary_weight * beside.loss
   return loss, sums
 
@@ -249,18 +232,7 @@ def _of_scales(
   """Return the sum of the scales' mean losses times the valid pixels."""
   total = jnp.float32(0)
   for logits in parts:
-    logits, targets = match(
-      logits,
-      labels,
-      upsample_logits=settings.upsample_logits,
-      align_corners=settings.align_corners,
-    )
-    own = pixel_sums(
-      logits,
-      targets,
-      ignore_label=settings.ignore_label,
-      class_weights=settings.class_weights,
-    )
+    own = pixel_sums(*match(logits, labels, settings), settings)
     # At its own size a scale has its own number of pixels.
     valid = jnp.maximum(over_devices(own.valid), 1)
     total = total + own.loss * (over_devices(sums.valid) / valid)
