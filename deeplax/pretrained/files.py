@@ -19,6 +19,7 @@ import safetensors
 import safetensors.numpy
 
 from deeplax import errors
+from deeplax import paths
 from deeplax.pretrained import archives
 from deeplax.pretrained import torch_files
 
@@ -61,10 +62,9 @@ def read(path: str) -> Arrays:
     InputError: There is no such file, it is damaged or of another kind, or its
       reader is not installed.
   """
-  prefix = _TF_FILES.sub("", path)
-  file = pathlib.Path(path).expanduser()
-  if pathlib.Path(f"{prefix}.index").expanduser().is_file():
-    return _read_tensorflow(pathlib.Path(prefix).expanduser())
+  prefix, file = paths.local(_TF_FILES.sub("", path)), paths.local(path)
+  if pathlib.Path(f"{prefix}.index").is_file():
+    return _read_tensorflow(prefix)
   if file.is_dir():
     raise errors.InputError(f"{path} is a folder; give {_ACCEPTED}{_in(file)}")
   if not file.is_file():
@@ -86,7 +86,7 @@ def write(path: str, arrays: Mapping[str, np.ndarray]) -> None:
   Raises:
     InputError: It cannot be written, or its writer is not installed.
   """
-  file = pathlib.Path(path).expanduser()
+  file = paths.local(path)
   writer = _by_suffix(file, _WRITERS)
   try:
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def write(path: str, arrays: Mapping[str, np.ndarray]) -> None:
 
 def sums(path: str) -> dict[str, str]:
   """Return the SHA-256 of what `read` reads, by file name."""
-  file = pathlib.Path(_TF_FILES.sub("", path)).expanduser()
+  file = paths.local(_TF_FILES.sub("", path))
   parts = (
     [file]
     if file.is_file()
