@@ -14,8 +14,12 @@ NAME_BYTES = 255  # a file system's limit, on all that are common
 
 
 @contextlib.contextmanager
-def writing(path: epath.PathLike) -> Iterator[IO[bytes]]:
-  """Open a file so that a reader sees the old one or the new, never a half."""
+def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
+  """Give a path beside `path`, whose file takes its place after the block.
+
+  A reader sees the old file or the new one, never a half; a block that fails
+  leaves the old one.
+  """
   path = epath.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   name = f".{path.name}.partial"
@@ -23,12 +27,18 @@ def writing(path: epath.PathLike) -> Iterator[IO[bytes]]:
     name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.partial"
   partial = path.parent / name
   try:
-    with partial.open("wb") as file:
-      yield file
+    yield partial
     partial.replace(path)
   except BaseException:
     partial.unlink(missing_ok=True)
     raise
+
+
+@contextlib.contextmanager
+def writing(path: epath.PathLike) -> Iterator[IO[bytes]]:
+  """Open a file that is written whole or not at all."""
+  with replacing(path) as partial, partial.open("wb") as file:
+    yield file
 
 
 def write_text(path: epath.PathLike, text: str) -> None:

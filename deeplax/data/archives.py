@@ -5,7 +5,6 @@ What each server reads is in `evaluation_servers`.
 
 from collections.abc import Iterator, Mapping
 import io
-import os
 import pathlib
 import tarfile
 import zipfile
@@ -14,6 +13,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
+from deeplax import atomic
 from deeplax import clocks
 from deeplax import errors
 from deeplax.data import decoding
@@ -177,13 +177,9 @@ def pack(
   Raises:
     InputError: A mask is not what the server takes, or writing fails.
   """
-  partial = out.parent / f".{out.name}.partial"
   try:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write(server, partial, found)
-    check(server, partial, found)
-    os.replace(partial, out)
+    with atomic.replacing(out) as partial:
+      write(server, pathlib.Path(partial), found)
+      check(server, pathlib.Path(partial), found)
   except OSError as error:
     raise errors.InputError(f"cannot write {out}: {error}") from error
-  finally:
-    partial.unlink(missing_ok=True)
