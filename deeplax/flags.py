@@ -32,8 +32,8 @@ def step(text: str) -> int | str:
   raise argparse.ArgumentTypeError(f"{text!r} must be a number or best")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Add the flags of every command that predicts with a trained run."""
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+  """Add the flags of every command that reads a trained run."""
   parser.add_argument(
     "--workdir",
     type=paths.expanded,
@@ -47,6 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     metavar="N|best",
     help="checkpoint: a step, or best by mIoU (default: the newest)",
   )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Add the flags of every command that predicts with a trained run."""
+  add_run_arguments(parser)
   parser.add_argument(
     "--scales",
     type=numbers(float),

@@ -23,25 +23,13 @@ def parser() -> argparse.ArgumentParser:
     "--batches=200",
     allow_abbrev=False,
   )
-  parser.add_argument(
-    "--workdir",
-    type=paths.expanded,
-    required=True,
-    metavar="DIR",
-    help="of the training run",
-  )
+  flags.add_run_arguments(parser)
   flags.add_data_argument(parser)
   parser.add_argument(
     "--out",
     type=paths.expanded,
     metavar="DIR",
     help="new workdir (default: DIR_recalibrated)",
-  )
-  parser.add_argument(
-    "--step",
-    type=flags.step,
-    metavar="N|best",
-    help="checkpoint: a step, or best by mIoU (default: the newest)",
   )
   parser.add_argument(
     "--batches",
