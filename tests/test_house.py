@@ -35,6 +35,7 @@ CONFIG_READERS = (
   "deeplax/training/overview.py",
   "deeplax/training/run.py",
   "deeplax/training/validation.py",
+  "deeplax/training/written.py",
 )
 
 # Longer ones, "path" or "path::function", and why.

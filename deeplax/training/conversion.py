@@ -308,8 +308,7 @@ def export(args: argparse.Namespace) -> None:
       cannot be written.
   """
   config = settings.load_config(args.workdir)
-  spec = settings.read_spec(args.workdir)
-  opened = open_run.Run(config, spec, data_build.channels(config.data))
+  opened = open_run.open_run(args.workdir, config)
   variables, step = checkpoint.restore_variables(args.workdir, args.step)
   model = opened.network(
     config.model.output_stride,

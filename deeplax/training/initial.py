@@ -25,6 +25,19 @@ from deeplax.workdir import settings
 Variables = dict[str, Any]
 
 
+def network(
+  config: ml_collections.ConfigDict, num_classes: int, **keywords: Any
+) -> nn.Module:
+  """Return the network of a run; `keywords` as `models.build.from_config`."""
+  return model_build.from_config(
+    config.model,
+    num_classes=num_classes,
+    channels=data_build.channels(config.data),
+    trained=config.optim.trained,
+    **keywords,
+  )
+
+
 def variables(
   config: ml_collections.ConfigDict, model: nn.Module, *, resumed: bool
 ) -> Variables:
@@ -144,11 +157,8 @@ def _of_classes(
   config: ml_collections.ConfigDict, model: nn.Module
 ) -> set[rules.Path]:
   """Return the paths of what has one entry per class."""
-  wider = model_build.from_config(
-    config.model,
-    num_classes=model.num_classes + 1,
-    auxiliary=model.auxiliary is not None,
-    channels=data_build.channels(config.data),
+  wider = network(
+    config, model.num_classes + 1, auxiliary=model.auxiliary is not None
   )
   return variables_lib.differing(model, wider)
 

@@ -108,19 +108,6 @@ def short(
   return config
 
 
-def network(
-  config: ml_collections.ConfigDict, spec: spec_lib.Spec, **changes: Any
-) -> nn.Module:
-  """Return the network for these classes and bands."""
-  return model_build.from_config(
-    config.model,
-    num_classes=spec.num_classes,
-    channels=data_build.channels(config.data),
-    trained=config.optim.trained,
-    **changes,
-  )
-
-
 def scorer(
   model: nn.Module, batch: Batch, names: tuple[str, ...]
 ) -> Callable[..., dict[str, Any]]:
@@ -158,21 +145,22 @@ def make_parts(
   still = config.copy_and_resolve_references()
   still.model.dropout = 0.0
   names = source.spec.class_names
+  model = initial.network(
+    config,
+    len(names),
+    axis_name=parallel.AXIS,
+    auxiliary=config.train.auxiliary_weight > 0,
+  )
   lr, tx = optim_lib.optimizer(config)
   return parts_lib.Parts(
     train_source=source,
     eval_source=source,
-    model=network(
-      config,
-      source.spec,
-      axis_name=parallel.AXIS,
-      auxiliary=config.train.auxiliary_weight > 0,
-    ),
+    model=model,
     loss=loss,
     lr=lr,
     tx=tx,
     batches=itertools.repeat(batch),
-    measure=scorer(network(still, source.spec), batch, names),
+    measure=scorer(initial.network(still, len(names)), batch, names),
     mesh=parallel.mesh(jax.local_devices()[:1]),
   )
 
@@ -303,7 +291,7 @@ def warn(
 ) -> None:
   """Warn of what this short run cannot show of the real one."""
   warning = limits.norm_warning(
-    network(config, spec),
+    initial.network(config, spec.num_classes),
     total_steps=config.train.total_steps,
     start=initial.statistics_of(config),
   )

@@ -83,10 +83,9 @@ def _run(
   resume, total = checkpoint.sound_step(folder), config.train.total_steps
   outputs = partial(
     written.opened,
+    config,
     folder,
     resume=resume,
-    keep=config.checkpoint.keep,
-    tensorboard=config.log.tensorboard,
     measure=parts.measure,
     watch=watch,
     progress=progress,
@@ -155,13 +154,11 @@ def prepare(
     source, loss = class_balance.examples_and_loss(
       config, source, folder, progress
     )
-    model = model_build.from_config(
-      config.model,
-      num_classes=source.spec.num_classes,
+    model = initial.network(
+      config,
+      source.spec.num_classes,
       axis_name=parallel.AXIS,
       auxiliary=config.train.auxiliary_weight > 0,
-      channels=channels,
-      trained=config.optim.trained,
     )
     lr, tx = optim.optimizer(config)
     measure = validation.evaluator(config, eval_source, folder, progress)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from etils import epath
 import jax
+import ml_collections
 
 from deeplax import errors
 from deeplax.training import log as log_lib
@@ -26,11 +27,10 @@ class Written(NamedTuple):
 
 @contextlib.contextmanager
 def opened(
+  config: ml_collections.ConfigDict,
   folder: epath.Path,
   *,
   resume: int | None,
-  keep: int,
-  tensorboard: bool,
   measure: Callable[..., float],
   watch: signals.Watch,
   progress: Callable[..., None],
@@ -38,10 +38,9 @@ def opened(
   """Open what a run writes to, as it was at step `resume`; close it after.
 
   Args:
+    config: Of the run.
     folder: The workdir.
     resume: The checkpoint to go on from; None: a new run.
-    keep: How many checkpoints stay.
-    tensorboard: Whether to write for TensorBoard too.
     measure: Of `validation.evaluator`.
     watch: Of the signals that ask for a stop.
     progress: Receives what an evaluation stumbles over.
@@ -50,13 +49,13 @@ def opened(
     InputError: The workdir cannot be written (any more).
   """
   try:
-    checkpoints = checkpoint.Checkpoints(folder, keep=keep)
+    checkpoints = checkpoint.Checkpoints(folder, keep=config.checkpoint.keep)
     checkpoints.discard_damaged(after=-1 if resume is None else resume)
     log = log_lib.MetricLog(
       folder / layout.METRICS,
       resume_step=resume or 0,
       write=jax.process_index() == 0,
-      tensorboard=tensorboard,
+      tensorboard=config.log.tensorboard,
     )
     with contextlib.closing(checkpoints), contextlib.closing(log):
       miou = partial(measure, log=log, stopped=watch.stopped)
