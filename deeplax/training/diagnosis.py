@@ -25,8 +25,8 @@ Drawn = Callable[[int], Sequence[int]]
 
 def refuse_steps(
   values: Sequence[dict[str, float]],
-  *,
   first: int,
+  *,
   source: files.Source,
   drawn: Drawn,
 ) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 import functools
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import jax
 
@@ -44,13 +44,6 @@ class Outputs(NamedTuple):
   progress: Callable[[str], None]
 
 
-@runtime_checkable
-class Refuse(Protocol):
-  """Raises InputError if one of a few steps cannot be meant."""
-
-  def __call__(self, values: list[dict[str, float]], *, first: int) -> None: ...
-
-
 def loop(
   step_fn: step_lib.Step,
   state: state_lib.State,
@@ -58,7 +51,7 @@ def loop(
   schedule: Schedule,
   outputs: Outputs,
   *,
-  refuse: Refuse,
+  refuse: Callable[[list[dict[str, float]], int], None],
   stopped: Callable[[], bool] = lambda: False,
 ) -> state_lib.State:
   """Train from `state.step` to `schedule.total` and return the last state.
@@ -71,7 +64,8 @@ def loop(
     parts: Of the run.
     schedule: When to log, evaluate and save.
     outputs: Where to log, evaluate and save.
-    refuse: Raises InputError if steps cannot be meant.
+    refuse: Takes (values of consecutive steps, the first of these steps) and
+      raises InputError if they cannot be meant.
     stopped: Asked after each step; True saves and returns early.
 
   Raises:
@@ -97,7 +91,7 @@ def loop(
       outputs.progress(f"deeplax: {warning}")
 
     if logs:
-      refuse([_floats(metrics) for metrics in window], first=logged + 1)
+      refuse([_floats(metrics) for metrics in window], logged + 1)
       values = _floats(functools.reduce(lambda a, b: a.merge(b), window))
       rate = (step - logged) / clock["train"]
       values["lr"] = float(parts.lr(step - 1))

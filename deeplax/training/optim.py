@@ -13,14 +13,16 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from deeplax.models import layers
+
 # Parameters that the reference's last_layer_gradient_multiplier covers.
 HEAD_MODULES = ("head", "decoder", "logits", "auxiliary")
 # What `head` multiplies: all of that, or only what no ImageNet network has of
 # v1 and v2 (their fc6 and fc7 start from one): class scores and branches.
 MULTIPLIED = ("head", "classifier")
-SCHEDULES = ("poly", "step", "cosine")
+SCHEDULES = ("cosine", "poly", "step")
 SLOW_STARTS = ("constant", "linear")
-NAMES = ("momentum", "adamw")
+NAMES = ("adamw", "momentum")
 
 
 def optimizer(
@@ -46,11 +48,9 @@ def learning_rate(
   Raises:
     ValueError: On an unknown or impossible value.
   """
+  layers.check_one_of("optim.schedule", settings.schedule, SCHEDULES)
+  layers.check_one_of("optim.slow_start", settings.slow_start, SLOW_STARTS)
   base, slow = settings.base_lr, settings.slow_start_steps
-  if settings.slow_start not in SLOW_STARTS:
-    raise ValueError(
-      f"optim.slow_start {settings.slow_start!r} not in {sorted(SLOW_STARTS)}"
-    )
   length = settings.decay_steps or max(total_steps - slow, 1)
   if length < 0:
     raise ValueError(f"optim.decay_steps {length}: give 0 or more")
@@ -60,7 +60,7 @@ def learning_rate(
     )
   elif settings.schedule == "cosine":
     after = _cosine(base, settings.end_lr, length)
-  elif settings.schedule == "step":
+  else:
     every, factor = settings.step_every, settings.step_factor
     if every < 1 or not 0 < factor <= 1:
       raise ValueError(
@@ -68,10 +68,6 @@ def learning_rate(
         "schedule needs step_every >= 1 and 0 < step_factor <= 1"
       )
     after = optax.exponential_decay(base, every, factor, staircase=True)
-  else:
-    raise ValueError(
-      f"optim.schedule {settings.schedule!r} not in {sorted(SCHEDULES)}"
-    )
   start, linear = settings.slow_start_lr, settings.slow_start == "linear"
 
   def value(step):
@@ -159,16 +155,12 @@ def build(
     ValueError: On an unknown name or a negative clip_norm.
   """
   trained, clip_norm = tuple(settings.trained), settings.clip_norm
-  if settings.multiplied not in MULTIPLIED:
-    raise ValueError(
-      f"optim.multiplied {settings.multiplied!r} not in {MULTIPLIED}"
-    )
+  layers.check_one_of("optim.name", settings.name, NAMES)
+  layers.check_one_of("optim.multiplied", settings.multiplied, MULTIPLIED)
   if unknown := sorted(set(trained) - {"backbone", *HEAD_MODULES}):
     raise ValueError(
       f"optim.trained: {unknown} not in {['backbone', *HEAD_MODULES]}"
     )
-  if settings.name not in NAMES:
-    raise ValueError(f"optim.name {settings.name!r} not in {sorted(NAMES)}")
   if clip_norm < 0:
     raise ValueError(f"optim.clip_norm {clip_norm}: give 0 (off) or more")
   clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []

@@ -17,7 +17,6 @@ import numpy as np
 from deeplax import errors
 from deeplax.data import build as data_build
 from deeplax.data import files
-from deeplax.data import spec as spec_lib
 from deeplax.data import transforms
 from deeplax.data import views
 from deeplax.data.checks import check
@@ -191,7 +190,7 @@ def learn(
     )
   printed_at = time.perf_counter()
 
-  def note(values: list[dict[str, float]], *, first: int) -> None:
+  def note(values: list[dict[str, float]], first: int) -> None:
     del first
     seen.losses += [value["loss"] for value in values]
 
@@ -276,24 +275,15 @@ def run(
     progress(f"passed: {score} ({own} with the batch's own norm statistics)")
     for text in overfit_diagnosis.of_data(seen):
       progress(f"deeplax: {text}")
-    warn(config, source.spec, progress)
+    warning = limits.norm_warning(
+      initial.network(config, len(names)),
+      total_steps=config.train.total_steps,
+      start=initial.statistics_of(config),
+    )
+    if warning:
+      progress(f"deeplax: in the real run {warning}")
     return 0
   progress(f"not learned: {score}")
   for number, text in enumerate(overfit_diagnosis.diagnose(seen), start=1):
     progress(f"  {number}. {text}")
   return 1
-
-
-def warn(
-  config: ml_collections.ConfigDict,
-  spec: spec_lib.Spec,
-  progress: Callable[..., None],
-) -> None:
-  """Warn of what this short run cannot show of the real one."""
-  warning = limits.norm_warning(
-    initial.network(config, spec.num_classes),
-    total_steps=config.train.total_steps,
-    start=initial.statistics_of(config),
-  )
-  if warning:
-    progress(f"deeplax: in the real run {warning}")

@@ -49,16 +49,16 @@ def mesh(devices: Sequence[Any] | None = None) -> Mesh:
   return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
-def pmap(step: Callable, *, mesh: Mesh, donate: bool = True) -> Any:
+def pmap(step: Callable, *, mesh: Mesh) -> Any:
   """Map `step(state, batch)`, written for one device, over the mesh.
 
   Args:
     step: Uses the axis name `AXIS`; must return equal values on every device.
     mesh: Of one axis, from `mesh()`.
-    donate: Reuse the state's memory for the new state.
 
   Returns:
-    A jitted function: replicated state, batch split along its first axis.
+    A jitted function: replicated state, whose memory the new state takes over,
+    and batch split along its first axis.
   """
   mapped = jax.shard_map(
     step,
@@ -67,7 +67,7 @@ def pmap(step: Callable, *, mesh: Mesh, donate: bool = True) -> Any:
     out_specs=PartitionSpec(),
     check_vma=False,
   )
-  return jax.jit(mapped, donate_argnums=(0,) if donate else ())
+  return jax.jit(mapped, donate_argnums=0)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

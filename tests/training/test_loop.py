@@ -42,7 +42,7 @@ PARTS = parts_lib.Parts(
 )
 
 
-def accept(values, *, first):
+def accept(values, first):
   del values, first
 
 
