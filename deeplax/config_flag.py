@@ -89,8 +89,8 @@ def parse(argv: list[str]) -> None:
 
 def _name(text: str) -> str:
   """Return what an argument sets: config.seed; "" if it is no flag's start."""
-  found = re.match(r"--?(?:no)?((?:config|workdir|multihost)[\w.]*)", text)
-  return found[1] if found else ""
+  match = re.match(r"--?(?:no)?((?:config|workdir|multihost)[\w.]*)", text)
+  return match[1] if match else ""
 
 
 def _refuse_repeated(argv: list[str]) -> None:
@@ -99,15 +99,15 @@ def _refuse_repeated(argv: list[str]) -> None:
   Raises:
     InputError: Naming both.
   """
-  seen: dict[str, str] = {}
+  earlier: dict[str, str] = {}
   for text in argv[1:]:
     name = _name(text)
-    if name in seen:
+    if name in earlier:
       raise errors.InputError(
-        f"{seen[name]} and {text} set the same: leave one of them out"
+        f"{earlier[name]} and {text} set the same: leave one of them out"
       )
     if name:
-      seen[name] = text
+      earlier[name] = text
 
 
 def _without_none(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -142,16 +142,16 @@ def _without_none(argv: list[str]) -> tuple[list[str], list[str]]:
 
 def _with_files(argv: list[str]) -> list[str]:
   """Return the command line with the file of each configuration in it."""
-  found = list(argv)
+  words = list(argv)
   for place, text in enumerate(argv):
     flag, equals, value = text.partition("=")
     if flag not in ("--config", "-config"):
       continue
     if equals:
-      found[place] = f"{flag}={_file(value)}"
+      words[place] = f"{flag}={_file(value)}"
     elif place + 1 < len(argv):
-      found[place + 1] = _file(argv[place + 1])
-  return found
+      words[place + 1] = _file(argv[place + 1])
+  return words
 
 
 def _file(value: str) -> str:

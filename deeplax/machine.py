@@ -35,10 +35,10 @@ TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "TPU_ACCELERATOR_TYPE")
 
 def report() -> int:
   """Print what `examine` finds; return 0 when deeplax can run here, else 1."""
-  found, problems = examine()
-  for name, value in found.items():
+  facts, problems = examine()
+  for name, value in facts.items():
     print(f"{name:<20}{value}")
-  if "devices" in found and (warning := accelerator_warning()):
+  if "devices" in facts and (warning := accelerator_warning()):
     print(f"warning: {warning}")
   for problem in problems:
     print(f"problem: {problem}")
@@ -48,16 +48,16 @@ def report() -> int:
 
 def examine() -> tuple[dict[str, str], list[str]]:
   """Return what this computer has, by name, and what stands in the way."""
-  found = {"python": platform.python_version(), "system": platform.platform()}
+  facts = {"python": platform.python_version(), "system": platform.platform()}
   problems = []
   for name, version in versions().items():
-    found[name] = version or "missing"
+    facts[name] = version or "missing"
     if version is None:
       problems.append(
         f"{name} is not installed: pip install -r requirements.txt"
       )
-  if any(found.get(name) == "missing" for name in NEEDED):
-    return found, problems
+  if any(facts.get(name) == "missing" for name in NEEDED):
+    return facts, problems
   import jax
   import psutil
 
@@ -65,12 +65,12 @@ def examine() -> tuple[dict[str, str], list[str]]:
     devices = jax.devices()
   except (AssertionError, RuntimeError) as error:
     problems.append(errors.devices_text(error))
-    return found, problems
-  found["devices"] = ", ".join(
+    return facts, problems
+  facts["devices"] = ", ".join(
     f"{d.id}: {d.device_kind} ({d.platform})" for d in devices
   )
   milliseconds, error = convolution()
-  found["convolution"] = f"{milliseconds:.2f} ms, relative error {error:.0e}"
+  facts["convolution"] = f"{milliseconds:.2f} ms, relative error {error:.0e}"
   # Accelerators may round the factors (TF32, bfloat16) even at "highest".
   if not error < 1e-2:
     problems.append(
@@ -78,23 +78,23 @@ def examine() -> tuple[dict[str, str], list[str]]:
       "reinstall jax and jaxlib of the same version"
     )
   memory = psutil.virtual_memory().available
-  found["memory"] = f"{memory / 1e9:.1f} GB free"
+  facts["memory"] = f"{memory / 1e9:.1f} GB free"
   free = shutil.disk_usage(os.getcwd()).free
-  found["disk"] = f"{free / 1e9:.1f} GB free in {os.getcwd()}"
+  facts["disk"] = f"{free / 1e9:.1f} GB free in {os.getcwd()}"
   cache = jax.config.values["jax_compilation_cache_dir"]
-  found["compiled"] = f"kept in {cache or 'the workdir of each run'}"
-  return found, problems
+  facts["compiled"] = f"kept in {cache or 'the workdir of each run'}"
+  return facts, problems
 
 
 def versions() -> dict[str, str | None]:
   """Return the version of each package deeplax stands on; None if missing."""
-  found = {}
+  installed = {}
   for name in PACKAGES:
     try:
-      found[name] = importlib.metadata.version(name)
+      installed[name] = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-      found[name] = None
-  return found
+      installed[name] = None
+  return installed
 
 
 def convolution() -> tuple[float, float]:

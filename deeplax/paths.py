@@ -17,13 +17,13 @@ def expanded(text: str) -> str:
   Raises:
     InputError: There is no such home directory, nor a file of that name.
   """
-  found = os.path.expanduser(text)
-  if found.startswith("~") and not os.path.lexists(text):
+  path = os.path.expanduser(text)
+  if path.startswith("~") and not os.path.lexists(text):
     raise errors.InputError(
       f"{text}: there is no home directory here for {text.split('/')[0]} to "
       "stand for; write the whole path"
     )
-  return found
+  return path
 
 
 def local(text: str) -> pathlib.Path:
@@ -33,5 +33,5 @@ def local(text: str) -> pathlib.Path:
 
 def absolute(text: str) -> str:
   """Return a path that holds from any folder; see `expanded`."""
-  found = expanded(text)
-  return found if "://" in found else os.path.abspath(found)
+  path = expanded(text)
+  return path if "://" in path else os.path.abspath(path)

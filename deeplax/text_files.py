@@ -105,8 +105,8 @@ def read_json(path: epath.PathLike, *, fix: str, kind: type = dict) -> Any:
   except ValueError as error:  # a key twice, a number of thousands of digits
     raise errors.InputError(f"{path}: {error}: {fix}") from error
   if not isinstance(value, kind):
-    found = _KINDS.get(type(value), "a number")
-    raise errors.InputError(f"{path} holds {found}, not {_KINDS[kind]}: {fix}")
+    actual = _KINDS.get(type(value), "a number")
+    raise errors.InputError(f"{path} holds {actual}, not {_KINDS[kind]}: {fix}")
   return value
 
 

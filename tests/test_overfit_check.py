@@ -244,7 +244,7 @@ def test_pooling_over_one_image_is_refused_where_its_norm_trains(short):
 TRUTH = np.repeat([0, 1, 2], [60, 37, 3])
 
 
-def seen(**changes) -> overfit_diagnosis.Measured:
+def seen(**changes) -> overfit_diagnosis.Trial:
   fields: dict[str, Any] = dict(
     losses=[1.0] * 5 + [0.1] * 5,
     base_lr=0.05,
@@ -259,7 +259,7 @@ def seen(**changes) -> overfit_diagnosis.Measured:
     contradictions=[],
   )
   fields["trained"] = fields["evaluated"]
-  return overfit_diagnosis.Measured(**(fields | changes))
+  return overfit_diagnosis.Trial(**(fields | changes))
 
 
 @pytest.mark.parametrize(

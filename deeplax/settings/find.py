@@ -27,8 +27,8 @@ def shipped(folder: str) -> pathlib.Path:
 def names() -> tuple[str, ...]:
   """Return the configurations that come with deeplax."""
   files = shipped("configs").glob("*.py")
-  found = (p.stem for p in files if "\ndef get_config(" in p.read_text())
-  return tuple(sorted(found))
+  stems = (p.stem for p in files if "\ndef get_config(" in p.read_text())
+  return tuple(sorted(stems))
 
 
 def own(name: str) -> pathlib.Path:

@@ -299,16 +299,17 @@ NETWORKS = {
 def of_config(text: str) -> Network | None:
   """Return the network that --config names: configs/published.py:NAME."""
   file, _, name = text.partition(":")
-  known = pathlib.PurePath(file).stem == "published"
-  return NETWORKS.get(name) if known else None
+  named = pathlib.PurePath(file).stem == "published"
+  return NETWORKS.get(name) if named else None
 
 
-def told(row: Network) -> list[str]:
+def figure_lines(row: Network) -> list[str]:
   """Return a line for each figure that came with a network."""
   lines = []
-  for known in row.reported:
-    how = f"{known.split}, output stride {known.output_stride}, scales "
-    how += ", ".join(map(str, known.scales)) + (", flip" if known.flip else "")
-    differs = f", {known.differs}" if known.differs else ""
-    lines.append(f"Reported: {known.miou} mIoU ({how}){differs}")
+  for figure in row.reported:
+    scales = ", ".join(map(str, figure.scales))
+    how = f"{figure.split}, output stride {figure.output_stride}, scales "
+    how += scales + (", flip" if figure.flip else "")
+    differs = f", {figure.differs}" if figure.differs else ""
+    lines.append(f"Reported: {figure.miou} mIoU ({how}){differs}")
   return lines

@@ -68,7 +68,7 @@ def convert(
       "Convert without it, then train with the bands and "
       "--config.init.checkpoint"
     )
-  given, under = _read(args)
+  arrays, under = _read(args)
   with errors.input_errors():
     model, wider = (
       model_build.from_config(
@@ -86,10 +86,10 @@ def convert(
     new.append(identity_decoder.DECODER)
   class_paths = variables_lib.differing(model, wider)
   try:
-    found = _loaded(args, given, model)
-    other_classes = partial.other_classes(found, class_paths)
+    loaded = _loaded(args, arrays, model)
+    other_classes = partial.other_classes(loaded, class_paths)
     start = partial.start(
-      found,
+      loaded,
       drawn,
       class_names=spec.class_names,
       class_paths=class_paths,
@@ -131,12 +131,12 @@ def _read(args: argparse.Namespace) -> tuple[Mapping[str, Any], str]:
 
 
 def _loaded(
-  args: argparse.Namespace, given: Mapping[str, Any], model: nn.Module
+  args: argparse.Namespace, arrays: Mapping[str, Any], model: nn.Module
 ) -> rules.Loaded:
   """Return what the arrays of a file, or a workdir's variables, give."""
   if args.source == published.OWN:
-    return partial.of_variables(given, variables_lib.shapes(model))
-  return rules.load(given, tables.table(args.source, model=model), model=model)
+    return partial.of_variables(arrays, variables_lib.shapes(model))
+  return rules.load(arrays, tables.table(args.source, model=model), model=model)
 
 
 def _measure(
@@ -286,7 +286,7 @@ def _next(
       "names, in its order)"
     )
   if (row := published.of_config(args.config)) and not new:
-    lines += published.told(row)
+    lines += published.figure_lines(row)
   if new:
     lines.append(
       f"Drawn at random: {', '.join(sorted(new))}. It predicts noise until it "

@@ -35,7 +35,7 @@ def refuse_full(
   """
   if "://" in os.fspath(workdir):
     return
-  there = layout.checkpoint_steps(workdir)
+  steps = layout.checkpoint_steps(workdir)
   total = config.train.total_steps
   saved = {total}.union(
     *(
@@ -44,14 +44,14 @@ def refuse_full(
       if every > 0
     )
   )
-  to_come = len([step for step in saved if not there or step > there[-1]])
+  to_come = len([step for step in saved if not steps or step > steps[-1]])
   besides = 2 if config.eval.every > 0 else 1  # the new one, and the best
   each = state_bytes + SMALL
-  wanted = min(config.checkpoint.keep + besides - len(there), to_come)
+  wanted = min(config.checkpoint.keep + besides - len(steps), to_come)
   free = shutil.disk_usage(_nearest(workdir)).free
   if wanted * each <= free:
     return
-  keep = free // each + len(there) - besides
+  keep = free // each + len(steps) - besides
   fix = "Make room there, or take another --workdir"
   if keep >= limits.LEAST_KEPT:
     fix += f", or keep fewer: --config.checkpoint.keep={keep}"
@@ -68,7 +68,7 @@ def _text(count: int) -> str:
 
 def _nearest(path: epath.PathLike) -> str:
   """Return a path, or the first folder above it that exists."""
-  found = os.path.abspath(os.fspath(path))
-  while not os.path.exists(found):
-    found = os.path.dirname(found)
-  return found
+  folder = os.path.abspath(os.fspath(path))
+  while not os.path.exists(folder):
+    folder = os.path.dirname(folder)
+  return folder

@@ -55,9 +55,9 @@ def variables(
   drawn = variables_lib.initial_variables(model, seed=config.seed)
   if config.init.checkpoint is None or resumed:
     return drawn
-  given, step = checkpoint.restore_variables(config.init.checkpoint)
-  given, told = _for_bands(config, model, given)
-  new, old = _flat(drawn), _flat(given)
+  theirs, step = checkpoint.restore_variables(config.init.checkpoint)
+  theirs, note = _for_bands(config, model, theirs)
+  new, old = _flat(drawn), _flat(theirs)
   if partial.TRAINING_ONLY not in drawn["params"]:
     # Only training has that head: the new run may leave it out.
     old = {p: leaf for p, leaf in old.items() if p[1] != partial.TRAINING_ONLY}
@@ -82,7 +82,7 @@ def variables(
   print(
     f"init: {len(new) - len(fresh)} arrays from {config.init.checkpoint} step "
     f"{step}, new: {_names(fresh) or 'none'} ({model.num_classes} classes)"
-    + told
+    + note
   )
   # Through the host: an array bound to one device cannot be spread over those
   # of several processes.
@@ -166,25 +166,25 @@ def _of_classes(
 def _for_bands(
   config: ml_collections.ConfigDict,
   model: nn.Module,
-  given: Variables,
+  theirs: Variables,
 ) -> tuple[Variables, str]:
-  """Return the given variables for this run's bands, and a text to say."""
+  """Return another run's variables for this run's bands, and a note on them."""
   old = settings.load_config(config.init.checkpoint)
   before, now = (data_build.channels(c.data) for c in (old, config))
-  told = ""
+  note = ""
   if before is None and now is not None:
-    given = variables_lib.inflate(given, model)
-    told = (
+    theirs = variables_lib.inflate(theirs, model)
+    note = (
       f"; first kernel {'/'.join(variables_lib.first_kernel(model))} from RGB "
       f"to bands {config.data.channels}"
     )
   elif old.data.channels != config.data.channels:
-    told = f"; was trained on bands {old.data.channels}"
+    note = f"; was trained on bands {old.data.channels}"
   row = conventions.get(old.model.conventions).backbone(old.model.backbone)
   before = before or (row.mean, row.std)
   if before != (model.mean, model.std):
-    told += (
+    note += (
       f"; its input was normalized with mean {before[0]} and std {before[1]}, "
       f"now with {model.mean} and {model.std}"
     )
-  return given, told
+  return theirs, note

@@ -45,22 +45,22 @@ class MetricLog:
     self._path = epath.Path(path)
     self._write = write
     self._tensorboard = None
-    kept = []
+    lines = []
     if write and self._path.exists():
-      kept = [
+      lines = [
         line
         for line in atomic.read_jsonl(self._path)
         if line["step"] <= resume_step
       ]
       # Also where only a torn last line goes: the next one would join it.
       atomic.write_text(
-        self._path, "".join(json.dumps(line) + "\n" for line in kept)
+        self._path, "".join(json.dumps(line) + "\n" for line in lines)
       )
-    self._kept = [line for line in kept if line["step"] == resume_step]
+    self._kept = [line for line in lines if line["step"] == resume_step]
     if write:
       gallery.cut(self._path.parent, resume_step)
     if write and tensorboard:
-      self._tensorboard = _tensorboard(self._path.parent, kept)
+      self._tensorboard = _tensorboard(self._path.parent, lines)
 
   def write(self, step: int, values: dict[str, Any]) -> None:
     """Append one line, unless an evaluation that is made again wrote it."""

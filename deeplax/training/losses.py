@@ -134,9 +134,9 @@ def pixel_sums(
     hard_share: Of this device's pixels, ignored ones included, that may count;
       those without a loss do not. None: all valid ones count.
   """
-  known = (labels >= 0) & (labels < logits.shape[-1])
+  is_class = (labels >= 0) & (labels < logits.shape[-1])
   ignored = labels == settings.ignore_label
-  valid = known & ~ignored
+  valid = is_class & ~ignored
   safe = jnp.where(valid, labels, 0)
   entropy = cross_entropy.cross_entropy(logits, safe)
   if settings.class_weights is not None:
@@ -150,7 +150,7 @@ def pixel_sums(
     loss=jnp.sum(jnp.where(counting, entropy, 0.0)),
     counted=jnp.sum(counting, dtype=jnp.int32),
     valid=jnp.sum(valid, dtype=jnp.int32),
-    illegal=jnp.sum(~known & ~ignored, dtype=jnp.int32),
+    illegal=jnp.sum(~is_class & ~ignored, dtype=jnp.int32),
     correct=jnp.sum(
       valid & (jnp.argmax(logits, -1) == labels), dtype=jnp.int32
     ),
@@ -165,9 +165,9 @@ def _hardest(
   Pixels that tie with the last one are marked too.
   """
   flat = jnp.sort(jax.lax.stop_gradient(entropy).ravel())
-  count = (jnp.float32(share) * flat.size).astype(jnp.int32)
-  last = flat[jnp.clip(flat.size - count, 0, flat.size - 1)]
-  return (entropy >= last) & (entropy > 0) & (count > 0)
+  allowed = (jnp.float32(share) * flat.size).astype(jnp.int32)
+  last = flat[jnp.clip(flat.size - allowed, 0, flat.size - 1)]
+  return (entropy >= last) & (entropy > 0) & (allowed > 0)
 
 
 def hard_share(
@@ -217,8 +217,8 @@ def of_batch(
     loss = loss + _of_scales(auxiliary, labels, settings, sums, over_devices)
   elif settings.auxiliary_weight and auxiliary is not None:
     resized = _resized(auxiliary, targets, settings)
-    beside = pixel_sums(resized, targets, settings)
-    loss = loss + settings.auxiliary_weight * beside.loss
+    further = pixel_sums(resized, targets, settings)
+    loss = loss + settings.auxiliary_weight * further.loss
   return loss, sums
 
 

@@ -66,9 +66,9 @@ def compile_step(
     ),
     "label": jax.ShapeDtypeStruct(size, jnp.uint8, sharding=rows),
   }
-  whole = parallel.replicated(mesh)
+  everywhere = parallel.replicated(mesh)
   abstract_state = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), state
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), state
   )
   progress("compiling the training step ...")
   clock: dict[str, float] = {}

@@ -77,9 +77,9 @@ def contents(counts: np.ndarray, names: tuple[str, ...]) -> str:
   """
   total = max(int(counts.sum()), 1)
   order = [i for i in np.argsort(-counts, kind="stable") if counts[i]]
-  shown = [f"{names[i]} {counts[i] / total:.1%}" for i in order[:SHOWN]]
+  most = [f"{names[i]} {counts[i] / total:.1%}" for i in order[:SHOWN]]
   more = ", ..." if len(order) > SHOWN else ""
-  return f"{len(order)} of {len(names)} classes: {', '.join(shown)}{more}"
+  return f"{len(order)} of {len(names)} classes: {', '.join(most)}{more}"
 
 
 def short(
@@ -121,14 +121,14 @@ def scorer(
 
   @partial(jax.jit, static_argnames="trains")
   def labels(variables, image, *, trains):
-    found, _ = model.apply(
+    logits, _ = model.apply(
       variables, image, train=trains, mutable=["batch_stats"]
     )
-    return jnp.argmax(found, -1)
+    return jnp.argmax(logits, -1)
 
   def scores(variables, *, trains):
-    found = np.asarray(labels(variables, batch["image"], trains=trains))
-    matrix = confusion.count(batch["label"], found, len(names))
+    predicted = np.asarray(labels(variables, batch["image"], trains=trains))
+    matrix = confusion.count(batch["label"], predicted, len(names))
     return confusion.scores(matrix, names)
 
   return scores
@@ -167,12 +167,12 @@ def make_parts(
 def learn(
   config: ml_collections.ConfigDict,
   parts: parts_lib.Parts,
-  seen: overfit_diagnosis.Measured,
+  trial: overfit_diagnosis.Trial,
   *,
   every: int,
   progress: Callable[..., None],
 ) -> None:
-  """Train on the batch until it is memorized; `seen` gets losses and scores.
+  """Train on the batch until it is memorized; `trial` gets losses and scores.
 
   Raises:
     InputError: The step does not fit into memory.
@@ -192,22 +192,22 @@ def learn(
 
   def note(values: list[dict[str, float]], first: int) -> None:
     del first
-    seen.losses += [value["loss"] for value in values]
+    trial.losses += [value["loss"] for value in values]
 
   def evaluate(variables: dict[str, Any], number: int) -> None:
-    seen.evaluated = parts.measure(variables, trains=False)
-    progress(f"step {number}: mIoU {printed.score(seen.miou)}")
+    trial.evaluated = parts.measure(variables, trains=False)
+    progress(f"step {number}: mIoU {printed.score(trial.miou)}")
 
   def now_and_then(line: str) -> None:
     nonlocal printed_at
     now = time.perf_counter()
-    looks = loop.due(len(seen.losses), every, config.train.total_steps)
+    looks = loop.due(len(trial.losses), every, config.train.total_steps)
     if looks or now - printed_at > PAUSE:
       printed_at = now
       progress(line)
 
   def lost() -> bool:
-    return not math.isfinite(seen.losses[-1])
+    return not math.isfinite(trial.losses[-1])
 
   state = loop.loop(
     step,
@@ -221,11 +221,11 @@ def learn(
     ),
     loop.Outputs(_nothing, _nothing, evaluate, now_and_then),
     refuse=note,
-    stopped=lambda: lost() or seen.miou > PASSED,
+    stopped=lambda: lost() or trial.miou > PASSED,
   )
   if not lost():
     variables = parallel.local(state.variables)
-    seen.trained = parts.measure(variables, trains=True)
+    trial.trained = parts.measure(variables, trains=True)
 
 
 def _nothing(step: int, values: Any) -> None:
@@ -244,36 +244,37 @@ def run(
     check.check(source, images=args.images)
     data_build.fill_channels(config.data, source)
     _, loss = class_balance.examples_and_loss(config, source, None, progress)
-    batch, shown = crops(config, source, args.images)
-    changed = short(config, steps=args.steps, images=len(shown))
+    batch, pictures = crops(config, source, args.images)
+    changed = short(config, steps=args.steps, images=len(pictures))
     names, label = source.spec.class_names, batch["label"]
     counts = np.bincount(label.reshape(-1), minlength=256)[: len(names)]
-    seen = overfit_diagnosis.Measured(
+    trial = overfit_diagnosis.Trial(
       base_lr=config.optim.base_lr,
       clip_norm=config.optim.clip_norm,
       init=config.init.checkpoint,
       frozen=config.model.batch_norm.mode != "train",
       labeled=float(counts.sum() / label.size),
       classes=int(np.count_nonzero(counts)),
-      contradictions=overfit_diagnosis.contradictions(batch, shown),
+      contradictions=overfit_diagnosis.contradictions(batch, pictures),
     )
     height, width = changed.data.crop_size
     decay = changed.model.batch_norm.decay
     progress(
-      f"{len(shown)} images of {source.spec.name}, the middle {height}x{width} "
-      f"of each; {seen.labeled:.1%} labeled, {contents(counts, names)}\n"
+      f"{len(pictures)} images of {source.spec.name}, the middle "
+      f"{height}x{width} of each; {trial.labeled:.1%} labeled, "
+      f"{contents(counts, names)}\n"
       f"at most {args.steps} steps at lr {config.optim.base_lr:g}"
-      + ("" if seen.frozen else f", norm decay {decay:.3g} for so few")
+      + ("" if trial.frozen else f", norm decay {decay:.3g} for so few")
       + f"; init: {settings.init_text(config)}"
     )
-    if seen.classes > 1:
+    if trial.classes > 1:
       parts = make_parts(changed, source, loss, batch)
-      learn(changed, parts, seen, every=args.every, progress=progress)
-  score = f"mIoU {printed.score(seen.miou)} after {len(seen.losses)} steps"
-  if seen.miou > PASSED:
-    own = printed.score(seen.trained["miou"])
+      learn(changed, parts, trial, every=args.every, progress=progress)
+  score = f"mIoU {printed.score(trial.miou)} after {len(trial.losses)} steps"
+  if trial.miou > PASSED:
+    own = printed.score(trial.trained["miou"])
     progress(f"passed: {score} ({own} with the batch's own norm statistics)")
-    for text in overfit_diagnosis.of_data(seen):
+    for text in overfit_diagnosis.of_data(trial):
       progress(f"deeplax: {text}")
     warning = limits.norm_warning(
       initial.network(config, len(names)),
@@ -284,6 +285,6 @@ def run(
       progress(f"deeplax: in the real run {warning}")
     return 0
   progress(f"not learned: {score}")
-  for number, text in enumerate(overfit_diagnosis.diagnose(seen), start=1):
+  for number, text in enumerate(overfit_diagnosis.diagnose(trial), start=1):
     progress(f"  {number}. {text}")
   return 1

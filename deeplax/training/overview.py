@@ -32,12 +32,12 @@ def overview(
   data, norm = config.data, config.model.batch_norm
   names = sorted({d.device_kind for d in mesh.devices.flat})
   per_device = config.train.batch_size // mesh.size
-  seen_at_once = per_device // config.train.accumulate
+  at_once = per_device // config.train.accumulate
   groups = {"all": mesh.size, "device": 1}
   group = groups.get(norm.group) or int(norm.group)
   height, width = data.crop_size
-  seen = config.train.total_steps * config.train.batch_size
-  epochs = seen / images
+  images_seen = config.train.total_steps * config.train.batch_size
+  epochs = images_seen / images
   operations = cost.multiply_adds(parts.model, (height, width))
   listed = "entries, some twice" if data.duplicate_classes else "images"
   return {
@@ -47,7 +47,7 @@ def overview(
     "devices": f"{mesh.size} x {', '.join(names)}",
     "batch": f"{config.train.batch_size} ({per_device} per device"
     f"{_parts(config.train.accumulate)}), crop {height}x{width}",
-    "norm": f"{norm.mode}, over {seen_at_once * group} images",
+    "norm": f"{norm.mode}, over {at_once * group} images",
     "parameters": f"{parameter_overview.count_parameters(params):,}",
     "Multiply-Adds": f"{operations / 1e9:.2f} billion per crop, forward",
     "memory": f"{memory.gigabytes(needed)} needed per device, "

@@ -29,12 +29,12 @@ def join_hosts() -> None:
   Raises:
     InputError: Neither of the two.
   """
-  given = {}
+  variables = {}
   for key in ("num_processes", "process_id"):
     if value := os.environ.get(f"JAX_{key.upper()}"):
-      given[key] = int(value)
+      variables[key] = int(value)
   try:
-    jax.distributed.initialize(**given)
+    jax.distributed.initialize(**variables)
   except ValueError as error:
     raise errors.InputError(
       f"--multihost: {error} Set JAX_COORDINATOR_ADDRESS=host:port, "

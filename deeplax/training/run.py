@@ -81,7 +81,7 @@ def _run(
   environment.compilation_cache(folder)
   parts = prepare(config, folder, progress)
   resume, total = checkpoint.sound_step(folder), config.train.total_steps
-  outputs = partial(
+  open_outputs = partial(
     written.opened,
     config,
     folder,
@@ -96,10 +96,10 @@ def _run(
       settings.write_lost(folder, config, spec)
     if checkpoint.miou(folder, resume) is None:
       variables, _ = checkpoint.restore_variables(folder, resume)
-      with outputs() as kept:
+      with open_outputs() as outputs:
         watch.training = True
-        kept.scores.add(variables, resume)
-        kept.scores.refuse_missing(resume)
+        outputs.scores.add(variables, resume)
+        outputs.scores.refuse_missing(resume)
     progress(
       f"finished: {workdir} is at step {resume}. {_next_commands(workdir)}"
     )
@@ -114,10 +114,10 @@ def _run(
   if first_process:
     settings.write_run_files(folder, config, spec, state.params, progress)
     training_data.write(folder, parts.train_source, resumed=resume is not None)
-  with outputs() as kept:
+  with open_outputs() as outputs:
     platform.work_unit().set_task_status(f"training {workdir}")
     steps = train(
-      config, parts, step, state, kept, resume=resume, watch=watch,
+      config, parts, step, state, outputs, resume=resume, watch=watch,
       progress=progress,
     )  # fmt: skip
   if steps < total:
@@ -212,10 +212,10 @@ def compile_and_check(
     variables, parts.tx, seed=config.seed, average=config.optim.ema_decay > 0
   )
   step, needed = memory.compile_step(config, parts, state, progress)
-  table = overview.overview(
+  rows = overview.overview(
     config, parts, workdir=workdir, params=state.params, needed=needed
   )
-  progress("\n".join(f"  {key:<18}{value}" for key, value in table.items()))
+  progress("\n".join(f"  {key:<18}{value}" for key, value in rows.items()))
   state_bytes = sum(x.nbytes for x in jax.tree.leaves(state))
   memory.refuse_too_large(config, needed, parts.mesh, state_bytes=state_bytes)
   if jax.process_index() == 0:
@@ -237,20 +237,20 @@ def train(
   parts: parts_lib.Parts,
   step: step_lib.Step,
   state: state_lib.State,
-  kept: written.Written,
+  outputs: written.Written,
   *,
   resume: int | None,
   watch: signals.Watch,
   progress: Callable[..., None],
 ) -> int:
-  """Train, write what comes of it to `kept` and return the last step.
+  """Train, write what comes of it to `outputs` and return the last step.
 
   Args:
     config: Of the run.
     parts: Of the run.
     step: Compiled.
     state: Before step 0, not replicated.
-    kept: What the run writes to.
+    outputs: What the run writes to.
     resume: The checkpoint to go on from; None: a new run.
     watch: Of the signals that ask for a stop.
     progress: Receives progress lines.
@@ -262,9 +262,9 @@ def train(
   if resume is None:
     state = parallel.replicate(state, mesh=parts.mesh)
   else:
-    drawn, whole = state, parallel.replicated(parts.mesh)
-    state = kept.checkpoints.restore(
-      resume, drawn, parts.batches, sharding=whole
+    drawn, sharding = state, parallel.replicated(parts.mesh)
+    state = outputs.checkpoints.restore(
+      resume, drawn, parts.batches, sharding=sharding
     )
     # Only its shapes were of use, and the callers still hold it.
     jax.tree.map(lambda array: array.delete(), drawn)
@@ -272,7 +272,7 @@ def train(
 
   def save(number: int, state: state_lib.State) -> None:
     diagnosis.refuse_lost(state, step=number)
-    kept.checkpoints.save(number, state, parts.batches.get_state())
+    outputs.checkpoints.save(number, state, parts.batches.get_state())
 
   watch.training = True
   state = loop.loop(
@@ -285,7 +285,7 @@ def train(
       eval_every=config.eval.every,
       checkpoint_every=config.checkpoint.every,
     ),
-    loop.Outputs(kept.log.write, save, kept.scores.add, progress),
+    loop.Outputs(outputs.log.write, save, outputs.scores.add, progress),
     refuse=partial(
       diagnosis.refuse_steps,
       source=source,
@@ -298,7 +298,7 @@ def train(
     ),
     stopped=watch.stopped,
   )
-  kept.scores.refuse_missing(total)
+  outputs.scores.refuse_missing(total)
   return int(state.step)
 
 
@@ -309,10 +309,10 @@ def fill_channels(
   progress: Callable[..., None],
 ) -> None:
   """Set the bands' mean and std: the workdir's, or measured at its start."""
-  kept = None
+  stored = None
   if (folder / layout.CONFIG).exists():
-    kept = settings.load_config(folder).data
-  if data_build.fill_channels(config.data, source, kept, progress=progress):
+    stored = settings.load_config(folder).data
+  if data_build.fill_channels(config.data, source, stored, progress=progress):
     data = config.data
     progress(
       f"bands {data.channels}: mean {data.channel_mean}, std "

@@ -77,9 +77,9 @@ def _reason(error: Exception) -> str:
   if isinstance(error, OSError) and error.strerror:
     return error.strerror
   text = str(error)
-  found = re.search(r"No space left on device|Disk quota exceeded", text)
-  if found:
-    return found[0]
+  match = re.search(r"No space left on device|Disk quota exceeded", text)
+  if match:
+    return match[0]
   return (text.strip() or type(error).__name__).splitlines()[0][:200]
 
 
@@ -148,8 +148,8 @@ def miou(workdir: epath.PathLike, step: int) -> float | None:
 def _scores(folder: epath.Path, steps: Iterable[int]) -> dict[int, float]:
   """Return the validation mIoU of those steps that have one."""
   # A damaged one counts as none here; its checkpoint is not sound.
-  found = {s: results.miou_in(folder / str(s) / SCORE) for s in steps}
-  return {step: miou for step, miou in found.items() if miou is not None}
+  scores = {s: results.miou_in(folder / str(s) / SCORE) for s in steps}
+  return {step: miou for step, miou in scores.items() if miou is not None}
 
 
 def restore_variables(
@@ -168,14 +168,14 @@ def restore_variables(
   """
   wanted = best_step(workdir) if step == "best" else step
   assert not isinstance(wanted, str), wanted
-  found = sound_step(workdir, wanted)
-  if found is None:
+  sound = sound_step(workdir, wanted)
+  if sound is None:
     raise errors.InputError(
       f"no checkpoint in {epath.Path(workdir) / layout.CHECKPOINTS}. "
       f"{layout.nearest_runs(workdir)}. deeplax never runs on random weights"
     )
   # Orbax reads nothing below a relative path, and does not say so.
-  folder = epath.Path(workdir).resolve() / layout.CHECKPOINTS / str(found)
+  folder = epath.Path(workdir).resolve() / layout.CHECKPOINTS / str(sound)
   # Any device count may have written it: restore whole arrays to the host's
   # first device, and of the state only what a model takes.
   one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -198,7 +198,7 @@ def restore_variables(
         partial_restore=True,
       ),
     )
-  return {"batch_stats": {}, **restored.get("average", restored)}, found
+  return {"batch_stats": {}, **restored.get("average", restored)}, sound
 
 
 def _fields(state: Any) -> dict[str, Any]:
@@ -280,11 +280,11 @@ class Checkpoints:
   def _prune(self) -> None:
     """Delete all but the newest and the best."""
     steps = sorted(self._manager.all_steps())
-    kept = set(steps[-self._keep :])
+    stay = set(steps[-self._keep :])
     if scored := [step for step in steps if step in self._scores]:
-      kept.add(max(scored, key=lambda step: (self._scores[step], step)))
+      stay.add(max(scored, key=lambda step: (self._scores[step], step)))
     for step in steps:
-      if step not in kept:
+      if step not in stay:
         self._manager.delete(step)
 
   def restore(

@@ -15,10 +15,10 @@ def compilation_cache(workdir: epath.PathLike) -> None:
   """Keep compiled programs in the workdir, unless JAX has another place."""
   import jax
 
-  given = jax.config.values["jax_compilation_cache_dir"] is not None
+  elsewhere = jax.config.values["jax_compilation_cache_dir"] is not None
   # In a folder that one may only read, JAX would complain of each program.
   local = "://" not in os.fspath(workdir) and os.path.exists(workdir)
-  if not given and not (local and not os.access(workdir, os.W_OK)):
+  if not elsewhere and not (local and not os.access(workdir, os.W_OK)):
     folder = epath.Path(workdir) / "compiled"
     jax.config.update("jax_compilation_cache_dir", str(folder))
 

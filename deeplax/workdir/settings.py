@@ -213,10 +213,10 @@ def _meanings(spec: spec_lib.Spec) -> dict[int | float, str]:
 
 def _kept(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Return config.json's contents: the data is found from any folder."""
-  kept = json.loads(config.to_json())
-  if root := kept["data"]["root"]:
-    kept["data"]["root"] = paths.absolute(root)
-  return kept
+  contents = json.loads(config.to_json())
+  if root := contents["data"]["root"]:
+    contents["data"]["root"] = paths.absolute(root)
+  return contents
 
 
 def write_run_files(

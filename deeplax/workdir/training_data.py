@@ -75,8 +75,8 @@ def write(folder: epath.Path, source: files.Source, *, resumed: bool) -> None:
   path = folder / layout.TRAINING_DATA
   if resumed and path.exists():
     return
-  if found := _described(source):
-    atomic.write_json(path, found)
+  if described := _described(source):
+    atomic.write_json(path, described)
 
 
 def _described(source: files.Source) -> dict[str, Any] | None:

@@ -147,9 +147,9 @@ def test_pytorchs_networks_are_evaluated_unpadded_or_say_otherwise():
     else:
       assert evaluation.sizes == "reference", name
     resized = row.source == "torchvision"
-    for line in published_lib.told(row):
+    for line in published_lib.figure_lines(row):
       assert ("520 pixels; deeplax evaluates VOC's" in line) == resized, name
-  (line,) = published_lib.told(
+  (line,) = published_lib.figure_lines(
     published_lib.NETWORKS["kazuto_deeplabv2_resnet101"]
   )
   assert line == "Reported: 76.65 mIoU (val, output stride 8, scales 1.0)"
