@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and JSON lines read back."""
+"""Write files whole or not at all, and read JSON lines."""
 
 from collections.abc import Iterator
 import contextlib
@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from etils import epath
 
-NAME_BYTES = 255  # a file system's limit, on all that are common
+NAME_BYTES = 255  # longest file name of all common file systems
 
 
 @contextlib.contextmanager
@@ -42,12 +42,12 @@ def writing(path: epath.PathLike) -> Iterator[IO[bytes]]:
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
-  """Write a text file, whole or not at all, also when the power fails."""
+  """Write a text file whole or not at all, even if the power fails."""
   with writing(path) as file:
     file.write(text.encode())
     file.flush()
     with contextlib.suppress(AttributeError, io.UnsupportedOperation):
-      os.fsync(file.fileno())  # a file of an object store has none
+      os.fsync(file.fileno())  # files of an object store have no number
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:
@@ -56,7 +56,7 @@ def write_json(path: epath.PathLike, value: Any) -> None:
 
 
 def read_jsonl(path: epath.PathLike) -> Iterator[dict[str, Any]]:
-  """Yield the lines of a JSON lines file; a torn last line is left out."""
+  """Yield the lines of a JSON lines file up to the first broken one."""
   for line in epath.Path(path).read_text().splitlines():
     try:
       yield json.loads(line)

@@ -1,4 +1,4 @@
-"""Clocks, and lines that say how far a long pass is."""
+"""Clocks, and progress lines of a long pass."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -17,7 +17,7 @@ def timed(clock: dict[str, float], name: str) -> Iterator[None]:
 
 
 class Progress:
-  """Prints now and then how far a long pass is, its speed and time left."""
+  """Prints now and then a long pass's progress, its speed and the time left."""
 
   def __init__(
     self,
@@ -34,12 +34,12 @@ class Progress:
     """Start the clock.
 
     Args:
-      total: How many there are; 0: unknown.
+      total: Number of images, or of another unit, in all; 0: unknown.
       progress: Receives the lines.
-      name: What is done, the first word of a line.
-      unit: What is counted.
-      scale: Of the counts that are steps of one unit: 1e6 bytes of one MB.
-      done: How many an earlier command has done.
+      name: The first words of a line, such as "evaluated".
+      unit: The unit that is counted.
+      scale: Counts in one unit: 1e6 bytes are 1 MB.
+      done: How many an earlier command did; they do not count in the speed.
       every: Seconds between lines; a short pass is silent.
       now: Seconds of a clock, for example `Predictor.clock`.
     """

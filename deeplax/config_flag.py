@@ -1,4 +1,4 @@
-"""--config, --workdir and --multihost: which run, and where it is kept."""
+"""The flags --config, --workdir and --multihost: which run, and its folder."""
 
 import pathlib
 import re
@@ -25,7 +25,7 @@ PATHS = ("data.root", "init.checkpoint")
 
 
 class _Path(flags.ArgumentParser):
-  """Of a flag that is a path."""
+  """Parses the value of a flag that is a path."""
 
   def parse(self, argument: str) -> str:
     return paths.expanded(argument)
@@ -48,7 +48,7 @@ def parse(argv: list[str]) -> None:
   """Read the command line.
 
   Raises:
-    InputError: Anything was not understood.
+    InputError: An argument is wrong.
   """
   if {"--help", "-h"} & set(argv):
     print(_help())
@@ -65,7 +65,7 @@ def parse(argv: list[str]) -> None:
   except (
     flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError
   ) as error:  # fmt: skip
-    # ml_collections raises what the config file or an override raised.
+    # ml_collections passes on the errors of config files and overrides.
     raise errors.InputError(
       f"{_one_line(error)}. Help: python -m deeplax.main --help"
     ) from error
@@ -88,16 +88,16 @@ def parse(argv: list[str]) -> None:
 
 
 def _name(text: str) -> str:
-  """Return what an argument sets: config.seed; "" if it is no flag's start."""
+  """Return the name that an argument sets, like config.seed; "": none."""
   match = re.match(r"--?(?:no)?((?:config|workdir|multihost)[\w.]*)", text)
   return match[1] if match else ""
 
 
 def _refuse_repeated(argv: list[str]) -> None:
-  """Refuse a flag that is given twice: two tuples would become a longer one.
+  """Refuse a flag that is given twice: two tuples would be joined to one.
 
   Raises:
-    InputError: Naming both.
+    InputError: Naming both arguments.
   """
   earlier: dict[str, str] = {}
   for text in argv[1:]:
@@ -111,12 +111,12 @@ def _refuse_repeated(argv: list[str]) -> None:
 
 
 def _without_none(argv: list[str]) -> tuple[list[str], list[str]]:
-  """Return the arguments but --config.KEY=None, and these keys.
+  """Return the arguments without --config.KEY=None, and the keys of those.
 
-  ml_collections would take "None" for a text.
+  ml_collections would read "None" as a text.
 
   Raises:
-    InputError: Such a key always has a value.
+    InputError: Such a key must have a value.
   """
   words, unset = [], []
   optional = defaults.base()
@@ -129,7 +129,7 @@ def _without_none(argv: list[str]) -> tuple[list[str], list[str]]:
     try:
       default = config_path.get_value(key, optional)
     except (AttributeError, KeyError):
-      words.append(text)  # ml_collections says which keys there are
+      words.append(text)  # ml_collections will list the valid keys
       continue
     if default is not None:
       raise errors.InputError(
@@ -141,7 +141,7 @@ def _without_none(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _with_files(argv: list[str]) -> list[str]:
-  """Return the command line with the file of each configuration in it."""
+  """Return the command line with configurations replaced by their files."""
   words = list(argv)
   for place, text in enumerate(argv):
     flag, equals, value = text.partition("=")
@@ -155,18 +155,18 @@ def _with_files(argv: list[str]) -> list[str]:
 
 
 def _file(value: str) -> str:
-  """Return FILE[:ARG] of what --config was given."""
+  """Return FILE[:ARG] for the value of --config."""
   text, colon, argument = value.partition(":")
   text = paths.expanded(text)
   path = str(find.config(text))
   if path != str(pathlib.Path(text)):
-    # Standard error: a pod's other hosts have nothing to say on the other one.
+    # On standard error, since a pod's other hosts print nothing on the other.
     print(f"--config={text} comes with deeplax: {path}", file=sys.stderr)
   return f"{path}{colon}{argument}"
 
 
 def _help() -> str:
-  """What --help prints."""
+  """Return the text of --help."""
   lines = [
     "usage: python -m deeplax.main --config=CONFIG [--config.KEY=VALUE ...]\n\n"
     "Train a model in a workdir, or resume there: the same command again goes\n"
@@ -182,7 +182,7 @@ def _help() -> str:
 
 
 def _one_line(error: Exception) -> str:
-  """The reason in an error; of a config file's own traceback the last line."""
+  """Return an error in one line; of a config file's traceback the last one."""
   # A KeyError shows its text as a Python literal.
   text = str(error).replace("\\n", " ").replace("\\'", "'").strip()
   lines = [line for line in text.splitlines() if line.strip()]

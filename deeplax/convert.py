@@ -1,9 +1,9 @@
 """Convert published weights: python -m deeplax.convert --source=tf_deeplab
 --checkpoint=model.ckpt-30000 --config=configs/v3plus_xception.py --workdir=OUT
 
---source says whose names the arrays have, the file's extension who reads it,
---config which network it is. The workdir then is as of a run at step 0. Back
-again: python -m deeplax.convert --to=timm --workdir=DIR --out=FILE
+--source names the program whose names the arrays have, --config the network;
+the file's extension decides how it is read. The workdir is that of a run at
+step 0. Back: python -m deeplax.convert --to=timm --workdir=DIR --out=FILE
 """
 
 import argparse

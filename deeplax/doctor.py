@@ -1,4 +1,4 @@
-"""Look at an installation: python -m deeplax.doctor
+"""Examine an installation: python -m deeplax.doctor
 
 Versions, devices, one convolution, memory and disk; exit status 0 when deeplax
 can run here.

@@ -1,4 +1,4 @@
-"""The one way a command ends on wrong input: a message and exit status 2."""
+"""How commands end on wrong input: with a message and exit status 2."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -11,7 +11,7 @@ import threading
 from typing import Any
 
 INTERRUPTED = 130  # what a shell makes of SIGINT: 128 + 2
-# Of a disk or of its rights, wherever a command meets them.
+# Errors of a full disk or missing rights, wherever a command meets them.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -23,7 +23,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
   """Wrap a command's main so that it ends with a message, not a traceback.
 
   Exit status 2: wrong input, devices that JAX does not have, a disk that is
-  full or may not be written. 130: Ctrl-C.
+  full or write-protected. 130: Ctrl-C.
   """
 
   @functools.wraps(main)
@@ -39,7 +39,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
       _tell_interrupt()
       sys.exit(INTERRUPTED)
     except BrokenPipeError:
-      # The reader of the output, `head` for example, has seen enough.
+      # The reader of the output, `head` for example, has closed it.
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
       sys.exit(1)
     except OSError as error:
@@ -56,7 +56,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
         raise
       _end(devices_text(error))
     except ImportError as error:
-      # An extension that Ctrl-C met while it loaded.
+      # Ctrl-C while an extension was loading raises an ImportError.
       if not isinstance(
         error.__cause__ or error.__context__, KeyboardInterrupt
       ):
@@ -70,10 +70,10 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
 
 
 def _interrupt_again(before: Callable[[Any], object], found: Any) -> None:
-  """Send Ctrl-C anew where Python could not raise it, and would forget it.
+  """Send Ctrl-C again where Python could not raise it and would drop it.
 
-  So it does in what runs between two lines: JAX's callback of the garbage
-  collector meets most that arrive while a program is compiled.
+  That happens in callbacks: most that arrive while a program is compiled reach
+  JAX's callback of the garbage collector.
   """
   if found.exc_type is KeyboardInterrupt:
     again = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
@@ -89,21 +89,21 @@ def _end(message: str) -> None:
 
 
 def _print_any_text() -> None:
-  """Have output that cannot hold a class's name print it as \\u escapes."""
+  """Print characters that the output's encoding lacks as \\u escapes."""
   if getattr(sys.stdout, "errors", "") == "strict":
     sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore
 
 
 def _tell_interrupt() -> None:
-  """Say that Ctrl-C has come; another ends the process where it is."""
+  """Report Ctrl-C; a further one ends the process at once."""
   if threading.current_thread() is threading.main_thread():
-    # Python waits for its threads at the end, and would show where.
+    # At exit Python waits for its threads, and would print a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
   print("\ndeeplax: stopped by Ctrl-C", file=sys.stderr)
 
 
 def tell_interrupts() -> None:
-  """Let Ctrl-C end this process with a line while it still imports."""
+  """Make Ctrl-C end this process with a line, even while it imports."""
   before = sys.excepthook
 
   def hook(kind, error, trace):
@@ -116,17 +116,17 @@ def tell_interrupts() -> None:
 
 
 def _no_devices() -> bool:
-  """Whether JAX is loaded and cannot start its devices."""
+  """Return whether JAX is loaded and cannot start its devices."""
   jax = sys.modules.get("jax")
   try:
-    # JAX fails by an assertion where it has no plugin for the platform.
+    # Without a plugin for the platform JAX fails by an assertion.
     return jax is not None and not jax.devices()
   except (AssertionError, RuntimeError):
     return True
 
 
 def devices_text(error: BaseException) -> str:
-  """Say which devices JAX does not have, and what to do."""
+  """Return the message on devices that JAX cannot start."""
   asked = os.environ.get("JAX_PLATFORMS")
   reason = str(error).partition(" (set JAX_PLATFORMS")[0]
   return (

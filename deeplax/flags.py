@@ -1,4 +1,4 @@
-"""Flags that several commands share, and the values that they take."""
+"""Flags that several commands share, and the parsers of their values."""
 
 import argparse
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def numbers(kind: type) -> Callable[[str], tuple]:
 
 
 def step(text: str) -> int | str:
-  """Return a checkpoint's step, for argparse: a number, or "best"."""
+  """Return a checkpoint's step for argparse: a number or "best"."""
   if text == "best" or text.isdecimal():
     return text if text == "best" else int(text)
   raise argparse.ArgumentTypeError(f"{text!r} must be a number or best")
@@ -139,7 +139,7 @@ def add_measure_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_size_arguments(parser: argparse.ArgumentParser) -> None:
-  """Add the flags of how images of many sizes are given to the network."""
+  """Add the flags for images of many sizes: padding and windows."""
   parser.add_argument(
     "--sizes",
     choices=defaults.SIZES,

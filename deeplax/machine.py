@@ -1,4 +1,4 @@
-"""This computer: versions, devices, memory, disk, an idle accelerator."""
+"""Look at this computer: versions, devices, memory, disk, accelerators."""
 
 from collections.abc import Mapping
 import importlib.metadata
@@ -23,10 +23,10 @@ PACKAGES = (
   "numpy",
   "psutil",
 )
-# Without these there is nothing more to look at.
+# Without these the rest cannot be examined.
 NEEDED = ("jax", "jaxlib", "numpy", "psutil")
 NVIDIA_FILES = ("dev/nvidia[0-9]*", "proc/driver/nvidia/gpus/*", "dev/dxg")
-# A vfio group may be any device handed to a virtual machine: it counts only
+# A vfio group may be any device of a virtual machine: it counts as a TPU only
 # with the variables that a TPU host sets.
 TPU_FILES = ("dev/accel[0-9]*",)
 TPU_VFIO = "dev/vfio/[0-9]*"
@@ -34,7 +34,7 @@ TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "TPU_ACCELERATOR_TYPE")
 
 
 def report() -> int:
-  """Print what `examine` finds; return 0 when deeplax can run here, else 1."""
+  """Print a report; return 0 if deeplax can run here, else 1."""
   facts, problems = examine()
   for name, value in facts.items():
     print(f"{name:<20}{value}")
@@ -47,7 +47,7 @@ def report() -> int:
 
 
 def examine() -> tuple[dict[str, str], list[str]]:
-  """Return what this computer has, by name, and what stands in the way."""
+  """Return facts about this computer by name, and the problems found."""
   facts = {"python": platform.python_version(), "system": platform.platform()}
   problems = []
   for name, version in versions().items():
@@ -87,7 +87,7 @@ def examine() -> tuple[dict[str, str], list[str]]:
 
 
 def versions() -> dict[str, str | None]:
-  """Return the version of each package deeplax stands on; None if missing."""
+  """Return the version of each package that deeplax needs; None: missing."""
   installed = {}
   for name in PACKAGES:
     try:
@@ -136,16 +136,16 @@ def accelerator_warning(
   environ: Mapping[str, str] | None = None,
   backend: str | None = None,
 ) -> str | None:
-  """Say so when this machine has an accelerator that JAX does not use.
+  """Return a warning if JAX does not use this machine's accelerator, else None.
 
   Args:
-    root: Where /dev and /proc are looked up.
+    root: The folder that holds dev/ and proc/.
     environ: Environment variables; None: this process's.
-    backend: What JAX runs on; None: ask it.
+    backend: JAX's backend; None: ask JAX.
   """
   environ = os.environ if environ is None else environ
   if environ.get("JAX_PLATFORMS"):
-    return None  # Someone chose.
+    return None  # the user has chosen
   kind = _accelerator(pathlib.Path(root), environ)
   if kind is None:
     return None

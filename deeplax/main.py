@@ -14,7 +14,7 @@ from deeplax import errors
 def main(argv: list[str] | None = None) -> None:
   config_flag.parse(sys.argv if argv is None else argv)
   config = config_flag.CONFIG.value
-  # The data is looked up before JAX starts: a missing data set is told at once.
+  # Before JAX starts, so that a missing data set is reported at once.
   from deeplax.data import build as data_build
 
   data_build.source(config.data, config.data.train_split)

@@ -1,6 +1,6 @@
-"""Paths as a user writes them: a leading ~ is the home directory.
+"""Paths as users write them: a leading ~ is the home directory.
 
-A shell replaces it only at the start of a word, so not in --out=~/masks.
+A shell replaces it only at the start of a word, and so not in --out=~/masks.
 """
 
 import os
@@ -12,10 +12,10 @@ from deeplax import errors
 def expanded(text: str) -> str:
   """Return a path with its leading ~ or ~name replaced.
 
-  Anything else stays as it is, gs://bucket/run for example.
+  Other paths, gs://bucket/run for example, are returned unchanged.
 
   Raises:
-    InputError: There is no such home directory, nor a file of that name.
+    InputError: There is neither such a home directory nor a file of that name.
   """
   path = os.path.expanduser(text)
   if path.startswith("~") and not os.path.lexists(text):
@@ -32,6 +32,6 @@ def local(text: str) -> pathlib.Path:
 
 
 def absolute(text: str) -> str:
-  """Return a path that holds from any folder; see `expanded`."""
+  """Return a path that is valid from any folder; see `expanded`."""
   path = expanded(text)
   return path if "://" in path else os.path.abspath(path)

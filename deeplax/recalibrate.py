@@ -1,9 +1,10 @@
 """Measure a run's norm statistics anew: python -m deeplax.recalibrate
 --workdir=runs/mine
 
-A norm that was trained too briefly for its decay, frozen, or averaged with
-others, evaluates with statistics that its network does not have. Here they are
-those of training batches, and a new workdir holds them; the old one stays.
+A norm that was frozen, averaged with others, or trained too briefly for its
+decay evaluates with statistics that do not fit its network. This command
+measures them on training batches and writes them to a new workdir; the old one
+stays as it is.
 """
 
 import argparse

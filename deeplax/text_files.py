@@ -1,7 +1,7 @@
-"""Text files that people or programs wrote: JSON, and lists of lines.
+"""Read text files that people or programs wrote: JSON, and lists of lines.
 
-Each function ends on whatever cannot be read in one InputError that names the
-file and, in the caller's words, the fix.
+If a file cannot be read, whatever the cause, each function raises an InputError
+that names the file and, in the caller's words, the fix.
 """
 
 import codecs
@@ -19,9 +19,9 @@ from etils import epath
 from deeplax import errors
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-# Half of a character beyond 16 bit: JSON can spell it, no encoding has it.
+# A lone surrogate, half a character: JSON can spell it, no encoding holds it.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-# What taking JSON of another shape apart raises.
+# Errors of code that expects JSON of another shape.
 _WRONG_CONTENTS = (
   *(LookupError, TypeError, ValueError),
   *(AttributeError, OverflowError),
@@ -39,7 +39,6 @@ def read_text(path: epath.PathLike, *, fix: str) -> str:
   """Return a UTF-8 file, without the mark that some editors start it with.
 
   Args:
-    path: The file.
     fix: What to do if it cannot be read, the end of the message.
 
   Raises:
@@ -72,16 +71,15 @@ def read_text(path: epath.PathLike, *, fix: str) -> str:
 
 
 def read_json(path: epath.PathLike, *, fix: str, kind: type = dict) -> Any:
-  """Return what a JSON file holds.
+  """Return the contents of a JSON file.
 
   Args:
-    path: The file.
     fix: What to do if it cannot be read, the end of the message.
-    kind: What it must hold at its top: dict, list, or object for anything.
+    kind: The type of its contents: dict, list, or object for any.
 
   Raises:
-    InputError: As `read_text`; it is empty or no JSON, has a key twice or half
-      a character, or holds another kind.
+    InputError: As `read_text`; or the file is empty or not JSON, has a key
+      twice or half a character, or its contents are of another type.
   """
   text = read_text(path, fix=fix)
   if not text.strip():
@@ -111,7 +109,7 @@ def read_json(path: epath.PathLike, *, fix: str, kind: type = dict) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  """Return an object; of a key that is there twice, one would be lost."""
+  """Return an object; refuse a key that occurs twice, as one would be lost."""
   result = dict(pairs)
   if len(result) < len(pairs):
     counts = collections.Counter(key for key, _ in pairs)
@@ -122,18 +120,17 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def contents(path: epath.PathLike, *, fix: str) -> Iterator[None]:
-  """Turn what goes wrong in taking JSON apart into a message.
+  """Turn errors of a block that reads a JSON file's contents into a message.
 
-  For files that deeplax itself writes, where it takes little to be sure that a
-  key is missing or of another kind. A file that people write deserves to hear
-  which value is wrong.
+  For files that deeplax itself writes. The message for a file that people write
+  should name the value that is wrong.
 
   Args:
-    path: Of the JSON file that is taken apart inside.
+    path: The JSON file whose contents the block reads.
     fix: What to do, the end of the message.
 
   Raises:
-    InputError: Something is missing, or of another kind.
+    InputError: A key is missing, or a value of another type.
   """
   try:
     yield
@@ -145,10 +142,10 @@ def contents(path: epath.PathLike, *, fix: str) -> Iterator[None]:
 
 
 def read_lines(path: epath.PathLike, *, fix: str) -> list[str]:
-  """Return the lines of a list as they are, without the blank ones.
+  """Return the lines of a file, unchanged, without the blank ones.
 
   Raises:
-    InputError: As `read_text`, or there is none.
+    InputError: As `read_text`; or there is no line.
   """
   text = read_text(path, fix=fix).replace("\r\n", "\n").replace("\r", "\n")
   lines = [line for line in text.split("\n") if line.strip()]
@@ -158,7 +155,7 @@ def read_lines(path: epath.PathLike, *, fix: str) -> list[str]:
 
 
 def composed(text: str) -> str:
-  """Return a name as it is compared with others (Unicode's NFC).
+  """Return a name in the form in which names are compared (Unicode's NFC).
 
   "é" may be stored as one letter or, as on a Mac, as an e and an accent.
   """
@@ -166,5 +163,5 @@ def composed(text: str) -> str:
 
 
 def short(value: Any) -> str:
-  """Return a value as a message shows it: a part of what is long or deep."""
+  """Return a value as text for a message, abbreviated if it is long or deep."""
   return reprlib.repr(value)

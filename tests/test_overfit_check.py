@@ -1,4 +1,4 @@
-"""A few images are learned by heart, or the reason why not is named.
+"""A few images are memorized, or the reason why not is named.
 
 The causes are provoked: a network of two convolutions really fails to learn.
 """

@@ -1,4 +1,4 @@
-"""Every key a run reads, with its unit, its default and its source.
+"""Every key that a run reads, with its unit, its default and its source.
 
 A config file starts from `base()` and states only what differs. Placeholders
 (`None` until set) are marked; everything else has a value that works.
@@ -10,14 +10,14 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-# How images of many sizes share a program; see `predictor.Predictor`.
+# How images of many sizes share a compiled program; see `eval.sizes`.
 SIZES = ("reference", "exact", "unpadded")
 
 placeholder = config_dict.placeholder
 
 
 def base() -> Any:
-  """The defaults: DeepLabv3+ as the paper trains it on VOC (1802.02611, 4)."""
+  """Return the defaults: DeepLabv3+ on VOC as in 1802.02611, section 4."""
   c = ml_collections.ConfigDict()
   c.seed = 0  # draws parameters, data order, augmentation and dropout
 
@@ -214,7 +214,7 @@ def base() -> Any:
 
 
 def debug(c: Any) -> Any:
-  """`:debug` of any config: made-up data, a few steps, under a minute."""
+  """Return a configuration's `:debug`: made-up data, a few steps."""
   c.data = shapes(c.data)
   c.data.shapes_size = (65, 65)
   c.data.shapes_train = 16
@@ -230,7 +230,7 @@ def debug(c: Any) -> Any:
 
 
 def shapes(data: Any) -> Any:
-  """The built-in pictures instead of a data set on disk."""
+  """Return `config.data` with made-up pictures in place of a data set."""
   data.name = "shapes"
   data.root = None
   data.train_split = "train"
@@ -239,6 +239,6 @@ def shapes(data: Any) -> Any:
 
 
 def pick(name: str, arg: str, known: Sequence[str]) -> None:
-  """Refuse what a configuration does not know behind its colon."""
+  """Refuse an argument, after the colon, that a configuration does not know."""
   if arg not in known:
     raise ValueError(f"{name}:{arg} not in {list(known)}")

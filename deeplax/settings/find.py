@@ -1,7 +1,8 @@
-"""Where configurations lie: deeplax's own by name, a user's by path.
+"""Find configurations: deeplax's own by name, a user's by path.
 
-The files of configs/ and experiments/ are loaded by path, never imported as
-packages, so that folders of these names where a user stands stay out of it.
+The files of configs/ and experiments/ are loaded by path and never imported as
+packages, so that folders of these names in the current one are not confused
+with them.
 """
 
 import functools
@@ -15,7 +16,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 
 
 def shipped(folder: str) -> pathlib.Path:
-  """Return configs/ or experiments/ as it came with deeplax.
+  """Return the folder configs/ or experiments/ that came with deeplax.
 
   An installed package has it inside, a checkout beside the package.
   """
@@ -25,7 +26,7 @@ def shipped(folder: str) -> pathlib.Path:
 
 @functools.cache
 def names() -> tuple[str, ...]:
-  """Return the configurations that come with deeplax."""
+  """Return the names of the configurations that come with deeplax."""
   files = shipped("configs").glob("*.py")
   stems = (p.stem for p in files if "\ndef get_config(" in p.read_text())
   return tuple(sorted(stems))

@@ -1,8 +1,8 @@
 """How the four papers train, as settings over `defaults.base()`.
 
-`base()` itself is the first stage of v3 and v3+ on VOC 2012. Each function
-here changes what another stage, data set or paper does otherwise, and returns
-the configuration. docs/protocols.md lists every number with its source.
+`base()` itself is the first stage of v3 and v3+ on VOC 2012. Each function here
+makes the changes of another stage, data set or paper and returns the
+configuration. docs/protocols.md lists every number with its source.
 
 Papers: v1 1412.7062, v2 1606.00915, v3 1706.05587, v3+ 1802.02611; "code" is
 tensorflow/models research/deeplab.
@@ -10,7 +10,7 @@ tensorflow/models research/deeplab.
 
 from typing import Any
 
-# What the dense CRF's search tries first (v1, 4.1; v2, 4.1).
+# The first grid of the search for CRF parameters (v1, 4.1; v2, 4.1).
 CRF_GRIDS = {
   "v1": {
     "w1": (5, 6, 7, 8, 9, 10),
@@ -141,7 +141,7 @@ def cityscapes_test(c: Any, name: str) -> Any:
   return c
 
 
-# What follows the colon of a v3 or v3+ configuration.
+# Arguments, after the colon, of v3 and v3+ configurations.
 STAGES = {
   "stage2": stage2,
   "coco": coco,

@@ -1,25 +1,25 @@
-"""Known networks: their settings, their file and the mIoU that came with it."""
+"""Published networks: settings, file and the mIoU that was reported."""
 
 import pathlib
 from typing import Any, NamedTuple
 
 Settings = dict[str, Any]
-# Whose names arrays can have: what `pretrained.tables` reads and writes.
+# Programs whose names of arrays `pretrained.tables` reads and writes.
 SOURCES = ("caffe", "smp", "tf_deeplab", "timm", "torchvision")
-OWN = "deeplax"  # the workdir of a run, for another network than its own
+OWN = "deeplax"  # a workdir, whose weights another network takes over
 
 
 class Reported(NamedTuple):
-  """One figure that came with a network.
+  """One figure that was published with a network.
 
   Attributes:
-    split: Of the data set.
+    split: Part of the data set.
     output_stride: Of the evaluation.
     scales: Of the images.
-    flip: Whether the mirrored images counted too.
+    flip: Whether probabilities of the mirrored images were averaged in.
     miou: In percent.
-    differs: How its source measured it otherwise than `deeplax.evaluate` does
-      with the row's settings; empty: the same way.
+    differs: In words, how the measurement differed from that of
+      `deeplax.evaluate` with the row's settings; empty: it did not.
   """
 
   split: str
@@ -34,16 +34,16 @@ class Network(NamedTuple):
   """One published network.
 
   Attributes:
-    source: Of the names of its arrays, as `deeplax.convert --source` wants it.
-    file: Its archive or file; None where each user has their own.
-    data: What it was trained on last, as in `data.name`; None: ImageNet, so
-      only the backbone is of use here.
-    settings: Of `config.model`, apart from defaults.
+    source: Program that named its arrays, for `deeplax.convert --source`.
+    file: Its archive or file; None: no file is published.
+    data: The data set that it was trained on last, as in `data.name`; None:
+      ImageNet, so that only the backbone can be used here.
+    settings: Keys of `config.model` that differ from the defaults.
     reported: Its figures.
-    auxiliary: Whether the file has a second head, for training.
-    evaluation: Of `config.eval`, as its source evaluated.
-    source_classes: What `deeplax.convert --source_classes` is where none is
-      given: of a file whose logits are not one for each class of `data`.
+    auxiliary: Whether the file has an auxiliary head.
+    evaluation: Keys of `config.eval` for an evaluation like its source's.
+    source_classes: Default of `deeplax.convert --source_classes`, for a file
+      whose logits are not one for each class of `data`.
   """
 
   source: str
@@ -69,7 +69,7 @@ MOBILENET = {
 }
 _XCEPTION = {"backbone": "xception_65"}
 _DPC = {"backbone": "xception_71", "head": "dpc"}
-# Of PyTorch's programs, which give the network each image by itself.
+# PyTorch's programs evaluate each image by itself, without padding.
 _UNPADDED = {"sizes": "unpadded", "pad_to": None}
 # torchvision/transforms/_presets.py, references/segmentation/presets.py.
 _RESIZED = (
@@ -304,7 +304,7 @@ def of_config(text: str) -> Network | None:
 
 
 def figure_lines(row: Network) -> list[str]:
-  """Return a line for each figure that came with a network."""
+  """Return a line for each figure that was published with a network."""
   lines = []
   for figure in row.reported:
     scales = ", ".join(map(str, figure.scales))

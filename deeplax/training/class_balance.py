@@ -1,4 +1,4 @@
-"""Class weights and repeated images, both from counts of the masks."""
+"""Class weights and repeated images, both from counts of the masks' pixels."""
 
 from collections.abc import Callable
 
@@ -22,8 +22,8 @@ def examples_and_loss(
 ) -> tuple[files.Source, losses.Settings]:
   """Return the examples as they are trained on, and the loss.
 
-  Both may need all masks counted: once for the workdir `folder`, or each time
-  for None.
+  Both may need every mask counted. The counts are kept in the workdir `folder`;
+  without one (None) they are made each time.
   """
   rule = config.train.class_weights
   by_count = rule in class_counts.RULES

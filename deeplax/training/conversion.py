@@ -1,4 +1,4 @@
-"""Published weights into a workdir, and a workdir's weights out again."""
+"""Convert published weights into a workdir, and a workdir's into a file."""
 
 import argparse
 from collections.abc import Collection, Mapping, Sequence
@@ -48,13 +48,12 @@ def convert(
   """Write a workdir whose network is the checkpoint's.
 
   Args:
-    config: Of the run.
     args: The flags of `deeplax.convert`.
-    overrides: The flags that `config` differs by from its file, to be shown.
+    overrides: The --config.KEY=VALUE flags, repeated in the advice at the end.
 
   Raises:
-    InputError: The checkpoint cannot be read or is not of this network, or the
-      workdir holds a run. Nothing has been written then.
+    InputError: The checkpoint cannot be read or belongs to another network, or
+      the workdir holds a run. Nothing has been written then.
   """
   workdir = epath.Path(args.workdir)
   if (step := checkpoint.sound_step(workdir)) is not None:
@@ -120,7 +119,7 @@ def convert(
 
 
 def _read(args: argparse.Namespace) -> tuple[Mapping[str, Any], str]:
-  """Return what --checkpoint holds, and the prefix that --under took off."""
+  """Return the arrays in --checkpoint, and the prefix that --under removed."""
   if args.source == published.OWN:
     return checkpoint.restore_variables(args.checkpoint)[0], ""
   arrays = files.read(args.checkpoint)
@@ -133,7 +132,7 @@ def _read(args: argparse.Namespace) -> tuple[Mapping[str, Any], str]:
 def _loaded(
   args: argparse.Namespace, arrays: Mapping[str, Any], model: nn.Module
 ) -> rules.Loaded:
-  """Return what the arrays of a file, or a workdir's variables, give."""
+  """Return the arrays under this network's names."""
   if args.source == published.OWN:
     return partial.of_variables(arrays, variables_lib.shapes(model))
   return rules.load(arrays, tables.table(args.source, model=model), model=model)
@@ -147,7 +146,7 @@ def _measure(
   *,
   modules: Sequence[rules.Path],
 ) -> dict[str, Any]:
-  """Return the variables with the modules' statistics of training crops."""
+  """Return the variables with statistics measured on training crops."""
   if images < 0 or not start.folded:
     raise errors.InputError(
       f"--statistics={images}: give the number of images, and only for a "
@@ -188,9 +187,9 @@ def _spec(
 def _classes_there(
   args: argparse.Namespace, other_classes: Collection[int]
 ) -> Sequence[str] | None:
-  """Return the file's classes: of --source_classes, or its published row's.
+  """Return the file's classes: of --source_classes, or of its published row.
 
-  The row's are for the file as it was published, with as many logits.
+  The row's classes count only if the file has as many logits as was published.
   """
   row = published.of_config(args.config)
   if args.source_classes or row is None:
@@ -203,18 +202,18 @@ def source_classes(text: str | None, source: str) -> Sequence[str] | None:
   """Return the names that --source_classes stands for, by place.
 
   Args:
-    text: A data set's name, or a file with a JSON list; None for None.
-    source: Whose logits they are.
+    text: A data set's name, a file with a JSON list, or None (result: None).
+    source: The program that the logits come from.
 
   Raises:
-    InputError: It is neither.
+    InputError: `text` is neither.
   """
   if text is None:
     return None
   if text in spec_lib.SPECS:
     names = spec_lib.SPECS[text].class_names
-    # research/deeplab datasets/data_generator.py: 151 classes, the first is
-    # what has no label.
+    # research/deeplab datasets/data_generator.py: 151 classes, of which the
+    # first stands for unlabeled pixels.
     return ("", *names) if (source, text) == _UNLABELED_FIRST else names
   names = text_files.read_json(
     text,
@@ -233,7 +232,7 @@ def source_classes(text: str | None, source: str) -> Sequence[str] | None:
 
 
 def _record(args: argparse.Namespace, start: partial.Start) -> dict[str, Any]:
-  """Return what converted.json says of a conversion."""
+  """Return the contents of converted.json."""
   return {
     "source": args.source,
     "checkpoint": args.checkpoint,
@@ -254,10 +253,10 @@ def _next(
   other_classes: Collection[int],
   overrides: Sequence[str],
 ) -> str:
-  """Say what the workdir is good for."""
+  """Return advice on how to use the workdir."""
   loaded = {path[1] for path in start.loaded}
   new = {
-    # v2's scores are in the head, whose other layers a file may have.
+    # v2's class scores lie in the head, whose other layers a file may hold.
     "/".join(path[1:-1]) if path[1] in loaded else path[1]
     for path in start.new
   }
@@ -304,8 +303,8 @@ def export(args: argparse.Namespace) -> None:
   """Write the weights of a workdir by another program's names.
 
   Raises:
-    InputError: There are none, a parameter has no name there, or the file
-      cannot be written.
+    InputError: The workdir has no weights, a parameter has no name in that
+      program, or the file cannot be written.
   """
   config = settings.load_config(args.workdir)
   opened = open_run.open_run(args.workdir, config)
@@ -315,7 +314,7 @@ def export(args: argparse.Namespace) -> None:
     auxiliary=partial.TRAINING_ONLY in variables["params"],
   )
   arrays, nameless = rules.save(variables, tables.table(args.to, model=model))
-  # What only training has may stay behind.
+  # The auxiliary head is for training alone and may be left out.
   nameless = [p for p in nameless if p[1] != partial.TRAINING_ONLY]
   if nameless:
     raise errors.InputError(

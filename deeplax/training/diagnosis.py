@@ -1,4 +1,4 @@
-"""Training that goes wrong says so: the step, the images, the likely cause."""
+"""Stop a training that goes wrong, with the step, its images and the cause."""
 
 from collections.abc import Callable, Sequence
 import math
@@ -15,11 +15,11 @@ from deeplax.data.checks import check
 from deeplax.labels import IGNORE_LABEL
 from deeplax.training import state as state_lib
 
-# A first batch with more ignored pixels than this hardly trains.
+# Largest share of ignored pixels with which a first batch still trains.
 IGNORED = 0.9
-SHOWN = 4  # names of images in a message
+SHOWN = 4  # images named in a message
 
-# step -> where the images of its batch stand in the training source.
+# step -> indices of its batch's images in the training source.
 Drawn = Callable[[int], Sequence[int]]
 
 
@@ -30,16 +30,17 @@ def refuse_steps(
   source: files.Source,
   drawn: Drawn,
 ) -> None:
-  """Stop the run on labels or a loss that training cannot mean.
+  """Stop the run on illegal labels or a loss that is not finite.
 
   Args:
-    values: "loss" and "illegal" (labels that are none) of consecutive steps.
-    first: The step of the first.
-    source: Of the training images.
-    drawn: Which of them a step has seen.
+    values: "loss" and "illegal" (the number of illegal labels) of consecutive
+      steps.
+    first: The first of these steps.
+    source: The training images.
+    drawn: Returns the indices of a step's images.
 
   Raises:
-    InputError: With the step, its images, the likely cause and what to do.
+    InputError: Naming the step, its images, the likely cause and the remedy.
   """
   for step, value in enumerate(values, start=first):
     if value["illegal"] > 0:
@@ -54,7 +55,7 @@ def _illegal(
   source: files.Source,
   indices: Sequence[int],
 ) -> str:
-  """Say what is wrong with the masks of a batch."""
+  """Return the message on illegal labels in a batch."""
   origin, indices = views.origin(source, indices)
   faults = check.examine(origin, chosen=indices).faults
   cause = "Look at all masks: python -m deeplax.check_data FOLDER --full"
@@ -73,7 +74,7 @@ def _not_finite(
   source: files.Source,
   indices: Sequence[int],
 ) -> str:
-  """Say where a loss that is no number comes from, as far as can be told."""
+  """Return the message on a loss that is not finite, with its likely cause."""
   names, broken = [], []
   for index in indices:
     example = source[index]
@@ -83,7 +84,7 @@ def _not_finite(
   text = f"step {step}: the loss is {value['loss']}"
   if broken:
     return (
-      f"{text}, because the image {broken[0]} has pixels that are no finite "
+      f"{text}, because the image {broken[0]} has pixels that are not finite "
       "numbers. Mend it or take it out of the data; the last checkpoint is "
       "intact"
     )
@@ -108,7 +109,7 @@ def _all_finite(tree: Any) -> jax.Array:
 
 
 def refuse_lost(state: state_lib.State, *, step: int) -> None:
-  """Stop before parameters that are not numbers replace good ones on disk.
+  """Stop before parameters that are not finite replace good ones on disk.
 
   Raises:
     InputError: Naming the step.
@@ -121,7 +122,7 @@ def refuse_lost(state: state_lib.State, *, step: int) -> None:
 
 
 def ignored_warning(labels: np.ndarray) -> str | None:
-  """Say so when there is hardly a labeled pixel in a batch, [b, h, w]."""
+  """Return a warning if hardly a pixel of a batch [b, h, w] is labeled."""
   ignored = float((labels == IGNORE_LABEL).mean())
   if ignored <= IGNORED:
     return None

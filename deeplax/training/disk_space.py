@@ -1,4 +1,4 @@
-"""Do the checkpoints of a run fit on its disk? Asked before step 0."""
+"""Refuse, before step 0, a run whose checkpoints do not fit on its disk."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from deeplax import errors
 from deeplax.training import limits
 from deeplax.workdir import layout
 
-SMALL = 2**20  # bytes of a checkpoint's other files, at most
+SMALL = 2**20  # largest size of a checkpoint's other files, in bytes
 
 
 def refuse_full(
@@ -19,19 +19,18 @@ def refuse_full(
   *,
   state_bytes: int,
 ) -> None:
-  """Refuse a run whose checkpoints will not fit, saying how many would.
+  """Refuse a run whose checkpoints will not fit, and say how many would.
 
-  The newest `checkpoint.keep`, and the best where there are evaluations on the
-  way, lie beside the one that is being written; those that a resumed run has
-  already take no more.
+  On disk at once are the newest `checkpoint.keep`, the best one if the run is
+  evaluated on the way, and the one that is being written. Those that a resumed
+  run already has need no further space.
 
   Args:
-    config: Of the run.
-    workdir: Of the run; elsewhere than on this computer nothing is known.
-    state_bytes: Of what is saved.
+    workdir: Checked only if it lies on this computer.
+    state_bytes: Size of the saved arrays.
 
   Raises:
-    InputError: With the number to keep that fits, if there is one.
+    InputError: Naming the number of checkpoints that fits, if any does.
   """
   if "://" in os.fspath(workdir):
     return
@@ -67,7 +66,7 @@ def _text(count: int) -> str:
 
 
 def _nearest(path: epath.PathLike) -> str:
-  """Return a path, or the first folder above it that exists."""
+  """Return the path itself or the nearest folder above it that exists."""
   folder = os.path.abspath(os.fspath(path))
   while not os.path.exists(folder):
     folder = os.path.dirname(folder)

@@ -1,4 +1,4 @@
-"""The variables before step 0: drawn, or those of another workdir."""
+"""The variables before step 0: drawn at random or from another workdir."""
 
 from collections.abc import Collection, Sequence
 import shlex
@@ -41,16 +41,15 @@ def network(
 def variables(
   config: ml_collections.ConfigDict, model: nn.Module, *, resumed: bool
 ) -> Variables:
-  """Return the variables before step 0: drawn, or of `init.checkpoint`.
+  """Return the variables before step 0: drawn, or from `init.checkpoint`.
 
-  A resumed run has its own, and does not need that workdir any more.
-
-  What has one entry per class is drawn anew when their number differs, and so
-  are an auxiliary head and v1's branches with the logits that read them; the
-  first kernel of an RGB network is widened to the bands.
+  Some are drawn anew where the networks differ: those with one entry per class,
+  an auxiliary head, and v1's branches with the logits that read them. The first
+  kernel of an RGB network is widened to the bands. A resumed run does not read
+  `init.checkpoint`: its own variables follow.
 
   Raises:
-    InputError: Anything else differs; naming the parameters.
+    InputError: Other parameters differ; the message names them.
   """
   drawn = variables_lib.initial_variables(model, seed=config.seed)
   if config.init.checkpoint is None or resumed:
@@ -59,7 +58,7 @@ def variables(
   theirs, note = _for_bands(config, model, theirs)
   new, old = _flat(drawn), _flat(theirs)
   if partial.TRAINING_ONLY not in drawn["params"]:
-    # Only training has that head: the new run may leave it out.
+    # The auxiliary head only trains, so the new run may leave it out.
     old = {p: leaf for p, leaf in old.items() if p[1] != partial.TRAINING_ONLY}
   fresh = [
     path
@@ -108,16 +107,15 @@ def _cure(
   parts: Collection[str],
   differing: Sequence[rules.Path],
 ) -> str:
-  """Return the commands by which the other run's weights fit, if any do.
+  """Return commands that make the other run's weights fit; "" if none do.
 
   Args:
-    config: Of this run.
-    parts: Of its network.
-    differing: Paths of parameters that one of the networks has not, or has in
+    parts: The parts of this run's network.
+    differing: Paths of parameters that one of the networks lacks or has in
       another shape.
   """
   new = {path[1] for path in differing}
-  # A part that this network has not at all: the logits read something else.
+  # If this network lacks the part, its logits read another one.
   new = {part if part in parts else partial.ORDER[-1] for part in new}
   if partial.BACKBONE in new or config.data.channels is not None:
     return ""
@@ -134,7 +132,7 @@ def _cure(
 
 
 def _config_flags(arguments: Sequence[str]) -> list[str]:
-  """Return the flags that say the configuration, but for its start."""
+  """Return the --config flags without that of init.checkpoint."""
   flags, words = [], iter(arguments)
   for word in words:
     if not word.startswith("--config"):
@@ -147,7 +145,7 @@ def _config_flags(arguments: Sequence[str]) -> list[str]:
 
 
 def statistics_of(config: ml_collections.ConfigDict) -> str:
-  """Say what the norms' running statistics are before step 0."""
+  """Return in words where the norms' statistics come from before step 0."""
   if config.init.checkpoint is None:
     return "random start"
   return f"statistics of {config.init.checkpoint}"
@@ -156,7 +154,7 @@ def statistics_of(config: ml_collections.ConfigDict) -> str:
 def _of_classes(
   config: ml_collections.ConfigDict, model: nn.Module
 ) -> set[rules.Path]:
-  """Return the paths of what has one entry per class."""
+  """Return the paths of the arrays with one entry per class."""
   wider = network(
     config, model.num_classes + 1, auxiliary=model.auxiliary is not None
   )

@@ -1,4 +1,4 @@
-"""Impossible values of a configuration are refused, useless ones told."""
+"""Refuse impossible values of a configuration, and warn of useless ones."""
 
 from collections.abc import Callable
 import math
@@ -11,9 +11,9 @@ from deeplax import errors
 from deeplax.models import deeplab
 from deeplax.workdir import settings
 
-# Share of the running statistics that must be the run's own at its end.
+# Share of the running statistics that the run itself must have made by its end.
 SETTLED = 0.95
-# checkpoint.keep: should the newest be damaged, there is the one before.
+# Least checkpoint.keep: if the newest is damaged, the one before is left.
 LEAST_KEPT = 2
 
 
@@ -27,7 +27,7 @@ _SIZE = (
   lambda value: value is None or len(value) == 2 and min(value) >= 1,
   "(height, width), like (513, 513)",
 )
-# Key -> whether a value is possible, and what to give.
+# Key -> whether a value is possible, and in words which values are.
 POSSIBLE = {
   "seed": _at_least(0),
   "train.total_steps": _at_least(1),
@@ -64,10 +64,10 @@ POSSIBLE = {
 
 
 def refuse_values(config: ml_collections.ConfigDict) -> None:
-  """Refuse what no later part would name.
+  """Refuse values that would fail later without naming their key.
 
   Raises:
-    InputError: Naming the key, its value and what it may be.
+    InputError: Naming the key, its value and the possible values.
   """
   values = settings.flatten(config)
   for key, (possible, fix) in POSSIBLE.items():
@@ -92,7 +92,7 @@ def _refuse_small_norm_batches(config: ml_collections.ConfigDict) -> None:
 def slow_start_warning(
   optim: ml_collections.ConfigDict, *, total_steps: int
 ) -> str | None:
-  """Say so if the run ends before its learning rate has left the slow start."""
+  """Return a warning if the run ends within the slow start, else None."""
   if optim.slow_start_steps < total_steps:
     return None
   return (
@@ -105,12 +105,11 @@ def slow_start_warning(
 def norm_warning(
   model: nn.Module, *, total_steps: int, start: str
 ) -> str | None:
-  """Say so if the run ends before its running statistics have settled.
+  """Return a warning if the run ends before its statistics have settled.
 
   Args:
-    model: The slowest norm that trains counts.
-    total_steps: Of the run.
-    start: What the statistics are before step 0.
+    model: The network, whose slowest norm that trains is looked at.
+    start: In words, where the statistics come from before step 0.
   """
   norms = [part.norm for part in deeplab.parts_with_norm(model).values()]
   decays = [norm.decay for norm in norms if norm.mode == "train"]
@@ -118,7 +117,7 @@ def norm_warning(
   adapted = 1 - decay**total_steps
   if adapted >= SETTLED:
     return None
-  # The decay at which the start has SETTLED away halfway through the run.
+  # With this decay the start has lost its SETTLED share halfway through.
   fit = (1 - SETTLED) ** (2 / total_steps)
   digits = max(2, 1 - math.floor(math.log10(1 - fit)))
   return (

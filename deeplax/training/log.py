@@ -15,9 +15,9 @@ from deeplax.workdir import settings
 
 
 class MetricLog:
-  """metrics.jsonl: one line each time something was measured.
+  """Writes metrics.jsonl, a line for each measurement.
 
-  TensorBoard, where it is wanted, shows the same numbers.
+  TensorBoard shows the same numbers if it is asked for.
   """
 
   def __init__(
@@ -30,17 +30,17 @@ class MetricLog:
   ):
     """Open the log and cut it, and the pictures, back to `resume_step`.
 
-    Steps after the restored checkpoint will run again; their lines would stand
-    there twice.
+    Steps after the restored checkpoint will run again and write their lines
+    again.
 
     Args:
-      path: Of metrics.jsonl.
+      path: The file, metrics.jsonl.
       resume_step: The last step to keep.
       write: False in all processes but one.
       tensorboard: Also write tensorboard/ beside it.
 
     Raises:
-      InputError: TensorBoard is wanted and not installed.
+      InputError: TensorBoard is asked for and not installed.
     """
     self._path = epath.Path(path)
     self._write = write
@@ -52,7 +52,7 @@ class MetricLog:
         for line in atomic.read_jsonl(self._path)
         if line["step"] <= resume_step
       ]
-      # Also where only a torn last line goes: the next one would join it.
+      # Written even if only a torn last line goes: the next would join it.
       atomic.write_text(
         self._path, "".join(json.dumps(line) + "\n" for line in lines)
       )
@@ -63,7 +63,7 @@ class MetricLog:
       self._tensorboard = _tensorboard(self._path.parent, lines)
 
   def write(self, step: int, values: dict[str, Any]) -> None:
-    """Append one line, unless an evaluation that is made again wrote it."""
+    """Append one line, unless the run wrote the same before it was resumed."""
     line = {"step": step, **values}
     if self._write and line not in self._kept:
       with self._path.open("a") as file:
@@ -73,7 +73,7 @@ class MetricLog:
       self._tensorboard.flush()
 
   def picture(self, step: int, name: str, image: np.ndarray) -> None:
-    """Show a uint8 [h, w, 3] picture in TensorBoard, where it is wanted."""
+    """Show a uint8 [h, w, 3] picture in TensorBoard if it is asked for."""
     if self._tensorboard:
       self._tensorboard.write_images(step, {name: image[None]})
       self._tensorboard.flush()
@@ -85,9 +85,9 @@ class MetricLog:
 
 
 def _tensorboard(workdir: epath.Path, lines: list[dict[str, Any]]) -> Any:
-  """Return a writer of tensorboard/ that has written all there is so far.
+  """Return a writer of tensorboard/ that has written the log up to now.
 
-  An event cannot be taken back, and clu hands no purge step on to TensorFlow:
+  Events cannot be taken back, and clu passes no purge step on to TensorFlow, so
   a resumed run writes the folder anew from metrics.jsonl and pictures/.
   """
   folder = workdir / "tensorboard"
@@ -129,6 +129,6 @@ def metric_writers() -> Any:
       'pip install -e ".[tf]", or leave --config.log.tensorboard=False; '
       "metrics.jsonl and pictures/ are written anyway"
     ) from error
-  # TensorFlow would take all of a GPU's memory, to write a few numbers.
+  # Otherwise TensorFlow takes all of a GPU's memory to write a few numbers.
   tensorflow.config.set_visible_devices([], "GPU")
   return metric_writers

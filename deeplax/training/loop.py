@@ -15,12 +15,12 @@ from deeplax.training import step as step_lib
 
 
 def due(step: int, every: int, last: int) -> bool:
-  """Whether something periodic happens after `step`; always after the last."""
+  """Return whether `step` is a multiple of `every` (0: none) or the last."""
   return step == last or (every > 0 and step % every == 0)
 
 
 class Schedule(NamedTuple):
-  """When things happen, in steps."""
+  """Number of steps in all, and between logs, evaluations and checkpoints."""
 
   total: int
   log_every: int
@@ -59,9 +59,8 @@ def loop(
   A step is saved before it is evaluated.
 
   Args:
-    step_fn: Mapped and compiled.
-    state: Replicated.
-    parts: Of the run.
+    step_fn: The step, mapped over the devices and compiled.
+    state: The state, replicated over the devices.
     schedule: When to log, evaluate and save.
     outputs: Where to log, evaluate and save.
     refuse: Takes (values of consecutive steps, the first of these steps) and
@@ -69,11 +68,11 @@ def loop(
     stopped: Asked after each step; True saves and returns early.
 
   Raises:
-    InputError: Of `refuse`, or a checkpoint cannot be written.
+    InputError: Raised by `refuse`, or a checkpoint cannot be written.
   """
   first, last = int(state.step), schedule.total
   if first and due(first, schedule.eval_every, last):
-    # A run that was stopped may have left it.
+    # A run that was stopped may have saved this step and not evaluated it.
     outputs.evaluate(parallel.local(state.variables), first)
   clock: dict[str, float] = {}
   window, logged = [], first
@@ -112,7 +111,7 @@ def loop(
       outputs.save(step, state)
     if scored and not stop:
       outputs.evaluate(parallel.local(state.variables), step)
-    if saved and stopped():  # or else it came too late for this step
+    if saved and stopped():  # a later signal stops after the next step
       break
   return state
 

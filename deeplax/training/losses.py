@@ -1,7 +1,7 @@
-"""The training loss: cross entropy over the pixels that have a label.
+"""The training loss: cross entropy over the labeled pixels.
 
-Class weights and hard pixels as utils/train_utils.py of tensorflow/models
-research/deeplab has them.
+Class weights and hard pixels follow utils/train_utils.py of tensorflow/models
+research/deeplab.
 """
 
 from collections.abc import Callable
@@ -17,20 +17,20 @@ from deeplax.ops import resize
 
 
 class Settings(NamedTuple):
-  """What the loss is made of; the defaults are the papers'.
+  """The settings of the loss; the defaults are the papers'.
 
   Attributes:
-    upsample_logits: False brings the labels down to the logits instead.
-    ignore_label: Pixels that count nowhere.
+    upsample_logits: False resizes the labels to the logits instead.
+    ignore_label: Label of the pixels that count nowhere.
     class_weights: Factor of each class's cross entropy; None: 1 for all. The
       divisor stays the number of pixels, as in the reference.
     hard_pixels: Share of all pixels, those of the largest loss, that count.
     hard_pixel_steps: Steps in which the share falls from 1 to `hard_pixels`.
-    auxiliary_weight: Of the auxiliary head's loss (PSPNet, 1612.01105, 3.2),
-      in which all pixels count alike; 0: there is no such head.
+    auxiliary_weight: Weight of the auxiliary head's loss (PSPNet, 1612.01105,
+      3.2), in which all pixels count alike; 0: there is no such head.
     per_scale: Whether each scale of a network's `input_scales` has a loss of
       its own besides the fused one, all with weight 1 (v2, 1606.00915).
-    align_corners: Of the resize of logits, the network's; False: half-pixel.
+    align_corners: How logits are resized, as in the network; False: half-pixel.
   """
 
   upsample_logits: bool = True
@@ -63,7 +63,7 @@ PLAIN = Settings()
 
 
 class PixelSums(NamedTuple):
-  """Sums over one device's pixels; ratios are made after they are added up.
+  """Sums over one device's pixels, divided only after all are added up.
 
   Attributes:
     loss: Summed loss of the pixels that count.
@@ -81,7 +81,7 @@ class PixelSums(NamedTuple):
 
   @classmethod
   def zero(cls) -> "PixelSums":
-    """Return the sums of no pixel."""
+    """Return the sums over no pixels."""
     none = jnp.int32(0)
     return cls(jnp.float32(0), none, none, none, none)
 
@@ -124,15 +124,15 @@ def pixel_sums(
   """Sum the loss and the counts of one device's pixels.
 
   Ignored and illegal labels are mapped to class 0 before the cross entropy and
-  masked after it: an illegal one would give NaN, or wrap around to the last
-  class, without a word.
+  masked after it: an illegal one would silently give NaN, or wrap around to the
+  last class.
 
   Args:
-    logits: Of the labels' size.
+    logits: Class scores at the labels' size.
     labels: Classes.
-    settings: Of the loss.
-    hard_share: Of this device's pixels, ignored ones included, that may count;
-      those without a loss do not. None: all valid ones count.
+    settings: Whose ignore label and class weights are used.
+    hard_share: Share of this device's pixels, ignored ones included, that may
+      count; pixels without a loss do not. None: all valid ones count.
   """
   is_class = (labels >= 0) & (labels < logits.shape[-1])
   ignored = labels == settings.ignore_label
@@ -160,9 +160,9 @@ def pixel_sums(
 def _hardest(
   entropy: Float[Array, "b h w"], share: float | Float[Array, ""]
 ) -> Bool[Array, "b h w"]:
-  """Mark the pixels of the largest losses above 0: `share` of all.
+  """Return a mask of the pixels with the largest losses: `share` of them all.
 
-  Pixels that tie with the last one are marked too.
+  Pixels of loss 0 are left out, and those that tie with the last one included.
   """
   flat = jnp.sort(jax.lax.stop_gradient(entropy).ravel())
   allowed = (jnp.float32(share) * flat.size).astype(jnp.int32)
@@ -173,7 +173,7 @@ def _hardest(
 def hard_share(
   settings: Settings, step: Int[Array, ""]
 ) -> Float[Array, ""] | None:
-  """Return the share of the pixels that counts in a step; None: all."""
+  """Return the share of the pixels that count in a step; None: all."""
   if settings.hard_pixels == 1.0:
     return None
   done = 1.0
@@ -193,16 +193,15 @@ def of_batch(
 ) -> tuple[jax.Array, PixelSums]:
   """Return the loss times the valid pixels, and the sums behind it.
 
-  Divided by the valid pixels of all devices and batches it is the mean over
-  the pixels that count, plus the weighted mean of the auxiliary loss.
+  Divided by the valid pixels of all devices and batches, the first is the mean
+  over the pixels that count, plus the weighted mean of the auxiliary loss.
 
   Args:
-    logits: Of the network, at any stride.
-    auxiliary: Of the auxiliary head, at any stride, or of each input scale;
-      None without either.
+    logits: The network's, at any stride.
+    auxiliary: Logits of the auxiliary head, at any stride, or of each input
+      scale; None without either.
     labels: Classes, at full size.
-    settings: Of the loss.
-    step: Updates made so far.
+    step: Number of updates so far.
     over_devices: Sums a number over the devices.
   """
   logits, targets = match(logits, labels, settings)
@@ -210,7 +209,7 @@ def of_batch(
   sums = pixel_sums(logits, targets, settings, hard_share=share)
   loss = sums.loss
   if share is not None:
-    # The hardest are chosen on each device and averaged over all of them.
+    # Chosen on each device, the hardest pixels are averaged over all devices.
     counted = jnp.maximum(over_devices(sums.counted), 1)
     loss = loss * (over_devices(sums.valid) / counted)
   if isinstance(auxiliary, tuple):
@@ -233,7 +232,7 @@ def _of_scales(
   total = jnp.float32(0)
   for logits in parts:
     own = pixel_sums(*match(logits, labels, settings), settings)
-    # At its own size a scale has its own number of pixels.
+    # Labels resized to a scale have another number of valid pixels.
     valid = jnp.maximum(over_devices(own.valid), 1)
     total = total + own.loss * (over_devices(sums.valid) / valid)
   return total

@@ -1,7 +1,6 @@
-"""Does a training step fit into a device's memory, and what would fit?
+"""Compile the training step and refuse one that a device cannot hold.
 
-The step is compiled here, because only its compiled form knows the memory it
-needs.
+How much memory a step needs is known only once it is compiled.
 """
 
 from collections.abc import Callable
@@ -30,10 +29,7 @@ def compile_step(
   """Return (compiled step, bytes that one device needs for it).
 
   Args:
-    config: Of the run.
-    parts: Of the run.
-    state: At its start.
-    progress: Receives progress lines.
+    state: The state before step 0.
 
   Raises:
     InputError: The batch does not divide over the devices, or a norm would see
@@ -90,7 +86,7 @@ def compile_step(
 
 
 def memory_available(mesh: jax.sharding.Mesh) -> int:
-  """Bytes one device can still give; fake CPU devices share the host's."""
+  """Return the bytes free on one device; CPU devices share the host's."""
   device = mesh.local_devices[0]
   if device.platform == "cpu":
     return psutil.virtual_memory().available // len(mesh.local_devices)
@@ -105,16 +101,14 @@ def refuse_too_large(
   *,
   state_bytes: int,
 ) -> None:
-  """Exit before step 0 when the step does not fit, saying what would.
+  """Refuse a step that does not fit, before step 0, and say what would.
 
   Args:
-    config: Of the run.
-    needed: Bytes one device needs for a step.
-    mesh: The devices.
+    needed: Bytes that one device needs for a step.
     state_bytes: The part of `needed` that no smaller batch or crop reduces.
 
   Raises:
-    InputError: With a batch and a crop that fit, by proportion.
+    InputError: Naming a batch and a crop that fit, estimated by proportion.
   """
   limit = int(memory_available(mesh) * config.train.memory_fraction)
   if needed <= limit:
@@ -149,7 +143,7 @@ def refuse_too_large(
 def _parts_that_fit(
   config: ml_collections.ConfigDict, devices: int, share: float
 ) -> int | None:
-  """Return into how many parts a batch must go to need `share` of it."""
+  """Return the number of parts of a batch that each need `share` of it."""
   per_device = config.train.batch_size // devices
   wanted = config.train.accumulate / share if share else per_device + 1
   divisors = (n for n in range(1, per_device + 1) if per_device % n == 0)
@@ -157,5 +151,5 @@ def _parts_that_fit(
 
 
 def gigabytes(count: int) -> str:
-  """Return bytes as GB."""
+  """Return a number of bytes as text, "1.2 GB"."""
   return f"{count / 1e9:.1f} GB"

@@ -1,4 +1,4 @@
-"""Norm statistics measured anew on training batches."""
+"""Measure the norms' running statistics of a run anew, on training batches."""
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -41,8 +41,8 @@ def measured(
   are normalized by their own statistics, as in training.
 
   Args:
-    model: Its norms in mode "train" with decay 0: what they keep after a batch
-      is that batch's.
+    model: With norms in mode "train" and of decay 0, which hold the statistics
+      of the last batch alone.
     variables: {"params", "batch_stats"}.
     batches: Raw images [b, h, w, c].
 
@@ -89,10 +89,9 @@ def counted(
   *,
   now: Callable[[], float] = time.perf_counter,
 ) -> Iterator[np.ndarray]:
-  """Yield the images of `count` batches, and say how far and how fast it goes.
+  """Yield the images of `count` batches, with progress lines in between.
 
-  The first batch compiles, which says nothing of the others: the clock starts
-  behind it.
+  The clock starts after the first batch, whose time is that of compiling.
   """
   report = None
   for example in itertools.islice(batches, count):
@@ -132,7 +131,7 @@ def run(args: argparse.Namespace, progress: Callable[..., None]) -> None:
   """Write a copy of the run in `args.workdir`, its statistics measured anew.
 
   Raises:
-    InputError: A flag, the workdir or the data is wrong.
+    InputError: A flag, the workdir or the data are wrong.
   """
   out = epath.Path(args.out or f"{args.workdir.rstrip('/')}_recalibrated")
   if (out / layout.CONFIG).exists():
@@ -159,7 +158,7 @@ def run(args: argparse.Namespace, progress: Callable[..., None]) -> None:
     progress(
       "the run's norms were frozen: these are what training would have seen"
     )
-  # Before anything is measured: a folder that cannot be written is told now.
+  # Locked before the measurement: a folder that cannot be written fails early.
   with lock.held(out, "--out"):
     stats = measured(model, variables, counted(batches, args.batches, progress))
     rows = moved(variables["batch_stats"], stats)
@@ -181,7 +180,7 @@ def run(args: argparse.Namespace, progress: Callable[..., None]) -> None:
 
 
 def keep_one_batch(norm: ml_collections.ConfigDict) -> None:
-  """Set `config.model.batch_norm` so that norms keep their last batch."""
+  """Set `config.model.batch_norm` so that norms hold their last batch alone."""
   norm.mode = "train"
   norm.decay = 0.0
 
@@ -196,7 +195,7 @@ def save(
 ) -> None:
   """Write `out` as a copy of the run at `step` with other variables.
 
-  Training may go on there: at that step, but with a fresh optimizer and from
+  Training can resume there at that step, but with a fresh optimizer and from
   the start of the data.
   """
   config = settings.load_config(workdir)
@@ -210,7 +209,7 @@ def save(
   state = dataclasses.replace(
     state,
     step=count,
-    # The schedule goes on from there; the moments of the updates start anew.
+    # The schedule continues at that step; momentum starts from zero.
     opt_state=optax.tree_utils.tree_set(
       state.opt_state,
       lambda path, _: path[-1].tuple_name == "ScaleByScheduleState",

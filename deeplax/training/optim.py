@@ -1,8 +1,8 @@
 """The optimizer as one optax chain, with the reference's learning rates.
 
-Every fact is tensorflow/models research/deeplab: train.py and
+The source is tensorflow/models research/deeplab, train.py and
 utils/train_utils.py. With momentum, weight decay is added to the gradient
-before the multipliers, as the gradient of an L2 term in the loss is; AdamW
+before the multipliers, like the gradient of an L2 term in the loss; AdamW
 (1711.05101) subtracts it from the parameters instead.
 """
 
@@ -17,8 +17,8 @@ from deeplax.models import layers
 
 # Parameters that the reference's last_layer_gradient_multiplier covers.
 HEAD_MODULES = ("head", "decoder", "logits", "auxiliary")
-# What `head` multiplies: all of that, or only what no ImageNet network has of
-# v1 and v2 (their fc6 and fc7 start from one): class scores and branches.
+# What `head_multiplier` covers. head: all of HEAD_MODULES. classifier: class
+# scores and branches alone, as fc6 and fc7 of v1 and v2 start from ImageNet.
 MULTIPLIED = ("head", "classifier")
 SCHEDULES = ("cosine", "poly", "step")
 SLOW_STARTS = ("constant", "linear")
@@ -43,7 +43,6 @@ def learning_rate(
 
   Args:
     settings: `config.optim`, whose keys settings/defaults.py explains.
-    total_steps: Of the run.
 
   Raises:
     ValueError: On an unknown or impossible value.
@@ -81,13 +80,13 @@ def learning_rate(
 
 
 def _cosine(base_lr: float, end_lr: float, steps: int) -> optax.Schedule:
-  # optax takes the end as a share of the start, which may be 0.
+  # optax wants the end as a share of the start, but the start may be 0.
   falling = optax.cosine_decay_schedule(1.0, steps)
   return lambda step: end_lr + (base_lr - end_lr) * falling(step)
 
 
 def decayed(params: Any) -> Any:
-  """Mask of the weight decay: dense kernels, nothing else (section 1.1)."""
+  """Return the mask of the weight decay: dense kernels alone."""
   return jax.tree_util.tree_map_with_path(
     lambda path, _: path[-1].key == "kernel", params
   )
@@ -101,13 +100,13 @@ def multipliers(
   multiplied: str = "head",
   trained: tuple[str, ...] = (),
 ) -> Any:
-  """Factor of each parameter's gradient (get_model_gradient_multipliers).
+  """Return each gradient's factor (get_model_gradient_multipliers).
 
   Args:
-    params: Of the network.
-    head: Of the parameters that `multiplied` names.
-    bias: Of convolution biases, besides.
-    multiplied: A key of MULTIPLIED.
+    params: The network's.
+    head: Factor of the parameters that `multiplied` names.
+    bias: Further factor of convolution biases.
+    multiplied: One of MULTIPLIED.
     trained: Parts of the network that train, such as ("decoder", "logits");
       all others have a factor of 0. (): every part trains.
   """
@@ -128,7 +127,7 @@ def multipliers(
 
 
 def scale_by_path(**settings: Any) -> optax.GradientTransformation:
-  """Multiply each gradient by the factor of its path, see `multipliers`."""
+  """Return the transformation that multiplies by `multipliers`."""
 
   def update(updates, params=None):
     del params
@@ -148,7 +147,6 @@ def build(
   decay and multipliers.
 
   Args:
-    lr: Step -> learning rate.
     settings: `config.optim`, whose keys settings/defaults.py explains.
 
   Raises:
@@ -165,8 +163,8 @@ def build(
     raise ValueError(f"optim.clip_norm {clip_norm}: give 0 (off) or more")
   clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
   if clip and trained:
-    # What does not train must not scale down what does. As one step of the
-    # chain: checkpoints hold the state of each by its place.
+    # Gradients of parts that do not train must not scale the others down. One
+    # step of the chain, because checkpoints hold each step's state by place.
     masked = optax.chain(
       scale_by_path(head=1.0, bias=1.0, trained=trained), *clip
     )

@@ -1,4 +1,4 @@
-"""Train on a few images until they are memorized, or say why they are not."""
+"""Train on a few images until they are memorized, or say why that failed."""
 
 import argparse
 from collections.abc import Callable
@@ -37,10 +37,10 @@ from deeplax.training import state as state_lib
 from deeplax.workdir import settings
 
 PASSED = 0.95  # mIoU
-# The slowest: it forgets the random start in 50 steps, a run has thousands.
+# Largest decay: it forgets the random start in 50 steps, a run has thousands.
 NORM_DECAY = 0.9
-SHOWN = 8  # classes named before the first step
-PAUSE = 20.0  # seconds without a line, at most a step more
+SHOWN = 8  # classes listed before the first step
+PAUSE = 20.0  # seconds without a line, after which a step prints one
 
 Batch = dict[str, np.ndarray]
 
@@ -48,7 +48,7 @@ Batch = dict[str, np.ndarray]
 def crops(
   config: ml_collections.ConfigDict, source: files.Source, images: int
 ) -> tuple[Batch, list[str]]:
-  """Return the middles of images spread over a source, and their names."""
+  """Return the centers of images spread over a source, and their names."""
   chosen = views.Subset(source, images)
   channels = data_build.channels(config.data)
   mean = model_build.mean_pixel(config.model, channels)
@@ -69,11 +69,10 @@ def crops(
 
 
 def contents(counts: np.ndarray, names: tuple[str, ...]) -> str:
-  """Say which classes there are, the most frequent first.
+  """Return the classes that occur with their shares, the largest first.
 
   Args:
     counts: Pixels of each class.
-    names: Of the classes.
   """
   total = max(int(counts.sum()), 1)
   order = [i for i in np.argsort(-counts, kind="stable") if counts[i]]
@@ -85,10 +84,10 @@ def contents(counts: np.ndarray, names: tuple[str, ...]) -> str:
 def short(
   config: ml_collections.ConfigDict, *, steps: int, images: int
 ) -> ml_collections.ConfigDict:
-  """Return the configuration for a run of so few steps on one batch.
+  """Return the configuration for a run of a few steps on one batch.
 
-  The learning rate stays even after its slow start, the norms' decay settles
-  within the steps, and no parameter is averaged.
+  The learning rate stays constant after its slow start, the norms' decay
+  settles within the steps, and no parameters are averaged.
   """
   config = config.copy_and_resolve_references()
   config.train.total_steps = steps
@@ -101,7 +100,7 @@ def short(
   optim.step_every = max(optim.step_every, steps)
   optim.ema_decay = 0.0
   if config.model.batch_norm.mode == "train":
-    # What is left of the start halfway through is 1 - SETTLED.
+    # Halfway through, 1 - SETTLED of the random start is left.
     fit = (1 - limits.SETTLED) ** (2 / steps)
     config.model.batch_norm.decay = min(fit, NORM_DECAY)
   return config
@@ -113,10 +112,9 @@ def scorer(
   """Return (variables, trains=) -> scores on the batch.
 
   Args:
-    model: Without dropout, so that `trains` is about norm statistics alone:
+    model: Without dropout, so that `trains` chooses the norm statistics alone:
       the batch's own or the running ones.
-    batch: What it is compared with.
-    names: Of the classes.
+    batch: Images and labels.
   """
 
   @partial(jax.jit, static_argnames="trains")
@@ -229,7 +227,7 @@ def learn(
 
 
 def _nothing(step: int, values: Any) -> None:
-  """Neither log nor checkpoint is written."""
+  """Stand for the log and the checkpoints, which are not written."""
 
 
 def run(
@@ -237,7 +235,7 @@ def run(
   args: argparse.Namespace,
   progress: Callable[..., None],
 ) -> int:
-  """Return the exit status: 0 where the images were learned, else 1."""
+  """Run the check and return its exit status: 0 if it passed, else 1."""
   with errors.input_errors():
     limits.refuse_values(config)
     source = data_build.source(config.data, config.data.train_split)

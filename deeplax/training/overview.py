@@ -22,10 +22,7 @@ def overview(
   """Return the table shown before step 0: {"data": "voc2012: ...", ...}.
 
   Args:
-    config: Of the run.
-    parts: Of the run.
-    workdir: As it was given.
-    params: Of the network.
+    workdir: As the user wrote it.
     needed: Bytes that one device needs for a step.
   """
   images, mesh = len(parts.train_source), parts.mesh

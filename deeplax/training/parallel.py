@@ -1,9 +1,9 @@
 """Hosts and devices: the step mapped over all of them, and its arrays.
 
-`pmap` is what `jax.pmap` has been since JAX 0.8: jit over shard_map on a mesh
-of one axis. `check_vma=False` as there, because under the default the gradient
-of a replicated parameter arrives already summed and the step's own psum would
-count it again.
+`pmap` does what `jax.pmap` has done since JAX 0.8: jit over shard_map on a mesh
+of one axis. As there, `check_vma` is False: under the default the gradient of a
+replicated parameter arrives already summed, and the step's own psum would count
+it again.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,14 +20,14 @@ AXIS = "batch"
 
 
 def join_hosts() -> None:
-  """Make the processes of all hosts one.
+  """Connect the processes of all hosts.
 
-  JAX finds them by itself on Cloud TPU, Slurm and the like. Elsewhere each
-  host says who it is: JAX_COORDINATOR_ADDRESS (host:port of the first),
-  JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0).
+  JAX finds them by itself on Cloud TPU, Slurm and the like. Elsewhere each host
+  sets JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and
+  JAX_PROCESS_ID (from 0).
 
   Raises:
-    InputError: Neither of the two.
+    InputError: JAX found no other host and the variables are not set.
   """
   variables = {}
   for key in ("num_processes", "process_id"):
@@ -43,9 +43,9 @@ def join_hosts() -> None:
 
 
 def mesh(devices: Sequence[Any] | None = None) -> Mesh:
-  """Return the mesh of `devices` (default: all, of every process)."""
+  """Return the mesh of `devices`, by default all of every process."""
   devices = jax.devices() if devices is None else devices
-  # make_mesh's default, explicit axes, refuses NumPy inputs.
+  # make_mesh's default, explicit axes, refuses NumPy arrays as inputs.
   return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
@@ -71,22 +71,22 @@ def pmap(step: Callable, *, mesh: Mesh) -> Any:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """Sharding of arrays that every device holds whole."""
+  """Return the sharding of arrays that every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def split(mesh: Mesh) -> NamedSharding:
-  """Sharding of arrays whose rows are spread over the devices."""
+  """Return the sharding of arrays whose rows are spread over the devices."""
   return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
 def replicate(tree: Any, *, mesh: Mesh) -> Any:
-  """Put a host tree, equal on every process, whole on every device."""
+  """Copy a host tree, equal on every process, to every device."""
   return jax.device_put(tree, replicated(mesh))
 
 
 def shard(batch: dict[str, np.ndarray], *, mesh: Mesh) -> dict[str, jax.Array]:
-  """Make global arrays of this process's rows of the batch."""
+  """Return global arrays made of this process's rows of the batch."""
   return {
     key: jax.make_array_from_process_local_data(split(mesh), rows)
     for key, rows in batch.items()

@@ -1,7 +1,7 @@
 """A training run: prepare it, compile and check its step, then train.
 
-Only compiled programs are written before the run is known to fit: sources,
-labels, model and memory are checked first, then the workdir is made.
+Sources, labels, model and memory are checked before the workdir is written;
+only compiled programs are kept there earlier.
 """
 
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def run(
   """Train `config` in `workdir`, or resume there.
 
   Raises:
-    InputError: Before anything is written, for whatever cannot work.
+    InputError: The run cannot work; nothing has been written then.
   """
   if multihost:
     parallel.join_hosts()
@@ -76,7 +76,7 @@ def _run(
   watch: signals.Watch,
   progress: Callable[..., None],
 ) -> None:
-  """Train `config` in `workdir`, which is held, or resume there."""
+  """Train `config` in `workdir`, which is locked, or resume there."""
   folder = epath.Path(workdir)
   environment.compilation_cache(folder)
   parts = prepare(config, folder, progress)
@@ -131,12 +131,10 @@ def prepare(
   folder: epath.Path,
   progress: Callable[..., None],
 ) -> parts_lib.Parts:
-  """Return the parts of a run, whose values and labels are checked here.
+  """Return the parts of a run, after checking its values and labels.
 
   Args:
-    config: Of the run; the bands' mean and std are filled in.
-    folder: The workdir.
-    progress: Receives progress lines.
+    config: Gets the bands' mean and std.
 
   Raises:
     InputError: Something cannot work, or the workdir holds another run.
@@ -163,7 +161,7 @@ def prepare(
     lr, tx = optim.optimizer(config)
     measure = validation.evaluator(config, eval_source, folder, progress)
     if config.log.tensorboard:
-      log_lib.metric_writers()  # told before anything is compiled
+      log_lib.metric_writers()  # refused before anything is compiled
     batches = data_build.train_loader(
       config,
       source,
@@ -195,11 +193,9 @@ def compile_and_check(
   """Return the compiled step and the state before step 0, not replicated.
 
   Args:
-    config: Of the run.
-    parts: Of the run.
-    workdir: As it was given, for the overview.
+    workdir: As the user wrote it, for the overview.
     resumed: Whether a checkpoint will replace the state.
-    progress: Receives the overview and what to be warned of.
+    progress: Receives the overview and warnings.
 
   Raises:
     InputError: `init.checkpoint` holds another network, the batch does not
@@ -243,17 +239,14 @@ def train(
   watch: signals.Watch,
   progress: Callable[..., None],
 ) -> int:
-  """Train, write what comes of it to `outputs` and return the last step.
+  """Train, write the results to `outputs` and return the last step.
 
   Args:
-    config: Of the run.
-    parts: Of the run.
     step: Compiled.
-    state: Before step 0, not replicated.
+    state: The state before step 0, not replicated; its memory is given up.
     outputs: What the run writes to.
-    resume: The checkpoint to go on from; None: a new run.
-    watch: Of the signals that ask for a stop.
-    progress: Receives progress lines.
+    resume: Step of the checkpoint to resume from; None: a new run.
+    watch: Tells whether a signal asked for a stop.
 
   Raises:
     InputError: Training cannot go on, or the last evaluation failed.
@@ -266,7 +259,7 @@ def train(
     state = outputs.checkpoints.restore(
       resume, drawn, parts.batches, sharding=sharding
     )
-    # Only its shapes were of use, and the callers still hold it.
+    # Only its shapes were needed, and the callers still hold it.
     jax.tree.map(lambda array: array.delete(), drawn)
     progress(f"resuming from step {resume} of {total}")
 
@@ -308,7 +301,7 @@ def fill_channels(
   folder: epath.Path,
   progress: Callable[..., None],
 ) -> None:
-  """Set the bands' mean and std: the workdir's, or measured at its start."""
+  """Set the bands' mean and std: those in the workdir, or measured now."""
   stored = None
   if (folder / layout.CONFIG).exists():
     stored = settings.load_config(folder).data
@@ -322,7 +315,7 @@ def fill_channels(
 
 
 def _silent(*_: Any) -> None:
-  """What the other processes of a pod say."""
+  """Print nothing, in all processes of a pod but the first."""
 
 
 def _next_commands(workdir: str) -> str:

@@ -1,4 +1,4 @@
-"""Scores of saved steps; what goes wrong in an evaluation ends no training."""
+"""Evaluate saved steps; an evaluation that fails does not end the training."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from deeplax.workdir import checkpoint
 
 
 class Scores:
-  """Evaluates saved steps; what goes wrong there ends no training."""
+  """The scores of saved steps, and the evaluations that failed."""
 
   def __init__(
     self,
@@ -21,27 +21,27 @@ class Scores:
     log: log_lib.MetricLog,
     progress: Callable[[str], None],
   ):
-    """Score nothing yet.
+    """Start without scores.
 
     Args:
       evaluate: (variables, step) -> mIoU; may raise `validation.Stopped`.
-      checkpoints: Where the scores go.
-      log: metrics.jsonl.
-      progress: Receives what went wrong.
+      checkpoints: Keep the scores beside the steps.
+      log: Gets the scores too.
+      progress: Receives the errors of evaluations.
     """
     self._evaluate, self._checkpoints = evaluate, checkpoints
     self._log, self._progress = log, progress
     self._failed: dict[int, errors.InputError] = {}  # by step
 
   def add(self, variables: dict[str, Any], step: int) -> None:
-    """Evaluate a step that has no score, and keep its score.
+    """Evaluate a step that has no score, and keep the score.
 
     Args:
-      variables: On one device.
-      step: Saved.
+      variables: Of the network, on one device.
+      step: Has been saved.
 
     Raises:
-      InputError: With several processes, if it cannot be evaluated.
+      InputError: The evaluation failed and there are several processes.
     """
     if self._checkpoints.scored(step):
       return
@@ -50,7 +50,7 @@ class Scores:
     except validation.Stopped:
       return
     except errors.InputError as error:
-      # The others wait for this one's counts, and know of no error.
+      # The other processes know of no error and wait for this one's counts.
       if jax.process_count() > 1:
         raise
       self._failed[step] = error
@@ -66,7 +66,7 @@ class Scores:
     """End with an error if the evaluation of the last step failed.
 
     Raises:
-      InputError: With its cause. The checkpoint is there.
+      InputError: With its cause. The checkpoint has been saved.
     """
     if error := self._failed.get(last):
       raise errors.InputError(

@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM during a run: answered at once, obeyed when it is safe.
 
-Python runs a signal's handler between two lines of Python, and a step or a
-compilation may keep it waiting for minutes. So a thread answers: the operating
+Python runs a signal's handler between two of its own instructions, which a step
+or a compilation may delay for minutes. So a thread answers: the operating
 system writes the signal's number into a pipe, which the thread reads.
 """
 
@@ -17,17 +17,17 @@ import time
 import jax
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
-# Seconds between signals that count as two.
+# Signals less than these seconds apart count as one.
 TOGETHER = 0.2
 _SHOWN = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
 class Watch:
-  """What has arrived so far.
+  """The signals that have arrived so far.
 
   Attributes:
-    training: Whether there is something to save: the first signal then asks
-      for a stop. Before that Ctrl-C interrupts, as anywhere in Python.
+    training: Whether training has begun, so that there is something to save:
+      the first signal then asks for a stop. Before, Ctrl-C interrupts as usual.
   """
 
   def __init__(self, progress: Callable[[str], None]):
@@ -63,15 +63,15 @@ class Watch:
     self._answered.set()
 
   def handle(self, number: int, frame: object) -> None:
-    """Take a signal's handler place; the thread has answered it."""
+    """Handle a signal that the thread answers."""
     if not self.training:
       self._answered.wait(1)
       if number == signal.SIGTERM:
-        # As without a handler; an exception may be lost between two lines.
+        # As without a handler: an exception could get lost in a callback.
         sys.stdout.flush()
         os._exit(128 + number)
-      # What Python cannot raise here `errors.command` sends again, at once:
-      # that is still this one, however long the compiler kept it waiting.
+      # If Python cannot raise it here, `errors.command` sends it again at once,
+      # which must count as the same signal however late it comes.
       self._last = time.monotonic()
       raise KeyboardInterrupt
 
@@ -93,9 +93,9 @@ def watched(progress: Callable[[str], None]) -> Iterator[Watch]:
     yield watch
     return
   reader, writer = os.pipe()
-  os.set_blocking(writer, False)  # as Python asks for
+  os.set_blocking(writer, False)  # set_wakeup_fd requires it
   thread = threading.Thread(target=_answer, args=(reader, watch), daemon=True)
-  # A shell lets what runs in the background ignore Ctrl-C: that stays.
+  # A shell makes background processes ignore Ctrl-C; that stays so.
   heeded = [n for n in _NUMBERS if signal.getsignal(n) != signal.SIG_IGN]
   handlers = {n: signal.signal(n, watch.handle) for n in heeded}
   before = signal.set_wakeup_fd(writer)
@@ -112,7 +112,7 @@ def watched(progress: Callable[[str], None]) -> Iterator[Watch]:
 
 
 def _answer(reader: int, watch: Watch) -> None:
-  """Hand on each signal that arrives in a pipe, until it is closed."""
+  """Pass on each signal that arrives in a pipe until it is closed."""
   while numbers := os.read(reader, 1):
     if numbers[0] in _NUMBERS:  # others may have handlers of their own
       watch.arrive(numbers[0])

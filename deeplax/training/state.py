@@ -1,4 +1,4 @@
-"""Everything a training run changes, as one pytree of arrays."""
+"""The state of a training run: all that a step changes, as one pytree."""
 
 import dataclasses
 from typing import Any
@@ -14,12 +14,12 @@ class State:
   """The training state: arrays only, so that a checkpoint holds all of it.
 
   Attributes:
-    step: int32 scalar, updates made so far.
+    step: int32 scalar, the number of updates so far.
     params: Trained parameters, float32.
     batch_stats: Running means and variances of the norms, float32.
-    opt_state: Of the optax chain.
-    rng: uint32 key data; folded with the step, never split, so that a resumed
-      run draws what the uninterrupted one would have.
+    opt_state: State of the optax chain.
+    rng: uint32 key data; folded with the step and never split, so that a
+      resumed run draws the same numbers as one that was never stopped.
     average: Moving average of params and batch_stats, or None.
   """
 
@@ -33,19 +33,19 @@ class State:
 
   @property
   def trained(self) -> dict[str, Any]:
-    """What the next step starts from."""
+    """The variables that the next step starts from."""
     return {"params": self.params, "batch_stats": self.batch_stats}
 
   @property
   def variables(self) -> dict[str, Any]:
-    """What evaluation uses: the average if there is one."""
+    """The variables to evaluate: the average if there is one."""
     return self.trained if self.average is None else self.average
 
   def averaged(self, decay: float) -> "State":
     """Return the state with its average moved towards `trained`.
 
-    As TensorFlow's ExponentialMovingAverage with num_updates: early on the
-    decay is (1 + step) / (10 + step), so the random start is soon forgotten.
+    As in TensorFlow's ExponentialMovingAverage with num_updates, the decay is
+    (1 + step) / (10 + step) early on, which soon forgets the random start.
     """
     if not decay:
       return self
@@ -72,6 +72,6 @@ def create(
     batch_stats=batch_stats,
     opt_state=tx.init(variables["params"]),
     rng=jax.random.key_data(jax.random.key(seed)),
-    # Its own arrays: the step gives away the memory of both.
+    # Copies, since the step gives up the memory of both.
     average=jax.tree.map(jnp.array, start) if average else None,
   )

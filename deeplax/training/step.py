@@ -19,7 +19,7 @@ from deeplax.training import state as state_lib
 
 @flax.struct.dataclass
 class StepMetrics(clu_metrics.Collection):
-  """What a step reports, averaged over the steps of a progress line."""
+  """The metrics of a step, averaged over the steps of a progress line."""
 
   loss: clu_metrics.Average.from_output("loss")  # pyright: ignore
   pixel_accuracy: clu_metrics.Average.from_output("pixel_accuracy")  # pyright: ignore
@@ -44,20 +44,19 @@ def make_train_step(
 ) -> Step:
   """Return the pure per-device `step(state, batch) -> (state, metrics)`.
 
-  Losses are summed over pixels, their gradients over parts of the batch and
-  over devices, and the sum is divided by the valid pixels of all: a mean of
-  local means is wrong when ignored pixels are spread unevenly.
+  Losses are summed over pixels and their gradients over the parts of the batch
+  and the devices; the sums are divided by the number of valid pixels of all. A
+  mean of local means would be wrong where ignored pixels are spread unevenly.
 
   Args:
     model: With a `coarse` method; its norms use the same `axis_name`.
-    tx: The optimizer.
-    loss: What is minimized.
-    accumulate: Parts of this device's batch that run one after the other,
-      for the memory of one. The update is that of the whole batch, but a norm
-      that trains sees one part at a time; its running statistics move once, to
-      the mean over the parts.
-    ema_decay: Of the moving average of parameters and statistics; 0: none.
-    axis_name: Of the mapped axis; None outside one.
+    accumulate: Number of parts of this device's batch, which run one after the
+      other in the memory of one. The update is that of the whole batch, but a
+      norm that trains sees one part at a time; its running statistics move
+      once, to the mean over the parts.
+    ema_decay: Decay of the moving average of parameters and statistics; 0: no
+      average.
+    axis_name: Name of the mapped axis; None if the step is not mapped.
   """
 
   def over_devices(tree: Any) -> Any:
@@ -101,7 +100,7 @@ def make_train_step(
         state.params, state.batch_stats, part, rng=key, step=state.step
       )
       if accumulate > 1:
-        # Decay counts steps, so each part starts from the step's statistics.
+        # The decay is per step, so each part starts from the step's statistics.
         new_stats = jax.tree.map(
           lambda moved, new, old: moved + (new - old) / accumulate,
           batch_stats,
@@ -122,7 +121,7 @@ def make_train_step(
     carry = _over_parts(add_part, carry, batch, accumulate)
     grads, batch_stats, total, sums = carry
     grads, total, sums = over_devices((grads, total, sums))
-    # An all-ignored batch has loss 0, not 0/0.
+    # A batch without a labeled pixel has loss 0, not 0/0.
     valid = jnp.maximum(sums.valid, 1)
     grads = jax.tree.map(lambda g: g / valid, grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
@@ -153,7 +152,7 @@ def _over_parts(
   if count == 1:
     return add_part(carry, (0, batch))[0]
   parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
-  # A convolution's gradient inside a loop is an order slower on a CPU.
+  # On a CPU a convolution's gradient is 10 times slower inside a loop.
   unroll = count if backend.prefers_shifted() else 1
   indexed = (jnp.arange(count), parts)
   return jax.lax.scan(add_part, carry, indexed, unroll=unroll)[0]

@@ -1,4 +1,4 @@
-"""Validation during training: scores, pictures, log."""
+"""Validation during training: scores, picture sheets and log."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ from deeplax.workdir import settings
 
 
 class Stopped(Exception):
-  """An evaluation was left because the run is to stop."""
+  """An evaluation ended early because the run is to stop."""
 
 
 def evaluator(
@@ -33,8 +33,9 @@ def evaluator(
 ) -> Callable[..., float]:
   """Return (variables, step, log=, stopped=) -> mIoU on the validation split.
 
-  The scores go to eval/, the same few images to pictures/ and the log. The
-  function raises Stopped once `stopped()` is true, asked after each image.
+  The scores go to eval/, and predictions of the same few images to pictures/
+  and the log. The function calls `stopped` after each image and raises Stopped
+  if it returns True.
   """
   channels = data_build.channels(config.data)
   opened = open_run.Run(config, source.spec, channels)

@@ -1,4 +1,4 @@
-"""What a training run writes to: checkpoints, scores and the log."""
+"""The outputs of a training run: checkpoints, scores and the log."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -18,7 +18,7 @@ from deeplax.workdir import layout
 
 
 class Written(NamedTuple):
-  """What a run writes to."""
+  """The outputs of a run, open."""
 
   checkpoints: checkpoint.Checkpoints
   log: log_lib.MetricLog
@@ -35,15 +35,15 @@ def opened(
   watch: signals.Watch,
   progress: Callable[..., None],
 ) -> Iterator[Written]:
-  """Open what a run writes to, as it was at step `resume`; close it after.
+  """Open the outputs as they were at step `resume`; close them after the block.
 
   Args:
     config: Of the run.
     folder: The workdir.
-    resume: The checkpoint to go on from; None: a new run.
-    measure: Of `validation.evaluator`.
-    watch: Of the signals that ask for a stop.
-    progress: Receives what an evaluation stumbles over.
+    resume: Step of the checkpoint to resume from; None: a new run.
+    measure: Evaluates, as `validation.evaluator` returns it.
+    watch: Tells whether a signal asked for a stop.
+    progress: Receives the errors of evaluations.
 
   Raises:
     InputError: The workdir cannot be written (any more).

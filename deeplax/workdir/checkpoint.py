@@ -1,10 +1,10 @@
-"""Checkpoints of a run: written, sealed, passed over when damaged, read.
+"""Checkpoints of a run: written, sealed, skipped when damaged, read.
 
-Orbax restores flipped bits without a word, so each finished checkpoint gets a
-`sha256.json` last; one without it, or with another sum, is passed over with a
-message and the one before is taken. A checkpoint is written before its step is
-evaluated; the score goes in afterwards. Older ones go only once the new one is
-sealed.
+Orbax restores flipped bits silently, so each finished checkpoint is sealed by a
+`sha256.json`, written last. One without it, or with another sum, is skipped
+with a message, and the one before is read. A checkpoint is written before its
+step is evaluated, and the score added afterwards. Older ones are deleted only
+once the new one is sealed.
 """
 
 from collections.abc import Iterable
@@ -29,16 +29,16 @@ from deeplax.workdir import layout
 from deeplax.workdir import results
 
 SUMS = "sha256.json"
-SCORE = "metrics/metrics"  # as Orbax calls it
+SCORE = "metrics/metrics"  # Orbax's name for it
 TRAINED = ("params", "batch_stats")
 
 
 def _unexpected(record: logging.LogRecord) -> bool:
-  """Pass on all but two of Orbax's messages."""
+  """Return whether to show a message of Orbax: all but two are shown."""
   text = record.getMessage()
-  # The state alone, without the data's position, is read from its own folder.
+  # Reading the state's folder alone, without the data's position, is meant.
   meant = text.startswith("Metadata file does not exist")
-  # What a writing thread raised is raised in `save` too, and told there.
+  # The error of a writing thread is raised again, and reported, in `save`.
   return not (meant or "_SignalingThread.run() raised an exception" in text)
 
 
@@ -46,7 +46,7 @@ logging.getLogger("absl").addFilter(_unexpected)
 
 
 def _sums(folder: epath.Path) -> dict[str, str]:
-  """SHA-256 of every file below a checkpoint, by relative name."""
+  """Return the SHA-256 of every file below a checkpoint, by relative name."""
   sums = {}
   stack = [folder]
   while stack:
@@ -63,17 +63,17 @@ def _sum(path: epath.Path) -> str:
 
 
 def _refuse_full(folder: epath.Path, state: Any) -> None:
-  """Raise before Orbax starts what cannot fit: its threads fill a screen."""
+  """Raise if a state cannot fit: errors of Orbax's threads fill a screen."""
   if "://" in str(folder):
     return
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-  # Beside the arrays it writes files of a few kB.
+  # The files beside the arrays are a few kB.
   if shutil.disk_usage(folder).free < size + 2**20:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _reason(error: Exception) -> str:
-  """Return the cause in an error of Orbax, whose texts fill a screen."""
+  """Return the cause named in an error of Orbax, whose text fills a screen."""
   if isinstance(error, OSError) and error.strerror:
     return error.strerror
   text = str(error)
@@ -84,7 +84,7 @@ def _reason(error: Exception) -> str:
 
 
 def _damage(folder: epath.Path) -> str | None:
-  """Say what is wrong with a checkpoint, or None."""
+  """Return in words how a checkpoint is damaged; None: it is sound."""
   if not (folder / SUMS).exists():
     return f"it has no {SUMS}: writing it was interrupted"
   try:
@@ -97,7 +97,7 @@ def _damage(folder: epath.Path) -> str | None:
 
 
 def sound_step(workdir: epath.PathLike, step: int | None = None) -> int | None:
-  """Return the newest undamaged step (or `step`), None if there is none.
+  """Return `step`, or by default the newest undamaged one; None: none exists.
 
   Raises:
     InputError: `step` was asked for and does not exist or is damaged.
@@ -116,7 +116,7 @@ def sound_step(workdir: epath.PathLike, step: int | None = None) -> int | None:
       return candidate
     print(f"deeplax: skipping checkpoint {folder / str(candidate)}: {damage}")
   sealed = [s for s in steps if (folder / str(s) / SUMS).exists()]
-  if sealed:  # one whose writing was interrupted is as good as none
+  if sealed:  # one whose writing was interrupted does not count
     raise errors.InputError(
       f"none of the checkpoints {sealed} in {folder} is whole. Restore that "
       "folder from a copy, or start anew in another --workdir"
@@ -125,10 +125,10 @@ def sound_step(workdir: epath.PathLike, step: int | None = None) -> int | None:
 
 
 def best_step(workdir: epath.PathLike) -> int:
-  """Return the step with the best validation mIoU among those kept.
+  """Return the step with the best validation mIoU among those on disk.
 
   Raises:
-    InputError: No kept checkpoint has been evaluated.
+    InputError: No checkpoint on disk has been evaluated.
   """
   folder = epath.Path(workdir) / layout.CHECKPOINTS
   steps = layout.checkpoint_steps(workdir)
@@ -147,7 +147,7 @@ def miou(workdir: epath.PathLike, step: int) -> float | None:
 
 def _scores(folder: epath.Path, steps: Iterable[int]) -> dict[int, float]:
   """Return the validation mIoU of those steps that have one."""
-  # A damaged one counts as none here; its checkpoint is not sound.
+  # A damaged score counts as none: its checkpoint is not sound either.
   scores = {s: results.miou_in(folder / str(s) / SCORE) for s in steps}
   return {step: miou for step, miou in scores.items() if miou is not None}
 
@@ -157,7 +157,7 @@ def restore_variables(
 ) -> tuple[dict[str, Any], int]:
   """Return ({"params", "batch_stats"}, step) of a run.
 
-  Of a run with `optim.ema_decay` these are the moving averages.
+  With `optim.ema_decay` these are the moving averages.
 
   Args:
     workdir: Of a training run.
@@ -174,7 +174,7 @@ def restore_variables(
       f"no checkpoint in {epath.Path(workdir) / layout.CHECKPOINTS}. "
       f"{layout.nearest_runs(workdir)}. deeplax never runs on random weights"
     )
-  # Orbax reads nothing below a relative path, and does not say so.
+  # Below a relative path Orbax silently reads nothing.
   folder = epath.Path(workdir).resolve() / layout.CHECKPOINTS / str(sound)
   # Any device count may have written it: restore whole arrays to the host's
   # first device, and of the state only what a model takes.
@@ -202,7 +202,7 @@ def restore_variables(
 
 
 def _fields(state: Any) -> dict[str, Any]:
-  """Return what of a state is kept: a run without an average has none."""
+  """Return the fields of a state to save; the average may be missing."""
   fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
   return {name: value for name, value in fields.items() if value is not None}
 
@@ -217,9 +217,9 @@ class Checkpoints:
     self._manager = ocp.CheckpointManager(
       self._folder,
       options=ocp.CheckpointManagerOptions(
-        # It keeps all: the old ones go here, once the new one is sealed.
+        # `_prune` deletes the old ones instead, once the new one is sealed.
         max_to_keep=None,
-        # The sums are made of finished files.
+        # Sums can be made of finished files only.
         enable_async_checkpointing=False,
         cleanup_tmp_directories=True,
       ),
@@ -231,12 +231,12 @@ class Checkpoints:
 
     Args:
       step: Its number.
-      state: Everything that training changes.
-      position: In the training data, the state of their iterator.
+      state: The training state.
+      position: The state of the training data's iterator.
 
     Raises:
-      InputError: It cannot be written, for want of space for example. The ones
-        before are left as they were.
+      InputError: It cannot be written, for lack of space for example. Earlier
+        checkpoints are left as they were.
     """
     folder = self._folder / str(step)
     try:
@@ -263,11 +263,11 @@ class Checkpoints:
     self._prune()
 
   def scored(self, step: int) -> bool:
-    """Whether a step has a score."""
+    """Return whether a step has a score."""
     return step in self._scores
 
   def score(self, step: int, miou: float) -> None:
-    """Put a saved step's validation mIoU beside it."""
+    """Write a saved step's validation mIoU into its checkpoint."""
     folder = self._folder / str(step)
     self._scores[step] = miou
     if jax.process_index() == 0:
@@ -298,16 +298,16 @@ class Checkpoints:
     """Return the state of `step`, and set `iterator` to where it was.
 
     Args:
-      step: Of a sound checkpoint.
-      state: Of the same shapes.
-      iterator: Of the training data.
-      sharding: Where each array of the state goes.
+      step: The step of a sound checkpoint.
+      state: A state of the same shapes.
+      iterator: The training data's.
+      sharding: Of each array of the state.
     """
     target = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state
     )
     with warnings.catch_warnings():
-      # Another device count than the writer's is fine: the target says where.
+      # Written on another number of devices is fine: the target has shardings.
       warnings.filterwarnings("ignore", message=".*[Ss]harding.*")
       restored = self._manager.restore(
         step,
@@ -320,12 +320,12 @@ class Checkpoints:
     return dataclasses.replace(state, **restored["state"])
 
   def discard_damaged(self, *, after: int) -> None:
-    """Delete the checkpoints after a sound step, which were passed over.
+    """Delete the damaged checkpoints after step `after`.
 
-    Orbax saves nothing before the newest step it knows.
+    Orbax saves no step before the newest that it knows.
 
     Raises:
-      InputError: One of them is sound: something else has written it.
+      InputError: One of them is sound: another process has written it.
     """
     for step in self._manager.all_steps():
       if step <= after:
@@ -337,14 +337,14 @@ class Checkpoints:
           "deleted; give this run its own --workdir"
         )
       self._manager.delete(step)
-    self._prune()  # which a kill may have left undone
+    self._prune()  # a run that was killed may not have got to it
 
   def close(self) -> None:
     self._manager.close()
 
 
 def save_start(workdir: epath.PathLike, state: Any, *, step: int = 0) -> None:
-  """Write the one checkpoint of a workdir that no training run has made."""
+  """Write the first checkpoint of a workdir that was made without training."""
   checkpoints = Checkpoints(workdir, keep=2)
   checkpoints.discard_damaged(after=-1)  # its writing was interrupted
   checkpoints.save(step, state, {"next_index": 0})

@@ -1,4 +1,4 @@
-"""env.json: exact versions, devices and command; and the compilation cache."""
+"""env.json (versions, devices, command) and the cache of compiled programs."""
 
 import os
 import pathlib
@@ -12,11 +12,11 @@ from deeplax import machine
 
 
 def compilation_cache(workdir: epath.PathLike) -> None:
-  """Keep compiled programs in the workdir, unless JAX has another place."""
+  """Keep compiled programs in the workdir unless JAX is given another place."""
   import jax
 
   elsewhere = jax.config.values["jax_compilation_cache_dir"] is not None
-  # In a folder that one may only read, JAX would complain of each program.
+  # In a read-only folder JAX would warn about each program.
   local = "://" not in os.fspath(workdir) and os.path.exists(workdir)
   if not elsewhere and not (local and not os.access(workdir, os.W_OK)):
     folder = epath.Path(workdir) / "compiled"

@@ -1,22 +1,22 @@
-"""The files of a workdir by name, and the runs that lie near a path."""
+"""The names of a workdir's files, and the runs near a path."""
 
 from etils import epath
 
 CONFIG = "config.json"
 SPEC = "spec.json"
-CONVERTED = "converted.json"  # of deeplax.convert: what came from where
+CONVERTED = "converted.json"  # by deeplax.convert: the source of the weights
 METRICS = "metrics.jsonl"
 ENVIRONMENT = "env.json"
-TRAINING_DATA = "data.json"  # what the run began on
+TRAINING_DATA = "data.json"  # the training data when the run began
 CLASS_COUNTS = "histogram.json"
 CHECKPOINTS = "checkpoints"
-LOCK = "lock.json"  # who trains there now
+LOCK = "lock.json"  # the process that trains there now
 EVALUATIONS = "eval"
 PICTURES = "pictures"
 
 
 def checkpoint_steps(workdir: epath.PathLike) -> list[int]:
-  """Return the steps that have a checkpoint, whole or not, in order."""
+  """Return the steps that have a checkpoint, sound or damaged, in order."""
   folder = epath.Path(workdir) / CHECKPOINTS
   if not folder.is_dir():
     return []
@@ -24,7 +24,7 @@ def checkpoint_steps(workdir: epath.PathLike) -> list[int]:
 
 
 def nearest_runs(workdir: epath.PathLike) -> str:
-  """Say which runs, and which of their steps, lie near a path without one."""
+  """Return a hint where a path has no run: nearby runs and their steps."""
   workdir = epath.Path(workdir)
   runs = []
   for folder in (workdir, workdir.parent):

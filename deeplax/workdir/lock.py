@@ -1,7 +1,7 @@
-"""One writer at a time: a workdir is held while something trains in it.
+"""One writer at a time: a workdir is locked while a process trains in it.
 
 The lock is the operating system's (flock), so it ends with its process, however
-that ends; the file beside it only says who holds it.
+that ends; the contents of the locked file only name that process.
 """
 
 from collections.abc import Iterator
@@ -21,22 +21,22 @@ from etils import epath
 from deeplax import errors
 from deeplax.workdir import layout
 
-# What a file system says that has no locks.
+# Errors of a file system without locks.
 _WITHOUT = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
 def held(workdir: epath.PathLike, flag: str = "--workdir") -> Iterator[None]:
-  """Hold a workdir, which is made if need be, for as long as the block takes.
+  """Lock a workdir, which is made if necessary, while the block runs.
 
-  An object store (gs://) has no locks: nothing is held there.
+  An object store (gs://) has no locks and gets none.
 
   Args:
     workdir: The folder.
-    flag: That named it, for the messages.
+    flag: The flag that named it, for the messages.
 
   Raises:
-    InputError: Another process holds it (the message says which), or the
+    InputError: Another process, named in the message, has locked it, or the
       folder cannot be written.
   """
   if "://" in str(workdir):
@@ -57,8 +57,8 @@ def held(workdir: epath.PathLike, flag: str = "--workdir") -> Iterator[None]:
   try:
     yield
   finally:
-    # What went wrong with the disk has been told, and an unlocked file stops
-    # nobody; a folder in which something was written stays.
+    # Errors of the disk have been reported, and a file that is left behind
+    # without its lock stops nobody. rmdir fails if something was written.
     with contextlib.suppress(OSError):
       (folder / layout.LOCK).unlink(missing_ok=True)
       file.close()
@@ -67,10 +67,10 @@ def held(workdir: epath.PathLike, flag: str = "--workdir") -> Iterator[None]:
 
 
 def _take(folder: pathlib.Path, flag: str) -> IO[str]:
-  """Return the lock's file, locked and written."""
+  """Return the lock file, locked, with this process's data in it."""
   path = folder / layout.LOCK
   while True:
-    file = open(path, "a+")  # "w" would wipe out the holder's name
+    file = open(path, "a+")  # "w" would erase the holder's data
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -90,7 +90,7 @@ def _take(folder: pathlib.Path, flag: str) -> IO[str]:
         f"({error.strerror}): see to it that nothing else trains there",
         file=sys.stderr,
       )
-    # Its last holder may have taken the file away between the two calls.
+    # Its last holder may have deleted the file between the two calls.
     if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
       break
     file.close()
@@ -108,7 +108,7 @@ def _take(folder: pathlib.Path, flag: str) -> IO[str]:
 
 
 def _holder(path: pathlib.Path) -> str:
-  """Say who holds a lock, from its file."""
+  """Return in words which process holds a lock, as its file says."""
   try:
     holder = json.loads(path.read_text())
     return (

@@ -1,4 +1,4 @@
-"""Results in a workdir's eval/: their paths, writing and looking up."""
+"""Results in a workdir's eval/: their paths, and writing and reading them."""
 
 import json
 from typing import Any
@@ -27,10 +27,9 @@ def write_result(
   """Write a result to the workdir's eval/ and return the path.
 
   Args:
-    workdir: Of the run.
-    split: The name of what was evaluated.
-    result: Of `evaluate`, with step, output_stride, scales, flip and, if there
-      was a CRF, its parameters as "crf".
+    split: Name of the split that was evaluated.
+    result: As `evaluate` returns it, with step, output_stride, scales, flip
+      and, after a CRF, its parameters as "crf".
   """
   path = row_path(workdir, split, result)
   atomic.write_json(path, {"split": split, **result})
@@ -40,9 +39,10 @@ def write_result(
 def result_path(
   workdir: epath.PathLike, split: str, what: str, result: dict[str, Any]
 ) -> epath.Path:
-  """Return the path in eval/ of what has step, crf, images, split_images.
+  """Return the path in eval/ of a result with step, crf, images, split_images.
 
-  Those with exact sizes or windows stand beside the papers' way.
+  Exact sizes and windows are part of the name, so that these results do not
+  replace those of the papers' way.
   """
   name = f"{split}-{result['step']:08d}-{what}"
   if result.get("crf"):
@@ -51,14 +51,14 @@ def result_path(
     name += f"-{sizes}"
   if result.get("window"):
     name += "-w{}_{}".format(*result["window"])
-  # Part of a split must not stand for, or overwrite, the whole.
+  # The result of a part of a split must not replace that of the whole.
   if result["images"] < result["split_images"]:
     name += f"-n{result['images']}"
   return epath.Path(workdir) / layout.EVALUATIONS / f"{name}.json"
 
 
 def known_miou(workdir: epath.PathLike, step: int, output_stride: int) -> str:
-  """Return what the workdir's eval/ says about a step, or that it does not."""
+  """Return a step's mIoU in words, as far as the workdir's eval/ has it."""
   folder = epath.Path(workdir) / layout.EVALUATIONS
   wanted = f"*-{step:08d}-os{output_stride}-*.json"
   paths = list(folder.glob(wanted)) if folder.exists() else []
@@ -72,9 +72,9 @@ def known_miou(workdir: epath.PathLike, step: int, output_stride: int) -> str:
 
 
 def miou_in(path: epath.PathLike) -> float | None:
-  """Return the mIoU in a result's file, None from a broken one.
+  """Return the mIoU in a result's file; None: the file is broken.
 
-  For lines that mention it: no command ends because they cannot.
+  For lines that only mention it, which must not end a command.
   """
   try:
     return float(json.loads(epath.Path(path).read_bytes())["miou"])

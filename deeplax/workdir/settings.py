@@ -1,7 +1,7 @@
 """The configuration and the classes of a run, as its workdir keeps them.
 
-The only reader of config.json and spec.json. The same configuration on the
-same classes resumes; another is refused.
+The only reader of config.json and spec.json. The same configuration on the same
+classes resumes the run, another one is refused.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ from deeplax.workdir import environment
 from deeplax.workdir import layout
 from deeplax.workdir import training_data
 
-# Keys that do not change what a run computes: resuming may change them.
+# Keys without influence on the results of a run: resuming may change them.
 FREE_KEYS = (
   "data.root",
   "data.threads",
@@ -36,9 +36,9 @@ FREE_KEYS = (
   "log.every",
   "log.tensorboard",
 )
-# Keys that a run's first start fills in where they are None.
+# Keys that the first start of a run fills in if they are None.
 FILLED_KEYS = ("data.channel_mean", "data.channel_std")
-# Training goes on from the checkpoints without either file, and writes both.
+# Training resumes from the checkpoints without either file, and writes both.
 _WRITE_ANEW = (
   "delete it and give the command that trained here once more, which writes it "
   "anew"
@@ -50,7 +50,7 @@ def load_config(workdir: epath.PathLike) -> ml_collections.ConfigDict:
   """Return the configuration a workdir was trained with.
 
   Raises:
-    InputError: No config.json there, or it has keys that deeplax does not know.
+    InputError: config.json is missing or has keys that deeplax does not know.
   """
   path = epath.Path(workdir) / layout.CONFIG
   if not path.exists():
@@ -72,7 +72,7 @@ def flatten(config: Any) -> dict[str, Any]:
   """Return {"model.output_stride": 16, ...}; sequences as tuples.
 
   Args:
-    config: A ConfigDict, whose keys come sorted, or what its JSON holds.
+    config: A ConfigDict, whose keys come sorted, or its JSON as a dictionary.
   """
   flat = {}
   for key, value in config.items():
@@ -85,7 +85,7 @@ def flatten(config: Any) -> dict[str, Any]:
 
 
 def _tuples(value: Any) -> Any:
-  """Return a sequence, and those in it, as tuples: JSON knows only lists."""
+  """Return a sequence, and those in it, as tuples, where JSON has lists."""
   if isinstance(value, list | tuple):
     return tuple(_tuples(item) for item in value)
   return value
@@ -95,7 +95,7 @@ def read_spec(workdir: epath.PathLike) -> spec_lib.Spec:
   """Return the class names and colors a run was trained with.
 
   Raises:
-    InputError: No spec.json there.
+    InputError: spec.json is missing or broken.
   """
   path = epath.Path(workdir) / layout.SPEC
   if not path.exists():
@@ -111,7 +111,7 @@ def read_spec(workdir: epath.PathLike) -> spec_lib.Spec:
 def init_text(
   config: ml_collections.ConfigDict, workdir: epath.PathLike | None = None
 ) -> str:
-  """Say where the parameters come from; the results quote it too."""
+  """Return in words where the parameters come from, as results quote it."""
   if workdir is not None:
     path = epath.Path(workdir) / layout.CONVERTED
     if path.exists():
@@ -131,14 +131,14 @@ def refuse_other_run(
   """Refuse a workdir that holds a run of another configuration or other data.
 
   Args:
-    config: Of now.
+    config: The new configuration.
     folder: The workdir.
-    source: Of the training split.
-    progress: Receives a line where the data differ a little.
+    source: The training split.
+    progress: Receives a line if sizes of files differ.
 
   Raises:
-    InputError: Naming each key with its old and new value, or what of the
-      classes or the images differs.
+    InputError: Naming each key with its old and new value, or the difference in
+      the classes or images.
   """
   if not (folder / layout.CONFIG).exists():
     return
@@ -163,7 +163,7 @@ def refuse_other_run(
 
 
 def refuse_other_classes(workdir: epath.PathLike, spec: spec_lib.Spec) -> None:
-  """Refuse data whose classes are not those that a run was trained on.
+  """Refuse data of other classes than a run was trained on.
 
   Raises:
     InputError: Naming the first class, or number in the masks, that differs.
@@ -198,9 +198,9 @@ def refuse_other_classes(workdir: epath.PathLike, spec: spec_lib.Spec) -> None:
 
 
 def _meanings(spec: spec_lib.Spec) -> dict[int | float, str]:
-  """Return what numbers in the masks mean; {}: it is not known.
+  """Return the meaning of each number in the masks; {}: it is not known.
 
-  A number that means nothing has trained nothing, and may get a meaning.
+  Other numbers have no meaning; they trained nothing and may get one later.
   """
   if spec.label_map is None:
     return {}
@@ -212,7 +212,7 @@ def _meanings(spec: spec_lib.Spec) -> dict[int | float, str]:
 
 
 def _kept(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """Return config.json's contents: the data is found from any folder."""
+  """Return config.json's contents, with an absolute path of the data."""
   contents = json.loads(config.to_json())
   if root := contents["data"]["root"]:
     contents["data"]["root"] = paths.absolute(root)
@@ -231,7 +231,7 @@ def write_run_files(
   Raises:
     InputError: The folder cannot be written.
   """
-  # Loads JAX, which a reader of a workdir can do without.
+  # Imported here, because it loads JAX, which readers of a workdir do without.
   from clu import parameter_overview
 
   text = parameter_overview.get_parameter_overview(params)
@@ -245,7 +245,7 @@ def write_run_files(
 def write_lost(
   folder: epath.Path, config: ml_collections.ConfigDict, spec: spec_lib.Spec
 ) -> None:
-  """Write config.json and spec.json anew if one of them is not there.
+  """Write config.json and spec.json anew if one of them is missing.
 
   Raises:
     InputError: The folder cannot be written.
@@ -269,7 +269,7 @@ def write_config_and_classes(
 
 @contextlib.contextmanager
 def _writable(folder: epath.Path) -> Iterator[None]:
-  """Name the workdir in the error of a disk that cannot be written."""
+  """Turn an error of the disk into a message that names the workdir."""
   try:
     yield
   except OSError as error:

@@ -1,7 +1,7 @@
 """data.json: the training data as they were when a run began.
 
-A run that was stopped goes on as if it had not been: on the same data alone.
-Names and sizes of files are compared; no file is read.
+A run resumes exactly only on the same data. Names and sizes of files are
+compared; no file is read.
 """
 
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from deeplax.workdir import layout
 def refuse_other(
   folder: epath.Path, source: files.Source, progress: Callable[[str], None]
 ) -> None:
-  """Refuse to go on with other images; say so where only sizes differ.
+  """Refuse to resume on other images; report it if only sizes differ.
 
-  A mended mask has another size, so a run goes on with that. One without a
-  checkpoint, or of an earlier version, goes on with anything.
+  A mended mask has another size, so sizes may differ. A run without a
+  checkpoint, or of an earlier version without data.json, takes any data.
 
   Args:
     folder: The workdir.
-    source: Of the training split.
+    source: The training split.
     progress: Receives a line about files of another size.
 
   Raises:
@@ -42,7 +42,7 @@ def refuse_other(
   fix = f"remove {path} to go on with the data as they are now"
   then = text_files.read_json(path, fix=fix)
   with text_files.contents(path, fix=fix):
-    # Prepared, the same images lie in other files.
+    # A prepared data set holds the same images in other files.
     alike = then["prepared"] == now["prepared"]
     what = ""
     if then["images"] != now["images"]:
@@ -65,12 +65,12 @@ def refuse_other(
 
 
 def write(folder: epath.Path, source: files.Source, *, resumed: bool) -> None:
-  """Keep what a run begins on; one that is resumed keeps what it has.
+  """Write data.json, unless a resumed run has it already.
 
   Args:
     folder: The workdir.
-    source: As it is trained on; a list of repeated images is looked through.
-    resumed: Whether the run goes on from a checkpoint.
+    source: The training examples; repeated images are counted once.
+    resumed: Whether the run resumes from a checkpoint.
   """
   path = folder / layout.TRAINING_DATA
   if resumed and path.exists():
@@ -80,7 +80,7 @@ def write(folder: epath.Path, source: files.Source, *, resumed: bool) -> None:
 
 
 def _described(source: files.Source) -> dict[str, Any] | None:
-  """Return data.json's contents; None of data that are made on the spot."""
+  """Return data.json's contents; None: the images are made up, not on disk."""
   source, _ = views.origin(source, [])
   if not isinstance(source, files.Decoded):
     return None

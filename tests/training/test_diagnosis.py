@@ -101,7 +101,7 @@ def test_pixels_that_are_no_numbers_are_to_blame_before_the_rate():
       return example | {"image": image}
 
   source = Broken(4)
-  with pytest.raises(errors.InputError, match="no finite numbers") as refused:
+  with pytest.raises(errors.InputError, match="not finite numbers") as refused:
     refuse(source, {"loss": math.nan, "illegal": 0.0}, batch_size=4)
   assert source[3]["name"] in str(refused.value)
 
