@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
   into.add_argument("--source", choices=known, help=whose)
   text = ".pth, .ckpt, .safetensors, .npz, TensorFlow's prefix; a workdir"
   into.add_argument("--checkpoint", type=path, help=text)
-  text = "which of several networks in a file: that of names that begin so, ema"
+  text = "of several networks in a file that whose names begin so, such as ema"
   into.add_argument("--under", metavar="NAME", help=text)
   text = "the network; any --config.KEY=VALUE as for deeplax.main"
   into.add_argument("--config", metavar="CONFIG[:ARG]", help=text)

@@ -45,8 +45,8 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
     except OSError as error:
       if error.errno == errno.ENAMETOOLONG:
         _end(
-          f"{error.filename}: no file can have a name as long as this. Give "
-          "the right one"
+          f"{error.filename}: the name is too long for a file. Give the right "
+          "one"
         )
       if error.errno not in _DISK:
         raise

@@ -20,8 +20,8 @@ def expanded(text: str) -> str:
   path = os.path.expanduser(text)
   if path.startswith("~") and not os.path.lexists(text):
     raise errors.InputError(
-      f"{text}: there is no home directory here for {text.split('/')[0]} to "
-      "stand for; write the whole path"
+      f"{text}: there is no home directory {text.split('/')[0]} on this "
+      "computer; write the whole path"
     )
   return path
 

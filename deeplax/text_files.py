@@ -114,7 +114,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
   if len(result) < len(pairs):
     counts = collections.Counter(key for key, _ in pairs)
     twice = counts.most_common(1)[0][0]
-    raise ValueError(f"the key {ascii(twice[:40])} is there twice")
+    raise ValueError(f"the key {ascii(twice[:40])} occurs twice")
   return result
 
 

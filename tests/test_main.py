@@ -96,7 +96,7 @@ def test_another_config_in_the_same_workdir_is_refused(trained_copy):
   assert done.returncode == 2 and "Traceback" not in done.stderr
   assert "optim.base_lr: 0.1 there, 0.5 now" in done.stderr
   # What it advises, in place of the two.
-  *_, advised = done.stderr.strip().split("go on with that one: ")
+  *_, advised = done.stderr.strip().split("resume that one: ")
   assert "finished: " in train(*shlex.split(advised)).stdout
 
 

@@ -38,8 +38,8 @@ def base() -> Any:
   # Training images that hold one of these classes are listed twice, as v3
   # does (4.1) with bicycle, chair, diningtable, pottedplant and sofa.
   c.data.duplicate_classes = ()
-  # None: RGB pictures. Else the bands to read from files of any number of
-  # bands, counted from 0, for example (3, 2, 1, 7).
+  # None: RGB pictures. Otherwise the bands to read from files of many bands,
+  # counted from 0, for example (3, 2, 1, 7).
   c.data.channels = placeholder(tuple)
   # Of these bands. None: measured on the training images at the first start.
   c.data.channel_mean = placeholder(tuple)
@@ -135,7 +135,7 @@ def base() -> Any:
   c.optim.nesterov = False
   c.optim.second_moment = 0.999  # adamw: decay of the second moment
   c.optim.weight_decay = 4e-5  # dense kernels only; ResNet: 1e-4 (code)
-  c.optim.head_multiplier = 1.0  # of the lr, for what `multiplied` says
+  c.optim.head_multiplier = 1.0  # of the lr, for what `multiplied` names
   # head: head, decoder and logits | classifier: class scores and new branches
   # only, not fc6 and fc7, which come from ImageNet (v1, v2)
   c.optim.multiplied = "head"
@@ -161,7 +161,7 @@ def base() -> Any:
   # Parts that a device's batch is computed in, for memory. Dropout then draws
   # by part, so another number of devices gives another run.
   c.train.accumulate = 1
-  # A norm that trains sees one of these batches, not all: say so to allow it.
+  # True allows it with norms that train, each of which sees one part at a time.
   c.train.accumulate_trained_norm = False
   c.train.memory_fraction = 0.9  # of free memory that a step may claim
 

@@ -96,7 +96,7 @@ def slow_start_warning(
   if optim.slow_start_steps < total_steps:
     return None
   return (
-    f"optim.slow_start_steps {optim.slow_start_steps:,} are all of the "
+    f"optim.slow_start_steps {optim.slow_start_steps:,} takes all of the "
     f"{total_steps:,} steps: the learning rate never reaches optim.base_lr. "
     f"Set --config.optim.slow_start_steps={total_steps // 20}, or train longer"
   )

@@ -87,7 +87,7 @@ def _take(folder: pathlib.Path, flag: str) -> IO[str]:
         raise
       print(
         f"deeplax: {folder} lies on a file system without locks "
-        f"({error.strerror}): see to it that nothing else trains there",
+        f"({error.strerror}): make sure that nothing else trains there",
         file=sys.stderr,
       )
     # Its last holder may have deleted the file between the two calls.

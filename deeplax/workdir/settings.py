@@ -40,8 +40,7 @@ FREE_KEYS = (
 FILLED_KEYS = ("data.channel_mean", "data.channel_std")
 # Training resumes from the checkpoints without either file, and writes both.
 _WRITE_ANEW = (
-  "delete it and give the command that trained here once more, which writes it "
-  "anew"
+  "delete it and run the command that trained here again, which writes it anew"
 )
 RANDOM_INIT = "random (the papers start from ImageNet; expect far less)"
 
@@ -156,7 +155,7 @@ def refuse_other_run(
     flags = shlex.join(f"--config.{key}={old[key]}" for key in different)
     raise errors.InputError(
       f"{folder} holds another run ({shown}). Give this one its own --workdir, "
-      f"or go on with that one: {flags}"
+      f"or resume that one: {flags}"
     )
   refuse_other_classes(folder, source.spec)
   training_data.refuse_other(folder, source, progress)

@@ -39,7 +39,7 @@ def refuse_other(
     return
   if (now := _described(source)) is None:
     return
-  fix = f"remove {path} to go on with the data as they are now"
+  fix = f"remove {path} to resume with the data as they are now"
   then = text_files.read_json(path, fix=fix)
   with text_files.contents(path, fix=fix):
     # A prepared data set holds the same images in other files.
@@ -52,15 +52,15 @@ def refuse_other(
     resized = alike and then["sizes"] != now["sizes"]
   if what:
     raise errors.InputError(
-      f"{folder} was trained on {what}: going on would not be the run that was "
-      "begun. Give the data its old images; or train in another --workdir, "
+      f"{folder} was trained on {what}: resuming would not continue the same "
+      "run. Give the data its old images; or train in another --workdir, "
       f"from this one's parameters by --config.init.checkpoint={folder}; or "
       f"{fix}"
     )
   if resized:
     progress(
       "deeplax: some training files have another size than when this run "
-      "began; it goes on with them, not exactly as it would have"
+      "began; it resumes with them, but not exactly as it would have"
     )
 
 

@@ -258,7 +258,7 @@ def test_the_example_in_the_messages_about_classes_json_works(tmp_path):
     ('{"names": ["a"], "ignore_label": true}', '"ignore_label" is True'),
     ('{"names": ["a\\nb"]}', "a text on one line"),
     ('{"names": [" "]}', "a text on one line"),
-    ('{"names": ["a"], "names": ["b"]}', "the key 'names' is there twice"),
+    ('{"names": ["a"], "names": ["b"]}', "the key 'names' occurs twice"),
     ('{"names": ["\\ud800"]}', "half a character"),
     ('{"names": ' + "[" * 900 + "]" * 900 + "}", "a text on one line"),
     ('{"names": ["e\u0301", "\u00e9"]}', "look alike"),

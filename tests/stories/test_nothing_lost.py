@@ -314,7 +314,7 @@ def test_a_file_emptied_by_a_power_cut_is_written_anew(trained_copy, name):
   done = command("predict", *flags, picture, short=True)
   assert done.returncode == 2 and "Traceback" not in done.stderr
   assert str(trained_copy / name) in done.stderr
-  # The advice: delete it and give the command that trained here once more.
+  # The advice: delete it and run the command that trained here again.
   (trained_copy / name).unlink()
   assert "finished" in runs.train(trained_copy).done.stdout
   assert (trained_copy / name).read_text()

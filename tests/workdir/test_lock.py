@@ -95,4 +95,4 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(fcntl, "flock", flock)
   with lock.held(tmp_path):
     pass
-  assert "see to it that nothing else trains there" in capsys.readouterr().err
+  assert "make sure that nothing else trains there" in capsys.readouterr().err

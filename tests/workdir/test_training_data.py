@@ -74,8 +74,8 @@ def test_other_images_are_refused_until_the_file_is_removed(
   with pytest.raises(errors.InputError, match=told) as error:
     said(workdir, source)
   path = workdir / "data.json"
-  assert str(error.value).endswith(f"or remove {path} to go on with the data as"
-                                   " they are now")  # fmt: skip
+  advice = f"or remove {path} to resume with the data as they are now"
+  assert str(error.value).endswith(advice)
   path.unlink()
   assert said(workdir, source) == []
   training_data.write(workdir, source, resumed=True)  # from now on known
@@ -87,7 +87,7 @@ def test_a_mended_mask_is_said(workdir, data):
   mask = data / "labels" / "train" / "01.png"
   trees.mask(mask, np.zeros(trees.SIZE, np.uint8))
   (line,) = said(workdir, folder_lib.source(data, "train"))
-  assert "another size than when this run began; it goes on" in line
+  assert "another size than when this run began; it resumes" in line
   # What it began on stays.
   before = (workdir / "data.json").read_text()
   source = folder_lib.source(data, "train")
@@ -119,7 +119,7 @@ def test_a_broken_file_is_told_with_the_way_out(workdir, data, text):
   path = workdir / "data.json"
   path.write_text(text)
   source = folder_lib.source(data, "train")
-  with pytest.raises(errors.InputError, match=f"{path}.*: remove {path} to go"):
+  with pytest.raises(errors.InputError, match=f"{path}.*: remove {path} to"):
     said(workdir, source)
   path.unlink()
   assert said(workdir, source) == []
