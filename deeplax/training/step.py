@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import dataclasses
+from functools import partial
 from typing import Any
 
 from clu import metrics as clu_metrics
@@ -59,11 +60,9 @@ def make_train_step(
     axis_name: Name of the mapped axis; None if the step is not mapped.
   """
 
-  def over_devices(tree: Any) -> Any:
-    return tree if axis_name is None else jax.lax.psum(tree, axis_name)
-
-  def mean_over_devices(tree: Any) -> Any:
-    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+  # Over no axis, a sum leaves its argument as it is.
+  axes = () if axis_name is None else (axis_name,)
+  over_devices = partial(jax.lax.psum, axis_name=axes)
 
   further = loss.auxiliary_weight > 0 or loss.per_scale
   method = "coarse_and_auxiliary" if further else "coarse"
@@ -134,7 +133,7 @@ def make_train_step(
       state,
       step=state.step + 1,
       params=optax.apply_updates(state.params, updates),
-      batch_stats=mean_over_devices(batch_stats),
+      batch_stats=jax.lax.pmean(batch_stats, axes),
       opt_state=opt_state,
     )
     return state.averaged(ema_decay), metrics
