@@ -31,6 +31,7 @@ from deeplax.pretrained import tables
 from deeplax.settings import published
 from deeplax.training import norm_statistics
 from deeplax.training import optim
+from deeplax.training import parts as parts_lib
 from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
 from deeplax.workdir import layout
@@ -78,11 +79,13 @@ def convert(
       for count in (spec.num_classes, spec.num_classes + 1)
     )
     _, tx = optim.optimizer(config)
+  # Parts that the file lacks are drawn anew, or made to change nothing.
   drawn = variables_lib.initial_variables(model, seed=config.seed)
   new, opened = [part for part in args.new.split(",") if part], []
   if args.transparent_decoder:
     drawn, opened = identity_decoder.decoder(model, drawn)
     new.append(identity_decoder.DECODER)
+  # Arrays with one entry per class: those that one more class makes wider.
   class_paths = variables_lib.differing(model, wider)
   try:
     loaded = _loaded(args, arrays, model)
@@ -102,6 +105,7 @@ def convert(
       f"config.model.\n{error}"
     ) from error
   start.prefix = under + start.prefix
+  # Nothing can go wrong with the file any more: report, then write.
   print(f"{args.checkpoint}, {args.source} names, into {workdir}:")
   print(summary.table(start, seed=config.seed))
   if args.statistics:
@@ -154,9 +158,7 @@ def _measure(
       f"{len(start.folded)} are"
     )
   source = data_build.source(config.data, config.data.train_split)
-  batches = data_build.train_loader(
-    config, source, pad_value=model_build.mean_pixel(config.model)
-  )
+  batches = parts_lib.batches(config, source)
   batch = config.train.batch_size
   count = math.ceil(images / batch)
 

@@ -13,29 +13,16 @@ import ml_collections
 
 from deeplax import errors
 from deeplax.data import build as data_build
-from deeplax.models import build as model_build
 from deeplax.models import conventions
 from deeplax.models import variables as variables_lib
 from deeplax.models.heads import large_fov
 from deeplax.pretrained import partial
 from deeplax.pretrained import rules
+from deeplax.training import parts as parts_lib
 from deeplax.workdir import checkpoint
 from deeplax.workdir import settings
 
 Variables = dict[str, Any]
-
-
-def network(
-  config: ml_collections.ConfigDict, num_classes: int, **keywords: Any
-) -> nn.Module:
-  """Return the network of a run; `keywords` as `models.build.from_config`."""
-  return model_build.from_config(
-    config.model,
-    num_classes=num_classes,
-    channels=data_build.channels(config.data),
-    trained=config.optim.trained,
-    **keywords,
-  )
 
 
 def variables(
@@ -60,6 +47,7 @@ def variables(
   if partial.TRAINING_ONLY not in drawn["params"]:
     # The auxiliary head only trains, so the new run may leave it out.
     old = {p: leaf for p, leaf in old.items() if p[1] != partial.TRAINING_ONLY}
+  # Arrays that the other network lacks or has in another shape stay as drawn.
   fresh = [
     path
     for path, leaf in new.items()
@@ -155,7 +143,7 @@ def _of_classes(
   config: ml_collections.ConfigDict, model: nn.Module
 ) -> set[rules.Path]:
   """Return the paths of the arrays with one entry per class."""
-  wider = network(
+  wider = parts_lib.network(
     config, model.num_classes + 1, auxiliary=model.auxiliary is not None
   )
   return variables_lib.differing(model, wider)

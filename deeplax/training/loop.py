@@ -78,6 +78,7 @@ def loop(
   window, logged = [], first
   for step in range(first + 1, last + 1):
     logs = due(step, schedule.log_every, last)
+    # Step. Saving and evaluating, below, stay out of the clock.
     with clocks.timed(clock, "train"):
       with clocks.timed(clock, "data"):
         batch = next(parts.batches)
@@ -89,6 +90,7 @@ def loop(
     if step == 1 and (warning := diagnosis.ignored_warning(batch["label"])):
       outputs.progress(f"deeplax: {warning}")
 
+    # Log the mean over the steps since the last line.
     if logs:
       refuse([_floats(metrics) for metrics in window], logged + 1)
       values = _floats(functools.reduce(lambda a, b: a.merge(b), window))
@@ -105,6 +107,7 @@ def loop(
       window, logged = [], step
       clock.clear()
 
+    # Save, then evaluate: an evaluation that fails takes no step with it.
     scored, stop = due(step, schedule.eval_every, last), stopped()
     saved = scored or stop or due(step, schedule.checkpoint_every, last)
     if saved:

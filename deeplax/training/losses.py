@@ -134,6 +134,7 @@ def pixel_sums(
     hard_share: Share of this device's pixels, ignored ones included, that may
       count; pixels without a loss do not. None: all valid ones count.
   """
+  # Three kinds of pixels: valid, ignored, illegal.
   is_class = (labels >= 0) & (labels < logits.shape[-1])
   ignored = labels == settings.ignore_label
   valid = is_class & ~ignored

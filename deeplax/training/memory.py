@@ -53,6 +53,7 @@ def compile_step(
     ),
     mesh=mesh,
   )
+  # Shapes, types and shardings are enough to compile.
   size = (batch, *config.data.crop_size)
   dtype = parts.train_source[0]["image"].dtype
   rows = parallel.split(mesh)
@@ -75,6 +76,7 @@ def compile_step(
     compiled = lowered.compile()
   seconds = clocks.duration(clock["compile"])
   progress(f"compiled the training step in {seconds}")
+  # The new state takes over the old one's memory: it counts once.
   use = compiled.memory_analysis()
   needed = (
     use.temp_size_in_bytes
@@ -113,6 +115,7 @@ def refuse_too_large(
   limit = int(memory_available(mesh) * config.train.memory_fraction)
   if needed <= limit:
     return
+  # Beside the state, memory grows with the pixels of a batch.
   share = max(limit - state_bytes, 0) / (needed - state_bytes)
   unit = mesh.size * config.train.accumulate
   batch = int(config.train.batch_size * share) // unit * unit

@@ -18,10 +18,9 @@ import optax
 
 from deeplax import clocks
 from deeplax import errors
-from deeplax.data import build as data_build
 from deeplax.inference import open_run
-from deeplax.models import build as model_build
 from deeplax.training import optim
+from deeplax.training import parts as parts_lib
 from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
 from deeplax.workdir import layout
@@ -73,6 +72,7 @@ def measured(
         squares[path] = squares.get(path, 0.0) + value**2
   if not count:
     raise ValueError("no batch to measure the statistics on")
+  # Variance of all pixels: within the batches, plus between them.
   means = {path: value / count for path, value in sums.items()}
   for path, square in squares.items():
     between = square / count - means[path] ** 2
@@ -149,11 +149,7 @@ def run(args: argparse.Namespace, progress: Callable[..., None]) -> None:
   )
   model = opened.network(config.model.output_stride)
   with errors.input_errors():
-    batches = data_build.train_loader(
-      config,
-      source,
-      pad_value=model_build.mean_pixel(config.model, opened.channels),
-    )
+    batches = parts_lib.batches(config, source)
   if frozen:
     progress(
       "the run's norms were frozen: these are what training would have seen"

@@ -67,6 +67,7 @@ def learning_rate(
         "schedule needs step_every >= 1 and 0 < step_factor <= 1"
       )
     after = optax.exponential_decay(base, every, factor, staircase=True)
+  # The slow start, then the schedule from its step 0.
   start, linear = settings.slow_start_lr, settings.slow_start == "linear"
 
   def value(step):

@@ -22,7 +22,6 @@ from deeplax.data import views
 from deeplax.data.checks import check
 from deeplax.metrics import confusion
 from deeplax.metrics import printed
-from deeplax.models import build as model_build
 from deeplax.training import class_balance
 from deeplax.training import initial
 from deeplax.training import limits
@@ -50,8 +49,7 @@ def crops(
 ) -> tuple[Batch, list[str]]:
   """Return the centers of images spread over a source, and their names."""
   chosen = views.Subset(source, images)
-  channels = data_build.channels(config.data)
-  mean = model_build.mean_pixel(config.model, channels)
+  mean = parts_lib.mean_pixel(config)
   height, width = config.data.crop_size
   batch: dict[str, list[np.ndarray]] = {"image": [], "label": []}
   names = []
@@ -142,7 +140,7 @@ def make_parts(
   still = config.copy_and_resolve_references()
   still.model.dropout = 0.0
   names = source.spec.class_names
-  model = initial.network(
+  model = parts_lib.network(
     config,
     len(names),
     axis_name=parallel.AXIS,
@@ -157,7 +155,7 @@ def make_parts(
     lr=lr,
     tx=tx,
     batches=itertools.repeat(batch),
-    measure=scorer(initial.network(still, len(names)), batch, names),
+    measure=scorer(parts_lib.network(still, len(names)), batch, names),
     mesh=parallel.mesh(jax.local_devices()[:1]),
   )
 
@@ -186,6 +184,7 @@ def learn(
       "the device's memory is free for it. Take fewer --images or a smaller "
       "--config.data.crop_size"
     )
+  # What the loop calls: losses and scores go to `trial`, few lines to the user.
   printed_at = time.perf_counter()
 
   def note(values: list[dict[str, float]], first: int) -> None:
@@ -275,7 +274,7 @@ def run(
     for text in overfit_diagnosis.of_data(trial):
       progress(f"deeplax: {text}")
     warning = limits.norm_warning(
-      initial.network(config, len(names)),
+      parts_lib.network(config, len(names)),
       total_steps=config.train.total_steps,
       start=initial.statistics_of(config),
     )

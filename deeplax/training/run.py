@@ -21,7 +21,6 @@ from deeplax.data import build as data_build
 from deeplax.data import files
 from deeplax.data import loader
 from deeplax.data.checks import check
-from deeplax.models import build as model_build
 from deeplax.training import class_balance
 from deeplax.training import diagnosis
 from deeplax.training import disk_space
@@ -91,6 +90,7 @@ def _run(
     progress=progress,
   )
   spec, first_process = parts.train_source.spec, jax.process_index() == 0
+  # The run is complete; only its evaluation may be missing.
   if resume is not None and resume >= total:
     if first_process:
       settings.write_lost(folder, config, spec)
@@ -148,11 +148,10 @@ def prepare(
       progress(check.check(source, images=config.data.check_images))
       check.check(eval_source, images=config.data.check_images)
     fill_channels(config, source, folder, progress)
-    channels = data_build.channels(config.data)
     source, loss = class_balance.examples_and_loss(
       config, source, folder, progress
     )
-    model = initial.network(
+    model = parts_lib.network(
       config,
       source.spec.num_classes,
       axis_name=parallel.AXIS,
@@ -162,13 +161,7 @@ def prepare(
     measure = validation.evaluator(config, eval_source, folder, progress)
     if config.log.tensorboard:
       log_lib.metric_writers()  # refused before anything is compiled
-    batches = data_build.train_loader(
-      config,
-      source,
-      pad_value=model_build.mean_pixel(config.model, channels),
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-    )
+    batches = parts_lib.batches(config, source)
   return parts_lib.Parts(
     train_source=source,
     eval_source=eval_source,
