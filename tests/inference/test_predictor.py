@@ -73,7 +73,7 @@ def _image(height, width, seed=0):
 
 def _predictor(network, **settings):
   return predictor_lib.Predictor(
-    *network, pad_value=MEAN, **{"log": lambda _: None, **settings}
+    *network, pad_value=MEAN, **{"progress": lambda _: None, **settings}
   )
 
 

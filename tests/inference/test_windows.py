@@ -48,7 +48,7 @@ def _network(**settings):
 
 
 def _predictor(network, cut=None, **settings):
-  settings = {"log": lambda _: None, **settings}
+  settings = {"progress": lambda _: None, **settings}
   return predictor_lib.Predictor(
     *network, pad_value=MEAN, windows=cut, **settings
   )
