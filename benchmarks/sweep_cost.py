@@ -161,7 +161,7 @@ def measure(source: Any, args: argparse.Namespace) -> dict[str, Any]:
     model,
     variables.initial_variables(model, 0),
     pad_value=model_build.mean_pixel(config.model),
-    pad_to=config.eval.pad_to,
+    sizing=predictor_lib.Sizing(pad_to=config.eval.pad_to),
   )
   images = [e["image"] for e in loader.examples(source, threads=args.threads)]
   clocks = {way: [] for way in WAYS}

@@ -4,16 +4,20 @@ from collections.abc import Callable, Iterator
 import contextlib
 import math
 import time
+from typing import TypeVar
+
+Name = TypeVar("Name")
 
 
 @contextlib.contextmanager
-def timed(clock: dict[str, float], name: str) -> Iterator[None]:
-  """Add the time spent inside to `clock[name]`, in seconds."""
+def timed(clock: dict[Name, float] | None, name: Name) -> Iterator[None]:
+  """Add the seconds spent inside to `clock[name]`, if there is a clock."""
   start = time.perf_counter()
   try:
     yield
   finally:
-    clock[name] = clock.get(name, 0.0) + time.perf_counter() - start
+    if clock is not None:
+      clock[name] = clock.get(name, 0.0) + time.perf_counter() - start
 
 
 class Progress:

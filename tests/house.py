@@ -19,7 +19,7 @@ Tree = Mapping[str, str]
 
 # Files of deeplax/ that are no doors; flags are what doors share.
 GROUND = (
-  *("arrays", "atomic", "clocks", "errors", "machine", "paths"),
+  *("ahead", "arrays", "atomic", "clocks", "errors", "machine", "paths"),
   *("labels", "text_files"),
 )
 # Names alone: a leaf may know them.

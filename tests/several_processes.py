@@ -76,7 +76,7 @@ def main(process, processes, address):
     Seven(),
     measured=MEASURED,
     progress=lambda _: None,
-    keep=lambda row, index, _: None if row else seen.append(index),
+    keep=lambda row, index, *_: None if row else seen.append(index),
   )
   print(
     json.dumps(

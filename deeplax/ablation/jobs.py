@@ -200,12 +200,12 @@ class Job:
     }
     # Someone may have evaluated otherwise besides.
     sizing = settings_lib.sizing(config)
-    asked["sizes"], windows = sizing["sizes"], sizing["windows"]
+    asked["sizes"] = sizing.sizes
     for file, result in self._results().items():
       most = config.eval.max_images or result["split_images"]
       if (
         asked.items() <= ({"sizes": "reference"} | result).items()
-        and bool(result.get("window")) == bool(windows)
+        and bool(result.get("window")) == bool(sizing.windows)
         and bool(result.get("crf")) == how.crf
         and result["images"] == min(most, result["split_images"])
         and all(_measured(flag, result) for flag in self.measure)
@@ -317,7 +317,7 @@ def own_evaluation(cell: experiment.Cell) -> experiment.Evaluation:
   """Return how the training itself evaluates at its end."""
   config = cell.config
   return experiment.Evaluation(
-    config.eval.output_stride or config.model.output_stride,
+    settings_lib.output_stride(config),
     tuple(float(s) for s in config.eval.scales),
     config.eval.flip,
     False,

@@ -18,7 +18,7 @@ from deeplax.crf import mean_field
 from deeplax.data import views
 from deeplax.inference import open_run
 from deeplax.inference import predictor as predictor_lib
-from deeplax.inference import settings as asked
+from deeplax.inference import settings as inference_settings
 from deeplax.metrics import confusion
 from deeplax.metrics import printed
 from deeplax.settings import protocols
@@ -247,15 +247,15 @@ def run(args: argparse.Namespace) -> None:
   opened, source = open_run.open_with_data(
     args.workdir, config, split, args.data_root
   )
-  stride = args.output_stride or opened.output_stride
+  stride = inference_settings.output_stride(config, args.output_stride)
   model = opened.network(stride)
   variables, step = checkpoint.restore_variables(args.workdir, args.step)
   chosen = views.Subset(source, args.images)
   if not len(chosen):
     raise errors.InputError(f"no image in {opened.spec.name} {split}")
-  scales, flip = asked.scales_and_flip(config, args)
+  mode = inference_settings.mode(config, args)
   predictor = opened.predictor(
-    model, variables, scales=scales, flip=flip, **asked.sizing(config)
+    model, variables, mode=mode, sizing=inference_settings.sizing(config)
   )
   first = protocols.CRF_GRIDS[args.grid]
   grid = {name: getattr(args, name) or first[name] for name in NAMES}
@@ -263,8 +263,8 @@ def run(args: argparse.Namespace) -> None:
     "split": split,
     "step": step,
     "output_stride": stride,
-    "scales": [float(s) for s in scales],
-    "flip": flip,
+    "scales": list(mode.scales),
+    "flip": mode.flip,
     "images": len(chosen),
     "grid": grid,
     "rounds": args.rounds,
@@ -272,8 +272,8 @@ def run(args: argparse.Namespace) -> None:
     "sigma_gamma": args.sigma_gamma,
     "iterations": args.iterations,
   }
-  texts = "_".join(str(float(s)) for s in scales)
-  name = f"{split}-{step:08d}-os{stride}-s{texts}" + ("-flip" if flip else "")
+  scales = "_".join(map(str, mode.scales)) + ("-flip" if mode.flip else "")
+  name = f"{split}-{step:08d}-os{stride}-s{scales}"
   path = epath.Path(args.workdir) / "crf" / f"{name}-n{len(chosen)}.json"
   result = search(predictor, chosen, path, fields=fields)
   print(f"{_told(result)}\n{path}")

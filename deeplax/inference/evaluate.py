@@ -3,22 +3,20 @@
 Labels are compared at their own size, and mIoU is counted over the data set.
 """
 
-import collections
-from collections.abc import Callable, Iterator, Sequence
-from concurrent import futures
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
+from deeplax import ahead
 from deeplax import clocks
 from deeplax import errors
 from deeplax.data import files
 from deeplax.data import loader
 from deeplax.data import spec as spec_lib
 from deeplax.data import views
-from deeplax.inference import ahead
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import sweep as sweep_lib
 from deeplax.metrics import confusion
@@ -31,58 +29,38 @@ COLLAPSED = 0.99
 # Images that may wait to be counted while the device works on the next ones.
 COUNTING = 2
 
-
-class Counted(NamedTuple):
-  """A prediction of an image, and what was counted in it.
-
-  Attributes:
-    example: Of the source.
-    labels: Prediction.
-    counts: The confusion matrix as "matrix", and those of `measures.count`.
-  """
-
-  example: dict[str, Any]
-  labels: np.ndarray
-  counts: measures.Counts
+# The place of an image in the pass, that of the mode, the example and labels.
+Prediction = tuple[int, int, files.Example, np.ndarray]
 
 
 def evaluate(
   predictor: predictor_lib.Predictor,
   source: files.Source,
   *,
-  max_images: int = 0,
   progress: Callable[[str], None] = print,
-  threads: int = 4,
   keep: Callable[[int, np.ndarray], None] | None = None,
-  measured: measures.Measures = measures.CONFUSION_ONLY,
-  **fields: Any,
+  **keywords: Any,
 ) -> dict[str, Any]:
-  """Return the scores of a predictor on a source; see `evaluate_rows`.
+  """Return the scores of a predictor, in its own mode, on a source.
 
   Args:
-    predictor: Predicts, in its own mode.
+    predictor: Predicts.
     source: See `evaluate_rows`.
-    max_images: See `evaluate_rows`.
     progress: Receives progress lines and the warning about a collapsed output.
-    threads: See `evaluate_rows`.
     keep: Receives (index in `source`, prediction) of each image.
-    measured: See `evaluate_rows`.
-    **fields: Added to the result: step, output_stride, scales, flip, ...
+    **keywords: Of `evaluate_rows`.
   """
 
-  def keep_one(row: int, index: int, counted: Counted) -> None:
+  def keep_one(row: int, index: int, labels: np.ndarray, _: Any) -> None:
     if keep:
-      keep(index, counted.labels)
+      keep(index, labels)
 
   (result,) = evaluate_rows(
     sweep_lib.Sweep(predictor, timed=False),
     source,
-    max_images=max_images,
     progress=progress,
-    threads=threads,
     keep=keep_one,
-    measured=measured,
-    **fields,
+    **keywords,
   )
   if warning := collapse_warning([result]):
     progress(f"deeplax: {warning}")
@@ -96,7 +74,7 @@ def evaluate_rows(
   max_images: int = 0,
   progress: Callable[[str], None] = print,
   threads: int = 4,
-  keep: Callable[[int, int, Counted], None] | None = None,
+  keep: Callable[[int, int, np.ndarray, np.ndarray], None] | None = None,
   measured: measures.Measures = measures.CONFUSION_ONLY,
   clock: dict[str, float] | None = None,
   **fields: Any,
@@ -110,10 +88,10 @@ def evaluate_rows(
     max_images: Only so many, spread evenly; 0: all.
     progress: Receives progress lines.
     threads: Reading ahead, and as many counting, while the device computes.
-    keep: Receives (place of the mode, index in `source`, `Counted`) of each
-      image and mode, in order.
+    keep: Receives (place of the mode, index in `source`, prediction, confusion
+      matrix) of each image and mode, in order.
     measured: What to measure besides the confusion matrix.
-    clock: See `ahead.stream`; also the seconds waited under "count".
+    clock: See `predictor.stream`; also the seconds waited under "count".
     **fields: Added to each result: step, output_stride, ...
 
   With several processes each takes its share of the images, and all return the
@@ -139,51 +117,35 @@ def evaluate_rows(
   examples = loader.examples(
     chosen, threads=threads, process_index=rank, process_count=ranks
   )
-  clock = {} if clock is None else clock
-  predicted = ahead.stream(sweep, examples, clock=clock)
-  for place, found in enumerate(
-    _counted(predicted, len(names), measured, threads=threads, clock=clock)
+  predictions = (
+    (place, row, example, labels)
+    for place, (example, labels_of_rows) in enumerate(
+      predictor_lib.stream(sweep.submit, examples, clock=clock)
+    )
+    for row, labels in enumerate(labels_of_rows)
+  )
+
+  def count(prediction: Prediction) -> measures.Counts:
+    _, _, example, labels = prediction
+    return _count(example, labels, len(names), measured)
+
+  for (place, row, _, labels), counts in ahead.in_threads(
+    count,
+    predictions,
+    threads=threads,
+    n=COUNTING * len(rows),
+    clock=clock,
+    name="count",
   ):
-    for row, counted in enumerate(found):
-      rows[row] = measures.add(rows[row], counted.counts)
-      if keep:
-        keep(row, chosen.index(rank + place * ranks), counted)
-    report.step()
+    rows[row] = measures.add(rows[row], counts)
+    if keep:
+      index = chosen.index(rank + place * ranks)
+      keep(row, index, labels, counts["matrix"])
+    if row + 1 == len(rows):
+      report.step()
   fields = {"images": len(chosen), "split_images": len(source), **fields}
-  fields |= sweep.predictor.sizing
+  fields |= sweep.predictor.sizing.fields
   return [_result(counts, source.spec, measured, fields) for counts in rows]
-
-
-def _counted(
-  predicted: Iterator[tuple[dict[str, Any], list[np.ndarray]]],
-  k: int,
-  measured: measures.Measures,
-  *,
-  threads: int,
-  clock: dict[str, float],
-) -> Iterator[list[Counted]]:
-  """Yield each image's predictions, counted by threads, in order."""
-  waiting = collections.deque()
-  pool = futures.ThreadPoolExecutor(max(threads, 1))
-
-  def first() -> list[Counted]:
-    example, found, counts = waiting.popleft()
-    with clocks.timed(clock, "count"):
-      return [
-        Counted(example, labels, job.result())
-        for labels, job in zip(found, counts, strict=True)
-      ]
-
-  try:
-    for example, found in predicted:
-      counts = [pool.submit(_count, example, x, k, measured) for x in found]
-      waiting.append((example, found, counts))
-      if len(waiting) > COUNTING:
-        yield first()
-    while waiting:
-      yield first()
-  finally:
-    pool.shutdown(cancel_futures=True)
 
 
 def _no_counts(k: int, measured: measures.Measures) -> measures.Counts:
@@ -192,7 +154,7 @@ def _no_counts(k: int, measured: measures.Measures) -> measures.Counts:
 
 
 def _count(
-  example: dict[str, Any],
+  example: files.Example,
   labels: np.ndarray,
   k: int,
   measured: measures.Measures,

@@ -11,6 +11,7 @@ from deeplax.data import build as data_build
 from deeplax.data import files
 from deeplax.data import spec as spec_lib
 from deeplax.inference import predictor as predictor_lib
+from deeplax.inference import settings as inference_settings
 from deeplax.models import build as model_build
 from deeplax.workdir import environment
 from deeplax.workdir import settings
@@ -29,11 +30,6 @@ class Run(NamedTuple):
   spec: spec_lib.Spec
   channels: bands.Channels | None
 
-  @property
-  def output_stride(self) -> int:
-    """The stride of its evaluations, where no flag names another."""
-    return self.config.eval.output_stride or self.config.model.output_stride
-
   def network(
     self, output_stride: int | None = None, **keywords: Any
   ) -> nn.Module:
@@ -48,7 +44,9 @@ class Run(NamedTuple):
       return model_build.from_config(
         self.config.model,
         num_classes=self.spec.num_classes,
-        output_stride=output_stride or self.output_stride,
+        output_stride=inference_settings.output_stride(
+          self.config, output_stride
+        ),
         channels=self.channels,
         **keywords,
       )

@@ -1,10 +1,12 @@
 """Predict images of any size: padded to a few sizes, or cut into windows."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import copy
+import dataclasses
+import functools
 import math
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -12,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Integer, Num, UInt8
 import numpy as np
 
+from deeplax import ahead
 from deeplax import clocks
 from deeplax.crf import dense
 from deeplax.inference import averaging
@@ -24,59 +27,66 @@ from deeplax.settings import defaults
 BUCKET = 64
 
 
-def bucket(
-  size: tuple[int, int], pad_to: tuple[int, int] | None = None
-) -> tuple[int, int]:
-  """Return the (height, width) an image is padded to.
+@dataclasses.dataclass(frozen=True)
+class Sizing:
+  """How images of any size become images of the few sizes of the programs.
 
-  Args:
-    size: Of the image.
-    pad_to: The size for all images that fit; larger ones, and all of them if
-      it is None, go to the next multiple of 64, plus 1, on each side.
+  Attributes:
+    sizes: "reference": the network sees the padding, as in the papers;
+      "exact": it computes what it would without, see `ops.true_size`;
+      "unpadded": there is none, and each size of image has its own program.
+    pad_to: (height, width) that all images which fit are padded to. Larger
+      ones, and all of them if it is None, are padded to the next multiple of
+      64, plus 1, on each side.
+    windows: Larger images are predicted in windows of this one size, which
+      are blended; None: every image is predicted as a whole.
+
+  Raises:
+    ValueError: `sizes` is none of these.
   """
-  if pad_to and size[0] <= pad_to[0] and size[1] <= pad_to[1]:
-    return (pad_to[0], pad_to[1])
-  height, width = (max(-(-(d - 1) // BUCKET), 1) * BUCKET + 1 for d in size)
-  return (height, width)
+
+  sizes: str = "reference"
+  pad_to: tuple[int, int] | None = None
+  windows: windows_lib.Windows | None = None
+
+  def __post_init__(self):
+    if self.sizes not in defaults.SIZES:
+      raise ValueError(f"sizes {self.sizes!r} not in {list(defaults.SIZES)}")
+
+  def cuts(self, size: tuple[int, int]) -> bool:
+    """Return whether an image of this (height, width) is cut into windows."""
+    return self.windows is not None and self.windows.cut(size)
+
+  def bucket(self, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the (height, width) that the network sees of such an image."""
+    if self.windows is not None and self.windows.cut(size):
+      return (self.windows.size, self.windows.size)
+    if self.sizes == "unpadded":
+      return size
+    if self.pad_to and size[0] <= self.pad_to[0] and size[1] <= self.pad_to[1]:
+      return (self.pad_to[0], self.pad_to[1])
+    height, width = (max(-(-(d - 1) // BUCKET), 1) * BUCKET + 1 for d in size)
+    return (height, width)
+
+  @property
+  def fields(self) -> dict[str, Any]:
+    """The fields of a result: "sizes" and "window"."""
+    cut = self.windows
+    window = [cut.size, cut.overlap] if cut else None
+    return {"sizes": self.sizes, "window": window}
+
+  @property
+  def text(self) -> str:
+    """What differs from the papers' way, to be appended to a line."""
+    text = {"exact": ", exact sizes", "unpadded": ", unpadded"}
+    text = text.get(self.sizes, "")
+    if cut := self.windows:
+      text += f", windows of {cut.size} pixels that share {cut.overlap}"
+    return text
 
 
-class Pending(NamedTuple):
-  """A prediction that a device may still be working on."""
-
-  array: jax.Array
-  size: tuple[int, int]
-
-  def result(self) -> np.ndarray:
-    """Wait for it, and cut the padding off."""
-    return np.asarray(self.array)[0, : self.size[0], : self.size[1]]
-
-
-class Done(NamedTuple):
-  """A prediction that is there: of windows, which were blended on the host."""
-
-  found: np.ndarray
-
-  def result(self) -> np.ndarray:
-    """Return it."""
-    return self.found
-
-
-class Refining(NamedTuple):
-  """A prediction that the dense CRF has yet to refine, on the host's image."""
-
-  pending: Pending | Done
-  image: UInt8[np.ndarray, "h w 3"]
-  parameters: Mapping[str, Any]
-  kind: str
-
-  def result(self) -> np.ndarray:
-    """Wait for it, and refine it."""
-    found = dense.dense_crf(
-      self.image, self.pending.result(), **self.parameters
-    )
-    if self.kind == "labels":
-      found = averaging.classes(jnp.asarray(found))
-    return np.asarray(found)
+SINGLE = averaging.Mode()
+PADDED = Sizing()
 
 
 class Predictor:
@@ -93,11 +103,8 @@ class Predictor:
     variables: Any,
     *,
     pad_value: probabilities.Numbers,
-    scales: probabilities.Numbers = (1.0,),
-    flip: bool = False,
-    pad_to: tuple[int, int] | None = None,
-    sizes: str = "reference",
-    windows: windows_lib.Windows | None = None,
+    mode: averaging.Mode = SINGLE,
+    sizing: Sizing = PADDED,
     crf: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = print,
   ):
@@ -107,29 +114,19 @@ class Predictor:
       model: With a `coarse` method.
       variables: Of `model`; arrays replicated over devices are fine.
       pad_value: Mean pixel, as raw as the images: it is 0 after normalization.
-      scales: See `predict_probabilities`.
-      flip: See `predict_probabilities`.
-      pad_to: See `bucket`.
-      sizes: "reference": the network sees the padding; "exact": it does not,
-        see `ops.true_size`; "unpadded": there is none, and each size of image
-        has its own program.
-      windows: Larger images are predicted in windows of this one size, which
-        are blended; None: every image as a whole.
+      mode: The scales and flips that are averaged.
+      sizing: How images are padded or cut.
       crf: Parameters of `deeplax.crf.dense_crf`, which then refines each
-        prediction; its compilation is not told of. None: no CRF.
-      progress: Told of each compiled size.
+        prediction; its compilation is not reported. None: no CRF.
+      progress: Receives a line about each compiled size.
     """
     self.crf = crf
-    self.mode = averaging.Mode(tuple(scales), flip)
+    self.mode = mode
+    self.sizing = sizing
     self._pad_value = np.asarray(pad_value, np.float32)
-    self._pad_to = pad_to
-    if sizes not in defaults.SIZES:
-      raise ValueError(f"sizes {sizes!r} not in {list(defaults.SIZES)}")
-    self._sizes = sizes
-    self.windows = windows
     self._progress = progress
     self._programs = programs.Programs(
-      model, exact=sizes == "exact", progress=progress
+      model, exact=sizing.sizes == "exact", progress=progress
     )
     self._running: Any = ()
     self.variables = variables
@@ -139,15 +136,6 @@ class Predictor:
     other = copy.copy(self)
     other.mode = mode
     return other
-
-  @property
-  def sizing(self) -> dict[str, Any]:
-    """How sizes are treated, for a result: "sizes" and "window"."""
-    cut = self.windows
-    return {
-      "sizes": self._sizes,
-      "window": [cut.size, cut.overlap] if cut else None,
-    }
 
   @property
   def variables(self) -> Any:
@@ -166,7 +154,7 @@ class Predictor:
 
   def expect(self, sizes: Iterable[tuple[int, int]]) -> int:
     """Say which image sizes will come; returns the number of programs."""
-    self._programs.expected = len({self.bucket(size) for size in sizes})
+    self._programs.expected = len({self.sizing.bucket(s) for s in sizes})
     return self._programs.expected
 
   def __call__(
@@ -183,7 +171,7 @@ class Predictor:
 
   def submit(
     self, image: Num[np.ndarray, "h w c"], *, kind: str = "labels"
-  ) -> Pending | Done | Refining:
+  ) -> ahead.Result[np.ndarray]:
     """Start a prediction and return without waiting for it.
 
     Over several views only the last is not waited for.
@@ -202,7 +190,7 @@ class Predictor:
     *,
     kind: str = "labels",
     seconds: dict[averaging.Mode, float] | None = None,
-  ) -> list[Pending | Done | Refining]:
+  ) -> list[ahead.Result[np.ndarray]]:
     """Start predictions in several modes; what they share is computed once.
 
     Args:
@@ -219,55 +207,57 @@ class Predictor:
         f"image has {image.shape[2]} channels, not {self._pad_value.size}"
       )
     labels = self.crf is None and kind == "labels"
-    if self.windows is not None and self.windows.cut((height, width)):
-      found = self._blended(image, modes, labels=labels, seconds=seconds)
-    else:
-      found = self._whole(image, modes, labels=labels, seconds=seconds)
+    predict = self._whole
+    if self.sizing.cuts((height, width)):
+      predict = self._in_windows
+    target = self.sizing.bucket((height, width))
+    pending = predict(image, modes, target, labels=labels, seconds=seconds)
     if self.crf is None:
-      return list(found)
-    return [Refining(pending, image, self.crf, kind) for pending in found]
+      return pending
+    return [_refined(one, image, kind, self.crf) for one in pending]
 
-  def _blended(
+  def _in_windows(
     self,
     image: np.ndarray,
     modes: Sequence[averaging.Mode],
+    target: tuple[int, int],
     *,
     labels: bool,
     seconds: dict[averaging.Mode, float] | None,
-  ) -> list[Done]:
-    """Predict windows of an image, and wait for them."""
-    assert self.windows is not None
-    total = math.prod(len(self.windows.starts(n)) for n in image.shape[:2])
+  ) -> list[ahead.Result[np.ndarray]]:
+    """Predict an image in windows, and wait for them."""
+    windows = self.sizing.windows
+    assert windows is not None
+    total = math.prod(len(windows.starts(side)) for side in image.shape[:2])
     report = clocks.Progress(
       total, self._progress, name="predicted", unit="windows", now=self.clock
     )
 
-    def submit(window: np.ndarray) -> list[Pending]:
-      return self._whole(window, modes, labels=False, seconds=seconds, cut=True)
+    def submit(window: np.ndarray) -> list[ahead.Result[np.ndarray]]:
+      return self._whole(window, modes, target, labels=False, seconds=seconds)
 
-    def add(mode: int, taken: float) -> None:
-      if seconds is not None:
-        seconds[modes[mode]] = seconds.get(modes[mode], 0.0) + taken
-
-    found = windows_lib.predict(
-      image, self.windows, submit, labels=labels, seconds=add, step=report.step
+    blended = windows_lib.predict(
+      image,
+      windows,
+      submit,
+      modes=modes,
+      labels=labels,
+      seconds=seconds,
+      step=report.step,
     )
-    return [Done(array) for array in found]
+    return [ahead.Result(functools.partial(np.asarray, x)) for x in blended]
 
   def _whole(
     self,
     image: np.ndarray,
     modes: Sequence[averaging.Mode],
+    target: tuple[int, int],
     *,
     labels: bool,
     seconds: dict[averaging.Mode, float] | None,
-    cut: bool = False,
-  ) -> list[Pending]:
-    """Start predictions of an image, or of a window that was cut from one."""
+  ) -> list[ahead.Result[np.ndarray]]:
+    """Start predictions of an image, or of a window, padded to `target`."""
     height, width = image.shape[:2]
-    target = self.bucket((height, width))
-    if cut and self.windows is not None:
-      target = (self.windows.size, self.windows.size)
     # float32: a mean pixel of 127.5 has no uint8.
     padded = np.empty((1, *target, self._pad_value.size), np.float32)
     padded[:] = self._pad_value.reshape(1, 1, 1, -1)
@@ -289,28 +279,16 @@ class Predictor:
         scale=scale,
       )
 
+    def without_padding(array: jax.Array) -> np.ndarray:
+      return np.asarray(array)[0, :height, :width]
+
     self._running = averaging.predict(
-      modes,
-      logits,
-      labels=labels,
-      seconds=seconds,
+      modes, logits, labels=labels, seconds=seconds
     )
-    return [Pending(array, (height, width)) for array in self._running]
-
-  def bucket(self, size: tuple[int, int]) -> tuple[int, int]:
-    """Return the (height, width) that the network sees of such an image.
-
-    It is padded to that, or cut into windows of it.
-    """
-    if self.windows is not None and self.windows.cut(size):
-      return (self.windows.size, self.windows.size)
-    if self._sizes == "unpadded":
-      return size
-    return bucket(size, self._pad_to)
-
-  def compiled(self, size: tuple[int, int]) -> bool:
-    """Return whether an image of this size has been predicted before."""
-    return self.bucket(size) in self._programs.sizes
+    return [
+      ahead.Result(functools.partial(without_padding, array))
+      for array in self._running
+    ]
 
   @property
   def compile_seconds(self) -> float:
@@ -320,3 +298,52 @@ class Predictor:
   def clock(self) -> float:
     """Return the seconds of a clock that stands still while compiling."""
     return time.perf_counter() - self.compile_seconds
+
+
+def _refined(
+  pending: ahead.Result[np.ndarray],
+  image: UInt8[np.ndarray, "h w 3"],
+  kind: str,
+  crf: Mapping[str, Any],
+) -> ahead.Result[np.ndarray]:
+  """Return probabilities refined by the dense CRF, which runs on the host."""
+
+  def get() -> np.ndarray:
+    refined = dense.dense_crf(image, pending.result(), **crf)
+    if kind == "labels":
+      refined = averaging.classes(jnp.asarray(refined))
+    return np.asarray(refined)
+
+  return ahead.Result(get)
+
+
+def stream(
+  submit: Callable[[np.ndarray], ahead.Pending[Any]],
+  items: Iterable[dict[str, Any]],
+  *,
+  n: int = 1,
+  clock: dict[str, float] | None = None,
+) -> Iterator[tuple[dict[str, Any], Any]]:
+  """Yield (item, prediction) in order while the device works on the next.
+
+  Args:
+    submit: Starts a prediction of an image, such as `Predictor.submit`.
+    items: Dicts with "image".
+    n: Images given to the device beyond the one yielded.
+    clock: Receives the seconds waited under "load" and "compute".
+  """
+
+  def loaded() -> Iterator[dict[str, Any]]:
+    iterator = iter(items)
+    while True:
+      with clocks.timed(clock, "load"):
+        item = next(iterator, None)
+      if item is None:
+        return
+      yield item
+
+  def start(item: dict[str, Any]) -> ahead.Pending[Any]:
+    with clocks.timed(clock, "compute"):
+      return submit(item["image"])
+
+  return ahead.ahead(loaded(), start, n, clock=clock, name="compute")

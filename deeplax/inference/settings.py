@@ -1,12 +1,12 @@
 """What flags and the config's `eval` ask of a prediction."""
 
 import argparse
-from collections.abc import Sequence
 from typing import Any
 
 from deeplax import errors
 from deeplax import text_files
 from deeplax.inference import averaging
+from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import windows as windows_lib
 from deeplax.settings import defaults
 
@@ -62,57 +62,53 @@ def crf_parameters(
 
 def sizing(
   config: Any, args: argparse.Namespace | None = None
-) -> dict[str, Any]:
-  """Return the keywords of `Predictor` about sizes.
+) -> predictor_lib.Sizing:
+  """Return how images are padded or cut into windows.
 
   Args:
     config: Of the run.
-    args: Of `add_size_arguments`; None: the config's values alone.
+    args: Of `add_size_arguments`, which win; None: the config's values alone.
 
   Raises:
     InputError: A value is wrong.
   """
-  known = config.eval
-  sizes = (args and args.sizes) or known.sizes
-  if sizes not in defaults.SIZES:
+  values = {key: config.eval[key] for key in ("sizes", "window", "overlap")}
+  flags = {key: getattr(args, key, None) for key in values}
+  values |= {key: flag for key, flag in flags.items() if flag is not None}
+  if values["sizes"] not in defaults.SIZES:
     raise errors.InputError(
-      f"eval.sizes={sizes!r} in the config must be one of "
+      f"eval.sizes={values['sizes']!r} in the config must be one of "
       f"{', '.join(defaults.SIZES)}"
     )
-  given = {"window": known.window, "overlap": known.overlap}
-  for name in given:
-    if args is not None and getattr(args, name) is not None:
-      given[name] = getattr(args, name)
-  window, overlap = given["window"], given["overlap"]
-  found = None
-  if window or (args is not None and args.overlap):
-    if not overlap and (args is None or args.overlap is None):
+  window, overlap = values["window"], values["overlap"]
+  windows = None
+  if window or flags["overlap"]:
+    if not overlap and flags["overlap"] is None:
       overlap = window // 4
     try:
-      found = windows_lib.Windows(window, overlap)
+      windows = windows_lib.Windows(window, overlap)
     except ValueError as error:
       raise errors.InputError(
         f"{error}: see --window and --overlap, or the config's eval.window and "
         "eval.overlap"
       ) from error
-  return {"pad_to": known.pad_to, "sizes": sizes, "windows": found}
+  return predictor_lib.Sizing(values["sizes"], config.eval.pad_to, windows)
 
 
-def sizing_text(sizing: dict[str, Any]) -> str:
-  """Return what of `sizing` is not as the papers did it, for a line."""
-  sizes = {"exact": ", exact sizes", "unpadded": ", unpadded"}
-  text = sizes.get(sizing["sizes"], "")
-  if found := sizing["windows"]:
-    text += f", windows of {found.size} pixels that share {found.overlap}"
-  return text
+def output_stride(config: Any, flag: int | None = None) -> int:
+  """Return the output stride of a flag, else of the config's evaluations."""
+  return flag or config.eval.output_stride or config.model.output_stride
 
 
-def scales_and_flip(
-  config: Any, args: argparse.Namespace
-) -> tuple[Sequence[float], bool]:
-  """Return the scales and flip of the flags, or else of the config."""
+def mode(config: Any, args: argparse.Namespace) -> averaging.Mode:
+  """Return the scales and flip of the flags, or else of the config.
+
+  Raises:
+    InputError: A scale is wrong.
+  """
   flip = config.eval.flip if args.flip is None else args.flip
-  return args.scales or config.eval.scales, flip
+  with errors.input_errors():
+    return averaging.Mode(tuple(args.scales or config.eval.scales), flip)
 
 
 def strides_and_modes(
@@ -129,17 +125,16 @@ def strides_and_modes(
     args: With sweep, output_strides, scales and flip; None: not given.
 
   Raises:
-    ValueError: A scale is wrong.
+    InputError: A scale is wrong.
   """
   one = (args.output_strides, args.scales, args.flip) != (None, None, None)
-  strides, scales = args.output_strides, args.scales
+  strides = args.output_strides
   if args.sweep is False or (one and not args.sweep):
-    stride = config.eval.output_stride or config.model.output_stride
-    scales, flip = scales_and_flip(config, args)
-    return strides or (stride,), (averaging.Mode(tuple(scales), flip),)
+    return strides or (output_stride(config),), (mode(config, args),)
   swept = config.eval.sweep
+  scales = tuple(args.scales or swept.scales)
   flips = swept.flip if args.flip is None else (args.flip,)
-  modes = [averaging.Mode()]
-  modes += [averaging.Mode(tuple(scales or swept.scales), f) for f in flips]
+  with errors.input_errors():
+    modes = [averaging.Mode(), *(averaging.Mode(scales, f) for f in flips)]
   # Each once: a sweep of one scale without flip is the first row again.
   return tuple(strides or swept.output_strides), tuple(dict.fromkeys(modes))

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 import math
-import time
-from typing import Any, NamedTuple
 
 import flax.linen as nn
 from jaxtyping import Num
 import numpy as np
 
+from deeplax import ahead
+from deeplax import clocks
 from deeplax.inference import averaging
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import probabilities
@@ -22,7 +22,7 @@ TIMED = 16
 class Sweep:
   """A predictor in several modes at once, and what each would take alone.
 
-  For `ahead.stream`: an image's result is a list, one for each mode.
+  For `predictor.stream`: an image's result is a list, one for each mode.
   """
 
   def __init__(
@@ -49,9 +49,9 @@ class Sweep:
 
   def submit(
     self, image: Num[np.ndarray, "h w c"], *, kind: str = "labels"
-  ) -> "Several":
+  ) -> ahead.Result[list[np.ndarray]]:
     """Start the predictions of an image; see `Predictor.submit`."""
-    size = self.predictor.bucket((image.shape[0], image.shape[1]))
+    size = self.predictor.sizing.bucket((image.shape[0], image.shape[1]))
     self._wait -= 1
     seconds = None
     # The first of a size would be timed with its compilation.
@@ -63,7 +63,15 @@ class Sweep:
     pending = self.predictor.submit_modes(
       image, self.modes, kind=kind, seconds=seconds
     )
-    return Several(self.modes, pending, seconds)
+
+    def get() -> list[np.ndarray]:
+      values = []
+      for mode, one in zip(self.modes, pending, strict=True):
+        with clocks.timed(seconds, mode):
+          values.append(one.result())
+      return values
+
+    return ahead.Result(get)
 
   @property
   def size(self) -> tuple[int, int]:
@@ -76,24 +84,6 @@ class Sweep:
     One at a time; reading, counting and compiling are not in it.
     """
     return self.timed / self._seconds[mode] if self.timed else None
-
-
-class Several(NamedTuple):
-  """Predictions of an image that a device may still be working on."""
-
-  modes: tuple[averaging.Mode, ...]
-  pending: list[Any]
-  seconds: dict[averaging.Mode, float] | None
-
-  def result(self) -> list[np.ndarray]:
-    """Wait for them."""
-    found = []
-    for mode, pending in zip(self.modes, self.pending, strict=True):
-      start = time.perf_counter()
-      found.append(pending.result())
-      if self.seconds is not None:
-        self.seconds[mode] += time.perf_counter() - start
-    return found
 
 
 def multiply_adds(

@@ -7,14 +7,17 @@ for a later window is the overlap alone, so that memory does not grow with the
 number of rows.
 """
 
-import collections
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
-import time
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 from jaxtyping import Float, Shaped
 import numpy as np
+
+from deeplax import ahead
+from deeplax import clocks
+
+Mode = TypeVar("Mode")
 
 LEAST = 33  # pixels: two of the features at output stride 32
 
@@ -148,54 +151,43 @@ class Blender:
 def predict(
   image: Shaped[np.ndarray, "h w c"],
   windows: Windows,
-  submit: Callable[[np.ndarray], Sequence[Any]],
+  submit: Callable[[np.ndarray], Sequence[ahead.Pending[np.ndarray]]],
   *,
+  modes: Sequence[Mode],
   labels: bool,
-  seconds: Callable[[int, float], None] = lambda place, seconds: None,
+  seconds: dict[Mode, float] | None = None,
   step: Callable[[], None] = lambda: None,
 ) -> list[np.ndarray]:
   """Return blended predictions at the image's size, one for each mode.
 
   Args:
     image: Of any size.
-    windows: See `Windows`.
-    submit: Starts the predictions of a window, one for each mode; their
-      `result()` are probabilities [h, w, k].
+    windows: How it is cut.
+    submit: Starts the predictions of a window, one for each mode:
+      probabilities [h, w, k].
+    modes: Keys of `seconds`, all different.
     labels: Return classes [h, w], uint8 or past 256 classes uint16; else
       probabilities [h, w, k], which take k times 4 bytes a pixel.
-    seconds: Told (place of the mode, seconds) that the blending took.
+    seconds: Receives the seconds that the blending of each mode took.
     step: Called after each window.
   """
   size = image.shape[0], image.shape[1]
-  blenders: list[Blender] = []
+
+  def start(place: Place) -> ahead.Result[list[np.ndarray]]:
+    pending = submit(image[place.rows, place.columns])
+    return ahead.Result(lambda: [mode.result() for mode in pending])
+
+  blenders = [Blender(size, windows) for _ in modes]
   outputs: list[np.ndarray] = []
-  for place, pending in _one_ahead(image, Blender(size, windows), submit):
-    if not blenders:
-      blenders = [Blender(size, windows) for _ in pending]
-    for mode, blender in enumerate(blenders):
-      found = pending[mode].result()
-      start = time.perf_counter()
-      rows, columns, block = blender.add(place, found)
-      if labels:
-        dtype = np.uint8 if block.shape[2] <= 256 else np.uint16
-        block = block.argmax(-1).astype(dtype)
-      if len(outputs) == mode:
-        outputs.append(np.empty((*size, *block.shape[2:]), block.dtype))
-      outputs[mode][rows, columns] = block
-      seconds(mode, time.perf_counter() - start)
+  for place, predictions in ahead.ahead(blenders[0].places(), start, 1):
+    for i, mode in enumerate(modes):
+      with clocks.timed(seconds, mode):
+        rows, columns, block = blenders[i].add(place, predictions[i])
+        if labels:
+          dtype = np.uint8 if block.shape[2] <= 256 else np.uint16
+          block = block.argmax(-1).astype(dtype)
+        if len(outputs) == i:
+          outputs.append(np.empty((*size, *block.shape[2:]), block.dtype))
+        outputs[i][rows, columns] = block
     step()
   return outputs
-
-
-def _one_ahead(
-  image: np.ndarray,
-  blender: Blender,
-  submit: Callable[[np.ndarray], Sequence[Any]],
-) -> Iterator[tuple[Place, Sequence[Any]]]:
-  """Yield windows and predictions while the device works on the next one."""
-  waiting = collections.deque()
-  for place in blender.places():
-    waiting.append((place, submit(image[place.rows, place.columns])))
-    if len(waiting) > 1:
-      yield waiting.popleft()
-  yield from waiting

@@ -12,7 +12,7 @@ from deeplax import errors
 from deeplax.data import files
 from deeplax.inference import evaluate
 from deeplax.inference import open_run
-from deeplax.inference import settings as asked
+from deeplax.inference import settings as inference_settings
 from deeplax.inference import sweep as sweep_lib
 from deeplax.metrics import measures
 from deeplax.reports import kept as kept_lib
@@ -39,10 +39,9 @@ def run(args: argparse.Namespace) -> None:
   """
   config = settings.load_config(args.workdir)
   split = args.split or config.data.eval_split
-  keywords = asked.sizing(config, args)
-  keywords["crf"] = asked.crf_parameters(config, args)
-  with errors.input_errors():
-    strides, modes = asked.strides_and_modes(config, args)
+  sizing = inference_settings.sizing(config, args)
+  crf = inference_settings.crf_parameters(config, args)
+  strides, modes = inference_settings.strides_and_modes(config, args)
   opened, source = open_run.open_with_data(
     args.workdir, config, split, args.data_root
   )
@@ -55,11 +54,11 @@ def run(args: argparse.Namespace) -> None:
   for stride, model in models.items():
     print(
       f"{what}: output stride {stride}, {'; '.join(map(str, modes))}"
-      + (f", CRF {keywords['crf']}" if keywords["crf"] else "")
-      + asked.sizing_text(keywords)
+      + (f", CRF {crf}" if crf else "")
+      + sizing.text
     )
     sweep = sweep_lib.Sweep(
-      opened.predictor(model, variables, **keywords), modes
+      opened.predictor(model, variables, sizing=sizing, crf=crf), modes
     )
     rows += _at_stride(
       opened,
@@ -152,9 +151,7 @@ def _at_stride(
     source,
     max_images=args.max_images,
     threads=opened.config.data.threads,
-    keep=lambda row, index, counted: kept[row].keep(
-      index, counted.labels, counted.counts["matrix"]
-    ),
+    keep=lambda row, *prediction: kept[row].keep(*prediction),
     measured=measures.from_flags(args),
     crf=sweep.predictor.crf,
     init=settings.init_text(opened.config, args.workdir),

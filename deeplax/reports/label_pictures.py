@@ -1,11 +1,10 @@
 """Label picture files with a trained network: masks and overlays."""
 
 import argparse
-import collections
 from collections.abc import Iterator
-from concurrent import futures
 import contextlib
 import errno
+import functools
 import pathlib
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
+from deeplax import ahead
 from deeplax import atomic
 from deeplax import clocks
 from deeplax import errors
@@ -21,10 +21,9 @@ from deeplax.data import bands
 from deeplax.data import decoding
 from deeplax.data import files
 from deeplax.data import walk
-from deeplax.inference import ahead as ahead_lib
 from deeplax.inference import open_run
 from deeplax.inference import predictor as predictor_lib
-from deeplax.inference import settings as asked
+from deeplax.inference import settings as inference_settings
 from deeplax.reports import found_pictures
 from deeplax.reports import pictures as pictures_lib
 from deeplax.workdir import checkpoint
@@ -53,29 +52,20 @@ def load(
   *,
   reader: files.Reader,
   threads: int,
-  ahead: int,
+  n: int,
 ) -> Iterator[dict[str, Any]]:
-  """Yield pictures in order, some read ahead; `failed` gets the unreadable."""
+  """Yield pictures in order, `n` read ahead; `failed` gets the unreadable."""
 
-  def read(path: pathlib.Path) -> np.ndarray:
-    return reader(path.read_bytes(), str(path))
+  def read(picture: found_pictures.Picture) -> np.ndarray | Exception:
+    try:
+      return reader(picture.path.read_bytes(), str(picture.path))
+    except UNREADABLE as error:
+      return error
 
-  with futures.ThreadPoolExecutor(max(threads, 1)) as pool:
-    waiting = collections.deque()
-    rest = iter(pictures)
-    while True:
-      for picture in rest:
-        waiting.append((picture, pool.submit(read, picture.path)))
-        if len(waiting) > ahead:
-          break
-      if not waiting:
-        return
-      picture, future = waiting.popleft()
-      try:
-        image = future.result()
-      except UNREADABLE as error:
-        _skip(error, failed)
-        continue
+  for picture, image in ahead.in_threads(read, pictures, threads=threads, n=n):
+    if isinstance(image, Exception):
+      _skip(image, failed)
+    else:
       yield {"image": image, "picture": picture}
 
 
@@ -120,18 +110,24 @@ def save(
     mixed.save(file, format="JPEG", quality=92)
 
 
-def _saved(future: futures.Future[None], failed: list[str]) -> None:
-  """Wait for the outputs of one picture, or skip it.
+def _saved(
+  item_and_labels: tuple[dict[str, Any], np.ndarray],
+  *,
+  out: pathlib.Path,
+  palette: pictures_lib.Palette,
+) -> errors.InputError | None:
+  """Write the outputs of one picture; return why they cannot be written.
 
   Raises:
-    InputError: No picture can be written any more.
+    InputError: No other picture can be written either.
   """
+  item, labels = item_and_labels
   try:
-    future.result()
+    save(item["picture"], item["image"], labels, out=out, palette=palette)
   except errors.InputError as error:
     if getattr(error.__cause__, "errno", None) in NO_SPACE:
       raise
-    _skip(error, failed)
+    return error
 
 
 @contextlib.contextmanager
@@ -176,9 +172,9 @@ def label(
 ) -> int:
   """Label pictures with the run in `args.workdir`; return the status."""
   opened = open_run.open_run(args.workdir, config)
-  stride = args.output_stride or opened.output_stride
-  keywords = asked.sizing(config, args)
-  keywords["crf"] = asked.crf_parameters(config, args)
+  stride = inference_settings.output_stride(config, args.output_stride)
+  sizing = inference_settings.sizing(config, args)
+  crf = inference_settings.crf_parameters(config, args)
   model = opened.network(stride)
   variables, step = checkpoint.restore_variables(args.workdir, args.step)
   names = opened.spec.class_names
@@ -187,10 +183,10 @@ def label(
     f"{results.known_miou(args.workdir, step, stride)}\n"
     f"{len(names)} classes: {', '.join(names)}"
   )
-  scales, flip = asked.scales_and_flip(config, args)
+  mode = inference_settings.mode(config, args)
   channels = config.data.channels
   failed = predict(
-    opened.predictor(model, variables, scales=scales, flip=flip, **keywords),
+    opened.predictor(model, variables, mode=mode, sizing=sizing, crf=crf),
     pictures,
     out=out,
     palette=opened.spec.palette,
@@ -228,42 +224,40 @@ def predict(
   sizes = [s for p in pictures if (s := size(p.path))]
   predictor.expect(sizes)
   # Pictures that need windows are too large to wait in memory for each other.
-  huge = predictor.windows is not None and any(
-    predictor.windows.cut(s) for s in sizes
-  )
-  ahead, backlog = (0, 0) if huge else (2 * threads, SAVE_BACKLOG)
+  huge = any(predictor.sizing.cuts(size) for size in sizes)
   failed: list[str] = []
   clock: dict[str, float] = {"load": 0.0, "compute": 0.0, "save": 0.0}
   report = clocks.Progress(
     len(pictures), print, name="labeled", now=predictor.clock
   )
-  saving = collections.deque()
-  labeled = ahead_lib.stream(
-    predictor,
-    load(pictures, failed, reader=reader, threads=threads, ahead=ahead),
-    kind="probabilities" if probabilities else "labels",
-    ahead=0 if huge else 1,
-    clock=clock,
+  loaded = load(
+    pictures,
+    failed,
+    reader=reader,
+    threads=threads,
+    n=0 if huge else 2 * threads,
   )
-  with futures.ThreadPoolExecutor(max(threads, 1)) as pool:
-    for item, found in labeled:
-      with clocks.timed(clock, "save"):
-        saving.append(
-          pool.submit(
-            save,
-            item["picture"],
-            item["image"],
-            found,
-            out=out,
-            palette=palette,
-          )
-        )
-        while len(saving) > backlog:
-          _saved(saving.popleft(), failed)
+  submit = functools.partial(
+    predictor.submit, kind="probabilities" if probabilities else "labels"
+  )
+  stream = predictor_lib.stream(submit, loaded, n=0 if huge else 1, clock=clock)
+
+  def labeled() -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    for item_and_labels in stream:
+      yield item_and_labels
       report.step()
-    with clocks.timed(clock, "save"):
-      for future in saving:
-        _saved(future, failed)
+
+  saved = ahead.in_threads(
+    functools.partial(_saved, out=out, palette=palette),
+    labeled(),
+    threads=threads,
+    n=0 if huge else SAVE_BACKLOG,
+    clock=clock,
+    name="save",
+  )
+  for _, error in saved:
+    if error:
+      _skip(error, failed)
   clock["compute"] -= predictor.compile_seconds
   total = sum(clock.values()) or 1.0
   shares = "  ".join(f"{k} {v / total:.0%}" for k, v in clock.items())

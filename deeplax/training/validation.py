@@ -10,9 +10,10 @@ import numpy as np
 
 from deeplax.data import build as data_build
 from deeplax.data import files
+from deeplax.inference import averaging
 from deeplax.inference import evaluate
 from deeplax.inference import open_run
-from deeplax.inference import settings as asked
+from deeplax.inference import settings as inference_settings
 from deeplax.metrics import printed
 from deeplax.reports import gallery
 from deeplax.reports import picture_sheet
@@ -42,9 +43,8 @@ def evaluator(
   predictor = opened.predictor(
     opened.network(),
     {},
-    scales=config.eval.scales,
-    flip=config.eval.flip,
-    **asked.sizing(config),
+    mode=averaging.Mode(config.eval.scales, config.eval.flip),
+    sizing=inference_settings.sizing(config),
   )
   count = min(config.eval.pictures, len(source))
   sheet = None
@@ -74,7 +74,7 @@ def evaluator(
       threads=config.data.threads,
       keep=keep,
       step=step,
-      output_stride=opened.output_stride,
+      output_stride=inference_settings.output_stride(config),
       scales=list(config.eval.scales),
       flip=config.eval.flip,
       init=settings.init_text(config, folder),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deeplax import clocks
-from deeplax.inference import ahead as ahead_lib
+from deeplax.inference import averaging
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import probabilities
 from deeplax.models import build
@@ -159,7 +159,7 @@ def test_scales_that_are_not_positive_are_refused(scales):
   ],
 )
 def test_buckets(size, pad_to, expected):
-  assert predictor_lib.bucket(size, pad_to) == expected
+  assert predictor_lib.Sizing(pad_to=pad_to).bucket(size) == expected
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 90), (33, 65), (66, 40)])
@@ -203,7 +203,9 @@ def test_images_are_padded_with_the_exact_mean_pixel():
   ("scales", "flip"), [((1.0,), False), ((0.5, 1), True)]
 )
 def test_labels_are_the_argmax_of_the_probabilities(scales, flip):
-  predictor = _predictor(_network(Directed()), scales=scales, flip=flip)
+  predictor = _predictor(
+    _network(Directed()), mode=averaging.Mode(scales, flip)
+  )
   image = _image(30, 21)
   labels = predictor.labels(image)
   assert labels.dtype == np.uint8
@@ -263,7 +265,11 @@ def test_images_of_many_bands_are_padded_and_predicted():
   image = np.random.default_rng(0).uniform(0, 5000, (7, 9, 5))
   image = image.astype(np.float32)
   predictor = predictor_lib.Predictor(
-    First(), {}, pad_value=mean, scales=(1.0, 2.0), progress=lambda _: None
+    First(),
+    {},
+    pad_value=mean,
+    mode=averaging.Mode((1.0, 2.0)),
+    progress=lambda _: None,
   )
   found = predictor.labels(image)
   logits = image[..., :2] - image[..., 3:]
@@ -277,13 +283,14 @@ def test_the_stream_keeps_the_order_and_every_item():
   predictor = _predictor(_network(Pointwise()))
   items = [{"image": _image(9, 5 + i, seed=i), "i": i} for i in range(5)]
   clock = {}
-  for ahead in (0, 1, 7):
-    found = list(ahead_lib.stream(predictor, items, ahead=ahead, clock=clock))
+  for n in (0, 1, 7):
+    stream = predictor_lib.stream(predictor.submit, items, n=n, clock=clock)
+    found = list(stream)
     assert [item["i"] for item, _ in found] == list(range(5))
     for item, labels in found:
       np.testing.assert_array_equal(labels, predictor.labels(item["image"]))
   assert clock["load"] > 0 and clock["compute"] > 0
-  assert list(ahead_lib.stream(predictor, [])) == []
+  assert list(predictor_lib.stream(predictor.submit, [])) == []
 
 
 def test_progress_is_told_now_and_then_with_the_time_left():

@@ -47,10 +47,12 @@ def _network(**settings):
   return model, variables
 
 
-def _predictor(network, cut=None, **settings):
-  settings = {"progress": lambda _: None, **settings}
+def _predictor(network, cut=None, pad_to=None, **settings):
   return predictor_lib.Predictor(
-    *network, pad_value=MEAN, windows=cut, **settings
+    *network,
+    pad_value=MEAN,
+    sizing=predictor_lib.Sizing(windows=cut, pad_to=pad_to),
+    **{"progress": lambda _: None, **settings},
   )
 
 
@@ -189,9 +191,7 @@ def test_scales_flips_and_several_modes_work_in_windows():
     image, modes, kind="probabilities", seconds=seconds
   )
   for mode, pending in zip(modes, found, strict=True):
-    whole = _predictor(
-      network, pad_to=(65, 65), scales=mode.scales, flip=mode.flip
-    )
+    whole = _predictor(network, pad_to=(65, 65), mode=mode)
     expected = _plain_blend(whole, image, cut, k=3)
     np.testing.assert_allclose(pending.result(), expected, atol=1e-5)
     assert seconds[mode] > 0
@@ -225,9 +225,9 @@ def test_windows_that_cannot_be_are_refused(values, message):
 
 
 def test_results_of_windows_say_so():
-  found = _predictor(_network(), windows.Windows(65, 16)).sizing
+  found = _predictor(_network(), windows.Windows(65, 16)).sizing.fields
   assert found == {"sizes": "reference", "window": [65, 16]}
-  assert _predictor(_network()).sizing["window"] is None
+  assert _predictor(_network()).sizing.fields["window"] is None
 
 
 MEASURED = """
@@ -250,7 +250,7 @@ network = test_windows._network(reach=1, classes=21, stride=8)
 predictor = predictor_lib.Predictor(
   *network,
   pad_value=test_windows.MEAN,
-  windows=windows.Windows(513, 128),
+  sizing=predictor_lib.Sizing(windows=windows.Windows(513, 128)),
 )
 pictures = found_pictures.find([str(folder / "large.png")], folder / "out")
 failed = label_pictures.predict(

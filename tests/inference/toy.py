@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deeplax.data import spec as spec_lib
+from deeplax.inference import averaging
 from deeplax.inference import predictor as predictor_lib
 from deeplax.metrics import confusion
 from deeplax.reports import pictures
@@ -44,9 +45,16 @@ class Toy:
     return {"image": image, "label": label, "name": f"{index}"}
 
 
-def predictor(**settings) -> predictor_lib.Predictor:
+def predictor(
+  *, pad_to=None, scales=(1.0,), flip=False
+) -> predictor_lib.Predictor:
   return predictor_lib.Predictor(
-    Brightest(), {}, pad_value=(127.5,) * 3, progress=lambda _: None, **settings
+    Brightest(),
+    {},
+    pad_value=(127.5,) * 3,
+    mode=averaging.Mode(scales, flip),
+    sizing=predictor_lib.Sizing(pad_to=pad_to),
+    progress=lambda _: None,
   )
 
 

@@ -3,17 +3,18 @@
 import argparse
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from deeplax import errors
+from deeplax.inference import averaging
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import probabilities
 from deeplax.inference import programs
 from deeplax.inference import settings as settings_lib
+from deeplax.inference import windows
 from deeplax.models import build
 from deeplax.ops import backend
 from deeplax.settings import defaults
@@ -82,7 +83,11 @@ def _compare(network, size, **settings):
   gaps = {}
   for sizes in ("reference", "exact"):
     predictor = predictor_lib.Predictor(
-      *network, pad_value=MEAN, sizes=sizes, progress=lambda _: None, **settings
+      *network,
+      pad_value=MEAN,
+      mode=averaging.Mode(**settings),
+      sizing=predictor_lib.Sizing(sizes),
+      progress=lambda _: None,
     )
     found = predictor(image)
     assert found.shape == expected.shape
@@ -130,7 +135,10 @@ def test_sizes_of_one_bucket_share_a_program_and_are_exact():
   network = _network(settings, decoder="none")
   lines = []
   predictor = predictor_lib.Predictor(
-    *network, pad_value=MEAN, sizes="exact", progress=lines.append
+    *network,
+    pad_value=MEAN,
+    sizing=predictor_lib.Sizing("exact"),
+    progress=lines.append,
   )
   model, variables = network
   for size in ((50, 61), (65, 34)):
@@ -169,7 +177,9 @@ def test_the_padding_is_not_read_whatever_is_in_it():
 def test_pooling_over_windows_is_refused():
   settings = {**MOBILE, "atrous_rates": (), "image_pooling_crop": (33, 33)}
   network = _network(settings, decoder="none")
-  predictor = predictor_lib.Predictor(*network, pad_value=MEAN, sizes="exact")
+  predictor = predictor_lib.Predictor(
+    *network, pad_value=MEAN, sizing=predictor_lib.Sizing("exact")
+  )
   with pytest.raises(
     errors.InputError, match="windows of 3x3 has no exact form"
   ):
@@ -178,7 +188,7 @@ def test_pooling_over_windows_is_refused():
 
 def test_an_unknown_way_of_sizes_is_refused():
   with pytest.raises(ValueError, match="'exakt' not in"):
-    predictor_lib.Predictor(nn.Module(), {}, pad_value=MEAN, sizes="exakt")
+    predictor_lib.Sizing("exakt")
   config = defaults.base()
   config.eval.sizes = "exakt"
   with pytest.raises(errors.InputError, match="'exakt' in the config must be"):
@@ -189,14 +199,12 @@ def test_flags_win_over_the_config():
   config = defaults.base()
   config.eval.sizes, config.eval.window = "exact", 65
   found = settings_lib.sizing(config)
-  assert found["sizes"] == "exact"
-  assert (found["windows"].size, found["windows"].overlap) == (65, 16)
+  assert found.sizes == "exact"
+  assert found.windows == windows.Windows(65, 16)
   args = argparse.Namespace(sizes="reference", window=0, overlap=None)
-  assert settings_lib.sizing(config, args) == {
-    "pad_to": None,
-    "sizes": "reference",
-    "windows": None,
-  }
+  assert settings_lib.sizing(config, args) == predictor_lib.Sizing(
+    sizes="reference", pad_to=None, windows=None
+  )
 
 
 @pytest.mark.slow  # compiles a ResNet at three sizes
@@ -209,7 +217,10 @@ def test_what_caffes_pooling_refuses_is_predicted_unpadded_as_it_says():
 
   def predict():
     predictor = predictor_lib.Predictor(
-      *network, pad_value=MEAN, sizes=sizes, progress=lambda _: None
+      *network,
+      pad_value=MEAN,
+      sizing=predictor_lib.Sizing(sizes),
+      progress=lambda _: None,
     )
     return predictor(image)
 
@@ -226,12 +237,14 @@ def test_unpadded_images_have_a_program_for_each_size():
   network = _network({**MOBILE, "atrous_rates": ()}, decoder="none")
   lines = []
   predictor = predictor_lib.Predictor(
-    *network, pad_value=MEAN, sizes="unpadded", pad_to=(65, 65),
+    *network,
+    pad_value=MEAN,
+    sizing=predictor_lib.Sizing("unpadded", pad_to=(65, 65)),
     progress=lines.append,
-  )  # fmt: skip
+  )
   assert predictor.expect([(33, 40), (40, 33), (33, 40)]) == 2
   image = _image((33, 40))
   expected = _alone(network, image)
   np.testing.assert_allclose(predictor(image), expected, atol=1e-5)
-  assert predictor.sizing == {"sizes": "unpadded", "window": None}
+  assert predictor.sizing.fields == {"sizes": "unpadded", "window": None}
   assert lines[0].startswith("compiled 33x40 in ")

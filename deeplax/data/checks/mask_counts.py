@@ -1,13 +1,13 @@
 """Read masks without their images, and count the numbers in them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent import futures
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from deeplax import ahead
 from deeplax import clocks
 from deeplax.data import decoding
 from deeplax.data import files
@@ -134,10 +134,7 @@ def each(
     name: What is done, for that line.
   """
   report = clocks.Progress(len(indices), progress, name=name)
-  pool = futures.ThreadPoolExecutor(max(threads, 1))
-  try:
-    for result in pool.map(function, indices):
-      report.step()
-      yield result
-  finally:
-    pool.shutdown(cancel_futures=True)
+  results = ahead.in_threads(function, indices, threads=threads, n=2 * threads)
+  for _, result in results:
+    report.step()
+    yield result

@@ -5,7 +5,6 @@ in the order of the source. TensorFlow is not needed.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent import futures
 import contextlib
 import dataclasses
 from functools import partial
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from deeplax import ahead
 from deeplax import clocks
 from deeplax import errors
 from deeplax.data import decoding
@@ -179,14 +179,12 @@ def _builder(
       pass
 
   def examples(split: str, indices: range) -> Iterator[tuple[str, Any]]:
-    pool = futures.ThreadPoolExecutor(threads)
-    try:
-      load = partial(_example, plan.splits[split])
-      for example in pool.map(load, indices):
-        step()
-        yield example["name"], example
-    finally:
-      pool.shutdown(cancel_futures=True)
+    load = partial(_example, plan.splits[split])
+    for _, example in ahead.in_threads(
+      load, indices, threads=threads, n=2 * threads
+    ):
+      step()
+      yield example["name"], example
 
   with tfds.core.registered.skip_registration():
 
