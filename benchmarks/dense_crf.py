@@ -21,17 +21,24 @@ import importlib
 import json
 import os
 import pathlib
-import platform
-import resource
-import statistics
-import sys
 import time
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from benchmarks import timing
+
 NEGLIGIBLE = 0.01
+# The keywords of `crf.dense_crf`, each a flag.
+SETTINGS = {
+  "w1": 4,
+  "sigma_alpha": 67,
+  "sigma_beta": 3,
+  "w2": 3,
+  "sigma_gamma": 1,
+  "iterations": 10,
+}
 # The parts of a run of deeplax, timed by themselves.
 PARTS = ("build", "mean_field")
 
@@ -39,24 +46,14 @@ PARTS = ("build", "mean_field")
 def main() -> None:
   """Measure, print and write."""
   args = parse()
-  if hasattr(os, "sched_setaffinity"):
-    # JAX has no setting for its threads; it takes the cores it may use.
-    # pydensecrf has one thread whatever it may use.
-    cores = sorted(os.sched_getaffinity(0))[: args.threads]
-    os.sched_setaffinity(0, cores)
+  # pydensecrf has one thread, whatever it may use.
+  timing.use_cores(args.threads)
   os.environ.setdefault("JAX_PLATFORMS", "cpu")
-  load = os.getloadavg()[0]
+  load = timing.load()
   image = photograph(args.image, args.height, args.width)
   present = min(args.present or args.classes, args.classes)
   probabilities = made_up(args.height, args.width, args.classes, present)
-  settings = {
-    "w1": args.w1,
-    "sigma_alpha": args.sigma_alpha,
-    "sigma_beta": args.sigma_beta,
-    "w2": args.w2,
-    "sigma_gamma": args.sigma_gamma,
-    "iterations": args.iterations,
-  }
+  settings = {name: getattr(args, name) for name in SETTINGS}
   negligible = NEGLIGIBLE if present < args.classes else 0.0
   runs, details = deeplax_runs(image, probabilities, settings, negligible)
   if peer := pydensecrf_run(image, probabilities, settings):
@@ -68,7 +65,9 @@ def main() -> None:
       details["difference_negligible"] = difference(ours, peer())
   else:
     print("pydensecrf is not installed: deeplax is timed alone")
-  seconds, cpu_seconds = measure(runs, args.reps)
+  for run in runs.values():
+    run()
+  seconds = timing.in_turn(runs, args.reps)
   report = {
     "benchmark": "dense CRF of one image, all classes, float32",
     "image": pathlib.Path(args.image).name if args.image else "made up",
@@ -78,26 +77,21 @@ def main() -> None:
     "settings": settings,
     "reps": args.reps,
     "threads": args.threads,
-    "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "load": load},
-    "versions": versions(),
+    "machine": timing.machine(load=load),
+    "versions": timing.versions("jax", "numpy"),
     **details,
-    "peak_memory_mb": peak_memory(),
-    "seconds": {name: spread(values) for name, values in seconds.items()},
-    "cpu_seconds": {
-      name: spread(values) for name, values in cpu_seconds.items()
-    },
-    "faster_than_pydensecrf": faster(seconds),
-    "cpu_faster_than_pydensecrf": faster(cpu_seconds),
+    "peak_memory_mb": timing.memory(),
+    "seconds": timing.spreads(seconds.wall),
+    "cpu_seconds": timing.spreads(seconds.cpu),
+    "faster_than_pydensecrf": faster(seconds.wall),
+    "cpu_faster_than_pydensecrf": faster(seconds.cpu),
   }
   show(report)
-  if args.out:
-    pathlib.Path(args.out).write_text(json.dumps(report, indent=2) + "\n")
+  timing.write(report, args.out)
 
 
 def parse() -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = timing.parser(__doc__)
   parser.add_argument(
     "image", nargs="?", help="a photograph, resized (default: one made up)"
   )
@@ -105,15 +99,11 @@ def parse() -> argparse.Namespace:
   parser.add_argument("--width", type=int, default=500, help="in pixels")
   parser.add_argument("--classes", type=int, default=21)
   parser.add_argument("--present", type=int, help="classes in the image: all")
-  parser.add_argument("--iterations", type=int, default=10)
-  parser.add_argument("--w1", type=float, default=4)
-  parser.add_argument("--sigma_alpha", type=float, default=67)
-  parser.add_argument("--sigma_beta", type=float, default=3)
-  parser.add_argument("--w2", type=float, default=3)
-  parser.add_argument("--sigma_gamma", type=float, default=1)
+  for name, default in SETTINGS.items():
+    kind = int if name == "iterations" else float
+    parser.add_argument(f"--{name}", type=kind, default=default)
   parser.add_argument("--reps", type=int, default=7, help="runs of each")
   parser.add_argument("--threads", type=int, default=2, help="cores to use")
-  parser.add_argument("--out", help="JSON file to write")
   args = parser.parse_args()
   for name in ("height", "width", "classes", "iterations", "reps", "threads"):
     if getattr(args, name) < 1:
@@ -274,60 +264,13 @@ def difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
   return found
 
 
-def measure(
-  runs: Mapping[str, Callable[[], np.ndarray | None]], reps: int
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-  """Time the runs in turn, so that a busy moment of the machine hits all.
-
-  Returns:
-    Seconds on the clock, and seconds of all threads on the cores, which count
-    on a machine that has other work as well.
-  """
-  seconds = {name: [] for name in runs}
-  cpu_seconds = {name: [] for name in runs}
-  for run in runs.values():
-    run()
-  for _ in range(reps):
-    for name, run in runs.items():
-      start, cpu_start = time.perf_counter(), time.process_time()
-      run()
-      seconds[name].append(time.perf_counter() - start)
-      cpu_seconds[name].append(time.process_time() - cpu_start)
-  return seconds, cpu_seconds
-
-
 def faster(seconds: Mapping[str, list[float]]) -> dict[str, float]:
   """Return how many times the speed of pydensecrf, by medians, a run has."""
-  median = {k: statistics.median(values) for k, values in seconds.items()}
+  median = timing.medians(seconds)
   theirs = median.pop("pydensecrf", None)
   if theirs is None:
     return {}
   return {k: theirs / v for k, v in median.items() if k not in PARTS}
-
-
-def spread(values: list[float]) -> dict[str, Any]:
-  return {
-    "median": statistics.median(values),
-    "min": min(values),
-    "max": max(values),
-    "all": values,
-  }
-
-
-def peak_memory() -> float:
-  """Return the most that this process has held, in MB: both programs' work."""
-  unit = 1e6 if sys.platform == "darwin" else 1e3
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-def versions() -> dict[str, str]:
-  import jax
-
-  return {
-    "python": platform.python_version(),
-    "jax": jax.__version__,
-    "numpy": np.__version__,
-  }
 
 
 def show(report: Mapping[str, Any]) -> None:
@@ -335,9 +278,9 @@ def show(report: Mapping[str, Any]) -> None:
   machine, size = report["machine"], "x".join(map(str, report["size"]))
   print(f"\n{report['benchmark']}, {size}, {report['settings']}")
   print(
-    f"{machine['cpu']}, {machine['cores']} cores, {report['threads']} used, "
-    f"load {machine['load']:.2f}; "
-    + ", ".join(f"{k} {v}" for k, v in report["versions"].items())
+    timing.machine_line(
+      machine, report["threads"], f"{machine['load']:.2f}", report["versions"]
+    )
   )
   sizes = ", ".join(
     f"{name} {report['vertices'][name]} vertices, {mb:.0f} MB"
@@ -349,12 +292,7 @@ def show(report: Mapping[str, Any]) -> None:
     if name in report:
       print(f"{name}: {json.dumps(report[name])}")
   for name, wall in report["seconds"].items():
-    cpu = report["cpu_seconds"][name]
-    line = (
-      f"{name:16s} {wall['median']:.3f} s ({wall['min']:.3f} to "
-      f"{wall['max']:.3f}), CPU {cpu['median']:.3f} s ({cpu['min']:.3f} to "
-      f"{cpu['max']:.3f})"
-    )
+    line = timing.line(name, wall, report["cpu_seconds"][name], 16)
     if name in report["faster_than_pydensecrf"]:
       line += (
         f"; {report['faster_than_pydensecrf'][name]:.2f} times pydensecrf's "
@@ -362,15 +300,6 @@ def show(report: Mapping[str, Any]) -> None:
       )
     print(line)
   print(f"Medians of {report['reps']} runs, least and most in brackets.")
-
-
-def cpu_name() -> str:
-  info = pathlib.Path("/proc/cpuinfo")
-  if info.exists():
-    for line in info.read_text().splitlines():
-      if line.startswith("model name"):
-        return line.split(":", 1)[1].strip()
-  return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -20,17 +20,12 @@ starts with batches that are not timed.
 """
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import contextlib
-from importlib import metadata
 import importlib.util
 import itertools
 import json
-import os
 import pathlib
-import platform
-import re
-import resource
 import signal
 import subprocess
 import sys
@@ -39,7 +34,7 @@ import time
 from typing import Any
 
 from benchmarks import input_pipelines
-from benchmarks import xception_forward
+from benchmarks import timing
 from deeplax import errors
 
 PIPELINES = ("deeplax", "tf_bytes", "tf_float")
@@ -59,11 +54,8 @@ def main() -> None:
       "this benchmark compares with TensorFlow, which is not installed: "
       'pip install -e ".[tf]"'
     )
-  if hasattr(os, "sched_setaffinity"):
-    # The processes started below inherit it.
-    cores = sorted(os.sched_getaffinity(0))[: args.cores]
-    os.sched_setaffinity(0, cores)
-  load = os.getloadavg()
+  timing.use_cores(args.cores)
+  load = timing.load()
   with tempfile.TemporaryDirectory() as folder:
     root = pathlib.Path(folder)
     images = input_pipelines.write_files(root, args)
@@ -75,14 +67,8 @@ def main() -> None:
   crop = input_pipelines.CROP
   report = {
     "benchmark": f"{crop}x{crop} training crops from files, batches of {BATCH}",
-    "command": " ".join(["python -m benchmarks.input_speed", *sys.argv[1:]]),
-    "commit": commit(),
-    "machine": {
-      "cpu": xception_forward.cpu_name(),
-      "cores": os.cpu_count(),
-      "load_before": load[0],
-      "load_after": os.getloadavg()[0],
-    },
+    **timing.origin("input_speed"),
+    "machine": timing.machine(load_before=load, load_after=timing.load()),
     "settings": {
       "data": str(args.data or "built-in shapes"),
       "images": images,
@@ -95,14 +81,11 @@ def main() -> None:
     **results,
   }
   show(report)
-  if args.out:
-    pathlib.Path(args.out).write_text(json.dumps(report, indent=2) + "\n")
+  timing.write(report, args.out)
 
 
 def parse() -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = timing.parser(__doc__)
   parser.add_argument(
     "--data",
     type=pathlib.Path,
@@ -121,7 +104,6 @@ def parse() -> argparse.Namespace:
   parser.add_argument(
     "--threads", type=int, default=4, help="data.threads of deeplax"
   )
-  parser.add_argument("--out", help="JSON file to write")
   parser.add_argument("--worker", choices=PIPELINES, help=argparse.SUPPRESS)
   args = parser.parse_args()
   if min(args.images, args.rounds, args.images_per_round, args.cores) < 1:
@@ -149,7 +131,13 @@ def work(args: argparse.Namespace) -> None:
     take(batches, int(line))
     seconds = time.perf_counter() - clock
     cpu_seconds = time.process_time() - cpu_clock
-    answer({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak()})
+    answer(
+      {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "peak_mb": timing.memory(),
+      }
+    )
 
 
 def take(batches: input_pipelines.Batches, count: int) -> None:
@@ -159,17 +147,6 @@ def take(batches: input_pipelines.Batches, count: int) -> None:
 
 def answer(values: Mapping[str, Any]) -> None:
   print(json.dumps(values), flush=True)
-
-
-def peak() -> float:
-  """Return the most memory that this process has held, in MB."""
-  status = pathlib.Path("/proc/self/status")
-  if status.exists():
-    # Not of getrusage: there Linux counts the process that started this one.
-    found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
-    assert found
-    return int(found[1]) / 1e3
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 class Worker:
@@ -245,50 +222,27 @@ def measure(root: pathlib.Path, args: argparse.Namespace) -> dict[str, Any]:
   }
   return {
     "versions": versions(),
-    "images_per_second": {k: spread(v) for k, v in speed.items()},
-    "cpu_ms_per_image": {k: spread(v) for k, v in cpu.items()},
-    "speed_of_deeplax_over": turn_by_turn(speed, lambda a, b: a / b),
-    "cpu_of_others_over_deeplax": turn_by_turn(cpu, lambda a, b: b / a),
+    "images_per_second": timing.spreads(speed),
+    "cpu_ms_per_image": timing.spreads(cpu),
+    "speed_of_deeplax_over": {
+      name: timing.ratio(speed["deeplax"], speed[name])
+      for name in PIPELINES[1:]
+    },
+    "cpu_of_others_over_deeplax": {
+      name: timing.ratio(cpu[name], cpu["deeplax"]) for name in PIPELINES[1:]
+    },
     "first_batch_seconds": first,
     "peak_mb": {k: v[-1]["peak_mb"] for k, v in turns.items()},
   }
 
 
-spread = xception_forward.spread
-
-
-def turn_by_turn(
-  values: Mapping[str, list[float]], ratio: Callable[[float, float], float]
-) -> dict[str, Any]:
-  """Compare deeplax with each other pipeline in every round."""
-  ours = values["deeplax"]
-  return {
-    name: spread([ratio(a, b) for a, b in zip(ours, values[name], strict=True)])
-    for name in PIPELINES[1:]
-  }
-
-
 def versions() -> dict[str, str]:
   names = ("grain", "numpy", "opencv-python-headless", "pillow")
-  found = {"python": platform.python_version()}
-  found |= {name: metadata.version(name) for name in names}
-  for name in ("tensorflow-cpu", "tensorflow"):
-    with contextlib.suppress(metadata.PackageNotFoundError):
-      found["tensorflow"] = metadata.version(name)
+  found = timing.versions(*names, "tensorflow", "tensorflow-cpu")
+  # One of the two is installed.
+  if cpu_only := found.pop("tensorflow-cpu", None):
+    found["tensorflow"] = found.get("tensorflow", cpu_only)
   return found
-
-
-def commit() -> str | None:
-  """Return the commit, marked if files differ from it; None without git."""
-  with contextlib.suppress(OSError):
-    found = subprocess.run(
-      ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-      cwd=pathlib.Path(__file__).parent,
-      capture_output=True,
-      text=True,
-    )
-    return found.stdout.strip() or None
-  return None
 
 
 def show(report: Mapping[str, Any]) -> None:
@@ -296,9 +250,12 @@ def show(report: Mapping[str, Any]) -> None:
   machine, settings = report["machine"], report["settings"]
   print(f"\n{report['benchmark']}: {settings['data']}")
   print(
-    f"{machine['cpu']}, {machine['cores']} cores, {settings['cores']} used, "
-    f"load {machine['load_before']:.2f} before; "
-    + ", ".join(f"{k} {v}" for k, v in report["versions"].items())
+    timing.machine_line(
+      machine,
+      settings["cores"],
+      f"{machine['load_before']:.2f} before",
+      report["versions"],
+    )
   )
   for name in PIPELINES:
     speed = report["images_per_second"][name]

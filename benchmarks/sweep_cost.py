@@ -21,14 +21,9 @@ than the wall clock; on a CPU they hold the network's own threads, too.
 import argparse
 from collections.abc import Callable, Sequence
 import json
-import os
 import pathlib
-import platform
-import re
 import statistics
-import sys
 import tempfile
-import time
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -36,8 +31,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from benchmarks import input_speed
-from benchmarks import xception_forward
+from benchmarks import timing
 from configs import camvid
 from configs import v3plus_xception
 from deeplax import errors
@@ -86,43 +80,35 @@ def main() -> None:
   """Measure, print and write."""
   args = parse()
   network = NETWORKS[args.network]
-  load = os.getloadavg()[0]
+  load = timing.load()
   with tempfile.TemporaryDirectory() as name:
     write_files(pathlib.Path(name), args.images, network)
     results = measure(folder.source(pathlib.Path(name), "val"), args)
-  device = jax.devices()[0]
   report = {
     "benchmark": f"the papers' table on {args.images} images of "
     f"{network.size[0]}x{network.size[1]}, {network.classes} classes, "
     f"{network.title}, output stride {args.output_stride}",
-    "command": " ".join(["python -m benchmarks.sweep_cost", *sys.argv[1:]]),
-    "commit": input_speed.commit(),
-    "machine": {
-      "cpu": xception_forward.cpu_name(),
-      "cores": os.cpu_count(),
-      "device": device.device_kind,
-      "load_before": load,
-      "load_after": os.getloadavg()[0],
-    },
-    "versions": {"python": platform.python_version(), "jax": jax.__version__},
+    **timing.origin("sweep_cost"),
+    "machine": timing.machine(
+      device=jax.devices()[0].device_kind,
+      load_before=load,
+      load_after=timing.load(),
+    ),
+    "versions": timing.versions("jax"),
     "settings": {"rounds": args.rounds, "threads": args.threads},
     **results,
   }
   show(report)
-  if args.out:
-    pathlib.Path(args.out).write_text(json.dumps(report, indent=2) + "\n")
+  timing.write(report, args.out)
 
 
 def parse() -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = timing.parser(__doc__)
   parser.add_argument("--network", choices=NETWORKS, default="camvid")
   parser.add_argument("--images", type=int, default=8, help="of a turn")
   parser.add_argument("--rounds", type=int, default=5, help="turns of each")
   parser.add_argument("--output_stride", type=int, default=16, help="16 or 8")
   parser.add_argument("--threads", type=int, default=4, help="data.threads")
-  parser.add_argument("--out", help="JSON file to write")
   args = parser.parse_args()
   if min(args.images, args.rounds) < 1 or args.threads < 0:
     parser.error("--images and --rounds must be 1 or more, --threads 0 or more")
@@ -176,7 +162,9 @@ def measure(source: Any, args: argparse.Namespace) -> dict[str, Any]:
       measured=measured,
       clock=clock,
       progress=lambda _: None,
-      keep=lambda row, *_: None if row else memory.append(resident()),
+      keep=lambda row, *_: (
+        None if row else memory.append(timing.memory("VmRSS"))
+      ),
     )
     clocks[way].append(clock)
 
@@ -191,45 +179,36 @@ def measure(source: Any, args: argparse.Namespace) -> dict[str, Any]:
   for values in clocks.values():
     values.clear()
   memory.clear()
-  wall, cpu = ({way: [] for way in WAYS} for _ in range(2))
-  for done in range(1, args.rounds + 1):
-    for way, run in runs.items():
-      start, cpu_start = time.perf_counter(), time.process_time()
-      run()
-      wall[way].append((time.perf_counter() - start) / len(images))
-      cpu[way].append((time.process_time() - cpu_start) / len(images))
-    rates = ", ".join(f"{way} {wall[way][-1]:.2f}" for way in WAYS)
-    left = (
-      (args.rounds - done)
-      * len(images)
-      * sum(statistics.mean(values) for values in wall.values())
-    )
+
+  def after(done: int, seconds: timing.Seconds) -> None:
+    rates = ", ".join(f"{way} {seconds.wall[way][-1]:.2f}" for way in WAYS)
+    of_round = len(images) * sum(map(statistics.mean, seconds.wall.values()))
+    left = (args.rounds - done) * of_round
     print(f"round {done}/{args.rounds}: {rates} s an image  ETA {left:.0f} s")
-  return summary(wall, cpu, clocks, memory, len(images))
+
+  seconds = timing.in_turn(runs, args.rounds, units=len(images), after=after)
+  return summary(seconds, clocks, memory, len(images))
 
 
 def summary(
-  wall: dict[str, list[float]],
-  cpu: dict[str, list[float]],
+  seconds: timing.Seconds,
   clocks: dict[str, list[dict[str, float]]],
   memory: list[float],
   images: int,
 ) -> dict[str, Any]:
   """Sum up the turns: seconds an image, shares spent waiting, memory."""
-  spread = xception_forward.spread
   quarter = memory[: max(len(memory) // 4, 1)]
   return {
-    "seconds_an_image": {way: spread(wall[way]) for way in WAYS},
-    "cpu_seconds_an_image": {way: spread(cpu[way]) for way in WAYS},
-    "over_forward": turn_by_turn(wall),
-    "cpu_over_forward": turn_by_turn(cpu),
+    "seconds_an_image": timing.spreads(seconds.wall),
+    "cpu_seconds_an_image": timing.spreads(seconds.cpu),
+    "over_forward": over_forward(seconds.wall),
+    "cpu_over_forward": over_forward(seconds.cpu),
     # Shares of the turn's wall clock, in which nothing else was done.
     "waiting": {
       way: {
-        key: spread([
-          clock[key] / (images * seconds)
-          for clock, seconds in zip(clocks[way], wall[way], strict=True)
-        ])
+        key: timing.ratio(
+          [clock[key] / images for clock in clocks[way]], seconds.wall[way]
+        )
         for key in ("load", "count")
       }
       for way in WAYS[1:]
@@ -268,24 +247,9 @@ def forward(
   jax.block_until_ready(pending)
 
 
-def turn_by_turn(values: dict[str, list[float]]) -> dict[str, Any]:
+def over_forward(values: dict[str, list[float]]) -> dict[str, Any]:
   """Compare each way with the forward passes of its round."""
-  return {
-    way: xception_forward.spread([
-      a / b for a, b in zip(values[way], values["forward"], strict=True)
-    ])
-    for way in WAYS[1:]
-  }  # fmt: skip
-
-
-def resident() -> float:
-  """Return the memory that this process holds now, in MB."""
-  status = pathlib.Path("/proc/self/status")
-  if not status.exists():
-    return input_speed.peak()
-  found = re.search(r"VmRSS:\s*(\d+) kB", status.read_text())
-  assert found
-  return int(found[1]) / 1e3
+  return {way: timing.ratio(values[way], values["forward"]) for way in WAYS[1:]}
 
 
 def show(report: dict[str, Any]) -> None:

@@ -13,15 +13,12 @@ kernels beforehand; deeplax folds them in each call.
 import argparse
 from collections.abc import Callable, Mapping
 import importlib
-import json
 import os
-import pathlib
-import platform
-import statistics
-import time
 from typing import Any
 
 import numpy as np
+
+from benchmarks import timing
 
 # Without these PyTorch's idle threads spin on the cores that JAX then needs,
 # and the other way round. They are read when PyTorch is imported.
@@ -33,12 +30,9 @@ def main() -> None:
   """Measure, print and write."""
   args = parse()
   os.environ.update(THREADS)
-  if hasattr(os, "sched_setaffinity"):
-    # JAX has no setting for its threads; it takes the cores it may use.
-    cores = sorted(os.sched_getaffinity(0))[: args.threads]
-    os.sched_setaffinity(0, cores)
+  timing.use_cores(args.threads)
   os.environ.setdefault("JAX_PLATFORMS", "cpu")
-  load = os.getloadavg()[0]
+  load = timing.load()
   runs, versions = networks(args.size, args.threads)
   reference = runs["torch"]()
   for name, run in runs.items():
@@ -46,34 +40,28 @@ def main() -> None:
     print(f"{name}: largest difference from torch {error:.1e} of the logits")
     if error > 1e-3:
       raise SystemExit(f"{name} computes another function than torch")
-  seconds, cpu_seconds = measure(runs, args.reps)
+  seconds = timing.in_turn(runs, args.reps)
   report = {
     "benchmark": "v3plus_xception forward, batch 1, output stride 16, float32",
     "size": args.size,
     "reps": args.reps,
     "threads": args.threads,
-    "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "load": load},
+    "machine": timing.machine(load=load),
     "versions": versions,
-    "seconds": {name: spread(values) for name, values in seconds.items()},
-    "cpu_seconds": {
-      name: spread(values) for name, values in cpu_seconds.items()
-    },
-    "ratio_of_medians": ratios(seconds),
-    "cpu_ratio_of_medians": ratios(cpu_seconds),
+    "seconds": timing.spreads(seconds.wall),
+    "cpu_seconds": timing.spreads(seconds.cpu),
+    "ratio_of_medians": ratios(seconds.wall),
+    "cpu_ratio_of_medians": ratios(seconds.cpu),
   }
   show(report)
-  if args.out:
-    pathlib.Path(args.out).write_text(json.dumps(report, indent=2) + "\n")
+  timing.write(report, args.out)
 
 
 def parse() -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = timing.parser(__doc__)
   parser.add_argument("--size", type=int, default=513, help="side in pixels")
   parser.add_argument("--reps", type=int, default=5, help="runs of each")
   parser.add_argument("--threads", type=int, default=2, help="cores of each")
-  parser.add_argument("--out", help="JSON file to write")
   args = parser.parse_args()
   if args.size < 33 or (args.size - 1) % 32:
     parser.error(
@@ -134,12 +122,7 @@ def networks(
     "torch": with_torch(False),
     "torch_folded": with_torch(True),
   }
-  versions = {
-    "python": platform.python_version(),
-    "jax": jax.__version__,
-    "torch": torch.__version__,
-  }
-  return runs, versions
+  return runs, timing.versions("jax") | {"torch": torch.__version__}
 
 
 def layers_of(variables: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -267,40 +250,11 @@ class TorchNetwork:
     return self._resize(self._conv("logits", x), images.shape[2:])
 
 
-def measure(
-  runs: Mapping[str, Callable[[], np.ndarray]], reps: int
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-  """Time the runs in turn, so that a busy moment of the machine hits all.
-
-  Returns:
-    Seconds on the clock, and seconds of all threads on the cores, which count
-    on a machine that has other work as well.
-  """
-  seconds = {name: [] for name in runs}
-  cpu_seconds = {name: [] for name in runs}
-  for _ in range(reps):
-    for name, run in runs.items():
-      start, cpu_start = time.perf_counter(), time.process_time()
-      run()
-      seconds[name].append(time.perf_counter() - start)
-      cpu_seconds[name].append(time.process_time() - cpu_start)
-  return seconds, cpu_seconds
-
-
 def ratios(seconds: Mapping[str, list[float]]) -> dict[str, float]:
   """Return what share of each peer's median time deeplax takes."""
-  median = {k: statistics.median(values) for k, values in seconds.items()}
+  median = timing.medians(seconds)
   ours = median.pop("deeplax")
   return {name: ours / value for name, value in median.items()}
-
-
-def spread(values: list[float]) -> dict[str, Any]:
-  return {
-    "median": statistics.median(values),
-    "min": min(values),
-    "max": max(values),
-    "all": values,
-  }
 
 
 def show(report: Mapping[str, Any]) -> None:
@@ -308,17 +262,12 @@ def show(report: Mapping[str, Any]) -> None:
   machine = report["machine"]
   print(f"\n{report['benchmark']}, {report['size']} x {report['size']}")
   print(
-    f"{machine['cpu']}, {machine['cores']} cores, {report['threads']} used, "
-    f"load {machine['load']:.2f}; "
-    + ", ".join(f"{k} {v}" for k, v in report["versions"].items())
+    timing.machine_line(
+      machine, report["threads"], f"{machine['load']:.2f}", report["versions"]
+    )
   )
   for name, wall in report["seconds"].items():
-    cpu = report["cpu_seconds"][name]
-    line = (
-      f"{name:13s} {wall['median']:.3f} s ({wall['min']:.3f} to "
-      f"{wall['max']:.3f}), CPU {cpu['median']:.3f} s ({cpu['min']:.3f} to "
-      f"{cpu['max']:.3f})"
-    )
+    line = timing.line(name, wall, report["cpu_seconds"][name], 13)
     if name in report["ratio_of_medians"]:
       line += (
         f"; deeplax / {name} {report['ratio_of_medians'][name]:.2f}, "
@@ -326,15 +275,6 @@ def show(report: Mapping[str, Any]) -> None:
       )
     print(line)
   print(f"Medians of {report['reps']} runs, least and most in brackets.")
-
-
-def cpu_name() -> str:
-  info = pathlib.Path("/proc/cpuinfo")
-  if info.exists():
-    for line in info.read_text().splitlines():
-      if line.startswith("model name"):
-        return line.split(":", 1)[1].strip()
-  return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":
