@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from etils import epath
+from jaxtyping import Int64
 import numpy as np
 
 from deeplax import atomic
@@ -15,6 +16,7 @@ from deeplax import errors
 from deeplax import text_files
 from deeplax.crf import dense
 from deeplax.crf import mean_field
+from deeplax.data import files
 from deeplax.data import views
 from deeplax.inference import open_run
 from deeplax.inference import predictor as predictor_lib
@@ -53,71 +55,70 @@ def finer_grid(grid: Grid, best: Setting, finer: int) -> list[Setting]:
   return list(itertools.product(*values))
 
 
-class Counts:
-  """Right, true and predicted pixels of each class, for several predictions."""
+def class_pixels(
+  labels: np.ndarray, predictions: np.ndarray, num_classes: int
+) -> Int64[np.ndarray, "3 k"]:
+  """Return the right, true and predicted pixels of each class of an image."""
+  matrix = confusion.count(labels, predictions, num_classes)
+  return np.stack([np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)])
 
-  def __init__(self, counts: Any):
-    self.counts = np.asarray(counts, np.int64)
 
-  @classmethod
-  def zeros(cls, predictions: int, classes: int) -> "Counts":
-    return cls(np.zeros((predictions, 3, classes), np.int64))
+def miou(pixels: Int64[np.ndarray, "3 k"]) -> float:
+  """Return mIoU, over the classes that occur or are predicted.
 
-  def add(self, prediction: int, label: np.ndarray, found: np.ndarray) -> None:
-    """Count an image."""
-    matrix = confusion.count(label, found, self.counts.shape[2])
-    self.counts[prediction] += [
-      np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
-    ]  # fmt: skip
+  Args:
+    pixels: Of `class_pixels`, added over the images.
 
-  def miou(self, prediction: int) -> float:
-    """Return mIoU, over the classes that are there or are predicted."""
-    right, true, predicted = self.counts[prediction]
-    union = true + predicted - right
-    if not union.any():
-      raise errors.InputError(
-        "no pixel to score: every label is the ignore label"
-      )
-    return float((right / np.maximum(union, 1))[union > 0].mean())
+  Raises:
+    InputError: No pixel has a label.
+  """
+  right, true, predicted = pixels
+  union = true + predicted - right
+  if not union.any():
+    raise errors.InputError(
+      "no pixel to score: every label is the ignore label"
+    )
+  return float((right / np.maximum(union, 1))[union > 0].mean())
 
 
 def count_image(
-  counts: Counts,
-  example: dict[str, Any],
+  example: files.Example,
   probabilities: np.ndarray,
   settings: list[Setting],
   *,
   w2: float,
   sigma_gamma: float,
   iterations: int,
-) -> None:
-  """Count what each setting makes of an image, and first what no CRF does.
+) -> Int64[np.ndarray, "n 3 k"]:
+  """Return the class pixels of an image without CRF and with each setting.
 
   A lattice serves all weights: it is built once for each pair of sigmas.
   """
   image, label = example["image"], example["label"]
-  counts.add(0, label, probabilities.argmax(-1))
-  size = label.shape
+  size, classes = label.shape, probabilities.shape[-1]
+  pixels = np.empty((1 + len(settings), 3, classes), np.int64)
+  pixels[0] = class_pixels(label, probabilities.argmax(-1), classes)
   smoothness = dense.smoothness(size, sigma_gamma=sigma_gamma)
   order = sorted(range(len(settings)), key=lambda i: settings[i][1:])
   for sigmas, group in itertools.groupby(order, lambda i: settings[i][1:]):
     alpha, beta = sigmas
     appearance = dense.appearance(image, sigma_alpha=alpha, sigma_beta=beta)
     unary = dense.log_probabilities(probabilities, appearance)
-    for place in group:
+    for i in group:
       marginals = mean_field.mean_field(
         unary,
         (appearance, smoothness),
-        (settings[place][0], w2),
+        (settings[i][0], w2),
         iterations=iterations,
       )
-      found = np.asarray(marginals.argmax(-1))[: label.size]
-      counts.add(1 + place, label, found.reshape(size))
+      labels = np.asarray(marginals.argmax(-1))[: label.size].reshape(size)
+      pixels[1 + i] = class_pixels(label, labels, classes)
+  return pixels
 
 
 def search(
   predictor: predictor_lib.Predictor,
-  source: Any,
+  source: files.Source,
   path: epath.Path,
   *,
   fields: dict[str, Any],
@@ -139,9 +140,9 @@ def search(
   for number in range(fields["rounds"]):
     if number < state["rounds_done"]:
       continue
-    tried = {tuple(trial[n] for n in NAMES) for trial in state["trials"]}
+    tried = {_setting(trial) for trial in state["trials"]}
     settings = (
-      finer_grid(fields["grid"], _best(state), number)
+      finer_grid(fields["grid"], _setting(_best(state)), number)
       if number
       else first_grid(fields["grid"])
     )
@@ -150,24 +151,26 @@ def search(
       _round(predictor, source, path, state, settings=settings, fixed=fixed)
     state["rounds_done"] = number + 1
     atomic.write_json(path, state)
-    print(f"round {number + 1} of {fields['rounds']}: {_told(state)}")
+    print(f"round {number + 1} of {fields['rounds']}: {_summary(state)}")
   if state["best"] is None:
-    best = dict(zip(NAMES, _best(state), strict=True))
-    state["best"] = {**best, **fixed}
+    best = _best(state)
+    state["best"] = {**{name: best[name] for name in NAMES}, **fixed}
     atomic.write_json(path, state)
   return state
 
 
-def _round(predictor, source, path, state, *, settings, fixed):
+def _round(
+  predictor: predictor_lib.Predictor,
+  source: files.Source,
+  path: epath.Path,
+  state: dict[str, Any],
+  *,
+  settings: list[Setting],
+  fixed: dict[str, Any],
+) -> None:
   """Score settings on all images, and write the state after each image."""
-  progress = state["progress"] or {"images": 0, "counts": None}
-  classes = source.spec.num_classes
-  counts = (
-    Counts(progress["counts"])
-    if progress["counts"]
-    else Counts.zeros(1 + len(settings), classes)
-  )
-  done = progress["images"]
+  progress = state["progress"] or {"images": 0, "counts": 0}
+  done, pixels = progress["images"], np.asarray(progress["counts"], np.int64)
   pairs = len({setting[1:] for setting in settings})
   print(
     f"{len(settings)} settings on {len(source)} images, with "
@@ -179,20 +182,17 @@ def _round(predictor, source, path, state, *, settings, fixed):
   for index in range(done, len(source)):
     example = source[index]
     try:
-      count_image(
-        counts, example, predictor(example["image"]), settings, **fixed
-      )
+      probabilities = predictor(example["image"])
+      pixels = pixels + count_image(example, probabilities, settings, **fixed)
     except ValueError as error:
       raise errors.InputError(f"{example['name']}: {error}") from error
-    state["progress"] = {
-      "images": index + 1, "counts": counts.counts.tolist()
-    }  # fmt: skip
+    state["progress"] = {"images": index + 1, "counts": pixels.tolist()}
     atomic.write_json(path, state)
     report.step()
-  state["without_crf"] = counts.miou(0)
+  state["without_crf"] = miou(pixels[0])
   state["trials"] += [
-    {**dict(zip(NAMES, setting, strict=True)), "miou": counts.miou(1 + i)}
-    for i, setting in enumerate(settings)
+    {**dict(zip(NAMES, setting, strict=True)), "miou": miou(of_setting)}
+    for setting, of_setting in zip(settings, pixels[1:], strict=True)
   ]
   state["progress"] = None
 
@@ -216,14 +216,17 @@ def _resume(path: epath.Path, fields: dict[str, Any]) -> dict[str, Any]:
   return state
 
 
-def _best(state: dict[str, Any]) -> Setting:
-  # The first of equals: the smallest values.
-  best = max(state["trials"], key=lambda trial: trial["miou"])
-  return tuple(best[name] for name in NAMES)
+def _best(state: dict[str, Any]) -> dict[str, float]:
+  """Return the best trial, of equal ones the first: the smallest values."""
+  return max(state["trials"], key=lambda trial: trial["miou"])
 
 
-def _told(state: dict[str, Any]) -> str:
-  best = max(state["trials"], key=lambda trial: trial["miou"])
+def _setting(trial: Mapping[str, float]) -> Setting:
+  return tuple(trial[name] for name in NAMES)
+
+
+def _summary(state: dict[str, Any]) -> str:
+  best = _best(state)
   words = ", ".join(f"{name} {best[name]:g}" for name in NAMES)
   return (
     f"best {words}: mIoU {printed.score(best['miou'])}, without CRF "
@@ -276,7 +279,7 @@ def run(args: argparse.Namespace) -> None:
   name = f"{split}-{step:08d}-os{stride}-s{scales}"
   path = epath.Path(args.workdir) / "crf" / f"{name}-n{len(chosen)}.json"
   result = search(predictor, chosen, path, fields=fields)
-  print(f"{_told(result)}\n{path}")
+  print(f"{_summary(result)}\n{path}")
   print(
     f"Next: python -m deeplax.evaluate --workdir={args.workdir} "
     f"--crf_file={path}"
