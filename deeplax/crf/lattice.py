@@ -56,14 +56,6 @@ class Lattice(NamedTuple):
   neighbors: Int[Arrays, "*b d1 2 v"]
 
 
-class Rows(NamedTuple):
-  """Lengths of a lattice's arrays; the filter is compiled once for each."""
-
-  pixels: int
-  vertices: int
-  chunks: int
-
-
 def bucket(count: int) -> int:
   """Return the length for so many rows: 0, or 8 to 15 times a power of two.
 
@@ -80,7 +72,6 @@ def build(
   *,
   mask: Bool[np.ndarray, " n"] | None = None,
   raster: bool = False,
-  rows: Rows | None = None,
 ) -> Lattice:
   """Return the lattice of some pixels.
 
@@ -90,11 +81,9 @@ def build(
       if it were not there.
     raster: Number the vertices as the pixels meet them: the same filter, faster
       by a sixth where the features are positions, slower with colors.
-    rows: Lengths of the arrays; None: the next buckets.
 
   Raises:
-    ValueError: A feature is not finite or too far from 0 for float32, or the
-      lattice does not fit into `rows`.
+    ValueError: A feature is not finite or too far from 0 for float32.
   """
   d, n = features.shape
   kept = np.arange(n) if mask is None else np.flatnonzero(mask)
@@ -106,7 +95,7 @@ def build(
       f"float32 allows {FARTHEST // (d + 1)}: use a larger sigma"
     )
   if not kept.size:
-    return _empty(d, rows or Rows(bucket(n), 8, 0))
+    return _empty(d, pixels=n, vertices=1, chunks=0)
   cell, order, weights = _simplex(chosen)
   item, start, counts = _sorted_items(cell, order)
   met = np.argsort(item[start]) if raster else np.arange(start.size)
@@ -120,11 +109,7 @@ def build(
   weights = weights * _normalization(corners, weights, neighbors)
 
   more = -(-np.maximum(counts - DIRECT, 0) // CHUNK)
-  needed = Rows(n, start.size + 1, int(more.sum()))
-  rows = rows or Rows(*map(bucket, needed))
-  if any(have < need for have, need in zip(rows, needed, strict=True)):
-    raise ValueError(f"the lattice needs {needed} and was given {rows}")
-  found = _empty(d, rows)
+  found = _empty(d, pixels=n, vertices=start.size + 1, chunks=int(more.sum()))
   found.corners[:, kept] = corners
   found.weights[:, kept] = weights
   found.neighbors[:, :, : start.size + 1] = neighbors
@@ -145,8 +130,10 @@ def stack(lattices: list[Lattice]) -> Lattice:
   return Lattice(*columns)
 
 
-def _empty(d: int, rows: Rows) -> Lattice:
-  pixels, vertices, chunks = rows
+def _empty(d: int, **lengths: int) -> Lattice:
+  pixels, vertices, chunks = (
+    bucket(lengths[name]) for name in ("pixels", "vertices", "chunks")
+  )
   return Lattice(
     corners=np.zeros((d + 1, pixels), np.int32),
     weights=np.zeros((d + 1, pixels), np.float32),

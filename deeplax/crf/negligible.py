@@ -67,7 +67,7 @@ def split(
   if min(float(weight) for weight in weights) < 0:
     raise ValueError(f"negligible classes need weights of 0 or more: {weights}")
   total = sum(
-    float(weight) * _largest_row(lattice)
+    float(weight) * float(_row_sums(lattice).max())
     for lattice, weight in zip(lattices, weights, strict=True)
   )
   bound = min(negligible, 1 / total) if total else negligible
@@ -109,13 +109,10 @@ def mean_field(
   return both[..., np.argsort(np.concatenate(found))]
 
 
-def _largest_row(lattice: lattice_lib.Lattice) -> float:
-  """Return the largest sum of a kernel's row; of a stack, of any of them."""
-  return float(_row_sums(lattice).max())
-
-
 @jax.jit
 def _row_sums(lattice: lattice_lib.Lattice) -> jax.Array:
+  """Return the sums of a kernel's rows; of a stack, those of each kernel."""
+
   def of_one(one):
     ones = jnp.ones((one.corners.shape[-1], 1), jnp.float32)
     return filtering.apply(one, ones)

@@ -28,22 +28,21 @@ def crf_parameters(
       f"--crf compares colors, and this run reads the bands "
       f"data.channels={tuple(config.data.channels)}: leave --crf out"
     )
-  known, where = config.eval.crf.to_dict(), "the config's eval.crf"
-  found = known
+  parameters, where = config.eval.crf.to_dict(), "the config's eval.crf"
   if args.crf_file:
     where = f"--crf_file={args.crf_file}"
     fix = (
       "it is no finished result of python -m deeplax.crf.search. Name the file "
       "that this has written"
     )
-    found = text_files.read_json(args.crf_file, fix=fix)
-    kept = {"negligible": known["negligible"]}  # no search is about it
+    result = text_files.read_json(args.crf_file, fix=fix)
     with text_files.contents(args.crf_file, fix=fix):
-      best = found["best"]
-      found = {key: best[key] for key in known if key not in kept} | kept
+      for key in parameters:
+        if key != "negligible":  # which is not searched
+          parameters[key] = result["best"][key]
   if args.crf_negligible is not None:
-    found = found | {"negligible": args.crf_negligible}
-  for key, value in found.items():
+    parameters["negligible"] = args.crf_negligible
+  for key, value in parameters.items():
     # Features of a tenth of a pixel or gray level still fit into float32.
     least = 0.1 if key.startswith("sigma") else 0
     number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -52,12 +51,13 @@ def crf_parameters(
         f"{where}: {key} is {text_files.short(value)}; give a number of "
         f"{least} or more, below {_TOO_LARGE:,}"
       )
-  if found["negligible"] >= 1:
+  if parameters["negligible"] >= 1:
     raise errors.InputError(
-      f"the CRF's negligible marginal is {found['negligible']}: give less than "
-      "1, such as 0.01 (--crf_negligible or the config's eval.crf.negligible)"
+      f"the CRF's negligible marginal is {parameters['negligible']}: give less "
+      "than 1, such as 0.01 (--crf_negligible or the config's "
+      "eval.crf.negligible)"
     )
-  return found
+  return parameters
 
 
 def sizing(

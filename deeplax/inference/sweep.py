@@ -1,6 +1,7 @@
 """A predictor in several modes at once: scales and flips of one network."""
 
 from collections.abc import Sequence
+import functools
 import math
 
 import flax.linen as nn
@@ -90,10 +91,17 @@ def multiply_adds(
   model: nn.Module, size: tuple[int, int], mode: averaging.Mode
 ) -> dict[str, int]:
   """Return {convention: Multiply-Adds of one image}, over all views."""
-  sizes = [probabilities.scaled_size(size, scale) for _, scale in mode.views]
+  views = [
+    _of_view(model, probabilities.scaled_size(size, scale))
+    for _, scale in mode.views
+  ]
+  return {name: sum(view[name] for view in views) for name in cost.CONVENTIONS}
+
+
+@functools.cache
+def _of_view(model: nn.Module, size: tuple[int, int]) -> dict[str, int]:
+  """Return {convention: Multiply-Adds} of one view, all from one trace."""
   return {
-    convention: sum(
-      cost.multiply_adds(model, s, convention=convention) for s in sizes
-    )
-    for convention in cost.CONVENTIONS
+    name: cost.multiply_adds(model, size, convention=name)
+    for name in cost.CONVENTIONS
   }

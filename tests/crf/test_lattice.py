@@ -127,22 +127,6 @@ def test_long_keys_give_what_short_keys_give(monkeypatch):
   )
 
 
-def test_a_lattice_that_does_not_fit_is_refused():
-  rows = lattice.Rows(pixels=64, vertices=16, chunks=0)
-  with pytest.raises(ValueError, match=r"needs .*vertices=\d+.* was given"):
-    lattice.build(points(5), rows=rows)
-
-
-def test_given_rows_are_used():
-  rows = lattice.Rows(pixels=100, vertices=1000, chunks=50)
-  built = lattice.build(points(5), rows=rows)
-  assert built.corners.shape == (6, 100)
-  assert built.pixels.shape[1] == 1000 and built.chunk_vertex.shape == (50,)
-  np.testing.assert_allclose(
-    matrix(built, 60), matrix(lattice.build(points(5)), 60), atol=1e-7
-  )
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, 4e5])
 def test_features_that_float32_cannot_place_are_refused(value):
   given = points(2)

@@ -31,8 +31,7 @@ def kernels(seed=0):
 
 
 def lattices(features):
-  rows = lattice.Rows(pixels=N, vertices=512, chunks=64)
-  return [lattice.build(f, rows=rows) for f in features]
+  return [lattice.build(f) for f in features]
 
 
 RANDOM = np.random.default_rng(5).normal(size=(K, K)).astype(np.float32)
