@@ -238,11 +238,8 @@ def measure(root: pathlib.Path, args: argparse.Namespace) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
   names = ("grain", "numpy", "opencv-python-headless", "pillow")
-  found = timing.versions(*names, "tensorflow", "tensorflow-cpu")
-  # One of the two is installed.
-  if cpu_only := found.pop("tensorflow-cpu", None):
-    found["tensorflow"] = found.get("tensorflow", cpu_only)
-  return found
+  found = timing.versions(*names, "tensorflow-cpu", "tensorflow")
+  return {name.removesuffix("-cpu"): number for name, number in found.items()}
 
 
 def show(report: Mapping[str, Any]) -> None:

@@ -115,7 +115,6 @@ def build(
   found.neighbors[:, :, : start.size + 1] = neighbors
   weights = np.ascontiguousarray(weights.T).ravel()
   _list_pixels(found, item, start, counts, weights, kept)
-  _list_chunks(found, item, start, counts, weights, kept)
   return found
 
 
@@ -124,9 +123,14 @@ def stack(lattices: list[Lattice]) -> Lattice:
   columns = []
   for name, *arrays in zip(Lattice._fields, *lattices, strict=True):
     length = max(array.shape[-1] for array in arrays)
-    # Chunks stay in ascending order of their vertices.
-    first = name.startswith("chunk")
-    columns.append(np.stack([_widen(a, length, first=first) for a in arrays]))
+    padded = []
+    for array in arrays:
+      more = length - array.shape[-1]
+      # Chunks stay in ascending order of their vertices.
+      ends = (more, 0) if name.startswith("chunk") else (0, more)
+      sides = [(0, 0)] * (array.ndim - 1)
+      padded.append(np.pad(array, [*sides, ends]))
+    columns.append(np.stack(padded))
   return Lattice(*columns)
 
 
@@ -345,6 +349,7 @@ def _list_pixels(
   weights: Float32[np.ndarray, " m"],
   kept: Int64[np.ndarray, " n"],
 ) -> None:
+  """Fill in the pixels of each vertex: the first ones, then the chunks."""
   corners = found.corners.shape[0]
   for place in range(DIRECT):
     vertex = np.flatnonzero(counts > place)
@@ -352,16 +357,6 @@ def _list_pixels(
     found.pixels[place, vertex + 1] = kept[chosen // corners]
     found.pixel_weights[place, vertex + 1] = weights[chosen]
 
-
-def _list_chunks(
-  found: Lattice,
-  item: Int64[np.ndarray, " m"],
-  start: Int64[np.ndarray, " v"],
-  counts: Int64[np.ndarray, " v"],
-  weights: Float32[np.ndarray, " m"],
-  kept: Int64[np.ndarray, " n"],
-) -> None:
-  corners = found.corners.shape[0]
   chunks = -(-np.maximum(counts - DIRECT, 0) // CHUNK)
   total = int(chunks.sum())
   # Unused chunks come first: their vertex, 0, is the least.
@@ -377,10 +372,3 @@ def _list_chunks(
     found.chunk_weights[place, used] = np.where(
       place < left, weights[chosen], 0
     )
-
-
-def _widen(array: np.ndarray, length: int, *, first: bool) -> np.ndarray:
-  """Pad the last axis with zeros, at the front if `first`."""
-  more = length - array.shape[-1]
-  ends = (more, 0) if first else (0, more)
-  return np.pad(array, [(0, 0)] * (array.ndim - 1) + [ends])

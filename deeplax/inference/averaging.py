@@ -128,29 +128,27 @@ def predict(
   before: Any = None
   laps = Laps(seconds)
   for view in sorted({view for mode in modes for view in mode.views}):
-    going = [mode for mode in modes if mode.views[-1] >= view]
-    taking = [mode for mode in going if view in mode.views]
-    summing = [m for m in going if not (labels and len(m.views) == 1)]
-    found = logits(view)
-    laps.add(taking, found)
-    current = {}
-    for seen in {mode.until(view) for mode in summing} - {()}:
-      if seen[-1] != view:
-        current[seen] = sums[seen]
-        continue
-      current[seen] = (
-        _add(sums[seen[:-1]], found) if len(seen) > 1 else _first(found)
+    scores = logits(view)
+    taking = [mode for mode in modes if view in mode.views]
+    laps.add(taking, scores)
+    # At one view labels need no softmax, and so no sum.
+    summing = [m for m in taking if not (labels and len(m.views) == 1)]
+    for views in {mode.until(view) for mode in summing}:
+      sums[views] = (
+        _add(sums[views[:-1]], scores) if len(views) > 1 else _first(scores)
       )
-      laps.add([m for m in summing if m.until(view) == seen], current[seen])
-    sums = current
+      laps.add([m for m in summing if m.until(view) == views], sums[views])
     for mode in taking:
       if mode.views[-1] == view:
-        total = sums[mode.views] if mode in summing else found
+        total = sums[mode.views] if mode in summing else scores
         done[mode] = _finished(total, mode, labels)
         laps.add([mode], done[mode])
+    # The device is never more than one view behind.
     if before is not None:
       jax.block_until_ready(before)
-    before = [found, *sums.values()]
+    before = [scores, *sums.values()]
+    needed = {m.until(view) for m in modes if m.views[-1] > view}
+    sums = {views: total for views, total in sums.items() if views in needed}
   return [done[mode] for mode in modes]
 
 

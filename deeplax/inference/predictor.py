@@ -207,21 +207,25 @@ class Predictor:
         f"image has {image.shape[2]} channels, not {self._pad_value.size}"
       )
     labels = self.crf is None and kind == "labels"
-    predict = self._whole
+    start = functools.partial(
+      self._start,
+      modes=modes,
+      target=self.sizing.bucket((height, width)),
+      seconds=seconds,
+    )
     if self.sizing.cuts((height, width)):
-      predict = self._in_windows
-    target = self.sizing.bucket((height, width))
-    pending = predict(image, modes, target, labels=labels, seconds=seconds)
+      pending = self._blended(image, start, modes, labels, seconds)
+    else:
+      pending = start(image, labels=labels)
     if self.crf is None:
       return pending
     return [_refined(one, image, kind, self.crf) for one in pending]
 
-  def _in_windows(
+  def _blended(
     self,
     image: np.ndarray,
+    start: Callable[..., list[ahead.Result[np.ndarray]]],
     modes: Sequence[averaging.Mode],
-    target: tuple[int, int],
-    *,
     labels: bool,
     seconds: dict[averaging.Mode, float] | None,
   ) -> list[ahead.Result[np.ndarray]]:
@@ -233,13 +237,10 @@ class Predictor:
       total, self._progress, name="predicted", unit="windows", now=self.clock
     )
 
-    def submit(window: np.ndarray) -> list[ahead.Result[np.ndarray]]:
-      return self._whole(window, modes, target, labels=False, seconds=seconds)
-
     blended = windows_lib.predict(
       image,
       windows,
-      submit,
+      functools.partial(start, labels=False),
       modes=modes,
       labels=labels,
       seconds=seconds,
@@ -247,12 +248,12 @@ class Predictor:
     )
     return [ahead.Result(functools.partial(np.asarray, x)) for x in blended]
 
-  def _whole(
+  def _start(
     self,
     image: np.ndarray,
+    *,
     modes: Sequence[averaging.Mode],
     target: tuple[int, int],
-    *,
     labels: bool,
     seconds: dict[averaging.Mode, float] | None,
   ) -> list[ahead.Result[np.ndarray]]:

@@ -1,5 +1,6 @@
 """A predictor in several modes at once: scales and flips of one network."""
 
+import collections
 from collections.abc import Sequence
 import functools
 import math
@@ -44,14 +45,14 @@ class Sweep:
     self.modes = tuple(modes or (predictor.mode,))
     self.timed = 0  # images
     self._seconds = dict.fromkeys(self.modes, 0.0)
-    self._sizes: dict[tuple[int, int], int] = {}
+    self._sizes: collections.Counter[tuple[int, int]] = collections.Counter()
     # Images until the next is timed.
     self._wait = 0 if timed else math.inf
 
   def submit(
-    self, image: Num[np.ndarray, "h w c"], *, kind: str = "labels"
+    self, image: Num[np.ndarray, "h w c"]
   ) -> ahead.Result[list[np.ndarray]]:
-    """Start the predictions of an image; see `Predictor.submit`."""
+    """Start labeling an image; see `Predictor.submit`."""
     size = self.predictor.sizing.bucket((image.shape[0], image.shape[1]))
     self._wait -= 1
     seconds = None
@@ -60,10 +61,8 @@ class Sweep:
       self._wait = TIMED - 1
       self.timed += 1
       seconds = self._seconds
-    self._sizes[size] = self._sizes.get(size, 0) + 1
-    pending = self.predictor.submit_modes(
-      image, self.modes, kind=kind, seconds=seconds
-    )
+    self._sizes[size] += 1
+    pending = self.predictor.submit_modes(image, self.modes, seconds=seconds)
 
     def get() -> list[np.ndarray]:
       values = []
@@ -77,7 +76,7 @@ class Sweep:
   @property
   def size(self) -> tuple[int, int]:
     """The (height, width) that most images were padded to."""
-    return max(self._sizes, key=lambda size: self._sizes[size])
+    return self._sizes.most_common(1)[0][0]
 
   def images_per_second(self, mode: averaging.Mode) -> float | None:
     """Return how many images one mode alone predicts; None: not measured.
