@@ -133,8 +133,8 @@ def appearance(
   if image.ndim == 3:
     return _on_device(build(image, None if mask is None else mask.ravel()))
   masks = [None] * len(image) if mask is None else mask.reshape(len(mask), -1)
-  found = [build(*given) for given in zip(image, masks, strict=True)]
-  return _on_device(lattice_lib.stack(found))
+  lattices = [build(*pair) for pair in zip(image, masks, strict=True)]
+  return _on_device(lattice_lib.stack(lattices))
 
 
 def smoothness(
@@ -155,8 +155,9 @@ def smoothness(
     return _smoothness(*size, float(sigma_gamma))
   features = _positions(size, sigma_gamma)
   masks = mask.reshape(-1, features.shape[1])
-  found = [lattice_lib.build(features, mask=m, raster=True) for m in masks]
-  return _on_device(found[0] if mask.ndim == 2 else lattice_lib.stack(found))
+  lattices = [lattice_lib.build(features, mask=m, raster=True) for m in masks]
+  single = mask.ndim == 2
+  return _on_device(lattices[0] if single else lattice_lib.stack(lattices))
 
 
 @functools.lru_cache(maxsize=CACHED_SIZES)

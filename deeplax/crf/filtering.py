@@ -68,8 +68,8 @@ def _weighted_rows(
   weights: Float[Arrays, "places m"],
 ) -> Float[Array, "m k"]:
   total = jnp.zeros((), values.dtype)
-  for one, weight in zip(index, weights, strict=True):
-    total = total + _rows(values, one) * weight[:, None]
+  for rows, weight in zip(index, weights, strict=True):
+    total = total + _rows(values, rows) * weight[:, None]
   return total
 
 
@@ -90,8 +90,8 @@ def _blur(
   summed: Float[Array, "v k"], pair: Int[Arrays, "2 v"]
 ) -> Float[Array, "v k"]:
   """Blur along one axis: half of both neighbors is added to each vertex."""
-  found = summed + 0.5 * (_rows(summed, pair[0]) + _rows(summed, pair[1]))
+  blurred = summed + 0.5 * (_rows(summed, pair[0]) + _rows(summed, pair[1]))
   # Vertex 0, which stands for none, stays zero. It is set by a scatter, of two
   # rows since XLA makes one into a slice, which XLA does not fuse with the
   # gathers of the next axis: it would compute every row three times for that.
-  return found.at[jnp.zeros(2, jnp.int32)].set(0, mode="promise_in_bounds")
+  return blurred.at[jnp.zeros(2, jnp.int32)].set(0, mode="promise_in_bounds")

@@ -86,17 +86,19 @@ def build(
     ValueError: A feature is not finite or too far from 0 for float32.
   """
   d, n = features.shape
-  kept = np.arange(n) if mask is None else np.flatnonzero(mask)
-  chosen = features if mask is None else features[:, kept]
+  pixels = np.arange(n)
+  if mask is not None:
+    pixels = np.flatnonzero(mask)
+    features = features[:, pixels]
   # No coordinate, in cells, is more than d + 1 times the largest feature.
-  if chosen.size and not np.abs(chosen).max() * (d + 1) < FARTHEST:
+  if features.size and not np.abs(features).max() * (d + 1) < FARTHEST:
     raise ValueError(
-      f"features reach {np.abs(chosen).max():.3g} standard deviations, and "
+      f"features reach {np.abs(features).max():.3g} standard deviations, and "
       f"float32 allows {FARTHEST // (d + 1)}: use a larger sigma"
     )
-  if not kept.size:
+  if not pixels.size:
     return _empty(d, pixels=n, vertices=1, chunks=0)
-  cell, order, weights = _simplex(chosen)
+  cell, order, weights = _simplex(features)
   item, start, counts = _sorted_items(cell, order)
   met = np.argsort(item[start]) if raster else np.arange(start.size)
   number = np.empty(start.size, np.int32)
@@ -108,14 +110,16 @@ def build(
   neighbors = _neighbors(*_vertex(cell, order, item[start]))
   weights = weights * _normalization(corners, weights, neighbors)
 
-  more = -(-np.maximum(counts - DIRECT, 0) // CHUNK)
-  found = _empty(d, pixels=n, vertices=start.size + 1, chunks=int(more.sum()))
-  found.corners[:, kept] = corners
-  found.weights[:, kept] = weights
-  found.neighbors[:, :, : start.size + 1] = neighbors
+  chunks = -(-np.maximum(counts - DIRECT, 0) // CHUNK)
+  lattice = _empty(
+    d, pixels=n, vertices=start.size + 1, chunks=int(chunks.sum())
+  )
+  lattice.corners[:, pixels] = corners
+  lattice.weights[:, pixels] = weights
+  lattice.neighbors[:, :, : start.size + 1] = neighbors
   weights = np.ascontiguousarray(weights.T).ravel()
-  _list_pixels(found, item, start, counts, weights, kept)
-  return found
+  _list_pixels(lattice, item, start, counts, weights, pixels)
+  return lattice
 
 
 def stack(lattices: list[Lattice]) -> Lattice:
@@ -263,8 +267,8 @@ def _vertex(
   for r in range(1, corners):
     # What comes last in the order is stepped down first.
     k = order[corners - r, pixel]
-    chosen = np.flatnonzero((corner >= r) & (k < corners - 1))
-    coordinates[k[chosen], chosen] -= 1
+    stepped = np.flatnonzero((corner >= r) & (k < corners - 1))
+    coordinates[k[stepped], stepped] -= 1
   return coordinates, corner
 
 
@@ -280,7 +284,7 @@ def _neighbors(
   d, m = cell.shape
   bits = m.bit_length()
   number = np.arange(1, m + 1)
-  found = np.zeros((d + 1, 2, m + 1), np.int32)
+  neighbors = np.zeros((d + 1, 2, m + 1), np.int32)
   for j in range(d + 1):
     other = 1 if j == 0 else 0
     line = [cell[k] - cell[other] for k in range(d) if k not in (j, other)]
@@ -297,9 +301,9 @@ def _neighbors(
       words = key[vertex - 1]
     at = np.flatnonzero(words[1:] == words[:-1] + 1)
     before, after = vertex[at], vertex[at + 1]
-    found[j, 0, before] = after
-    found[j, 1, after] = before
-  return found
+    neighbors[j, 0, before] = after
+    neighbors[j, 1, after] = before
+  return neighbors
 
 
 def _pack(columns: list[Int64[np.ndarray, " m"]]) -> Int64[np.ndarray, " m"]:
@@ -342,33 +346,33 @@ def _normalization(
 
 
 def _list_pixels(
-  found: Lattice,
+  lattice: Lattice,
   item: Int64[np.ndarray, " m"],
   start: Int64[np.ndarray, " v"],
   counts: Int64[np.ndarray, " v"],
   weights: Float32[np.ndarray, " m"],
-  kept: Int64[np.ndarray, " n"],
+  pixels: Int64[np.ndarray, " n"],
 ) -> None:
   """Fill in the pixels of each vertex: the first ones, then the chunks."""
-  corners = found.corners.shape[0]
+  corners = lattice.corners.shape[0]
   for place in range(DIRECT):
     vertex = np.flatnonzero(counts > place)
-    chosen = item[start[vertex] + place]
-    found.pixels[place, vertex + 1] = kept[chosen // corners]
-    found.pixel_weights[place, vertex + 1] = weights[chosen]
+    items = item[start[vertex] + place]
+    lattice.pixels[place, vertex + 1] = pixels[items // corners]
+    lattice.pixel_weights[place, vertex + 1] = weights[items]
 
   chunks = -(-np.maximum(counts - DIRECT, 0) // CHUNK)
   total = int(chunks.sum())
   # Unused chunks come first: their vertex, 0, is the least.
-  used = slice(found.chunk_vertex.size - total, None)
+  used = slice(lattice.chunk_vertex.size - total, None)
   vertex = np.repeat(np.arange(start.size), chunks)
-  found.chunk_vertex[used] = vertex + 1
+  lattice.chunk_vertex[used] = vertex + 1
   within = np.arange(total) - np.repeat(np.cumsum(chunks) - chunks, chunks)
   begin = start[vertex] + DIRECT + CHUNK * within
   left = (start + counts)[vertex] - begin
   for place in range(CHUNK):
-    chosen = item[begin + np.minimum(place, left - 1)]
-    found.chunk_pixels[place, used] = kept[chosen // corners]
-    found.chunk_weights[place, used] = np.where(
-      place < left, weights[chosen], 0
+    items = item[begin + np.minimum(place, left - 1)]
+    lattice.chunk_pixels[place, used] = pixels[items // corners]
+    lattice.chunk_weights[place, used] = np.where(
+      place < left, weights[items], 0
     )

@@ -80,15 +80,15 @@ def _mean_field(
     return infer(log_probabilities, lattices)
   stacked = [lattice.corners.ndim == 3 for lattice in lattices]
 
-  def one(given):
-    unary, own = given
-    chosen = [a or b for a, b in zip(own, lattices, strict=True)]
-    return infer(unary, chosen)
+  def of_image(unary_and_own):
+    unary, own = unary_and_own
+    both = zip(own, lattices, strict=True)
+    return infer(unary, [of_one or of_all for of_one, of_all in both])
 
   # One image after the other: each has work for every core, and their arrays
   # need not be in memory together.
   own = [x if s else None for x, s in zip(lattices, stacked, strict=True)]
-  return jax.lax.map(one, (log_probabilities, own))
+  return jax.lax.map(of_image, (log_probabilities, own))
 
 
 def _infer(

@@ -90,15 +90,17 @@ def mean_field(
 
   See `split` for the arguments and the errors.
   """
-  found = split(peaks, lattices, weights, negligible=negligible)
-  if not found.rest.size:
+  classes = split(peaks, lattices, weights, negligible=negligible)
+  if not classes.rest.size:
     return mean_field_lib.mean_field(
       log_probabilities, lattices, weights, iterations=iterations
     )
-  rest = log_probabilities[..., found.rest]
+  rest = log_probabilities[..., classes.rest]
   together = jax.nn.logsumexp(rest, axis=-1, keepdims=True)
   marginals = mean_field_lib.mean_field(
-    jnp.concatenate([log_probabilities[..., found.active], together], axis=-1),
+    jnp.concatenate(
+      [log_probabilities[..., classes.active], together], axis=-1
+    ),
     lattices,
     weights,
     iterations=iterations,
@@ -106,16 +108,16 @@ def mean_field(
   )
   shares = marginals[..., -1:] * jnp.exp(rest - together)
   both = jnp.concatenate([marginals[..., :-1], shares], axis=-1)
-  return both[..., np.argsort(np.concatenate(found))]
+  return both[..., np.argsort(np.concatenate(classes))]
 
 
 @jax.jit
 def _row_sums(lattice: lattice_lib.Lattice) -> jax.Array:
   """Return the sums of a kernel's rows; of a stack, those of each kernel."""
 
-  def of_one(one):
-    ones = jnp.ones((one.corners.shape[-1], 1), jnp.float32)
-    return filtering.apply(one, ones)
+  def of_one(kernel):
+    ones = jnp.ones((kernel.corners.shape[-1], 1), jnp.float32)
+    return filtering.apply(kernel, ones)
 
   if lattice.corners.ndim == 3:
     return jax.lax.map(of_one, lattice)

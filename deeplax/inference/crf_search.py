@@ -253,8 +253,8 @@ def run(args: argparse.Namespace) -> None:
   stride = inference_settings.output_stride(config, args.output_stride)
   model = opened.network(stride)
   variables, step = checkpoint.restore_variables(args.workdir, args.step)
-  chosen = views.Subset(source, args.images)
-  if not len(chosen):
+  subset = views.Subset(source, args.images)
+  if not len(subset):
     raise errors.InputError(f"no image in {opened.spec.name} {split}")
   mode = inference_settings.mode(config, args)
   predictor = opened.predictor(
@@ -268,7 +268,7 @@ def run(args: argparse.Namespace) -> None:
     "output_stride": stride,
     "scales": list(mode.scales),
     "flip": mode.flip,
-    "images": len(chosen),
+    "images": len(subset),
     "grid": grid,
     "rounds": args.rounds,
     "w2": args.w2,
@@ -277,8 +277,8 @@ def run(args: argparse.Namespace) -> None:
   }
   scales = "_".join(map(str, mode.scales)) + ("-flip" if mode.flip else "")
   name = f"{split}-{step:08d}-os{stride}-s{scales}"
-  path = epath.Path(args.workdir) / "crf" / f"{name}-n{len(chosen)}.json"
-  result = search(predictor, chosen, path, fields=fields)
+  path = epath.Path(args.workdir) / "crf" / f"{name}-n{len(subset)}.json"
+  result = search(predictor, subset, path, fields=fields)
   print(f"{_summary(result)}\n{path}")
   print(
     f"Next: python -m deeplax.evaluate --workdir={args.workdir} "

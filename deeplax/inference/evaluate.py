@@ -105,17 +105,17 @@ def evaluate_rows(
     InputError: No image, no labeled pixel, or a label that is no class.
   """
   names = source.spec.class_names
-  chosen = views.Subset(source, max_images)
-  if not len(chosen):
+  subset = views.Subset(source, max_images)
+  if not len(subset):
     raise errors.InputError(f"no image to evaluate in {source.spec.name}")
   rows = [_no_counts(len(names), measured) for _ in sweep.modes]
   rank, ranks = jax.process_index(), jax.process_count()
-  mine = len(range(rank, len(chosen), ranks))
+  mine = len(range(rank, len(subset), ranks))
   report = clocks.Progress(
     mine, progress, name="evaluated", now=sweep.predictor.clock
   )
   examples = loader.examples(
-    chosen, threads=threads, process_index=rank, process_count=ranks
+    subset, threads=threads, process_index=rank, process_count=ranks
   )
   predictions = (
     (place, row, example, labels)
@@ -139,11 +139,11 @@ def evaluate_rows(
   ):
     rows[row] = measures.add(rows[row], counts)
     if keep:
-      index = chosen.index(rank + place * ranks)
+      index = subset.index(rank + place * ranks)
       keep(row, index, labels, counts["matrix"])
     if row + 1 == len(rows):
       report.step()
-  fields = {"images": len(chosen), "split_images": len(source), **fields}
+  fields = {"images": len(subset), "split_images": len(source), **fields}
   fields |= sweep.predictor.sizing.fields
   return [_result(counts, source.spec, measured, fields) for counts in rows]
 
@@ -204,13 +204,13 @@ def sum_over_processes(
 
 def collapse_warning(results: Sequence[dict[str, Any]]) -> str | None:
   """Say so, once, when nearly all pixels are predicted as one class."""
-  found = [text for result in results if (text := _collapse(result))]
-  if not found:
+  texts = [text for result in results if (text := _collapse(result))]
+  if not texts:
     return None
   step = f" step {results[0]['step']}" if "step" in results[0] else ""
-  where = f", in {len(found)} of {len(results)} rows"
+  where = f", in {len(texts)} of {len(results)} rows"
   return (
-    f"eval{step}: {found[0]}{where if len(results) > 1 else ''}. Usual causes: "
+    f"eval{step}: {texts[0]}{where if len(results) > 1 else ''}. Usual causes: "
     "too few steps, optim.base_lr too high, norm statistics not adapted yet "
     "(model.batch_norm.decay too near 1 for so few steps), masks almost empty. "
     "Next: python -m deeplax.overfit_check --config=... tells which"

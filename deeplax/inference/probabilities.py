@@ -79,8 +79,8 @@ def logits_at_size(
   """
   size = images.shape[1], images.shape[2]
   at_scale = size if scale == 1.0 else scaled_size(size, scale)
-  whole = None if true is None else true_size.Extent(size, true[0])
-  part = None if true is None else true_size.Extent(at_scale, true[1])
+  extent = None if true is None else true_size.Extent(size, true[0])
+  scaled_extent = None if true is None else true_size.Extent(at_scale, true[1])
   # A network brings its own; one without an opinion is the reference's.
   align_corners = getattr(model, "align_corners", True)
 
@@ -101,15 +101,15 @@ def logits_at_size(
   images = jnp.asarray(images, jnp.float32)
   scaled = images
   if scale != 1.0:
-    scaled = resized(images, at_scale, whole, part)
-  with true_size.within(part):
+    scaled = resized(images, at_scale, extent, scaled_extent)
+  with true_size.within(scaled_extent):
     logits = turned(coarse(turned(scaled)).astype(jnp.float32))
   if scale < 1.0:
     # The reference's double resize: first to the logits' size at scale 1.
     at_one = jax.eval_shape(coarse, images).shape[1:3]
-    logits = resized(logits, at_one, part, whole)
-    part = whole
-  return resized(logits, size, part, whole)
+    logits = resized(logits, at_one, scaled_extent, extent)
+    scaled_extent = extent
+  return resized(logits, size, scaled_extent, extent)
 
 
 def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:

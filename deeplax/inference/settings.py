@@ -127,9 +127,9 @@ def strides_and_modes(
   Raises:
     InputError: A scale is wrong.
   """
-  one = (args.output_strides, args.scales, args.flip) != (None, None, None)
+  single = (args.output_strides, args.scales, args.flip) != (None, None, None)
   strides = args.output_strides
-  if args.sweep is False or (one and not args.sweep):
+  if args.sweep is False or (single and not args.sweep):
     return strides or (output_stride(config),), (mode(config, args),)
   swept = config.eval.sweep
   scales = tuple(args.scales or swept.scales)

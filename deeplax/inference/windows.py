@@ -65,18 +65,18 @@ class Windows:
     """
     starts, length = self.starts(side), min(self.size, side)
     ramp = np.sin(np.pi / 2 * (np.arange(self.overlap) + 0.5) / self.overlap)
-    found, total = [], np.zeros(side)
+    fading, total = [], np.zeros(side)
     for start in starts:
       weight = np.ones(length)
       if start > 0:
         weight[: self.overlap] *= ramp**2
       if start + length < side:
         weight[-self.overlap :] *= ramp[::-1] ** 2
-      found.append(weight)
+      fading.append(weight)
       total[start : start + length] += weight
     return [
       (weight / total[start : start + length]).astype(np.float32)
-      for start, weight in zip(starts, found, strict=True)
+      for start, weight in zip(starts, fading, strict=True)
     ]
 
 
@@ -113,32 +113,32 @@ class Blender:
         )
 
   def add(
-    self, place: Place, found: Float[np.ndarray, "h w k"]
+    self, place: Place, scores: Float[np.ndarray, "h w k"]
   ) -> tuple[slice, slice, Float[np.ndarray, "y x k"]]:
     """Add a window's prediction; returns rows, columns and what is finished."""
     rows = self._weights[0][place.row][:, None, None]
     columns = self._weights[1][place.column][:, None]
-    found = found * (rows * columns)
+    scores = scores * (rows * columns)
     if place.column == 0:
       self._above, self._below, self._left = self._below, None, None
     if self._left is not None:
-      found[:, : self._left.shape[1]] += self._left
+      scores[:, : self._left.shape[1]] += self._left
     high = self._finished(0, place.row)
     wide = self._finished(1, place.column)
     # A copy: a view would keep the whole window.
-    self._left = found[:, wide:].copy()
-    found = found[:, :wide]
+    self._left = scores[:, wide:].copy()
+    scores = scores[:, :wide]
     across = slice(place.columns.start, place.columns.start + wide)
     if self._above is not None:
-      found[: self._above.shape[0]] += self._above[:, across]
-    waiting = found[high:]
+      scores[: self._above.shape[0]] += self._above[:, across]
+    waiting = scores[high:]
     if waiting.size:
       if self._below is None:
         shape = (waiting.shape[0], self._size[1], waiting.shape[2])
         self._below = np.empty(shape, np.float32)
       self._below[:, across] = waiting
     down = slice(place.rows.start, place.rows.start + high)
-    return down, across, found[:high]
+    return down, across, scores[:high]
 
   def _finished(self, axis: int, index: int) -> int:
     """Return how many pixels of a window no later one along the axis sees."""
