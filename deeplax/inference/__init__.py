@@ -1,4 +1,4 @@
-"""From a network and its variables to class probabilities and labels."""
+"""Predict class probabilities and labels with a network and its variables."""
 
 from deeplax.inference.probabilities import predict_probabilities
 

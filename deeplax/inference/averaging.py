@@ -1,10 +1,10 @@
-"""Averages over scales and flips, for several rows of a table at once.
+"""Average predictions over scales and flips, for several table rows at once.
 
-Every row is a sum of the softmax outputs of some views of an image: (mirrored
-or not, scale). Views come in one order for all rows, plain ones first and small
-ones first. So a view is computed once for all rows, rows that begin with the
-same views share their sum, and a row's numbers are the same bit by bit whatever
-other rows are computed beside it.
+Every row of a table is the mean of the softmax outputs of some views of an
+image; a view is (mirrored or not, scale). Views are summed in one order for all
+rows: plain before mirrored ones, small before large ones. So a view is computed
+once for all rows, rows that begin with the same views share a sum, and a row's
+numbers are bit by bit the same whichever other rows are computed with it.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,14 +21,14 @@ View = tuple[bool, float]  # mirrored, scale
 
 @dataclasses.dataclass(frozen=True)
 class Mode:
-  """What a prediction is averaged over.
+  """The views that a prediction is averaged over.
 
   Attributes:
     scales: Factors the image is resized by, each once.
-    flip: Also over the left-right mirrored image.
+    flip: Whether the left-right mirrored image is averaged, too.
 
   Raises:
-    ValueError: A scale is not positive, or there twice.
+    ValueError: A scale is not positive, or is given twice.
   """
 
   scales: tuple[float | int, ...] = (1.0,)
@@ -49,7 +49,7 @@ class Mode:
     return tuple((m, s) for m in mirrors for s in sorted(self.scales))
 
   def until(self, view: View) -> tuple[View, ...]:
-    """Return the views up to and with `view`."""
+    """Return the views up to `view`, which is included."""
     return tuple(v for v in self.views if v <= view)
 
   def __str__(self) -> str:
@@ -75,9 +75,9 @@ def _classes_of_mean(
   return classes(total / views)
 
 
-# Programs of their own, not parts of the network's: the compiler would round
-# otherwise where the next step is another one, and a row's numbers would depend
-# on the rows beside it. A sum and its softmax are always together.
+# These programs are compiled apart from the network: the compiler's rounding
+# depends on the next step, so that a row's numbers would depend on the other
+# rows. A softmax and the sum that it goes into are always in one program.
 _first = jax.jit(jax.nn.softmax)
 _add = jax.jit(_add_softmax)
 _divide = jax.jit(jnp.divide)
@@ -86,14 +86,14 @@ _best_of_mean = jax.jit(_classes_of_mean)
 
 
 class Laps:
-  """Seconds that a device takes; it waits for it only when asked to."""
+  """Measures how long a device takes; waits for it only if that is wanted."""
 
   def __init__(self, seconds: dict[Mode, float] | None):
     self._seconds = seconds
     self._start = time.perf_counter()
 
   def add(self, modes: Sequence[Mode], array: Any) -> None:
-    """Add the time since the last lap, until `array` is there, to `modes`."""
+    """Wait for `array`, and add the time since the last lap to `modes`."""
     if self._seconds is None:
       return
     jax.block_until_ready(array)
@@ -112,16 +112,17 @@ def predict(
 ) -> list[jax.Array]:
   """Return the prediction of each mode, labels or probabilities.
 
-  At one view the labels are taken from the logits, as in the reference: the
-  softmax changes no order, and would be a sixth of MobileNetV2's time on a CPU.
+  A single view's labels are taken from its logits, as in the reference: the
+  softmax does not change the order, and takes a sixth of MobileNetV2's time on
+  a CPU.
 
   Args:
     modes: All different.
-    logits: Computes a view; called once for each, and never more than one
-      ahead of the device, so that memory is flat.
-    labels: Classes [b, h, w], else probabilities [b, h, w, k].
-    seconds: Receives what each mode would take alone; the device is then
-      waited for at each step. None: not measured.
+    logits: Computes a view. It is called once for each view, at most one view
+      ahead of the device, so that memory does not grow with their number.
+    labels: Return classes [b, h, w], else probabilities [b, h, w, k].
+    seconds: Receives the seconds that each mode would take alone; to measure
+      them, every step waits for the device. None: they are not measured.
   """
   sums: dict[tuple[View, ...], jax.Array] = {}
   done: dict[Mode, jax.Array] = {}
@@ -131,7 +132,7 @@ def predict(
     scores = logits(view)
     taking = [mode for mode in modes if view in mode.views]
     laps.add(taking, scores)
-    # At one view labels need no softmax, and so no sum.
+    # The labels of a single view need no softmax, and so no sum.
     summing = [m for m in taking if not (labels and len(m.views) == 1)]
     for views in {mode.until(view) for mode in summing}:
       sums[views] = (
@@ -143,7 +144,7 @@ def predict(
         total = sums[mode.views] if mode in summing else scores
         done[mode] = _finished(total, mode, labels)
         laps.add([mode], done[mode])
-    # The device is never more than one view behind.
+    # Wait for the view before: the device is never more than one behind.
     if before is not None:
       jax.block_until_ready(before)
     before = [scores, *sums.values()]

@@ -1,4 +1,4 @@
-"""The search for the dense CRF's parameters, coarse to fine."""
+"""Search the dense CRF's parameters: a coarse grid, then finer ones."""
 
 import argparse
 from collections.abc import Iterable, Mapping
@@ -42,9 +42,9 @@ def finer_grid(grid: Grid, best: Setting, finer: int) -> list[Setting]:
   """Return the settings around the best.
 
   Args:
-    grid: Of the coarse round. What has one value there is fixed.
-    best: So far.
-    finer: The steps are those of the coarse round over 2 to the power of this.
+    grid: The coarse round's. A parameter of one value there is fixed.
+    best: The best setting so far.
+    finer: The coarse round's steps are divided by 2 to the power of this.
   """
   values = []
   for name, middle in zip(NAMES, best, strict=True):
@@ -123,17 +123,17 @@ def search(
   *,
   fields: dict[str, Any],
 ) -> dict[str, Any]:
-  """Run what is left of a search and return its result, the file's contents.
+  """Run the rest of a search; return its result, the contents of the file.
 
   Args:
     predictor: Without a CRF.
-    source: The images, RGB, and their labels.
-    path: Of the result; it is also written after each image.
-    fields: What the search depends on, part of the result: grid, rounds, w2,
-      sigma_gamma, iterations and what says where the predictions come from.
+    source: RGB images and their labels.
+    path: The result's file, which is also written after each image.
+    fields: The part of the result that the search depends on: grid, rounds,
+      w2, sigma_gamma, iterations, and where the predictions come from.
 
   Raises:
-    InputError: The file is of another search, or nothing can be scored.
+    InputError: The file belongs to another search, or no pixel has a label.
   """
   state = _resume(path, fields)
   fixed = {key: fields[key] for key in ("w2", "sigma_gamma", "iterations")}
@@ -198,7 +198,7 @@ def _round(
 
 
 def _resume(path: epath.Path, fields: dict[str, Any]) -> dict[str, Any]:
-  """Return the state in a file, or that of a search not yet begun."""
+  """Return the state in a file, or the state of a search not yet begun."""
   fields = json.loads(json.dumps(fields))
   if not path.exists():
     state = {"without_crf": None, "best": None, "rounds_done": 0}
@@ -235,7 +235,7 @@ def _summary(state: dict[str, Any]) -> str:
 
 
 def run(args: argparse.Namespace) -> None:
-  """Search for the run in `args.workdir`.
+  """Search parameters for the run in `args.workdir`.
 
   Raises:
     InputError: A flag, the workdir or the data is wrong.

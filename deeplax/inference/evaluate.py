@@ -1,6 +1,7 @@
-"""Count predictions against labels, over a whole split.
+"""Evaluate a predictor on a split: confusion matrices, counted image by image.
 
-Labels are compared at their own size, and mIoU is counted over the data set.
+Predictions are compared with the labels at the labels' own size, and mIoU is
+computed from the counts of the whole data set.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,14 +23,14 @@ from deeplax.inference import sweep as sweep_lib
 from deeplax.metrics import confusion
 from deeplax.metrics import measures
 
-# A class with more of the predicted pixels, but not of the true ones, means
-# that the network has learned nothing else.
+# If one class has more than this share of the predicted pixels, but not of the
+# true ones, the network has learned nothing else.
 COLLAPSED = 0.99
 
-# Images that may wait to be counted while the device works on the next ones.
+# So many images may wait to be counted while the device predicts the next.
 COUNTING = 2
 
-# The place of an image in the pass, that of the mode, the example and labels.
+# (Number of the image in the pass, number of the mode, example, prediction).
 Prediction = tuple[int, int, files.Example, np.ndarray]
 
 
@@ -41,14 +42,14 @@ def evaluate(
   keep: Callable[[int, np.ndarray], None] | None = None,
   **keywords: Any,
 ) -> dict[str, Any]:
-  """Return the scores of a predictor, in its own mode, on a source.
+  """Return the scores of a predictor on a source.
 
   Args:
-    predictor: Predicts.
+    predictor: Predicts in its own mode.
     source: See `evaluate_rows`.
-    progress: Receives progress lines and the warning about a collapsed output.
-    keep: Receives (index in `source`, prediction) of each image.
-    **keywords: Of `evaluate_rows`.
+    progress: Receives progress lines and the warning of a collapsed output.
+    keep: Receives (index in `source`, predicted labels) of each image.
+    **keywords: See `evaluate_rows`.
   """
 
   def keep_one(row: int, index: int, labels: np.ndarray, _: Any) -> None:
@@ -82,27 +83,28 @@ def evaluate_rows(
   """Return the scores of each mode of a sweep, all from one pass.
 
   Args:
-    sweep: Predicts at each image's size.
+    sweep: Predicts in several modes.
     source: Examples with "image", "label" (255 is ignored) and "name", and the
       spec that names the classes.
-    max_images: Only so many, spread evenly; 0: all.
+    max_images: Evaluate only so many images, spread evenly; 0: all.
     progress: Receives progress lines.
-    threads: Reading ahead, and as many counting, while the device computes.
-    keep: Receives (place of the mode, index in `source`, prediction, confusion
-      matrix) of each image and mode, in order.
+    threads: Threads that read ahead, and as many that count, while the device
+      computes.
+    keep: Receives (number of the mode, index in `source`, predicted labels,
+      confusion matrix) of each image and mode, in order.
     measured: What to measure besides the confusion matrix.
     clock: See `predictor.stream`; also the seconds waited under "count".
     **fields: Added to each result: step, output_stride, ...
 
-  With several processes each takes its share of the images, and all return the
-  same results.
+  Several processes share the images among them; all return the same results.
 
   Returns:
     For each mode the fields of `confusion.scores` and `measures.scores`,
     "images" (counted), "split_images" (in the source) and `fields`.
 
   Raises:
-    InputError: No image, no labeled pixel, or a label that is no class.
+    InputError: There is no image or no labeled pixel, or a label is not a
+      class.
   """
   names = source.spec.class_names
   subset = views.Subset(source, max_images)
@@ -159,7 +161,7 @@ def _count(
   k: int,
   measured: measures.Measures,
 ) -> measures.Counts:
-  """Count an image: its confusion matrix as "matrix", and what is measured."""
+  """Return the counts of an image: "matrix", its confusion, and `measured`."""
   truth = example["label"]
   if truth.shape != labels.shape:
     raise errors.InputError(
@@ -179,7 +181,7 @@ def _result(
   measured: measures.Measures,
   fields: dict[str, Any],
 ) -> dict[str, Any]:
-  """Sum a row's counts over the processes and return its scores."""
+  """Return a row's scores, from its counts of all processes."""
   if jax.process_count() > 1:
     # Sorted: each process must take part in the same order.
     counts = {key: sum_over_processes(counts[key]) for key in sorted(counts)}
@@ -196,14 +198,14 @@ def sum_over_processes(
   matrix: np.ndarray,
   gather: Callable[[np.ndarray], Any] = multihost_utils.process_allgather,
 ) -> np.ndarray:
-  """Return the sum of every process's counts."""
-  # Halves: JAX would cut int64 to int32, and a data set has more pixels.
+  """Return the sum of the counts of all processes."""
+  # Halves, since JAX cuts int64 to int32: a data set has over 2^31 pixels.
   halves = np.ascontiguousarray(matrix).view(np.uint32)
   return np.ascontiguousarray(gather(halves)).view(np.int64).sum(axis=0)
 
 
 def collapse_warning(results: Sequence[dict[str, Any]]) -> str | None:
-  """Say so, once, when nearly all pixels are predicted as one class."""
+  """Return a warning if nearly all pixels are predicted as one class."""
   texts = [text for result in results if (text := _collapse(result))]
   if not texts:
     return None
@@ -218,7 +220,7 @@ def collapse_warning(results: Sequence[dict[str, Any]]) -> str | None:
 
 
 def _collapse(result: dict[str, Any]) -> str | None:
-  """Return which class nearly all pixels of a result are predicted as."""
+  """Return the class that nearly all pixels are predicted as, in words."""
   for name, (true, predicted) in result["pixel_share"].items():
     if predicted > COLLAPSED >= true:
       return (

@@ -18,10 +18,10 @@ from deeplax.workdir import settings
 
 
 class Run(NamedTuple):
-  """A run that predicts.
+  """A trained run, opened for predicting.
 
   Attributes:
-    config: Its configuration.
+    config: The run's configuration.
     spec: Its classes.
     channels: Mean and std of each band that it reads; None: RGB.
   """
@@ -33,12 +33,12 @@ class Run(NamedTuple):
   def network(
     self, output_stride: int | None = None, **keywords: Any
   ) -> nn.Module:
-    """Return the network at an output stride; None: that of evaluations.
+    """Return the network at an output stride; None: the evaluations' stride.
 
     Further `keywords` are those of `models.build.from_config`.
 
     Raises:
-      InputError: The network is not to be had at that stride.
+      InputError: The network does not support that stride.
     """
     with errors.input_errors():
       return model_build.from_config(
@@ -54,7 +54,7 @@ class Run(NamedTuple):
   def predictor(
     self, model: nn.Module, variables: Any, **keywords: Any
   ) -> predictor_lib.Predictor:
-    """Return what predicts with `model`; for `keywords` see `Predictor`."""
+    """Return a predictor of `model`; for `keywords` see `Predictor`."""
     return predictor_lib.Predictor(
       model,
       variables,
@@ -64,10 +64,10 @@ class Run(NamedTuple):
 
 
 def open_run(workdir: epath.PathLike, config: Any) -> Run:
-  """Return the run in a workdir; its compiled programs are kept there.
+  """Return the run in a workdir; compiled programs are cached there.
 
   Args:
-    workdir: Of the run.
+    workdir: The run's folder.
     config: As `settings.load_config` reads it.
 
   Raises:
@@ -85,14 +85,13 @@ def open_with_data(
   """Return the run in a workdir, and a split of its data; see `open_run`.
 
   Args:
-    workdir: Of the run.
-    config: As `settings.load_config` reads it; its data.root is set.
+    workdir: The run's folder.
+    config: As `settings.load_config` reads it; data.root is set in it.
     split: The name of the split.
-    data_root: Of --data_root; None: the data is where it was in training.
+    data_root: The value of --data_root; None: the folder of the training.
 
   Raises:
-    InputError: The data is not there or is wrong, or has other classes than
-      the run.
+    InputError: The data is missing or wrong, or its classes are not the run's.
   """
   environment.compilation_cache(workdir)
   with errors.input_errors():

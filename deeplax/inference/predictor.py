@@ -1,4 +1,9 @@
-"""Predict images of any size: padded to a few sizes, or cut into windows."""
+"""Predict images of any size, padded to a few sizes or cut into windows.
+
+An image is padded, its prediction started on the device, and cut back to the
+image's size when its result is asked for. So the host can prepare the next
+image while the device works: `stream` does that for many images.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import copy
@@ -90,11 +95,11 @@ PADDED = Sizing()
 
 
 class Predictor:
-  """Predicts images of any size with one compiled program per bucket size.
+  """Predicts images of any size with one compiled program per padded size.
 
-  An image is padded at the bottom and right with the mean pixel, as the
-  papers' numbers were made, and the prediction is cut back to its size. With
-  exact sizes the network computes what it would without the padding.
+  Images are padded at the bottom and at the right with the mean pixel, as for
+  the papers' numbers. With exact sizes the network computes what it would
+  without the padding.
   """
 
   def __init__(
@@ -113,7 +118,7 @@ class Predictor:
     Args:
       model: With a `coarse` method.
       variables: Of `model`; arrays replicated over devices are fine.
-      pad_value: Mean pixel, as raw as the images: it is 0 after normalization.
+      pad_value: Mean pixel, not normalized, as the images are not.
       mode: The scales and flips that are averaged.
       sizing: How images are padded or cut.
       crf: Parameters of `deeplax.crf.dense_crf`, which then refines each
@@ -132,14 +137,14 @@ class Predictor:
     self.variables = variables
 
   def in_mode(self, mode: averaging.Mode) -> "Predictor":
-    """Return the same predictor with another mode; programs are shared."""
+    """Return a copy with another mode, which shares the programs."""
     other = copy.copy(self)
     other.mode = mode
     return other
 
   @property
   def variables(self) -> Any:
-    """The values predicted with; setting others does not compile again."""
+    """The network's variables; setting others does not compile it again."""
     return self._variables
 
   @variables.setter
@@ -153,7 +158,7 @@ class Predictor:
     self._variables = jax.tree.map(on_one_device, variables)
 
   def expect(self, sizes: Iterable[tuple[int, int]]) -> int:
-    """Say which image sizes will come; returns the number of programs."""
+    """Announce the sizes of images to come; returns the number of programs."""
     self._programs.expected = len({self.sizing.bucket(s) for s in sizes})
     return self._programs.expected
 
@@ -174,12 +179,12 @@ class Predictor:
   ) -> ahead.Result[np.ndarray]:
     """Start a prediction and return without waiting for it.
 
-    Over several views only the last is not waited for.
+    Of several views all but the last are waited for.
 
     Args:
-      image: Raw; as many channels as `pad_value`.
-      kind: "labels" (taken on the device: k times less to move) or
-        "probabilities".
+      image: Not normalized, with as many channels as `pad_value`.
+      kind: "labels", which are taken on the device, so that k times less is
+        moved, or "probabilities".
     """
     return self.submit_modes(image, (self.mode,), kind=kind)[0]
 
@@ -191,7 +196,7 @@ class Predictor:
     kind: str = "labels",
     seconds: dict[averaging.Mode, float] | None = None,
   ) -> list[ahead.Result[np.ndarray]]:
-    """Start predictions in several modes; what they share is computed once.
+    """Start predictions in several modes; views that they share run once.
 
     Args:
       image: See `submit`.
@@ -229,7 +234,7 @@ class Predictor:
     labels: bool,
     seconds: dict[averaging.Mode, float] | None,
   ) -> list[ahead.Result[np.ndarray]]:
-    """Predict an image in windows, and wait for them."""
+    """Predict an image in windows, and wait for the last of them."""
     windows = self.sizing.windows
     assert windows is not None
     total = math.prod(len(windows.starts(side)) for side in image.shape[:2])
@@ -297,7 +302,7 @@ class Predictor:
     return self._programs.seconds
 
   def clock(self) -> float:
-    """Return the seconds of a clock that stands still while compiling."""
+    """Return the seconds of a clock that stops while the network compiles."""
     return time.perf_counter() - self.compile_seconds
 
 

@@ -33,14 +33,14 @@ def predict_probabilities(
   Args:
     model: With a `coarse` method (logits before any resize).
     variables: Of `model`.
-    images: Raw, RGB 0..255 or the model's own bands, of any size.
+    images: Not normalized: RGB of 0..255 or the model's own bands.
     scales: Factors the images are resized by. At (1.0,) this is the papers'
       single-scale prediction; a flip at one scale is averaged too, where the
       reference leaves it out.
     flip: Average with the left-right mirrored images.
   """
   mode = averaging.Mode(tuple(scales), flip)
-  # One batch, so that the network stands in the program once a scale.
+  # One batch, so that the program has the network once for each scale.
   images = jnp.concatenate([jnp.asarray(images)] * (1 + flip))
   mirrored = jnp.repeat(
     jnp.arange(1 + flip) == 1, images.shape[0] // (1 + flip)
@@ -66,22 +66,22 @@ def logits_at_size(
   *,
   scale: float,
 ) -> Float[Array, "b h w k"]:
-  """Logits at the images' size; those of mirrored images are mirrored back.
+  """Return logits at the images' size, of mirrored ones mirrored back.
 
   Args:
     model: See `predict_probabilities`.
     variables: See `predict_probabilities`.
     images: See `predict_probabilities`.
-    mirrored: Which of them the network is to see mirrored.
+    mirrored: Which images the network sees mirrored.
     true: (height, width) of the images without padding, then of the scaled
-      ones; None: there is no padding, or the network is to see it.
-    scale: The images are resized by.
+      ones; None: there is no padding, or the network sees it.
+    scale: Factor the images are resized by.
   """
   size = images.shape[1], images.shape[2]
   at_scale = size if scale == 1.0 else scaled_size(size, scale)
   extent = None if true is None else true_size.Extent(size, true[0])
   scaled_extent = None if true is None else true_size.Extent(at_scale, true[1])
-  # A network brings its own; one without an opinion is the reference's.
+  # Where a network does not say, corners are aligned as in the reference.
   align_corners = getattr(model, "align_corners", True)
 
   def resized(x: jax.Array, size: tuple[int, int], *ends: Any) -> jax.Array:
@@ -105,7 +105,7 @@ def logits_at_size(
   with true_size.within(scaled_extent):
     logits = turned(coarse(turned(scaled)).astype(jnp.float32))
   if scale < 1.0:
-    # The reference's double resize: first to the logits' size at scale 1.
+    # The reference resizes twice: first to the size of logits at scale 1.
     at_one = jax.eval_shape(coarse, images).shape[1:3]
     logits = resized(logits, at_one, scaled_extent, extent)
     scaled_extent = extent

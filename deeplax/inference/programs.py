@@ -1,4 +1,4 @@
-"""The compiled forms of a network: one for each padded size and scale."""
+"""The compiled programs of a network: one for each padded size and scale."""
 
 from collections.abc import Callable
 import functools
@@ -17,12 +17,12 @@ Size = tuple[int, int]
 
 
 class Programs:
-  """Compiles a network when a size or scale comes first, and says so.
+  """Compiles a network for each new size and scale, and reports it.
 
   Attributes:
-    exact: The network computes what it would without the padding.
-    seconds: Spent on compiling.
-    expected: Padded sizes that will come; 0: not known.
+    exact: Whether the network computes what it would without the padding.
+    seconds: Seconds spent on compiling.
+    expected: The number of padded sizes to come; 0: unknown.
   """
 
   def __init__(
@@ -32,8 +32,8 @@ class Programs:
 
     Args:
       model: With a `coarse` method.
-      exact: See `Predictor`.
-      progress: Told of each compiled size.
+      exact: See the attribute.
+      progress: Receives a line about each compiled size.
     """
     self.exact = exact
     self.seconds = 0.0
@@ -47,13 +47,13 @@ class Programs:
 
   @property
   def sizes(self) -> set[Size]:
-    """The padded sizes there is a program of."""
+    """The padded sizes that have a program."""
     return {size for _, size in self._compiled}
 
   def compile(
     self, variables: Any, padded: np.ndarray, scales: set[float]
   ) -> None:
-    """Compile for the size of a padded image, at the scales that are missing.
+    """Compile for the size of a padded image, at scales without a program.
 
     Raises:
       InputError: The network cannot be computed at exact sizes.
@@ -89,16 +89,16 @@ class Programs:
 
     Args:
       variables: Of the network.
-      padded: Raw images, of a size and scale that were compiled.
-      mirrored: Which of them the network is to see mirrored.
+      padded: Images, not normalized, of a size and scale that were compiled.
+      mirrored: Which images the network sees mirrored.
       size: (height, width) of the images without their padding.
-      scale: The images are resized by.
+      scale: Factor the images are resized by.
     """
     program = self._compiled[scale, (padded.shape[1], padded.shape[2])]
     return program(variables, padded, mirrored, self._true(size, scale))
 
   def _true(self, size: Size, scale: float) -> Int32[np.ndarray, "2 2"] | None:
-    """Return the sizes of an image and of the scaled one, if they are told."""
+    """Return the sizes of an image and of the scaled one, for exact sizes."""
     if not self.exact:
       return None
     scaled = size if scale == 1.0 else probabilities.scaled_size(size, scale)

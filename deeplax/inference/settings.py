@@ -1,4 +1,4 @@
-"""What flags and the config's `eval` ask of a prediction."""
+"""Settings of a prediction, from flags and the configuration's `eval`."""
 
 import argparse
 from typing import Any
@@ -10,16 +10,16 @@ from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import windows as windows_lib
 from deeplax.settings import defaults
 
-_TOO_LARGE = 1_000_000_000  # for a parameter of the CRF
+_TOO_LARGE = 1_000_000_000  # no parameter of the CRF is as large
 
 
 def crf_parameters(
   config: Any, args: argparse.Namespace
 ) -> dict[str, float | int] | None:
-  """Return the keywords of `crf.dense_crf` that the flags ask for, or None.
+  """Return the keywords of `crf.dense_crf`; None if no flag asks for a CRF.
 
   Raises:
-    InputError: The run reads no RGB, or a parameter is missing or wrong.
+    InputError: The run does not read RGB, or a parameter is missing or wrong.
   """
   if not (args.crf or args.crf_file):
     return None
@@ -43,7 +43,7 @@ def crf_parameters(
   if args.crf_negligible is not None:
     parameters["negligible"] = args.crf_negligible
   for key, value in parameters.items():
-    # Features of a tenth of a pixel or gray level still fit into float32.
+    # Features are divided by sigmas: with 0.1 they still fit into float32.
     least = 0.1 if key.startswith("sigma") else 0
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not least <= value < _TOO_LARGE:
@@ -136,5 +136,5 @@ def strides_and_modes(
   flips = swept.flip if args.flip is None else (args.flip,)
   with errors.input_errors():
     modes = [averaging.Mode(), *(averaging.Mode(scales, f) for f in flips)]
-  # Each once: a sweep of one scale without flip is the first row again.
+  # Without duplicates: a sweep of one scale without flip is the first row.
   return tuple(strides or swept.output_strides), tuple(dict.fromkeys(modes))

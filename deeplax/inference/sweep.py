@@ -1,4 +1,4 @@
-"""A predictor in several modes at once: scales and flips of one network."""
+"""Predict in several modes at once: scales and flips of one network."""
 
 import collections
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import probabilities
 from deeplax.models import cost
 
-# One image in so many is waited for at every step, to say how long a row takes;
-# the others keep device and host busy at the same time.
+# One image in so many is timed: every step of it waits for the device. The
+# others keep device and host busy at the same time.
 TIMED = 16
 
 
 class Sweep:
-  """A predictor in several modes at once, and what each would take alone.
+  """Predicts in several modes at once, and measures how long each takes alone.
 
-  For `predictor.stream`: an image's result is a list, one for each mode.
+  An image's result is a list with the labels of each mode.
   """
 
   def __init__(
@@ -37,16 +37,16 @@ class Sweep:
     """Prepare.
 
     Args:
-      predictor: Predicts.
-      modes: All different; None: the predictor's own.
-      timed: Measure, which costs a little.
+      predictor: Predicts; its own mode is used if there are no `modes`.
+      modes: All different.
+      timed: Whether to measure, which costs a little.
     """
     self.predictor = predictor
     self.modes = tuple(modes or (predictor.mode,))
-    self.timed = 0  # images
+    self.timed = 0  # number of images
     self._seconds = dict.fromkeys(self.modes, 0.0)
     self._sizes: collections.Counter[tuple[int, int]] = collections.Counter()
-    # Images until the next is timed.
+    # Images until the next one that is timed.
     self._wait = 0 if timed else math.inf
 
   def submit(
@@ -56,7 +56,7 @@ class Sweep:
     size = self.predictor.sizing.bucket((image.shape[0], image.shape[1]))
     self._wait -= 1
     seconds = None
-    # The first of a size would be timed with its compilation.
+    # Never the first image of a size, which would be timed with compilation.
     if self._wait < 0 and size in self._sizes:
       self._wait = TIMED - 1
       self.timed += 1
@@ -79,9 +79,9 @@ class Sweep:
     return self._sizes.most_common(1)[0][0]
 
   def images_per_second(self, mode: averaging.Mode) -> float | None:
-    """Return how many images one mode alone predicts; None: not measured.
+    """Return how many images one mode alone predicts, one at a time.
 
-    One at a time; reading, counting and compiling are not in it.
+    Reading, counting and compiling do not count. None: nothing was measured.
     """
     return self.timed / self._seconds[mode] if self.timed else None
 

@@ -1,10 +1,10 @@
-"""Windows that slide over a large image, and the blending of what they find.
+"""Predict a large image in windows, and blend the windows' probabilities.
 
-Where windows overlap their probabilities are averaged by weights that fade
+Where windows overlap, their probabilities are averaged by weights that fade
 towards the windows' edges and sum to 1, so that no seam shows. Windows come row
-by row, and a pixel is finished with the last window that sees it: what waits
-for a later window is the overlap alone, so that memory does not grow with the
-number of rows.
+by row, and a pixel is finished with the last window that covers it. Only
+overlaps wait for later windows, so that memory does not grow with the number of
+rows.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,15 +24,15 @@ LEAST = 33  # pixels: two of the features at output stride 32
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-  """How an image is cut.
+  """The windows that an image is cut into.
 
   Attributes:
     size: Side of the square windows, pixels; best a multiple of the output
       stride, plus 1.
-    overlap: Pixels that neighbors share at least.
+    overlap: The least number of pixels that neighbors share.
 
   Raises:
-    ValueError: They are too small, or overlap by nothing or over half.
+    ValueError: Windows are too small, or overlap by nothing or more than half.
   """
 
   size: int
@@ -81,7 +81,7 @@ class Windows:
 
 
 class Place(NamedTuple):
-  """One window: its place in the grid, and the pixels it sees."""
+  """A window: its place in the grid, and the pixels that it covers."""
 
   row: int
   column: int
@@ -97,14 +97,14 @@ class Blender:
     self._window = tuple(min(windows.size, side) for side in size)
     self._starts = tuple(windows.starts(side) for side in size)
     self._weights = tuple(windows.weights(side) for side in size)
-    # Sums that wait for more: of the row above for the whole width, of this row
-    # for the one below, and of the window to the left.
+    # Sums of overlaps that wait for a later window: from the row of windows
+    # above, from this row for the one below, and from the window to the left.
     self._above: np.ndarray | None = None
     self._below: np.ndarray | None = None
     self._left: np.ndarray | None = None
 
   def places(self) -> Iterator[Place]:
-    """Yield the windows in the order in which `add` wants them."""
+    """Yield the windows in the order in which `add` must receive them."""
     height, width = self._window
     for row, top in enumerate(self._starts[0]):
       for column, left in enumerate(self._starts[1]):
@@ -115,7 +115,7 @@ class Blender:
   def add(
     self, place: Place, scores: Float[np.ndarray, "h w k"]
   ) -> tuple[slice, slice, Float[np.ndarray, "y x k"]]:
-    """Add a window's prediction; returns rows, columns and what is finished."""
+    """Add a window's scores; return rows, columns and scores now finished."""
     rows = self._weights[0][place.row][:, None, None]
     columns = self._weights[1][place.column][:, None]
     scores = scores * (rows * columns)
@@ -141,7 +141,7 @@ class Blender:
     return down, across, scores[:high]
 
   def _finished(self, axis: int, index: int) -> int:
-    """Return how many pixels of a window no later one along the axis sees."""
+    """Return how many pixels of a window no later one on the axis covers."""
     starts = self._starts[axis]
     if index + 1 == len(starts):
       return self._window[axis]
