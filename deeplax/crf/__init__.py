@@ -1,4 +1,4 @@
-"""Fully connected CRFs (DeepLab v1 and v2), without a compiler to install."""
+"""Fully connected CRFs, as in DeepLab v1 and v2; no compiler is needed."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-  """Load JAX when `dense_crf` is used: `crf.search --help` needs none."""
+  """Load JAX only when `dense_crf` is used: `crf.search --help` is quick."""
   if name != "dense_crf":
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
   from deeplax.crf import dense

@@ -1,4 +1,4 @@
-"""The dense CRF of DeepLab v1 and v2 on an image."""
+"""The dense CRF of DeepLab v1 and v2, for an image or a batch."""
 
 import functools
 from typing import Any
@@ -15,11 +15,11 @@ from deeplax.crf import negligible as negligible_lib
 
 Lattice = lattice_lib.Lattice
 
-# A probability of 0 would be an infinite energy that no neighbor can outweigh;
+# A probability of 0 would be an infinite energy, which no neighbor outweighs.
 # pydensecrf's unary_from_softmax has the same floor.
 FLOOR = 1e-5
-# Smoothness kernels that are kept: they depend on the image's size alone. One
-# for 375x500 takes 20 MB.
+# So many smoothness kernels are cached: they depend on the image's size alone.
+# One for 375x500 takes 20 MB.
 CACHED_SIZES = 8
 
 
@@ -44,32 +44,33 @@ def dense_crf(
   ResNet-101 (kazuto1011/deeplab-pytorch, configs/voc12.yaml).
 
   Differentiable with respect to the probabilities, w1, w2 and compatibility.
-  The image must be at hand, since its lattice is built on the host: a jitted
-  training step is given `appearance` and `smoothness` and calls `mean_field`.
+  The image's lattice is built on the host, so that the image cannot be traced:
+  a jitted training step takes `appearance` and `smoothness` as arguments and
+  calls `mean_field`.
 
-  Marginals are pydensecrf's to float32, but where the number of pixels is no
-  multiple of four: it then adds pixels of its own, whose vertices change a few
-  marginals by up to 0.02; no label changed in the images compared.
+  Marginals are pydensecrf's to float32 if the number of pixels is a multiple of
+  four. Otherwise pydensecrf adds pixels, whose vertices change a few marginals
+  by up to 0.02; no label changed in the images compared.
 
   Args:
     image: RGB, one or a batch of equal size.
-    probabilities: Of a network. Below 1e-5 they count as 1e-5.
-    w1: Of the appearance kernel.
+    probabilities: The network's. Below 1e-5 they count as 1e-5.
+    w1: Weight of the appearance kernel.
     sigma_alpha: Its standard deviation in pixels ...
     sigma_beta: ... and in color, of 0..255.
-    w2: Of the smoothness kernel.
+    w2: Weight of the smoothness kernel.
     sigma_gamma: Its standard deviation in pixels.
-    iterations: Of mean field; the papers' 10.
+    iterations: Updates of mean field; the papers' 10.
     compatibility: See `mean_field.mean_field`.
-    mask: Where False, a pixel is padding: it keeps its probabilities, and the
-      others are as if it were not there.
-    negligible: Classes whose marginals cannot reach it in any pixel send no
+    mask: Where False, a pixel is padding: it keeps its probabilities and does
+      not change those of other pixels.
+    negligible: Classes whose marginals stay below it in every pixel send no
       messages, which saves their time; see `negligible.split`. 0: all
-      classes do.
+      classes send messages.
 
   Raises:
     ValueError: Sizes differ, a sigma is not positive or too small, or
-      `negligible` is not for what else is given.
+      `negligible` is not below 1 or does not go with a learned compatibility.
   """
   size, classes = image.shape[:-1], probabilities.shape[-1]
   if probabilities.shape[:-1] != size:
@@ -119,7 +120,7 @@ def appearance(
 ) -> Lattice:
   """Return the kernel of position and color, for `mean_field.mean_field`.
 
-  It serves any weights and probabilities.
+  It depends neither on the weights nor on the probabilities.
   """
   _check("sigma_alpha", sigma_alpha)
   _check("sigma_beta", sigma_beta)
@@ -143,7 +144,7 @@ def smoothness(
   sigma_gamma: float | int,
   mask: Bool[np.ndarray, "*b h w"] | None = None,
 ) -> Lattice:
-  """Return the kernel of position; without a mask it is kept for later.
+  """Return the kernel of position; without a mask it is cached.
 
   Args:
     size: (height, width).
@@ -185,7 +186,7 @@ def _check(name: str, sigma: float | int) -> None:
 def log_probabilities(
   probabilities: Float[Arrays, "*b h w k"], lattice: Lattice
 ) -> Float[Array, "*b n k"]:
-  """Return what `mean_field` starts from, padded to a lattice's pixels."""
+  """Return log probabilities for `mean_field`, padded to a lattice's pixels."""
   rows = lattice.corners.shape[-1]
   return _log(jnp.asarray(probabilities, jnp.float32), rows)
 

@@ -1,7 +1,7 @@
 """Gaussian filtering of pixel values through a permutohedral lattice.
 
-On a CPU the time goes to rows gathered from memory, so every step is gathers
-of whole rows that XLA fuses into one loop; see `lattice` for their order.
+On a CPU most of the time is spent gathering rows from memory. So every step
+gathers whole rows, which XLA fuses into one loop; `lattice` sets their order.
 """
 
 from functools import partial
@@ -20,22 +20,22 @@ Lattice = lattice_lib.Lattice
 def apply(
   lattice: Lattice, values: Float[Arrays, "n k"], reverse: bool = False
 ) -> Float[Array, "n k"]:
-  """Return the values filtered, each pixel's own included.
+  """Return filtered values; a pixel's own value takes part in its result.
 
   The filter is linear in the values, and its gradient is the same filter with
   the axes in reverse order. It has no gradient with respect to the lattice.
 
   Args:
-    lattice: Of one image, padded to n pixels.
-    values: Of the pixels; what padding holds does not matter if it is finite.
+    lattice: One image's, padded to n pixels.
+    values: Of the pixels; padding may hold any finite value.
     reverse: Blur along the last axis first.
 
   Raises:
-    ValueError: The values are of another number of pixels.
+    ValueError: The lattice has another number of pixels.
   """
   rows = lattice.corners.shape[-1]
   if values.shape[0] != rows:
-    # An index past the end would be read all the same, see `_rows`.
+    # `_rows` does not check indices: one past the end would be read, too.
     raise ValueError(
       f"values of {values.shape[0]} pixels and a lattice of {rows}: pad them"
     )
@@ -58,7 +58,7 @@ apply.defvjp(_forward, _backward)
 
 
 def _rows(values: Float[Array, "n k"], index: Int[Arrays, " m"]) -> jax.Array:
-  # The lattice was built for these rows: no index needs to be checked.
+  # The lattice was built for these rows, so that no index needs a check.
   return values.at[index].get(mode="promise_in_bounds")
 
 
@@ -76,7 +76,7 @@ def _weighted_rows(
 def _splat(
   lattice: Lattice, values: Float[Array, "n k"]
 ) -> Float[Array, "v k"]:
-  """Sum the pixels of each vertex."""
+  """Return the sum of the pixels of each vertex (the paper's splatting)."""
   summed = _weighted_rows(values, lattice.pixels, lattice.pixel_weights)
   if not lattice.chunk_vertex.size:
     return summed
@@ -89,9 +89,9 @@ def _splat(
 def _blur(
   summed: Float[Array, "v k"], pair: Int[Arrays, "2 v"]
 ) -> Float[Array, "v k"]:
-  """Blur along one axis: half of both neighbors is added to each vertex."""
+  """Blur along one axis: add half of both neighbors to each vertex."""
   blurred = summed + 0.5 * (_rows(summed, pair[0]) + _rows(summed, pair[1]))
-  # Vertex 0, which stands for none, stays zero. It is set by a scatter, of two
-  # rows since XLA makes one into a slice, which XLA does not fuse with the
-  # gathers of the next axis: it would compute every row three times for that.
+  # Vertex 0 means "no vertex" and stays zero. A scatter sets it, because XLA
+  # does not fuse a scatter with the gathers of the next axis, which would
+  # compute every row three times. It has two rows: XLA turns one into a slice.
   return blurred.at[jnp.zeros(2, jnp.int32)].set(0, mode="promise_in_bounds")

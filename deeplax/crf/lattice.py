@@ -2,14 +2,14 @@
 
 Adams, Baek and Davis, "Fast high-dimensional filtering using the permutohedral
 lattice" (2010). A pixel with d features lies in one simplex of the lattice and
-has d + 1 weights, one for each corner. A Gaussian filter is then: splat (each
-vertex sums its pixels), blur along the d + 1 axes of the lattice, and slice
-(each pixel sums its corners). All of that is linear in what is filtered and
-depends on the features alone, so it is computed once for an image, as indices
-and weights that `filtering.apply` uses any number of times.
+has d + 1 weights, one for each corner of the simplex. A Gaussian filter has
+three steps: splat (each vertex sums its pixels), blur along the d + 1 axes of
+the lattice, and slice (each pixel sums its corners). All three are linear in
+the filtered values and depend on the features alone. So indices and weights are
+computed once for an image, and `filtering.apply` uses them any number of times.
 
-The features are rounded to a simplex in float32 and in the order of Krahenbuhl
-and Koltun's program, so that a pixel on a border falls to the same side.
+Features are rounded to a simplex in float32 and in the order of Krahenbuhl and
+Koltun's program, so that a pixel on a border falls to the same side as there.
 """
 
 import math
@@ -20,29 +20,29 @@ import numpy as np
 
 from deeplax.arrays import Arrays
 
-# Half of the vertices of a photograph have one pixel and four fifths at most
-# four: these are gathered, a row for each vertex.
+# In a photograph half of the vertices have one pixel and four fifths at most
+# four: so many pixels of each vertex are gathered, in a row for each vertex.
 DIRECT = 4
-# The rest, half of the pixels but few vertices, is gathered in rows of this
-# many, which are then added to their vertices.
+# The other pixels, half of all, belong to few vertices. They are gathered in
+# rows of this many, which are then added to their vertices.
 CHUNK = 8
-# Farther from the origin than this, in cells, float32 loses the weights.
+# Farther from the origin than this, in cells, float32 cannot hold the weights.
 FARTHEST = 2**20
 
 
 class Lattice(NamedTuple):
   """A filter of n pixels with d features over v vertices.
 
-  Vertex 0 stands for none and holds zeros. Unused places have weight 0.
+  Vertex 0 means "no vertex" and holds zeros. Unused places have weight 0.
 
   Attributes:
     corners: The d + 1 vertices of each pixel.
     weights: Of the corners, with the filter's normalization.
     pixels: The first pixels of each vertex.
-    pixel_weights: Theirs, out of `weights`.
-    chunk_pixels: More pixels of the crowded vertices.
-    chunk_weights: Theirs, out of `weights`.
-    chunk_vertex: Of each chunk, ascending.
+    pixel_weights: Their entries of `weights`.
+    chunk_pixels: Further pixels of vertices with many pixels.
+    chunk_weights: Their entries of `weights`.
+    chunk_vertex: The vertex of each chunk, ascending.
     neighbors: The vertices on both sides along each axis.
   """
 
@@ -57,9 +57,9 @@ class Lattice(NamedTuple):
 
 
 def bucket(count: int) -> int:
-  """Return the length for so many rows: 0, or 8 to 15 times a power of two.
+  """Return an array's length for `count` rows: 0, or 8..15 times a power of 2.
 
-  At most an eighth is unused, and there are few lengths to compile for.
+  At most an eighth of it is unused, and there are few lengths to compile for.
   """
   if count <= 8:
     return 8 if count else 0
@@ -76,11 +76,11 @@ def build(
   """Return the lattice of some pixels.
 
   Args:
-    features: Of the pixels, each divided by its standard deviation; 2 or more.
-    mask: Where False, a pixel is left out: it gives and receives nothing, as
-      if it were not there.
-    raster: Number the vertices as the pixels meet them: the same filter, faster
-      by a sixth where the features are positions, slower with colors.
+    features: Two or more of each pixel, divided by their standard deviations.
+    mask: Where False, a pixel is left out: it gives and receives nothing.
+    raster: Number the vertices in the order of their first pixels. The filter
+      is the same, faster by a sixth if features are positions, slower with
+      colors.
 
   Raises:
     ValueError: A feature is not finite or too far from 0 for float32.
@@ -161,12 +161,12 @@ def _simplex(
   Int8[np.ndarray, "d1 n"],
   Float32[np.ndarray, "d1 n"],
 ]:
-  """Return the simplex each pixel lies in.
+  """Return the simplex that each pixel lies in.
 
   Returns:
     The nearest lattice point, in cells; the coordinates in descending order of
-    what is left, which is the path from corner to corner; the weights of the
-    corners.
+    their remainders, which is the path from corner to corner; the weights of
+    the corners.
   """
   d, n = features.shape
   corners, one = d + 1, np.float32(1)
@@ -188,7 +188,7 @@ def _simplex(
       less = left[i] < left[j]
       rank[i] += less
       rank[j] += ~less
-  # The nearest point need not lie on the lattice's hyperplane: step onto it.
+  # The rounded point may lie beside the lattice's hyperplane: step onto it.
   rank += cell.sum(0).astype(np.int8)
   shift = (rank < 0).astype(np.int8) - (rank > d).astype(np.int8)
   rank += shift * np.int8(corners)
@@ -212,8 +212,8 @@ def _sorted_items(
   """Sort the corners of all pixels by vertex.
 
   Returns:
-    The items, (d + 1) pixel + corner; where each vertex starts among them; how
-    many it has.
+    The items, (d + 1) pixel + corner; where the items of each vertex start;
+    how many each vertex has.
   """
   corners, n = cell.shape
   d = corners - 1
@@ -222,8 +222,9 @@ def _sorted_items(
   bits = (corners * n - 1).bit_length()
   if math.prod(extents) * corners << bits >= 2**63:
     return _sorted_items_slowly(cell, order)
-  # The vertex at corner r of a pixel is its cell, less 1 in the r coordinates
-  # that come last in the order. The last coordinate follows from the others.
+  # The vertex at corner r of a pixel is the pixel's cell, less 1 in the r
+  # coordinates that come last in the order. The last coordinate follows from
+  # the others, so that it is not part of the key.
   step = np.zeros(corners, np.int64)
   step[:d] = [math.prod(extents[k + 1 :]) * corners for k in range(d)]
   key = step[:d] @ (cell[:d] - low[:, None]).astype(np.int64)
@@ -233,7 +234,7 @@ def _sorted_items(
     if r:
       key = key + (1 - step)[order[corners - r]]
     words[r] = (key << bits) | (pixel + r)
-  # One sort of whole numbers is three times as fast as an argsort.
+  # Sorting integers that hold key and item is three times as fast as argsort.
   words = np.sort(words, axis=None)
   item = words & ((1 << bits) - 1)
   words >>= bits
@@ -241,7 +242,7 @@ def _sorted_items(
 
 
 def _sorted_items_slowly(cell, order):
-  """As `_sorted_items`, for keys that have no room in 64 bits."""
+  """Sort as `_sorted_items` does, where a key does not fit into 64 bits."""
   corners, n = cell.shape
   item = np.arange(corners * n)
   coordinates, corner = _vertex(cell, order, item)
@@ -260,12 +261,12 @@ def _vertex(
   order: Int8[np.ndarray, "d1 n"],
   item: Int64[np.ndarray, " m"],
 ) -> tuple[Int64[np.ndarray, "d m"], Int64[np.ndarray, " m"]]:
-  """Return cell (without the last coordinate) and corner of some items."""
+  """Return the vertices of items: cell, without the last coordinate, corner."""
   corners = cell.shape[0]
   pixel, corner = np.divmod(item, corners)
   coordinates = cell[:-1].astype(np.int64)[:, pixel]
   for r in range(1, corners):
-    # What comes last in the order is stepped down first.
+    # The coordinate that comes last in the order is stepped down first.
     k = order[corners - r, pixel]
     stepped = np.flatnonzero((corner >= r) & (k < corners - 1))
     coordinates[k[stepped], stepped] -= 1
@@ -278,8 +279,9 @@ def _neighbors(
   """Return both neighbors of each vertex along each axis, counted from 1.
 
   In lattice coordinates, (d + 1) cell + corner, a step along axis j adds d to
-  coordinate j and takes 1 from all others. So does a line have constants, and
-  sorted by them and by another coordinate, neighbors stand side by side.
+  coordinate j and takes 1 from all others. Differences of the other coordinates
+  are therefore constant on a line: if vertices are sorted by these and then by
+  one coordinate, neighbors stand side by side.
   """
   d, m = cell.shape
   bits = m.bit_length()
@@ -307,14 +309,17 @@ def _neighbors(
 
 
 def _pack(columns: list[Int64[np.ndarray, " m"]]) -> Int64[np.ndarray, " m"]:
-  """Return one number for each row, equal and adjacent as the rows are."""
+  """Return a number for each row: equal rows have equal numbers.
+
+  Rows that differ by 1 in the last column have adjacent numbers.
+  """
   key, extent = np.zeros_like(columns[0]), 1
   for column in columns:
     low = int(column.min())
-    # One place more, so that the end of a line is not beside the next one.
+    # One number more, so that a line's end is not adjacent to the next line.
     size = int(column.max()) - low + 2
     if extent * size >= 2**63:
-      # Count what occurs: at most as many as there are rows.
+      # Number the keys that occur: at most as many as there are rows.
       _, key = np.unique(key, return_inverse=True)
       extent = int(key.max()) + 1
     key = key * size + (column - low)
@@ -327,10 +332,10 @@ def _normalization(
   weights: Float32[np.ndarray, "d1 n"],
   neighbors: Int[np.ndarray, "d1 2 v"],
 ) -> Float32[np.ndarray, " n"]:
-  """Return what makes the filter of the weights a symmetric normalized one.
+  """Return the factors that make the filter symmetric and normalized.
 
-  That is D^-1/2 K D^-1/2 with D the filter of ones: each of splat and slice
-  has the root of D, and the root of the constant that the blur lacks.
+  The filter is then D^-1/2 K D^-1/2, with D the filter of ones: splat and slice
+  each have the root of 1 / D, and the root of the constant that the blur lacks.
   """
   d = corners.shape[0] - 1
   value = np.bincount(
@@ -339,7 +344,7 @@ def _normalization(
   for before, after in neighbors:
     value = value + 0.5 * (value[before] + value[after])
     value[0] = 0
-  # The corners of a blurred point sum to 1 + 2^-d of it.
+  # The corners of a blurred point sum to 1 + 2^-d of its value.
   alpha = 1 / (1 + 2.0**-d)
   ones = alpha * (weights * value[corners]).sum(0)
   return np.sqrt(alpha / (ones + 1e-20)).astype(np.float32)
@@ -363,7 +368,7 @@ def _list_pixels(
 
   chunks = -(-np.maximum(counts - DIRECT, 0) // CHUNK)
   total = int(chunks.sum())
-  # Unused chunks come first: their vertex, 0, is the least.
+  # Unused chunks come first, since vertices ascend and theirs is 0.
   used = slice(lattice.chunk_vertex.size - total, None)
   vertex = np.repeat(np.arange(start.size), chunks)
   lattice.chunk_vertex[used] = vertex + 1

@@ -1,8 +1,8 @@
 """Mean-field inference in a fully connected CRF.
 
 Krahenbuhl and Koltun, "Efficient inference in fully connected CRFs with
-Gaussian edge potentials" (2011), algorithm 1. Kernels are symmetric normalized,
-and a pixel's message to itself is not taken out, as in their program.
+Gaussian edge potentials" (2011), algorithm 1. As in their program kernels are
+symmetric and normalized, and a pixel's message to itself is included.
 """
 
 from collections.abc import Sequence
@@ -32,21 +32,21 @@ def mean_field(
   """Return the marginals of every pixel, of one image or of a batch.
 
   Differentiable with respect to the log probabilities, the weights and the
-  compatibility, and jit-compiled for each shape.
+  compatibility; compiled for each shape.
 
   Args:
-    log_probabilities: Of a network; the unary energies are their negative.
-    lattices: One for each kernel, for n pixels. Of a batch each is a stack, or
+    log_probabilities: The negative unary energies.
+    lattices: One for each kernel, for n pixels. For a batch each is a stack, or
       one lattice for all images.
     weights: Of the kernels; numbers or scalar arrays.
     iterations: Parallel updates of all pixels.
-    compatibility: What label l costs beside label m, [l, m]; None is the Potts
+    compatibility: The cost of label l beside label m, [l, m]; None: the Potts
       model, 1 - identity. Only differences along l matter.
     isolate_last: The last label takes its share of each pixel, but neither
-      sends nor receives messages; for the Potts model.
+      sends nor receives messages. For the Potts model alone.
 
   Raises:
-    ValueError: Arguments do not fit together.
+    ValueError: Arguments contradict each other.
   """
   if len(weights) != len(lattices):
     raise ValueError(f"{len(weights)} weights for {len(lattices)} kernels")
@@ -85,8 +85,8 @@ def _mean_field(
     both = zip(own, lattices, strict=True)
     return infer(unary, [of_one or of_all for of_one, of_all in both])
 
-  # One image after the other: each has work for every core, and their arrays
-  # need not be in memory together.
+  # One image after the other: one keeps every core busy, and the arrays of all
+  # images need not be in memory together.
   own = [x if s else None for x, s in zip(lattices, stacked, strict=True)]
   return jax.lax.map(of_image, (log_probabilities, own))
 
@@ -103,12 +103,12 @@ def _infer(
     for lattice, weight in zip(lattices, weights, strict=True):
       message = message + weight * filtering.apply(lattice, marginals)
     if compatibility is None:
-      # All labels' messages sum to a constant of the pixel: 1 - identity and
-      # minus the identity have one softmax.
+      # The messages of all labels sum to a constant of the pixel, so that
+      # 1 - identity and minus the identity have the same softmax.
       return log_probabilities.at[..., active].add(message), None
     return log_probabilities - message @ compatibility.T, None
 
-  # Logits, not marginals, are carried: XLA would fuse the softmax with the
-  # gathers that end an update, and compute those again for each of its passes.
+  # The scan carries logits, not marginals: XLA would fuse the softmax with the
+  # last gathers of an update, and repeat those for each pass of the softmax.
   logits, _ = jax.lax.scan(update, log_probabilities, length=iterations)
   return jax.nn.softmax(logits, axis=-1)

@@ -1,11 +1,12 @@
-"""Mean field among the classes that matter in an image, and no others.
+"""Mean field among the classes of an image whose marginals are not negligible.
 
 In a kernel whose rows sum to at most r, a class whose marginals are at most q
 sends messages of at most r q times the weight. Messages are never negative, so
-a marginal is at most p exp(W q): p the class's largest probability, W the sum
-of weights times r. A class that starts below tau = q exp(-W q), with W q at
-most 1, therefore stays below q in every update. Such a class is left out: its
-energies stay what the network says, and it still takes its share of each pixel.
+a marginal is at most p exp(W q), where p is the class's largest probability and
+W the sum of weights times r. A class that starts below tau = q exp(-W q), with
+W q at most 1, therefore stays below q in every update. Such a class is left
+out: its energies stay those of the network, and it still takes its share of
+each pixel.
 """
 
 from collections.abc import Sequence
@@ -22,16 +23,16 @@ from deeplax.crf import filtering
 from deeplax.crf import lattice as lattice_lib
 from deeplax.crf import mean_field as mean_field_lib
 
-# Numbers of classes are rounded up to these: each is compiled by itself.
+# Numbers of classes are rounded up to multiples: each number is compiled anew.
 STEP = 4
 
 
 class Split(NamedTuple):
-  """The classes of an image in two parts.
+  """The classes of an image in two groups.
 
   Attributes:
-    active: Those that take part.
-    rest: The others; their marginals stay below the bound.
+    active: Classes that send and receive messages.
+    rest: Classes whose marginals stay below the bound.
   """
 
   active: Int[np.ndarray, " a"]
@@ -48,14 +49,14 @@ def split(
   """Return which classes can reach a marginal of `negligible` in some pixel.
 
   Args:
-    peaks: The largest probability of each class over all pixels, of all images
+    peaks: The largest probability of each class, over all pixels of all images
       of a batch.
     lattices: See `mean_field.mean_field`.
     weights: Of the kernels, 0 or more.
     negligible: A marginal, above 0.
 
   Raises:
-    ValueError: A weight is negative, or the values are being traced.
+    ValueError: A weight is negative, or `peaks` is traced.
   """
   try:
     peaks = np.asarray(peaks)

@@ -1,10 +1,10 @@
 """Find a CRF's parameters: python -m deeplax.crf.search --workdir=runs/mine
 
 Coarse to fine on 100 validation images, as DeepLab v1 (1412.7062) and v2
-(1606.00915) did: w2 and sigma_gamma are 3, and of w1, sigma_alpha and
-sigma_beta a grid is tried, then finer ones around the best so far. The result
-is for `evaluate --crf_file` and `predict --crf_file`. Started again, the
-command goes on with the image after the last.
+(1606.00915) did: w2 and sigma_gamma are 3, and a grid of w1, sigma_alpha and
+sigma_beta is tried, then finer grids around the best so far. `evaluate` and
+`predict` read the result's file by --crf_file. A search that was stopped
+continues with the next image.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from deeplax.settings import protocols
 
 
 def parser() -> argparse.ArgumentParser:
-  """The command line."""
+  """Return the command line."""
   parser = argparse.ArgumentParser(
     prog="python -m deeplax.crf.search",
     description="Search the parameters of the dense CRF on validation images, "
