@@ -5,22 +5,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent import futures
 import dataclasses
 import functools
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Generic, TypeVar
 
 from deeplax import clocks
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
-Covariant = TypeVar("Covariant", covariant=True)
-
-
-@runtime_checkable
-class Pending(Protocol[Covariant]):
-  """Work in progress, such as a `concurrent.futures.Future`."""
-
-  def result(self) -> Covariant:
-    """Wait for the work, and return its value or raise its exception."""
-    ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +20,13 @@ class Result(Generic[Value]):
   get: Callable[[], Value]
 
   def result(self) -> Value:
-    """Return the value; see `Pending`."""
+    """Return the value, or raise the exception of the work."""
     return self.get()
 
 
 def ahead(
   items: Iterable[Item],
-  submit: Callable[[Item], Pending[Value]],
+  submit: Callable[[Item], Result[Value] | futures.Future[Value]],
   n: int,
   *,
   clock: dict[str, float] | None = None,
@@ -51,7 +41,7 @@ def ahead(
     clock: Receives the seconds spent waiting for values under `name`.
     name: Key of `clock`.
   """
-  waiting: collections.deque[tuple[Item, Pending[Value]]] = collections.deque()
+  waiting = collections.deque()
 
   def first() -> tuple[Item, Value]:
     item, pending = waiting.popleft()

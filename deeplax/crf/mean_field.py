@@ -75,7 +75,26 @@ def _mean_field(
   iterations: int,
   isolate_last: bool,
 ) -> Float[Array, "*b n k"]:
-  infer = partial(_infer, weights, compatibility, iterations, isolate_last)
+  # The labels that send and receive messages.
+  active = slice(-1 if isolate_last else None)
+
+  def infer(log_probabilities, lattices):
+    def update(logits, _):
+      marginals = jax.nn.softmax(logits, axis=-1)[..., active]
+      message = jnp.zeros((), jnp.float32)
+      for lattice, weight in zip(lattices, weights, strict=True):
+        message = message + weight * filtering.apply(lattice, marginals)
+      if compatibility is None:
+        # The messages of all labels sum to a constant of the pixel, so that
+        # 1 - identity and minus the identity have the same softmax.
+        return log_probabilities.at[..., active].add(message), None
+      return log_probabilities - message @ compatibility.T, None
+
+    # The scan carries logits, not marginals: XLA would fuse the softmax with
+    # the last gathers of an update, and repeat those for each of its passes.
+    logits, _ = jax.lax.scan(update, log_probabilities, length=iterations)
+    return jax.nn.softmax(logits, axis=-1)
+
   if log_probabilities.ndim == 2:
     return infer(log_probabilities, lattices)
   stacked = [lattice.corners.ndim == 3 for lattice in lattices]
@@ -89,26 +108,3 @@ def _mean_field(
   # images need not be in memory together.
   own = [x if s else None for x, s in zip(lattices, stacked, strict=True)]
   return jax.lax.map(of_image, (log_probabilities, own))
-
-
-def _infer(
-  weights, compatibility, iterations, isolate_last, log_probabilities, lattices
-):
-  # The labels that send and receive messages.
-  active = slice(-1 if isolate_last else None)
-
-  def update(logits, _):
-    marginals = jax.nn.softmax(logits, axis=-1)[..., active]
-    message = jnp.zeros((), jnp.float32)
-    for lattice, weight in zip(lattices, weights, strict=True):
-      message = message + weight * filtering.apply(lattice, marginals)
-    if compatibility is None:
-      # The messages of all labels sum to a constant of the pixel, so that
-      # 1 - identity and minus the identity have the same softmax.
-      return log_probabilities.at[..., active].add(message), None
-    return log_probabilities - message @ compatibility.T, None
-
-  # The scan carries logits, not marginals: XLA would fuse the softmax with the
-  # last gathers of an update, and repeat those for each pass of the softmax.
-  logits, _ = jax.lax.scan(update, log_probabilities, length=iterations)
-  return jax.nn.softmax(logits, axis=-1)

@@ -85,24 +85,6 @@ _best = jax.jit(classes)
 _best_of_mean = jax.jit(_classes_of_mean)
 
 
-class Laps:
-  """Measures how long a device takes; waits for it only if that is wanted."""
-
-  def __init__(self, seconds: dict[Mode, float] | None):
-    self._seconds = seconds
-    self._start = time.perf_counter()
-
-  def add(self, modes: Sequence[Mode], array: Any) -> None:
-    """Wait for `array`, and add the time since the last lap to `modes`."""
-    if self._seconds is None:
-      return
-    jax.block_until_ready(array)
-    now = time.perf_counter()
-    for mode in modes:
-      self._seconds[mode] = self._seconds.get(mode, 0.0) + now - self._start
-    self._start = now
-
-
 def predict(
   modes: Sequence[Mode],
   logits: Callable[[View], jax.Array],
@@ -127,23 +109,35 @@ def predict(
   sums: dict[tuple[View, ...], jax.Array] = {}
   done: dict[Mode, jax.Array] = {}
   before: Any = None
-  laps = Laps(seconds)
+  start = time.perf_counter()
+
+  def lap(modes: Sequence[Mode], array: Any) -> None:
+    """Wait for `array`, and add the time since the last lap to `modes`."""
+    nonlocal start
+    if seconds is None:
+      return
+    jax.block_until_ready(array)
+    now = time.perf_counter()
+    for mode in modes:
+      seconds[mode] = seconds.get(mode, 0.0) + now - start
+    start = now
+
   for view in sorted({view for mode in modes for view in mode.views}):
     scores = logits(view)
     taking = [mode for mode in modes if view in mode.views]
-    laps.add(taking, scores)
+    lap(taking, scores)
     # The labels of a single view need no softmax, and so no sum.
     summing = [m for m in taking if not (labels and len(m.views) == 1)]
     for views in {mode.until(view) for mode in summing}:
       sums[views] = (
         _add(sums[views[:-1]], scores) if len(views) > 1 else _first(scores)
       )
-      laps.add([m for m in summing if m.until(view) == views], sums[views])
+      lap([m for m in summing if m.until(view) == views], sums[views])
     for mode in taking:
       if mode.views[-1] == view:
         total = sums[mode.views] if mode in summing else scores
         done[mode] = _finished(total, mode, labels)
-        laps.add([mode], done[mode])
+        lap([mode], done[mode])
     # Wait for the view before: the device is never more than one behind.
     if before is not None:
       jax.block_until_ready(before)

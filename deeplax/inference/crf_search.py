@@ -28,6 +28,7 @@ from deeplax.workdir import checkpoint
 from deeplax.workdir import settings as run_settings
 
 NAMES = ("w1", "sigma_alpha", "sigma_beta")
+FIXED = ("w2", "sigma_gamma", "iterations")
 Setting = tuple[float, ...]  # of NAMES
 Grid = Mapping[str, Iterable[float | int]]
 
@@ -136,7 +137,7 @@ def search(
     InputError: The file belongs to another search, or no pixel has a label.
   """
   state = _resume(path, fields)
-  fixed = {key: fields[key] for key in ("w2", "sigma_gamma", "iterations")}
+  fixed = {key: fields[key] for key in FIXED}
   for number in range(fields["rounds"]):
     if number < state["rounds_done"]:
       continue
@@ -270,10 +271,7 @@ def run(args: argparse.Namespace) -> None:
     "flip": mode.flip,
     "images": len(subset),
     "grid": grid,
-    "rounds": args.rounds,
-    "w2": args.w2,
-    "sigma_gamma": args.sigma_gamma,
-    "iterations": args.iterations,
+    **{name: getattr(args, name) for name in ("rounds", *FIXED)},
   }
   scales = "_".join(map(str, mode.scales)) + ("-flip" if mode.flip else "")
   name = f"{split}-{step:08d}-os{stride}-s{scales}"

@@ -324,7 +324,7 @@ def _refined(
 
 
 def stream(
-  submit: Callable[[np.ndarray], ahead.Pending[Any]],
+  submit: Callable[[np.ndarray], ahead.Result[Any]],
   items: Iterable[dict[str, Any]],
   *,
   n: int = 1,
@@ -348,7 +348,7 @@ def stream(
         return
       yield item
 
-  def start(item: dict[str, Any]) -> ahead.Pending[Any]:
+  def start(item: dict[str, Any]) -> ahead.Result[Any]:
     with clocks.timed(clock, "compute"):
       return submit(item["image"])
 

@@ -151,7 +151,7 @@ class Blender:
 def predict(
   image: Shaped[np.ndarray, "h w c"],
   windows: Windows,
-  submit: Callable[[np.ndarray], Sequence[ahead.Pending[np.ndarray]]],
+  submit: Callable[[np.ndarray], Sequence[ahead.Result[np.ndarray]]],
   *,
   modes: Sequence[Mode],
   labels: bool,
