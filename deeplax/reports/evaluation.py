@@ -21,6 +21,9 @@ from deeplax.workdir import checkpoint
 from deeplax.workdir import results
 from deeplax.workdir import settings
 
+# Fields of a result that all rows of a table share.
+SHARED = ("step", "images", "split_images", "crf", "init", "sizes", "window")
+
 
 class Row(NamedTuple):
   """An evaluation that is done, and what its pictures and page need."""
@@ -77,8 +80,10 @@ def run(args: argparse.Namespace) -> None:
   else:
     path = results.result_path(args.workdir, split, "table", rows[0].result)
     print(f"\n{tables.markdown(table, what)}")
+    shared = {key: rows[0].result[key] for key in SHARED}
     with written.file(path):
-      _write_table(path, table, rows[0].result, title=what, split=split)
+      tables.write(path, table, title=what, split=split, **shared)
+      print(path)
   if warning := evaluate.collapse_warning([row.result for row in rows]):
     print(f"deeplax: {warning}")
   for row in rows:
@@ -167,19 +172,3 @@ def _at_stride(
     if model is not None:
       cells = tables.row(result, sweep, mode, model=model, file=path.name)
     yield Row(path, result, cells, keep)
-
-
-def _write_table(
-  path: epath.Path,
-  rows: list[dict[str, Any]],
-  result: dict[str, Any],
-  *,
-  title: str,
-  split: str,
-) -> None:
-  """Write the table with what all rows share, and print where."""
-  shared = ("step", "images", "split_images", "crf", "init")
-  shared += ("sizes", "window")
-  fields = {key: result[key] for key in shared}
-  tables.write(path, rows, title=title, split=split, **fields)
-  print(path)
