@@ -3,16 +3,17 @@
   pip install pydensecrf
   python -m benchmarks.dense_crf photo.jpg --out dense_crf.json
 
-An image of 375x500, 21 classes and 10 iterations unless told otherwise, all
-classes. Both start from the same probabilities and must give the same labels.
-A run is everything that an image needs: pydensecrf sets up both kernels;
-deeplax builds the lattice of the image, and of the smoothness kernel the first
-time it sees a size ("deeplax" has seen it, "deeplax_new_size" has not).
-Compilation, once for each length of the arrays, is outside the times and is
-told apart. Without pydensecrf only deeplax is timed.
+By default the image has 375x500 pixels and all of 21 classes, and there are 10
+iterations. Both programs start from the same probabilities and must give the
+same labels. A run does all of the work for an image: pydensecrf sets up both
+kernels; deeplax builds the image's lattice, and the smoothness kernel for a new
+size ("deeplax_new_size"; for "deeplax" it is cached). Compilation, once for
+each length of the arrays, is timed apart. Without pydensecrf only deeplax is
+timed.
 
-With --present N only N classes are in the image, the others nearly nowhere, and
-"deeplax_negligible" leaves out those that its bound proves negligible.
+With --present N only N classes are in the image, all others have tiny
+probabilities, and "deeplax_negligible" leaves out those that are negligible by
+its bound.
 """
 
 import argparse
@@ -104,15 +105,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument(f"--{name}", type=kind, default=default)
   parser.add_argument("--reps", type=int, default=7, help="runs of each")
   parser.add_argument("--threads", type=int, default=2, help="cores to use")
-  args = parser.parse_args()
-  for name in ("height", "width", "classes", "iterations", "reps", "threads"):
-    if getattr(args, name) < 1:
-      parser.error(f"--{name} must be 1 or more")
-  return args
+  sizes = ("height", "width", "classes", "iterations")
+  return timing.parsed(parser, *sizes, "reps", "threads")
 
 
 def photograph(path: str | None, height: int, width: int) -> np.ndarray:
-  """Return a photograph, or something with edges, shading and grain."""
+  """Return a photograph, or an image with edges, shading and grain."""
   if path:
     with Image.open(path) as picture:
       return np.asarray(picture.convert("RGB").resize((width, height)))
@@ -130,9 +128,9 @@ def photograph(path: str | None, height: int, width: int) -> np.ndarray:
 
 
 def made_up(height: int, width: int, classes: int, present: int) -> np.ndarray:
-  """Return smooth probabilities in which each of `present` is first somewhere.
+  """Return smooth probabilities; `present` classes are each first somewhere.
 
-  The others stay below 1 in 1,000, as a trained network has them mostly.
+  The other classes stay below 1 in 1,000, as mostly in a trained network.
   """
   rng = np.random.default_rng(1)
   planes = []
@@ -153,14 +151,14 @@ def deeplax_runs(
   settings: dict[str, Any],
   negligible: float,
 ) -> tuple[dict[str, Callable[[], np.ndarray | None]], dict[str, Any]]:
-  """Return the runs to time, compiled, and what there is to say about them."""
+  """Return the compiled runs to time, and details for the report."""
   import jax
 
   from deeplax import crf
   from deeplax.crf import dense
   from deeplax.crf import mean_field
 
-  # What an earlier run has compiled would be read from disk in no time.
+  # Else the programs that an earlier run has compiled would be read from disk.
   jax.config.update("jax_enable_compilation_cache", False)
   sigmas = {k: settings[k] for k in ("sigma_alpha", "sigma_beta")}
   gamma = settings["sigma_gamma"]
@@ -169,13 +167,11 @@ def deeplax_runs(
     return np.asarray(crf.dense_crf(image, probabilities, **settings))
 
   def without_negligible():
-    found = crf.dense_crf(
-      image, probabilities, **settings, negligible=negligible
-    )
-    return np.asarray(found)
+    reduced = {**settings, "negligible": negligible}
+    return np.asarray(crf.dense_crf(image, probabilities, **reduced))
 
   def new_size():
-    # The cache that dense_crf keeps from image to image.
+    # The cache that dense_crf fills from image to image.
     dense._smoothness.cache_clear()
     return whole()
 
@@ -190,13 +186,13 @@ def deeplax_runs(
     jax.block_until_ready(dense.appearance(image, **sigmas))
 
   def only_mean_field():
-    found = mean_field.mean_field(
+    marginals = mean_field.mean_field(
       unary,
       (appearance, smoothness),
       (settings["w1"], settings["w2"]),
       iterations=settings["iterations"],
     )
-    jax.block_until_ready(found)
+    jax.block_until_ready(marginals)
 
   lattices = {"appearance": appearance, "smoothness": smoothness}
   details = {
@@ -224,7 +220,7 @@ def deeplax_runs(
 def pydensecrf_run(
   image: np.ndarray, probabilities: np.ndarray, settings: dict[str, Any]
 ) -> Callable[[], np.ndarray] | None:
-  """Return the same of pydensecrf, None if it is not installed."""
+  """Return pydensecrf's run; None if it is not installed."""
   try:
     densecrf = importlib.import_module("pydensecrf.densecrf")
   except ImportError:
@@ -243,29 +239,27 @@ def pydensecrf_run(
       rgbim=image,
       compat=settings["w1"],
     )
-    found = np.array(crf.inference(settings["iterations"]))
-    return found.T.reshape(height, width, classes)
+    marginals = np.array(crf.inference(settings["iterations"]))
+    return marginals.T.reshape(height, width, classes)
 
   return run
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
-  """Return how far apart two marginals are; stop if they are two things."""
+  """Return the difference of two marginals; exit if labels disagree."""
   error = np.abs(ours - theirs)
-  found = {
+  gap = {
     "label_agreement": float((ours.argmax(-1) == theirs.argmax(-1)).mean()),
     "mean": float(error.mean()),
     "max": float(error.max()),
   }
-  if found["label_agreement"] < 0.999:
-    raise SystemExit(
-      f"deeplax computes something else than pydensecrf: {found}"
-    )
-  return found
+  if gap["label_agreement"] < 0.999:
+    raise SystemExit(f"deeplax computes something else than pydensecrf: {gap}")
+  return gap
 
 
 def faster(seconds: Mapping[str, list[float]]) -> dict[str, float]:
-  """Return how many times the speed of pydensecrf, by medians, a run has."""
+  """Return each run's speed in multiples of pydensecrf's, by medians."""
   median = timing.medians(seconds)
   theirs = median.pop("pydensecrf", None)
   if theirs is None:

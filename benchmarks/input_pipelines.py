@@ -1,6 +1,6 @@
-"""What `benchmarks.input_speed` compares: deeplax's loader and tf.data.
+"""The pipelines that `benchmarks.input_speed` compares: deeplax's and tf.data.
 
-Both make the same batches from one folder, laid out as `configs.own_data` says.
+Both make the same batches from a folder in the layout of `configs.own_data`.
 """
 
 import argparse
@@ -27,12 +27,12 @@ Batches = Iterator[Mapping[str, Any]]
 
 
 def write_files(root: pathlib.Path, args: argparse.Namespace) -> int:
-  """Write the files that all read: images as they are, masks as gray PNGs.
+  """Write the files that all pipelines read: copied images, masks as gray PNGs.
 
   TensorFlow decodes a palette PNG to colors, so masks are stored decoded.
 
   Returns:
-    How many images.
+    The number of images.
   """
   from PIL import Image
 
@@ -65,7 +65,7 @@ def write_files(root: pathlib.Path, args: argparse.Namespace) -> int:
 
 
 def deeplax(root: pathlib.Path, threads: int) -> Callable[[], Batches]:
-  """Return what starts deeplax's loader, as training does."""
+  """Return a function that starts deeplax's loader as training does."""
   from deeplax.data import build
   from deeplax.settings import defaults
 
@@ -82,16 +82,16 @@ def deeplax(root: pathlib.Path, threads: int) -> Callable[[], Batches]:
 
 
 class Tensorflow:
-  """The same in tf.data.
+  """The same pipeline in tf.data.
 
   Attributes:
-    as_bytes: Compute in bytes where that is possible, and hand on bytes; else
+    as_bytes: Compute in bytes where that is possible, and yield bytes; else
       images are float32 and labels int32 from the start, as in DeepLab's own
       TensorFlow code.
   """
 
   def __init__(self, root: pathlib.Path, *, as_bytes: bool):
-    # Nothing here needs an accelerator, and TensorFlow would claim its memory.
+    # No accelerator is needed here, and TensorFlow would claim its memory.
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     self.tf = importlib.import_module("tensorflow")
@@ -101,7 +101,7 @@ class Tensorflow:
     self.labels = sorted(map(str, (root / "labels" / "train").iterdir()))
 
   def start(self) -> Batches:
-    """Return the endless batches."""
+    """Return an endless iterator of batches."""
     tf = self.tf
     data = tf.data.Dataset.from_tensor_slices((self.images, self.labels))
     data = data.shuffle(len(self.images)).repeat()
@@ -132,7 +132,7 @@ class Tensorflow:
     return tf.cast(image, tf.float32), tf.cast(label, tf.int32)
 
   def augment(self, image, label, scale, where):
-    """Scale, pad and cut, the corner at the share `where` of what is free."""
+    """Scale, pad and crop at the corner `where`, in shares of the free space."""
     tf, resize = self.tf, self.tf.compat.v1.image
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
     size = tf.cast(sides * tf.cast(scale, tf.float32), tf.int32)
@@ -159,7 +159,7 @@ class Tensorflow:
 
 
 def difference(root: pathlib.Path, *, as_bytes: bool) -> dict[str, float]:
-  """Compare the two at every scale, with crops at the same place.
+  """Compare the crops of both pipelines at every scale, at the same place.
 
   TensorFlow decodes JPEG by a faster, less exact transform, and OpenCV rounds
   to bytes: images differ a little, labels must not.
@@ -169,7 +169,7 @@ def difference(root: pathlib.Path, *, as_bytes: bool) -> dict[str, float]:
     labels that differ.
 
   Raises:
-    InputError: They do not do the same.
+    InputError: The crops differ by more than that.
   """
   from deeplax.data import build
   from deeplax.data import transforms

@@ -4,19 +4,20 @@
   python -m benchmarks.input_speed --out input_speed.json
   python -m benchmarks.input_speed --data=DIR --split=train
 
-Both do the same to the same files: decode a JPEG (or PNG) and its mask, scale
-by 0.5 to 2.0 in steps of 0.25 (bilinear, the mask nearest, corners aligned),
-pad with the mean pixel, crop 513x513, mirror half, make batches of 8. That they
-give the same for the same random numbers is checked before anything is timed.
+Both treat the same files alike: decode a JPEG (or PNG) and its mask, scale by
+0.5 to 2.0 in steps of 0.25 (bilinear, the mask nearest, corners aligned), pad
+with the mean pixel, crop 513x513, mirror half of the images, make batches of 8.
+Before anything is timed it is checked that both give the same crops for the
+same random numbers.
 
-tf.data is used as DeepLab's TensorFlow code uses it: whole images are scaled,
-then padded, then cut; map and prefetch choose their own parallelism. tf_float
-hands on float32 images and int32 labels as that code does, tf_bytes uint8 as
-deeplax does. Files are read by name, from the page cache.
+tf.data is used as in DeepLab's TensorFlow code: whole images are scaled, then
+padded, then cut; map and prefetch choose their own parallelism. tf_float yields
+float32 images and int32 labels as that code does, tf_bytes uint8 as deeplax
+does. Files are read by name, from the page cache.
 
-Each pipeline has a process of its own on the same cores. They take turns, and
-whose turn it is not is stopped, so that none gets ahead while it waits. A turn
-starts with batches that are not timed.
+Each pipeline has a process of its own on the same cores. They take turns, and a
+pipeline is stopped while it is another's turn, so that it prepares no batches
+meanwhile. A turn starts with batches that are not timed.
 """
 
 import argparse
@@ -105,16 +106,11 @@ def parse() -> argparse.Namespace:
     "--threads", type=int, default=4, help="data.threads of deeplax"
   )
   parser.add_argument("--worker", choices=PIPELINES, help=argparse.SUPPRESS)
-  args = parser.parse_args()
-  if min(args.images, args.rounds, args.images_per_round, args.cores) < 1:
-    parser.error(
-      "--images, --rounds, --images_per_round and --cores must be 1 or more"
-    )
-  return args
+  return timing.parsed(parser, "images", "rounds", "images_per_round", "cores")
 
 
 def work(args: argparse.Namespace) -> None:
-  """Serve one pipeline: time as many batches as each line of stdin says."""
+  """Run one pipeline: time as many batches as each line of stdin says."""
   if args.worker == "deeplax":
     start = input_pipelines.deeplax(args.data, args.threads)
   else:
@@ -150,7 +146,7 @@ def answer(values: Mapping[str, Any]) -> None:
 
 
 class Worker:
-  """One pipeline in a process of its own, which runs while it is asked."""
+  """A pipeline in a process of its own, which is stopped between its turns."""
 
   def __init__(self, name: str, root: pathlib.Path, threads: int):
     command = [sys.executable, "-m", "benchmarks.input_speed"]
@@ -166,12 +162,12 @@ class Worker:
     )
 
   def ask(self, batches: int) -> dict[str, float]:
-    """Let it make batches."""
+    """Have the pipeline make batches; return its times."""
     assert self.process.stdin is not None
     self.process.send_signal(signal.SIGCONT)
     print(batches, file=self.process.stdin, flush=True)
     answer = self.hear()
-    # tf.data would go on and make hundreds of batches ready.
+    # tf.data would prepare hundreds of further batches.
     self.process.send_signal(signal.SIGSTOP)
     return answer
 
@@ -188,7 +184,7 @@ class Worker:
 
 
 def measure(root: pathlib.Path, args: argparse.Namespace) -> dict[str, Any]:
-  """Let the pipelines take turns, and sum up."""
+  """Let the pipelines take turns; return the results for the report."""
   batches = -(-args.images_per_round // BATCH)
   images = batches * BATCH
   first, turns = {}, {name: [] for name in PIPELINES}

@@ -1,21 +1,22 @@
-"""What the papers' table costs beside its forward passes, interleaved.
+"""The cost of the papers' table beside its forward passes, interleaved.
 
   python -m benchmarks.sweep_cost --out sweep_cost.json
   python -m benchmarks.sweep_cost --network=xception --images=2 --rounds=3
 
 The table of one output stride (one scale; six scales; six scales and flips) of
-a network with random weights, on files that are made for it: the network of
-configs/camvid.py at its images' size, a small one, at which the rest weighs
-most, or Xception-65 at VOC's. Three ways take turns over the same images:
+a network with random weights, on made-up files: the network of
+configs/camvid.py at its images' size, which is small, so that all other work
+weighs most, or Xception-65 at VOC's. Three ways take turns over the same
+images:
 
   forward     the network at each scale and flip, to logits at the image's size,
-              on images that are in memory; nothing is made of the logits
+              on images in memory; the logits are not used
   sweep       deeplax.evaluate_rows: reads and decodes the files, averages,
               takes the classes, counts the confusion matrix of each row
   everything  the same with trimap, boundary and object measures
 
-Compilation stays outside. On a machine with other work the CPU seconds say more
-than the wall clock; on a CPU they hold the network's own threads, too.
+Compilation is not timed. On a machine with other work the CPU seconds say more
+than the wall clock; on a CPU they include the network's own threads.
 """
 
 import argparse
@@ -47,7 +48,7 @@ from deeplax.models import variables
 
 
 class Network(NamedTuple):
-  """A network, and the images that it is given."""
+  """A network, and the size and classes of its images."""
 
   title: str
   config: Any
@@ -109,14 +110,14 @@ def parse() -> argparse.Namespace:
   parser.add_argument("--rounds", type=int, default=5, help="turns of each")
   parser.add_argument("--output_stride", type=int, default=16, help="16 or 8")
   parser.add_argument("--threads", type=int, default=4, help="data.threads")
-  args = parser.parse_args()
-  if min(args.images, args.rounds) < 1 or args.threads < 0:
-    parser.error("--images and --rounds must be 1 or more, --threads 0 or more")
+  args = timing.parsed(parser, "images", "rounds")
+  if args.threads < 0:
+    parser.error("--threads must be 0 or more")
   return args
 
 
 def write_files(root: pathlib.Path, images: int, network: Network) -> None:
-  """Make own data: JPEGs of noise over patches, and masks of the patches."""
+  """Write a data set: JPEGs of noise over patches, and masks of the patches."""
   rng = np.random.default_rng(0)
   for kind in ("images", "labels"):
     (root / kind / "val").mkdir(parents=True)
@@ -135,7 +136,7 @@ def write_files(root: pathlib.Path, images: int, network: Network) -> None:
 
 
 def measure(source: Any, args: argparse.Namespace) -> dict[str, Any]:
-  """Let the ways take turns, and sum up."""
+  """Let the ways take turns; return the results for the report."""
   network = NETWORKS[args.network]
   config = network.config
   model = model_build.from_config(
@@ -196,14 +197,14 @@ def summary(
   memory: list[float],
   images: int,
 ) -> dict[str, Any]:
-  """Sum up the turns: seconds an image, shares spent waiting, memory."""
+  """Return seconds an image, shares of the time spent waiting, and memory."""
   quarter = memory[: max(len(memory) // 4, 1)]
   return {
     "seconds_an_image": timing.spreads(seconds.wall),
     "cpu_seconds_an_image": timing.spreads(seconds.cpu),
     "over_forward": over_forward(seconds.wall),
     "cpu_over_forward": over_forward(seconds.cpu),
-    # Shares of the turn's wall clock, in which nothing else was done.
+    # Shares of a turn's wall clock that the main thread spent waiting.
     "waiting": {
       way: {
         key: timing.ratio(
@@ -225,7 +226,7 @@ def summary(
 def forward(
   predictor: predictor_lib.Predictor, images: list[np.ndarray]
 ) -> None:
-  """Predict images, but for all that is made of the logits."""
+  """Predict images as far as the logits, which are not used."""
 
   def only_logits(
     modes: Sequence[averaging.Mode],
@@ -233,12 +234,12 @@ def forward(
     **_: Any,
   ) -> list[jax.Array]:
     before: Any = ()
-    found: Any = None
+    scores: Any = None
     for view in sorted({view for mode in modes for view in mode.views}):
-      found = logits(view)
+      scores = logits(view)
       jax.block_until_ready(before)
-      before = found
-    return [found] * len(modes)
+      before = scores
+    return [scores] * len(modes)
 
   pending: Any = ()
   with mock.patch.object(averaging, "predict", only_logits):

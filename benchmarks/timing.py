@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved runs, their spread, the machine.
+"""Parts of all benchmarks: interleaved runs, their spread, the machine.
 
 Runs take turns, so that a busy moment of the machine hits all of them. Times
 are medians with their least and most, of the wall clock and of the CPU seconds
@@ -185,6 +185,17 @@ def parser(description: str | None) -> argparse.ArgumentParser:
   )
   parser.add_argument("--out", help="JSON file to write")
   return parser
+
+
+def parsed(
+  parser: argparse.ArgumentParser, *positive: str
+) -> argparse.Namespace:
+  """Return the flags; those named `positive` must be 1 or more."""
+  args = parser.parse_args()
+  for name in positive:
+    if getattr(args, name) < 1:
+      parser.error(f"--{name} must be 1 or more")
+  return args
 
 
 def write(report: Mapping[str, Any], out: str | None) -> None:

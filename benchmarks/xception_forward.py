@@ -3,11 +3,11 @@
   pip install -e ".[torch]"
   python -m benchmarks.xception_forward --reps 5 --out xception_forward.json
 
-Both run the same network on the same weights and image, output stride 16, and
-must give the same logits before anything is timed. Compilation, memory layout
-and a first run stay outside the times. PyTorch runs eagerly in channels_last,
-once as trained (convolution, then norm) and once with norms folded into the
-kernels beforehand; deeplax folds them in each call.
+Both run the same network with the same weights on the same image, at output
+stride 16, and must give the same logits before anything is timed. Compilation,
+memory layout and a first run are not timed. PyTorch runs eagerly in
+channels_last, once as trained (convolution, then norm) and once with norms
+folded into the kernels beforehand; deeplax folds them in each call.
 """
 
 import argparse
@@ -20,8 +20,8 @@ import numpy as np
 
 from benchmarks import timing
 
-# Without these PyTorch's idle threads spin on the cores that JAX then needs,
-# and the other way round. They are read when PyTorch is imported.
+# Without these PyTorch's idle threads spin on cores that JAX needs, and the
+# reverse. PyTorch reads them when it is imported.
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 CLASSES = 21
 
@@ -62,14 +62,12 @@ def parse() -> argparse.Namespace:
   parser.add_argument("--size", type=int, default=513, help="side in pixels")
   parser.add_argument("--reps", type=int, default=5, help="runs of each")
   parser.add_argument("--threads", type=int, default=2, help="cores of each")
-  args = parser.parse_args()
+  args = timing.parsed(parser, "reps", "threads")
   if args.size < 33 or (args.size - 1) % 32:
     parser.error(
       f"--size {args.size}: PyTorch pads as TensorFlow does at sizes 32 n + 1 "
       "only, such as 513 or 257"
     )
-  if args.reps < 1 or args.threads < 1:
-    parser.error("--reps and --threads must be 1 or more")
   return args
 
 
@@ -78,8 +76,8 @@ def networks(
 ) -> tuple[dict[str, Callable[[], np.ndarray]], dict[str, str]]:
   """Return the runs to time, each giving [size, size, k] logits, and versions.
 
-  What they give back is made into a NumPy array without a copy, so that every
-  run has finished when it returns.
+  Logits become NumPy arrays, without a copy, so that every run has finished
+  when it returns.
   """
   try:
     torch = importlib.import_module("torch")
@@ -126,7 +124,7 @@ def networks(
 
 
 def layers_of(variables: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-  """Return {"head/aspp0": {"kernel": .., "scale": .., ..}}, scan unstacked."""
+  """Return {"head/aspp0": {"kernel": .., "scale": .., ..}}, scans unstacked."""
   import jax
 
   layers = {}
@@ -251,7 +249,7 @@ class TorchNetwork:
 
 
 def ratios(seconds: Mapping[str, list[float]]) -> dict[str, float]:
-  """Return what share of each peer's median time deeplax takes."""
+  """Return deeplax's median time as a share of each peer's."""
   median = timing.medians(seconds)
   ours = median.pop("deeplax")
   return {name: ours / value for name, value in median.items()}
