@@ -132,7 +132,7 @@ class Tensorflow:
     return tf.cast(image, tf.float32), tf.cast(label, tf.int32)
 
   def augment(self, image, label, scale, where):
-    """Scale, pad and crop at the corner `where`, in shares of the free space."""
+    """Scale, pad and crop; `where` is the corner, as shares of free space."""
     tf, resize = self.tf, self.tf.compat.v1.image
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
     size = tf.cast(sides * tf.cast(scale, tf.float32), tf.int32)

@@ -5,6 +5,7 @@ computed from the counts of the whole data set.
 """
 
 from collections.abc import Callable, Sequence
+import functools
 from typing import Any
 
 import jax
@@ -110,7 +111,9 @@ def evaluate_rows(
   subset = views.Subset(source, max_images)
   if not len(subset):
     raise errors.InputError(f"no image to evaluate in {source.spec.name}")
-  rows = [_no_counts(len(names), measured) for _ in sweep.modes]
+  matrix = np.zeros((len(names), len(names)), np.int64)
+  empty = {"matrix": matrix, **measures.empty(len(names), measured)}
+  rows = [empty for _ in sweep.modes]
   rank, ranks = jax.process_index(), jax.process_count()
   mine = len(range(rank, len(subset), ranks))
   report = clocks.Progress(
@@ -126,13 +129,8 @@ def evaluate_rows(
     )
     for row, labels in enumerate(labels_of_rows)
   )
-
-  def count(prediction: Prediction) -> measures.Counts:
-    _, _, example, labels = prediction
-    return _count(example, labels, len(names), measured)
-
   for (place, row, _, labels), counts in ahead.in_threads(
-    count,
+    functools.partial(_count, len(names), measured),
     predictions,
     threads=threads,
     n=COUNTING * len(rows),
@@ -150,18 +148,11 @@ def evaluate_rows(
   return [_result(counts, source.spec, measured, fields) for counts in rows]
 
 
-def _no_counts(k: int, measured: measures.Measures) -> measures.Counts:
-  matrix = np.zeros((k, k), np.int64)
-  return {"matrix": matrix, **measures.empty(k, measured)}
-
-
 def _count(
-  example: files.Example,
-  labels: np.ndarray,
-  k: int,
-  measured: measures.Measures,
+  k: int, measured: measures.Measures, prediction: Prediction
 ) -> measures.Counts:
   """Return the counts of an image: "matrix", its confusion, and `measured`."""
+  _, _, example, labels = prediction
   truth = example["label"]
   if truth.shape != labels.shape:
     raise errors.InputError(
@@ -206,7 +197,12 @@ def sum_over_processes(
 
 def collapse_warning(results: Sequence[dict[str, Any]]) -> str | None:
   """Return a warning if nearly all pixels are predicted as one class."""
-  texts = [text for result in results if (text := _collapse(result))]
+  texts = [
+    f"{predicted:.1%} of predicted pixels are {name!r} (truth {true:.0%})"
+    for result in results
+    for name, (true, predicted) in result["pixel_share"].items()
+    if predicted > COLLAPSED >= true
+  ]
   if not texts:
     return None
   step = f" step {results[0]['step']}" if "step" in results[0] else ""
@@ -217,13 +213,3 @@ def collapse_warning(results: Sequence[dict[str, Any]]) -> str | None:
     "(model.batch_norm.decay too near 1 for so few steps), masks almost empty. "
     "Next: python -m deeplax.overfit_check --config=... tells which"
   )
-
-
-def _collapse(result: dict[str, Any]) -> str | None:
-  """Return the class that nearly all pixels are predicted as, in words."""
-  for name, (true, predicted) in result["pixel_share"].items():
-    if predicted > COLLAPSED >= true:
-      return (
-        f"{predicted:.1%} of predicted pixels are {name!r} (truth {true:.0%})"
-      )
-  return None
