@@ -83,7 +83,8 @@ def _mean_field(
       marginals = jax.nn.softmax(logits, axis=-1)[..., active]
       message = jnp.zeros((), jnp.float32)
       for lattice, weight in zip(lattices, weights, strict=True):
-        message = message + weight * filtering.apply(lattice, marginals)
+        filtered: Any = filtering.apply(lattice, marginals)
+        message = message + weight * filtered
       if compatibility is None:
         # The messages of all labels sum to a constant of the pixel, so that
         # 1 - identity and minus the identity have the same softmax.

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 import flax.linen as nn
+from ml_collections import ConfigDict
 
 from deeplax import errors
 from deeplax.data import bands
@@ -26,7 +27,7 @@ class Run(NamedTuple):
     channels: Mean and std of each band that it reads; None: RGB.
   """
 
-  config: Any
+  config: ConfigDict
   spec: spec_lib.Spec
   channels: bands.Channels | None
 
@@ -63,7 +64,7 @@ class Run(NamedTuple):
     )
 
 
-def open_run(workdir: epath.PathLike, config: Any) -> Run:
+def open_run(workdir: epath.PathLike, config: ConfigDict) -> Run:
   """Return the run in a workdir; compiled programs are cached there.
 
   Args:
@@ -80,7 +81,10 @@ def open_run(workdir: epath.PathLike, config: Any) -> Run:
 
 
 def open_with_data(
-  workdir: epath.PathLike, config: Any, split: str, data_root: str | None
+  workdir: epath.PathLike,
+  config: ConfigDict,
+  split: str,
+  data_root: str | None,
 ) -> tuple[Run, files.Source]:
   """Return the run in a workdir, and a split of its data; see `open_run`.
 

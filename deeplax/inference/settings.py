@@ -1,7 +1,8 @@
 """Settings of a prediction, from flags and the configuration's `eval`."""
 
 import argparse
-from typing import Any
+
+from ml_collections import ConfigDict
 
 from deeplax import errors
 from deeplax import text_files
@@ -14,7 +15,7 @@ _TOO_LARGE = 1_000_000_000  # no parameter of the CRF is as large
 
 
 def crf_parameters(
-  config: Any, args: argparse.Namespace
+  config: ConfigDict, args: argparse.Namespace
 ) -> dict[str, float | int] | None:
   """Return the keywords of `crf.dense_crf`; None if no flag asks for a CRF.
 
@@ -61,7 +62,7 @@ def crf_parameters(
 
 
 def sizing(
-  config: Any, args: argparse.Namespace | None = None
+  config: ConfigDict, args: argparse.Namespace | None = None
 ) -> predictor_lib.Sizing:
   """Return how images are padded or cut into windows.
 
@@ -95,12 +96,12 @@ def sizing(
   return predictor_lib.Sizing(values["sizes"], config.eval.pad_to, windows)
 
 
-def output_stride(config: Any, flag: int | None = None) -> int:
+def output_stride(config: ConfigDict, flag: int | None = None) -> int:
   """Return the output stride of a flag, else of the config's evaluations."""
   return flag or config.eval.output_stride or config.model.output_stride
 
 
-def mode(config: Any, args: argparse.Namespace) -> averaging.Mode:
+def mode(config: ConfigDict, args: argparse.Namespace) -> averaging.Mode:
   """Return the scales and flip of the flags, or else of the config.
 
   Raises:
@@ -112,7 +113,7 @@ def mode(config: Any, args: argparse.Namespace) -> averaging.Mode:
 
 
 def strides_and_modes(
-  config: Any, args: argparse.Namespace
+  config: ConfigDict, args: argparse.Namespace
 ) -> tuple[tuple[int, ...], tuple[averaging.Mode, ...]]:
   """Return the output strides and modes that a command line asks for.
 
