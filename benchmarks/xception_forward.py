@@ -147,6 +147,7 @@ class TorchNetwork:
   """The same network in PyTorch, from the same arrays, in inference mode."""
 
   def __init__(self, torch, layers, model, *, fold):
+    from deeplax.models import deeplab
     from deeplax.models.backbones import xception
 
     self.torch = torch
@@ -157,10 +158,10 @@ class TorchNetwork:
     self.variant = xception.DEPTHS[model.backbone.depth]
     self.atrous_rates = model.head.rates
     self.mean, self.std = model.mean[0], model.std[0]
-    self.layers = {}
+    self.layers, norms = {}, deeplab.norms(model)
     for path, arrays in layers.items():
       part = path.split("/")[0]
-      eps = getattr(model, part).norm.eps if "scale" in arrays else 0.0
+      eps = norms[part].eps if "scale" in arrays else 0.0
       self.layers[path] = self._layer(arrays, eps, fold)
 
   def _layer(self, arrays, eps, fold):

@@ -24,7 +24,7 @@ from deeplax.models.backbones import mobilenet_v3
 from deeplax.models.backbones import resnet
 from deeplax.models.backbones import vgg
 from deeplax.models.backbones import xception
-from deeplax.models.heads import auxiliary
+from deeplax.models.heads import auxiliary as auxiliary_head
 
 # Outside programs call it from here.
 from deeplax.models.variables import initial_variables as initial_variables
@@ -90,7 +90,10 @@ def from_config(
   stride = config.output_stride if output_stride is None else output_stride
   for value in (config.output_stride, stride):
     layers.check_one_of("output_stride", value, dilation.OUTPUT_STRIDES)
-  style = _style(config, row, axis_name)
+  style = row.style._replace(
+    norm=_norm(config.batch_norm, row.style.norm, axis_name),
+    dtype=DTYPES[config.dtype],
+  )
   backbone = _backbone(config, row, stride, axis_name)
   # LR-ASPP's decoder adds up class scores.
   kind = decoder_from_config.kind(config.decoder)
@@ -107,12 +110,14 @@ def from_config(
     ),
     decoder_logits=scores,
     align_corners=row.align_corners,
-    auxiliary=_auxiliary(row, style, num_classes) if auxiliary else None,
+    auxiliary=auxiliary_head.Auxiliary(style, num_classes)
+    if auxiliary
+    else None,
     num_classes=num_classes,
     mean=mean,
     std=std,
-    logits_init=row.logits_init,
-    dtype=style["dtype"],
+    logits_init=style.logits_init,
+    dtype=style.dtype,
   )
   return _fix_others(model, trained) if trained else model
 
@@ -133,8 +138,8 @@ def _fix_others(
       f"nothing would train. It has {', '.join(parts)}"
     )
   fixed = {
-    name: part.clone(norm=part.norm._replace(mode="fixed"))
-    for name, part in deeplab.parts_with_norm(model).items()
+    name: deeplab.with_norm(getattr(model, name), norm._replace(mode="fixed"))
+    for name, norm in deeplab.norms(model).items()
     if name not in trained
   }
   return model.clone(**fixed)
@@ -160,22 +165,6 @@ def _check_names(config: ml_collections.ConfigDict) -> None:
   layers.check_one_of("model.dtype", config.dtype, sorted(DTYPES))
 
 
-def _style(
-  config: ml_collections.ConfigDict,
-  row: conventions.Conventions,
-  axis_name: str | None,
-) -> dict[str, Any]:
-  """Return the settings that convolutions of head and decoder share."""
-  return {
-    "norm": _norm(config.batch_norm, row.head_decay, row.head_eps, axis_name),
-    "norm_between": row.norm_between,
-    "conv_init": row.conv_init,
-    "depthwise_init": row.depthwise_init,
-    "pointwise_init": row.pointwise_init,
-    "dtype": DTYPES[config.dtype],
-  }
-
-
 def _backbone(
   config: ml_collections.ConfigDict,
   row: conventions.Conventions,
@@ -188,39 +177,26 @@ def _backbone(
     options["dilate_from"] = "never"
   return BACKBONES[config.backbone](
     output_stride=output_stride,
-    norm=_norm(config.batch_norm, own.decay, own.eps, axis_name),
+    norm=_norm(config.batch_norm, own.norm, axis_name),
     kernel_init=own.kernel_init,
     dtype=DTYPES[config.dtype],
     **options,
   )
 
 
-def _auxiliary(
-  row: conventions.Conventions, style: dict[str, Any], num_classes: int
-) -> nn.Module:
-  return auxiliary.Auxiliary(
-    norm=style["norm"],
-    num_classes=num_classes,
-    conv_init=row.conv_init,
-    logits_init=row.logits_init,
-    dtype=style["dtype"],
-  )
-
-
 def _norm(
   config: ml_collections.ConfigDict,
-  decay: float,
-  eps: float,
+  norm: layers.Norm,
   axis_name: str | None,
 ) -> layers.Norm:
-  """Return settings of a norm whose conventional decay and eps are given."""
+  """Return a part's conventional norm as `config.batch_norm` wants it."""
   layers.check_one_of("model.batch_norm.mode", config.mode, layers.NORM_MODES)
   if config.decay is not None:
     decay = config_values.fraction("model.batch_norm.decay", config.decay)
-  norm = layers.Norm(decay, eps, config.mode, axis_name, config.group)
-  # Outside a mapped step only the spelling of the group can be checked.
-  norm._replace(axis_name=None).over()
-  return norm
+    norm = norm._replace(decay=decay)
+  norm = norm._replace(mode=config.mode, group=config.group)
+  norm.over()  # outside a mapped step it checks the spelling of the group alone
+  return norm._replace(axis_name=axis_name)
 
 
 def _backbone_options(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -5,15 +5,15 @@ Names and resizes: tensorflow/models research/deeplab model.py
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deeplax.models import layers
-from deeplax.models.heads import blocks
+from deeplax.models import style as style_lib
 from deeplax.ops import resize
 
 KINDS = ("concat", "sum")
@@ -27,7 +27,7 @@ class Decoder(nn.Module):
   ... Later stages carry the suffix `_1`, `_2`.
 
   Attributes:
-    norm: Of every convolution here.
+    style: Of every convolution here.
     kind: "concat" merges before the convolutions; "sum" adds the projected
       low-level feature after them (the reference's decoder_use_sum_merge).
     low_level_channels: Width a low-level feature is reduced to (table 1); a
@@ -36,7 +36,6 @@ class Decoder(nn.Module):
     channels: Their width (table 2).
     kernel: Their side (table 2).
     separable: Whether they are separable.
-    norm_between: Whether they then have a norm and a ReLU between their halves.
     features: Strides of the low-level features, coarse to fine: (4,) is Conv2
       of table 2, (8, 4) Conv3 then Conv2.
     output_stride: Of the result. Each stage before the last one works at its
@@ -45,28 +44,19 @@ class Decoder(nn.Module):
     num_classes: If given, the sum is of class scores and the result are the
       logits: each of its convolutions is 1x1 to that many channels, with a
       bias and no norm (decoder_output_is_logits, as LR-ASPP has it).
-    conv_init: How dense kernels are drawn.
-    depthwise_init: How depthwise kernels are drawn.
-    pointwise_init: How the 1x1 kernels of separable convolutions are drawn.
-    dtype: Compute dtype.
   """
 
-  norm: layers.Norm
+  style: style_lib.Style
   kind: str = "concat"
   low_level_channels: int = 48
   convs: int = 2
   channels: int = 256
   kernel: int = 3
   separable: bool = True
-  norm_between: bool = True
   features: tuple[int, ...] = (4,)
   output_stride: int = 4
   align_corners: bool = True
   num_classes: int | None = None
-  conv_init: layers.Init = layers.Init("xavier_uniform")
-  depthwise_init: layers.Init = layers.Init("truncated_normal", 0.33)
-  pointwise_init: layers.Init = layers.Init("truncated_normal", 0.06)
-  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(
@@ -84,16 +74,16 @@ class Decoder(nn.Module):
       last = stage == len(self.features) - 1
       size = scaled(image_size, self.output_stride if last else stride)
       width = self.channels if self.kind == "sum" else self.low_level_channels
-      reduce = self._conv(f"feature_projection0{suffix}", width, kernel=1)
+      reduce = self._conv(width, f"feature_projection0{suffix}")
       low = reduce(low_level(features, stride), train=train)
       low = self._resize(low, size)
-      x = self._resize(x.astype(self.dtype), size)
+      x = self._resize(x.astype(self.style.dtype), size)
       if self.kind == "concat":
         x = jnp.concatenate([x, low], axis=-1)
       for place in range(self.convs):
         conv = self._conv(
-          f"conv{place}{suffix}",
           self.channels,
+          f"conv{place}{suffix}",
           kernel=self.kernel,
           separable=self.separable,
         )
@@ -105,24 +95,14 @@ class Decoder(nn.Module):
   def _resize(self, x: jax.Array, size: tuple[int, int]) -> jax.Array:
     return resize.resize_bilinear(x, size, align_corners=self.align_corners)
 
-  def _conv(
-    self, name: str, width: int, *, kernel: int, separable: bool = False
-  ) -> nn.Module:
-    if self.num_classes is not None:
-      # In float32, as all logits are.
-      return layers.ConvNorm(
-        self.num_classes, use_bias=True, kernel_init=self.conv_init, name=name
-      )
-    return blocks.convolution(
-      width,
-      kernel=kernel,
-      separable=separable,
-      norm_between=self.norm_between,
-      norm=self.norm,
-      conv_init=self.conv_init,
-      depthwise_init=self.depthwise_init,
-      pointwise_init=self.pointwise_init,
-      dtype=self.dtype,
+  def _conv(self, width: int, name: str, **settings: Any) -> nn.Module:
+    if self.num_classes is None:
+      return self.style.conv(width, name, **settings)
+    # In float32, as all logits are.
+    return layers.ConvNorm(
+      self.num_classes,
+      use_bias=True,
+      kernel_init=self.style.conv_init,
       name=name,
     )
 

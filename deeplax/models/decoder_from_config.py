@@ -9,6 +9,7 @@ from deeplax.models import config_values
 from deeplax.models import conventions
 from deeplax.models import decoder
 from deeplax.models import layers
+from deeplax.models import style as style_lib
 from deeplax.models.heads import large_fov
 
 LOW_LEVEL_STRIDES = (2, 4, 8)
@@ -26,7 +27,7 @@ def kind(config: ml_collections.ConfigDict | None) -> str:
 def build(
   config: ml_collections.ConfigDict | None,
   row: conventions.Conventions,
-  style: dict[str, Any],
+  style: style_lib.Style,
   *,
   num_classes: int | None,
 ) -> nn.Module | None:
@@ -45,15 +46,10 @@ def build(
   if config is None or kind(config) == "none":
     return None
   if config.kind == "branches":
-    return large_fov.Branches(
-      channels=config_values.positive(
-        "model.decoder.channels", config.channels
-      ),
-      conv_init=style["conv_init"],
-      dtype=style["dtype"],
-    )
+    width = config_values.positive("model.decoder.channels", config.channels)
+    return large_fov.Branches(style=style, channels=width)
   layers.check_one_of("model.decoder.kernel", config.kernel, (1, 3))
-  numbers = {
+  numbers: dict[str, Any] = {
     key: config_values.positive(f"model.decoder.{key}", config[key])
     for key in ("low_level_channels", "convs", "channels")
   }
@@ -66,8 +62,8 @@ def build(
     features=_features(config),
     output_stride=config.output_stride,
     align_corners=row.align_corners,
+    style=style,
     **numbers,
-    **style,
   )
 
 

@@ -155,13 +155,23 @@ class DeepLab(nn.Module):
     )(x, train=train)
 
 
-def parts_with_norm(model: nn.Module) -> dict[str, Any]:
-  """Return the parts whose field `norm` sets their norms, by name."""
-  parts = {
-    name: getattr(model, name, None)
-    for name in ("backbone", "head", "decoder", "auxiliary")
-  }
-  return {k: part for k, part in parts.items() if hasattr(part, "norm")}
+def norms(model: nn.Module) -> dict[str, layers.Norm]:
+  """Return the settings of the norms in each part that has some, by name."""
+  result = {}
+  for name in ("backbone", "head", "decoder", "auxiliary"):
+    part = getattr(model, name, None)
+    # Backbones have the norm as a field, the other parts in their style.
+    owner = getattr(part, "style", part)
+    if norm := getattr(owner, "norm", None):
+      result[name] = norm
+  return result
+
+
+def with_norm(part: Any, norm: layers.Norm) -> Any:
+  """Return a part of a network with other settings of its norms."""
+  if hasattr(part, "style"):
+    return part.clone(style=part.style._replace(norm=norm))
+  return part.clone(norm=norm)
 
 
 def _channels(values: tuple[float, ...]) -> jnp.ndarray:

@@ -11,6 +11,7 @@ from deeplax.models import conventions
 from deeplax.models import decoder
 from deeplax.models import decoder_from_config
 from deeplax.models import layers
+from deeplax.models import style as style_lib
 from deeplax.models.backbones import resnet
 from deeplax.models.heads import aspp
 from deeplax.models.heads import cascade
@@ -30,7 +31,7 @@ def build(
   config: ml_collections.ConfigDict,
   row: conventions.Conventions,
   output_stride: int,
-  style: dict[str, Any],
+  style: style_lib.Style,
   *,
   backbone: nn.Module,
   num_classes: int,
@@ -57,7 +58,7 @@ def build(
       f"{', '.join(ATROUS_HEADS)}; {config.head!r} has no atrous branch, set "
       "them to ()"
     )
-  common = {"dropout": dropout, "norm": style["norm"], "dtype": style["dtype"]}
+  common = {"dropout": dropout, "style": style}
   if config.pool5a and config.head != "large_fov":
     raise ValueError(
       "model.pool5a averages what fc6 of model.head 'large_fov' reads; "
@@ -69,12 +70,12 @@ def build(
     return _cascade(config, output_stride, common, backbone=backbone)
   if config.head in ("large_fov", "aspp_sum"):
     return _fully_connected(
-      config, row, output_stride, common, num_classes=num_classes
+      config, output_stride, common, num_classes=num_classes
     )
   common["channels"] = config_values.positive("model.channels", config.channels)
   if config.head == "dpc":
     cell = dpc.at_stride(_cell(config.cell), output_stride)
-    return dpc.DPC(cell=cell, separable=config.separable, **(style | common))
+    return dpc.DPC(cell=cell, separable=config.separable, **common)
   common |= {
     "image_pooling": config.image_pooling,
     "pool_window": _pool_window(config.image_pooling_crop, output_stride),
@@ -83,14 +84,14 @@ def build(
     ),
   }
   if config.head == "lraspp":
-    return lraspp.LRASPP(conv_init=style["conv_init"], **common)
+    return lraspp.LRASPP(**common)
   refine = "dense" if _last(config) else "separable"
   return aspp.ASPP(
     rates=_atrous_rates(config, output_stride, row.atrous_rates),
     pooling_first=row.pooling_first,
     separable=config.separable,
     refine=refine if row.refine else None,
-    **(style | common),
+    **common,
   )
 
 
@@ -130,12 +131,14 @@ def _cascade(
     )
   allowed = range(cascade.MOST_BLOCKS + 1)
   layers.check_one_of("model.cascade_blocks", config.cascade_blocks, allowed)
-  own = common | {"norm": backbone.norm, "kernel_init": backbone.kernel_init}
+  common["style"] = common["style"]._replace(
+    norm=backbone.norm, conv_init=backbone.kernel_init
+  )
   return cascade.Cascade(
     blocks=config.cascade_blocks,
     output_stride=output_stride,
     multi_grid=backbone.multi_grid,
-    **own,
+    **common,
   )
 
 
@@ -158,7 +161,6 @@ def _cell(config: Iterable[Any]) -> dpc.Cell:
 
 def _fully_connected(
   config: ml_collections.ConfigDict,
-  row: conventions.Conventions,
   output_stride: int,
   common: dict[str, Any],
   *,
@@ -167,7 +169,7 @@ def _fully_connected(
   """Return v1's or v2's head."""
   kernel, channels = config.fc6_kernel, config.channels
   by_stride = large_fov.fc6_rates(kernel)
-  common = common | {"kernel": kernel, "conv_init": row.conv_init}
+  common["kernel"] = kernel
   if config.head == "large_fov":
     rates = _atrous_rates(config, output_stride, by_stride)
     if len(rates) != 1:
@@ -194,7 +196,6 @@ def _fully_connected(
     num_classes=num_classes,
     rates=rates,
     channels=channels,
-    logits_init=row.logits_init,
     **common,
   )
 

@@ -111,7 +111,7 @@ def norm_warning(
     model: The network, whose slowest norm that trains is looked at.
     start: In words, where the statistics come from before step 0.
   """
-  norms = [part.norm for part in deeplab.parts_with_norm(model).values()]
+  norms = deeplab.norms(model).values()
   decays = [norm.decay for norm in norms if norm.mode == "train"]
   decay = max(decays, default=0.0)
   adapted = 1 - decay**total_steps

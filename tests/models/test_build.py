@@ -6,6 +6,7 @@ import pytest
 
 from deeplax.models import build
 from deeplax.models import cost
+from deeplax.models import deeplab
 from deeplax.models import layers
 from deeplax.models import variables as variables_lib
 from tests.models import networks
@@ -76,7 +77,7 @@ def test_norms_of_the_head_do_not_follow_the_backbone():
     assert model.backbone.norm == layers.Norm(decay, eps)  # pyright: ignore
     # tf.nn.fused_batch_norm raises 1e-5 to 1.001e-5.
     for part in (model.head, model.decoder):
-      assert part.norm == layers.Norm(0.9997, 1.001e-5)  # pyright: ignore
+      assert part.style.norm == layers.Norm(0.9997, 1.001e-5)  # pyright: ignore
 
 
 def test_batch_norm_settings_reach_every_part():
@@ -84,8 +85,9 @@ def test_batch_norm_settings_reach_every_part():
     batch_norm__mode="frozen", batch_norm__group="4", batch_norm__decay=0.9
   )
   model = build.from_config(c, num_classes=2, axis_name="batch")
-  for part in (model.backbone, model.head, model.decoder):
-    norm = part.norm  # pyright: ignore
+  norms = deeplab.norms(model)
+  assert [*norms] == ["backbone", "head", "decoder"]
+  for norm in norms.values():
     assert norm[2:] == ("frozen", "batch", "4") and norm.decay == 0.9
 
 

@@ -7,8 +7,11 @@ from deeplax.models import conventions
 
 def test_every_backbone_row_keeps_to_the_fused_norms_least_epsilon():
   row = conventions.get("tf_deeplab")
-  eps = [backbone.eps for backbone in row.backbones.values()] + [row.head_eps]
-  assert min(eps) == conventions.FUSED_MIN_EPS
+  norms = [backbone.norm for backbone in row.backbones.values()]
+  assert (
+    min(norm.eps for norm in (*norms, row.style.norm))
+    == conventions.FUSED_MIN_EPS
+  )
 
 
 def test_unknown_conventions_and_backbones_are_refused_by_name():

@@ -20,8 +20,8 @@ from deeplax.models import build
 from deeplax.models import cost
 from deeplax.models import deeplab
 from deeplax.models import layers
+from deeplax.models import style as style_lib
 from deeplax.models import variables as variables_lib
-from deeplax.models.heads import blocks
 from deeplax.ops import resize
 from deeplax.settings import defaults
 from tests import shared
@@ -287,18 +287,9 @@ class Single(nn.Module):
 
   @nn.compact
   def coarse(self, images, *, train):
-    init = layers.Init()
-    conv = blocks.convolution(
-      10,
-      kernel=3,
-      rate=self.rate,
-      separable=self.separable,
-      norm=layers.Norm(decay=0.9, eps=1e-5),
-      conv_init=init,
-      depthwise_init=init,
-      pointwise_init=init,
-      dtype=jnp.float32,
-      name="conv",
+    style = style_lib.Style(layers.Norm(decay=0.9, eps=1e-5))
+    conv = style.conv(
+      10, "conv", kernel=3, rate=self.rate, separable=self.separable
     )
     return conv(images, train=train)
 

@@ -8,9 +8,10 @@ import pytest
 from deeplax.models import cost
 from deeplax.models import decoder
 from deeplax.models import layers
+from deeplax.models import style as style_lib
 from tests.models import networks
 
-NORM = layers.Norm(decay=0.9, eps=1e-5)
+STYLE = style_lib.Style(layers.Norm(decay=0.9, eps=1e-5))
 IMAGE = (65, 49)
 
 
@@ -27,7 +28,7 @@ def inputs(image=IMAGE):
 
 def build(**fields):
   return decoder.Decoder(
-    **{"norm": NORM, "channels": 7, "low_level_channels": 4, **fields}
+    **{"style": STYLE, "channels": 7, "low_level_channels": 4, **fields}
   )
 
 
@@ -51,7 +52,7 @@ def shapes(model):
 
 
 def test_the_papers_decoder_has_these_kernels():
-  assert shapes(decoder.Decoder(norm=NORM)) == {
+  assert shapes(decoder.Decoder(STYLE)) == {
     "feature_projection0/kernel": (1, 1, 5, 48),
     "conv0/depthwise/depthwise_kernel": (3, 3, 1, 8 + 48),
     "conv0/pointwise/kernel": (1, 1, 8 + 48, 256),

@@ -11,6 +11,7 @@ from deeplax.models import cost
 from deeplax.models import decoder
 from deeplax.models import deeplab
 from deeplax.models import layers
+from deeplax.models import style as style_lib
 from deeplax.models import variables as variables_lib
 from deeplax.models.heads import aspp
 from deeplax.ops import resize
@@ -21,12 +22,11 @@ CLASSES = 3
 
 
 def small(dtype=jnp.float32):
+  style = style_lib.Style(NORM, dtype=dtype)
   return deeplab.DeepLab(
     backbone=networks.Tiny(dtype=dtype),
-    head=aspp.ASPP(rates=(1, 2), channels=8, norm=NORM, dtype=dtype),
-    decoder=decoder.Decoder(
-      channels=8, low_level_channels=4, norm=NORM, dtype=dtype
-    ),
+    head=aspp.ASPP(style, rates=(1, 2), channels=8),
+    decoder=decoder.Decoder(style, channels=8, low_level_channels=4),
     num_classes=CLASSES,
     dtype=dtype,
   )

@@ -134,7 +134,7 @@ def test_norms_are_the_peers(peer, backbone, norm, head_norm):
   model = network(peer, backbone)
   assert model.backbone.norm == layers.Norm(*norm)
   for part in (model.head, model.decoder):
-    assert part.norm == layers.Norm(*head_norm)
+    assert part.style.norm == layers.Norm(*head_norm)
 
 
 def rates(*args, **settings):

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from deeplax.models import layers
+from deeplax.models import style as style_lib
 from deeplax.models.heads import large_fov
 from deeplax.pretrained import vgg_fc
 
-NORM = layers.Norm(decay=0.0, eps=1e-5)
+STYLE = style_lib.Style(layers.Norm(decay=0.0, eps=1e-5))
 
 
 @pytest.mark.parametrize(
@@ -15,7 +16,7 @@ NORM = layers.Norm(decay=0.0, eps=1e-5)
 )
 def test_fc6_is_subsampled_in_space_and_channels(kernel, kept):
   layer = vgg_fc.layers(
-    large_fov.LargeFOV(NORM, kernel=kernel, channels=2),
+    large_fov.LargeFOV(STYLE, kernel=kernel, channels=2),
     fc6="fc6", fc7="fc7", flat=True,
   )[0]  # fmt: skip
   source = np.arange(8 * 512 * 49, dtype=np.float32).reshape(8, -1)
@@ -36,7 +37,7 @@ def test_fc6_is_subsampled_in_space_and_channels(kernel, kept):
 
 def test_fc7_keeps_the_inputs_that_fc6_keeps():
   layer = vgg_fc.layers(
-    large_fov.LargeFOV(NORM, channels=4), fc6="fc6", fc7="fc7", flat=True
+    large_fov.LargeFOV(STYLE, channels=4), fc6="fc6", fc7="fc7", flat=True
   )[1]
   source = np.arange(64.0).reshape(8, 8)
   assert layer.kernel

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import operator
 import re
 
 from deeplax.crf import search
@@ -26,8 +27,9 @@ def setting(place, key):
   """Return what `place` sets `key` to."""
   if place in conventions.CONVENTIONS:
     row = conventions.get(place)
-    name, _, field = key.rpartition(".")
-    found = getattr(row.backbone(name) if name else row, field)
+    name, _, field = key.partition(".")
+    owner = row.backbones.get(name)
+    found = operator.attrgetter(field if owner else key)(owner or row)
     return tuple(found) if isinstance(found, tuple) else found
   if place == "deeplax.crf.search":
     if key.startswith("--"):

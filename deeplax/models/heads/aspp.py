@@ -1,13 +1,15 @@
 """Atrous spatial pyramid pooling (DeepLab v3, arXiv:1706.05587)."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deeplax.models import layers
-from deeplax.models.heads import blocks
+from deeplax.models import style as style_lib
+from deeplax.models.heads import image_pooling
 from deeplax.ops import resize
 
 REFINE = (None, "dense", "separable")
@@ -21,7 +23,7 @@ class ASPP(nn.Module):
   stride and the parameters do not.
 
   Attributes:
-    norm: Of every convolution here.
+    style: Of every convolution here.
     rates: Atrous rates; () leaves the MobileNet zoo head (image pooling, 1x1).
     channels: Width of every branch and of the result.
     image_pooling: Whether there is a branch of global means.
@@ -30,17 +32,11 @@ class ASPP(nn.Module):
     pool_stride: Of these windows.
     pooling_first: Whether the image pooling leads the concatenation or ends it.
     separable: Whether the atrous 3x3 convolutions are separable (v3+, 3.1).
-    norm_between: Whether separable convolutions have a norm and a ReLU between
-      their halves.
     dropout: After the projection, in training.
     refine: A 3x3 convolution after that, "dense" or "separable"; None: none.
-    conv_init: How dense kernels are drawn.
-    depthwise_init: How depthwise kernels are drawn.
-    pointwise_init: How the 1x1 kernels of separable convolutions are drawn.
-    dtype: Compute dtype.
   """
 
-  norm: layers.Norm
+  style: style_lib.Style
   rates: tuple[int, ...] = (6, 12, 18)
   channels: int = 256
   image_pooling: bool = True
@@ -48,13 +44,8 @@ class ASPP(nn.Module):
   pool_stride: tuple[int, int] = (1, 1)
   pooling_first: bool = True
   separable: bool = True
-  norm_between: bool = True
   dropout: float = 0.1
   refine: str | None = None
-  conv_init: layers.Init = layers.Init("xavier_uniform")
-  depthwise_init: layers.Init = layers.Init("truncated_normal", 0.33)
-  pointwise_init: layers.Init = layers.Init("truncated_normal", 0.06)
-  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(
@@ -64,51 +55,26 @@ class ASPP(nn.Module):
     branches, pooled = [], []
     if self.image_pooling:
       pooled.append(self._image_level(high, train=train))
-    branches.append(self._conv("aspp0")(high, train=train))
+    conv = partial(self.style.conv, self.channels)
+    branches.append(conv("aspp0")(high, train=train))
+    atrous = partial(conv, kernel=3, separable=self.separable)
     for place, rate in enumerate(self.rates, start=1):
-      conv = self._conv(
-        f"aspp{place}", kernel=3, rate=rate, separable=self.separable
-      )
-      branches.append(conv(high, train=train))
+      branches.append(atrous(f"aspp{place}", rate=rate)(high, train=train))
     parts = (pooled, branches) if self.pooling_first else (branches, pooled)
     x = jnp.concatenate([*parts[0], *parts[1]], axis=-1)
-    x = self._conv("projection")(x, train=train)
-    dropout = layers.Dropout(self.dropout, self.norm.axis_name, name="dropout")
-    x = dropout(x, train=train)
+    x = conv("projection")(x, train=train)
+    x = self.style.dropout(self.dropout)(x, train=train)
     if self.refine:
-      conv = self._conv(
-        "refine", kernel=3, separable=self.refine == "separable"
-      )
-      x = conv(x, train=train)
+      separable = self.refine == "separable"
+      x = conv("refine", kernel=3, separable=separable)(x, train=train)
     return x
-
-  def _conv(
-    self,
-    name: str,
-    *,
-    kernel: int = 1,
-    rate: int = 1,
-    separable: bool = False,
-  ) -> nn.Module:
-    return blocks.convolution(
-      self.channels,
-      kernel=kernel,
-      rate=rate,
-      separable=separable,
-      norm_between=self.norm_between,
-      norm=self.norm,
-      conv_init=self.conv_init,
-      depthwise_init=self.depthwise_init,
-      pointwise_init=self.pointwise_init,
-      dtype=self.dtype,
-      name=name,
-    )
 
   def _image_level(self, high: jax.Array, *, train: bool) -> jax.Array:
     """Global mean, 1x1 convolution, spread back over the map (ParseNet)."""
-    mean = blocks.average_pool(high, self.pool_window, self.pool_stride)
-    if train and self.norm.mode == "train":
-      _, _, devices = self.norm.over()
+    mean = image_pooling.average_pool(high, self.pool_window, self.pool_stride)
+    style = self.style
+    if train and style.norm.mode == "train":
+      _, _, devices = style.norm.over()
       if mean.shape[0] * mean.shape[1] * mean.shape[2] * devices < 2:
         raise ValueError(
           "image pooling sees one value per channel (batch 1, one pooled "
@@ -116,5 +82,6 @@ class ASPP(nn.Module):
           "train.batch_size >= 2 per norm group, "
           "model.batch_norm.mode='frozen' or model.image_pooling=False"
         )
-    x = self._conv("image_pooling")(mean.astype(self.dtype), train=train)
+    conv = style.conv(self.channels, "image_pooling")
+    x = conv(mean.astype(style.dtype), train=train)
     return resize.resize_bilinear(x, (high.shape[1], high.shape[2]))

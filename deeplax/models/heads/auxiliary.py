@@ -1,11 +1,10 @@
 """A second head, for training only."""
 
 import flax.linen as nn
-import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deeplax.models import layers
+from deeplax.models import style as style_lib
 
 
 class Auxiliary(nn.Module):
@@ -15,38 +14,25 @@ class Auxiliary(nn.Module):
   of torchvision's FCNHead.
 
   Attributes:
-    norm: Of the 3x3 convolution, to a quarter of the feature's channels.
+    style: Of both convolutions; the first one is to a quarter of the channels.
     num_classes: Background included.
     dropout: Before the logits, in training.
-    conv_init: How the 3x3 kernel is drawn.
-    logits_init: How the last kernel is drawn.
-    dtype: Compute dtype; logits are float32.
   """
 
-  norm: layers.Norm
+  style: style_lib.Style
   num_classes: int
   dropout: float = 0.1
-  conv_init: layers.Init = layers.Init("xavier_uniform")
-  logits_init: layers.Init = layers.Init("truncated_normal", 0.01)
-  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(
     self, middle: Float[Array, "b h w c"], *, train: bool
   ) -> Float[Array, "b h w k"]:
-    x = layers.ConvNorm(
-      max(middle.shape[-1] // 4, 1),
-      kernel=3,
-      norm=self.norm,
-      activation="relu",
-      kernel_init=self.conv_init,
-      dtype=self.dtype,
-      name="conv",
-    )(middle, train=train)
-    dropout = layers.Dropout(self.dropout, self.norm.axis_name, name="dropout")
+    width = max(middle.shape[-1] // 4, 1)
+    x = self.style.conv(width, "conv", kernel=3)(middle, train=train)
+    x = self.style.dropout(self.dropout)(x, train=train)
     return layers.ConvNorm(
       self.num_classes,
       use_bias=True,
-      kernel_init=self.logits_init,
+      kernel_init=self.style.logits_init,
       name="logits",
-    )(dropout(x, train=train), train=train)
+    )(x, train=train)

@@ -1,11 +1,9 @@
 """Blocks in cascade after ResNet's last one (v3, arXiv:1706.05587, 3.2)."""
 
 import flax.linen as nn
-import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from deeplax.models import layers
+from deeplax.models import style as style_lib
 from deeplax.models.backbones import resnet
 
 MOST_BLOCKS = 3  # up to block7
@@ -21,22 +19,18 @@ class Cascade(nn.Module):
   parameters serves every output stride. Nothing but the logits follows.
 
   Attributes:
-    norm: Of every convolution, as block4's.
+    style: Of every convolution, as block4's.
     blocks: How many; 0 leaves the logits on block4 (table 2).
     output_stride: Of the features; at 16 block4 has rate 2, block5 rate 4.
     multi_grid: Factors of the rates of each block's three units.
     dropout: Before the logits, in training.
-    kernel_init: How kernels are drawn, as block4's.
-    dtype: Compute dtype.
   """
 
-  norm: layers.Norm
+  style: style_lib.Style
   blocks: int = MOST_BLOCKS
   output_stride: int = 16
   multi_grid: tuple[int, ...] = (1, 1, 1)
   dropout: float = 0.1
-  kernel_init: layers.Init = layers.Init("variance_scaling", 2.0)
-  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(
@@ -51,10 +45,9 @@ class Cascade(nn.Module):
           width=x.shape[-1] // 4,
           stride=1,
           rate=rate * grid,
-          norm=self.norm,
-          kernel_init=self.kernel_init,
-          dtype=self.dtype,
+          norm=self.style.norm,
+          kernel_init=self.style.conv_init,
+          dtype=self.style.dtype,
           name=f"block{block}_unit{unit}",
         )(x, train=train)
-    dropout = layers.Dropout(self.dropout, self.norm.axis_name, name="dropout")
-    return dropout(x, train=train)
+    return self.style.dropout(self.dropout)(x, train=train)

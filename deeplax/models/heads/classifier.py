@@ -1,31 +1,26 @@
 """The head of a whole ImageNet network."""
 
 import flax.linen as nn
-import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from deeplax.models import layers
-from deeplax.models.heads import blocks
+from deeplax.models import style as style_lib
+from deeplax.models.heads import image_pooling
 
 
 class Classifier(nn.Module):
   """Global means and dropout: an ImageNet network up to its last layer.
 
   Attributes:
-    norm: For the name of the mapped axis.
+    style: For the dtype, and the mapped axis of the norm.
     dropout: Of the means, in training.
-    dtype: Compute dtype.
   """
 
-  norm: layers.Norm
+  style: style_lib.Style
   dropout: float = 0.0
-  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(
     self, high: Float[Array, "b h w c"], *, train: bool
   ) -> Float[Array, "b 1 1 c"]:
-    x = blocks.average_pool(high, None).astype(self.dtype)
-    dropout = layers.Dropout(self.dropout, self.norm.axis_name, name="dropout")
-    return dropout(x, train=train)
+    x = image_pooling.average_pool(high, None).astype(self.style.dtype)
+    return self.style.dropout(self.dropout)(x, train=train)

@@ -5,13 +5,13 @@ its operations only the separable atrous convolution is offered, the one that
 the published cell uses; 1x1 convolutions and pyramid pooling are not.
 """
 
+from functools import partial
+
 import flax.linen as nn
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from deeplax.models import layers
-from deeplax.models.heads import blocks
+from deeplax.models import style as style_lib
 
 # Each branch: what it reads (-1: the features; else a branch before it,
 # counted from 0), and its rates of rows and columns.
@@ -72,57 +72,30 @@ class DPC(nn.Module):
   """Separable atrous convolutions that read each other, joined and projected.
 
   Attributes:
-    norm: Of every convolution here.
+    style: Of every convolution here.
     cell: The branches, with the rates at this network's output stride.
     channels: Width of every branch and of the result.
     separable: Whether the branches are separable (the published ones are).
-    norm_between: Whether separable convolutions have a norm and a ReLU between
-      their halves.
     dropout: Of the joined branches, in training: before the projection, unlike
       ASPP's.
-    conv_init: How dense kernels are drawn.
-    depthwise_init: How depthwise kernels are drawn.
-    pointwise_init: How the 1x1 kernels of separable convolutions are drawn.
-    dtype: Compute dtype.
   """
 
-  norm: layers.Norm
+  style: style_lib.Style
   cell: Cell
   channels: int = 256
   separable: bool = True
-  norm_between: bool = True
   dropout: float = 0.1
-  conv_init: layers.Init = layers.Init("xavier_uniform")
-  depthwise_init: layers.Init = layers.Init("truncated_normal", 0.33)
-  pointwise_init: layers.Init = layers.Init("truncated_normal", 0.06)
-  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(
     self, high: Float[Array, "b h w c"], *, train: bool
   ) -> Float[Array, "b h w k"]:
     branches = []
+    conv = partial(self.style.conv, self.channels)
+    atrous = partial(conv, kernel=3, separable=self.separable)
     for place, (source, rates) in enumerate(self.cell):
-      conv = self._conv(f"branch{place}", rates)
       x = high if source < 0 else branches[source]
-      branches.append(conv(x, train=train))
+      branches.append(atrous(f"branch{place}", rate=rates)(x, train=train))
     x = jnp.concatenate(branches, axis=-1)
-    dropout = layers.Dropout(self.dropout, self.norm.axis_name, name="dropout")
-    x = dropout(x, train=train)
-    return self._conv("projection")(x, train=train)
-
-  def _conv(self, name: str, rates: tuple[int, int] | None = None) -> nn.Module:
-    """Return the convolution of a branch, or without rates a 1x1."""
-    return blocks.convolution(
-      self.channels,
-      kernel=3 if rates else 1,
-      rate=rates or 1,
-      separable=self.separable and rates is not None,
-      norm_between=self.norm_between,
-      norm=self.norm,
-      conv_init=self.conv_init,
-      depthwise_init=self.depthwise_init,
-      pointwise_init=self.pointwise_init,
-      dtype=self.dtype,
-      name=name,
-    )
+    x = self.style.dropout(self.dropout)(x, train=train)
+    return conv("projection")(x, train=train)

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deeplax.models import layers
+from deeplax.models import style as style_lib
 from deeplax.ops import pooling
 from deeplax.ops import resize
 
@@ -57,24 +57,20 @@ class LargeFOV(nn.Module):
   4x4 and v2's with ASPP go from pool5 to fc6; of 7x7 no file is known.
 
   Attributes:
-    norm: For the name of the mapped axis.
+    style: Of the convolutions, which have a bias instead of its norm.
     pool5a: Whether there is this pooling.
     kernel: Side of fc6's window.
     rate: Of fc6.
     channels: Of both.
     dropout: After each, in training.
-    conv_init: How kernels are drawn.
-    dtype: Compute dtype.
   """
 
-  norm: layers.Norm
+  style: style_lib.Style
   pool5a: bool = False
   kernel: int = 3
   rate: int = 12
   channels: int = 1024
   dropout: float = 0.5
-  conv_init: layers.Init = layers.Init("kaiming_normal", 2.0)
-  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(
@@ -82,20 +78,10 @@ class LargeFOV(nn.Module):
   ) -> Float[Array, "b h w k"]:
     x = pooling.average_pool(high, POOL5A) if self.pool5a else high
     for name, kernel, rate in (("fc6", self.kernel, self.rate), ("fc7", 1, 1)):
-      x = layers.ConvNorm(
-        self.channels,
-        kernel=kernel,
-        rate=rate,
-        use_bias=True,
-        activation="relu",
-        kernel_init=self.conv_init,
-        dtype=self.dtype,
-        name=name,
+      x = self.style.biased(
+        self.channels, kernel=kernel, rate=rate, activation="relu", name=name
       )(x, train=train)
-      dropout = layers.Dropout(
-        self.dropout, self.norm.axis_name, name=f"{name}_dropout"
-      )
-      x = dropout(x, train=train)
+      x = self.style.dropout(self.dropout, f"{name}_dropout")(x, train=train)
     return x
 
 
@@ -106,26 +92,20 @@ class ASPPSum(nn.Module):
   one 3x3 convolution from features to scores on ResNet (`logits0`, ...).
 
   Attributes:
-    norm: For the name of the mapped axis.
+    style: Of the convolutions, which have a bias instead of its norm.
     num_classes: Background included.
     rates: One branch for each.
     kernel: Side of the dilated window.
     channels: Of fc6 and fc7; 0: a branch has neither.
     dropout: After each of them, in training.
-    conv_init: How their kernels are drawn.
-    logits_init: How the scores' kernels are drawn.
-    dtype: Compute dtype; scores are float32.
   """
 
-  norm: layers.Norm
+  style: style_lib.Style
   num_classes: int
   rates: tuple[int, ...] = ASPP_L
   kernel: int = 3
   channels: int = 1024
   dropout: float = 0.5
-  conv_init: layers.Init = layers.Init("kaiming_normal", 2.0)
-  logits_init: layers.Init = layers.Init("truncated_normal", 0.01)
-  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(
@@ -136,13 +116,11 @@ class ASPPSum(nn.Module):
       x, kernel = high, self.kernel
       if self.channels:
         x = LargeFOV(
-          norm=self.norm,
+          style=self.style,
           kernel=self.kernel,
           rate=rate,
           channels=self.channels,
           dropout=self.dropout,
-          conv_init=self.conv_init,
-          dtype=self.dtype,
           name=f"branch{place}",
         )(x, train=train)
         kernel, rate = 1, 1
@@ -151,7 +129,7 @@ class ASPPSum(nn.Module):
         kernel=kernel,
         rate=rate,
         use_bias=True,
-        kernel_init=self.logits_init,
+        kernel_init=self.style.logits_init,
         name=f"logits{place}",
       )
       scores.append(logits(x, train=train))
@@ -167,14 +145,12 @@ class Branches(nn.Module):
   stride between the two, and a map that is still a pixel off is resized.
 
   Attributes:
+    style: Of every convolution here, which has a bias instead of its norm.
     channels: Of each convolution (128).
-    conv_init: How kernels are drawn.
-    dtype: Compute dtype.
   """
 
+  style: style_lib.Style
   channels: int = 128
-  conv_init: layers.Init = layers.Init("kaiming_normal", 2.0)
-  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(
@@ -198,15 +174,12 @@ class Branches(nn.Module):
       x = features[name]
       stride = max(round((x.shape[axis] - 1) / max(size[axis - 1] - 1, 1)), 1)
       for layer, kernel, step in (("conv1", 3, stride), ("conv2", 1, 1)):
-        x = layers.ConvNorm(
+        x = self.style.biased(
           self.channels,
           kernel=kernel,
           stride=step,
           padding="symmetric",
-          use_bias=True,
           activation="relu",
-          kernel_init=self.conv_init,
-          dtype=self.dtype,
           name=f"{name}_{layer}",
         )(x, train=train)
       parts.append(resize.resize_bilinear(x, size))

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from deeplax.models import layers
+from deeplax.models import style as style_lib
 from deeplax.models.heads import aspp as aspp_lib
 from deeplax.models.heads import auxiliary
 
 NORM = layers.Norm(decay=0.9, eps=1e-5)
-FROZEN = NORM._replace(mode="frozen")
+STYLE = style_lib.Style(NORM)
+FROZEN = style_lib.Style(NORM._replace(mode="frozen"))
 WIDTH = 4
 
 
@@ -21,7 +23,7 @@ def features(batch=2, size=(9, 9), channels=6):
 
 
 def aspp(**fields):
-  return aspp_lib.ASPP(**{"norm": NORM, "channels": WIDTH, **fields})
+  return aspp_lib.ASPP(**{"style": STYLE, "channels": WIDTH, **fields})
 
 
 def start(model, x):
@@ -146,7 +148,9 @@ def test_training_image_pooling_on_one_image_is_refused_with_the_ways_out():
     assert way_out in str(error.value)
 
 
-@pytest.mark.parametrize("fields", [{"norm": FROZEN}, {"image_pooling": False}])
+@pytest.mark.parametrize(
+  "fields", [{"style": FROZEN}, {"image_pooling": False}]
+)
 def test_each_way_out_trains_on_one_image(fields):
   model = aspp(**fields)
   x = features(batch=1)
@@ -157,7 +161,7 @@ def test_each_way_out_trains_on_one_image(fields):
 def test_four_devices_train_as_one_does_dropout_included():
   x = features(batch=4)
   one = aspp(rates=(), dropout=0.5)
-  four = one.clone(norm=NORM._replace(axis_name="batch"))
+  four = one.clone(style=STYLE._replace(norm=NORM._replace(axis_name="batch")))
   variables = drawn(one, x)
 
   @jax.jit
@@ -174,7 +178,7 @@ def test_four_devices_train_as_one_does_dropout_included():
 
 def test_dropout_of_an_example_does_not_depend_on_the_batch_around_it():
   # A frozen norm, or the batch would count through its statistics.
-  model = aspp(norm=FROZEN, rates=(), image_pooling=False, dropout=0.5)
+  model = aspp(style=FROZEN, rates=(), image_pooling=False, dropout=0.5)
   x = features(batch=4)
   variables = drawn(model, x)
   whole = np.asarray(trained(model, variables, x))
@@ -186,7 +190,7 @@ def test_dropout_of_an_example_does_not_depend_on_the_batch_around_it():
 
 def test_the_auxiliary_head_is_3x3_norm_relu_1x1_with_bias():
   x = features(channels=8)
-  model = auxiliary.Auxiliary(norm=FROZEN, num_classes=3)
+  model = auxiliary.Auxiliary(style=FROZEN, num_classes=3)
   rng = np.random.default_rng(1)
   variables = jax.tree.map(
     lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32),

@@ -52,5 +52,5 @@ def test_each_block_of_the_cascade_is_a_copy_of_block4(blocks, short):
       assert head[name] == params["backbone"][f"block4_unit{unit}"]
     # Its input is as wide as its output already: no convolution beside it.
     assert head[f"block{block}_unit1"] == head[f"block{block}_unit2"]
-  assert model.head.norm == model.backbone.norm
-  assert model.head.kernel_init == model.backbone.kernel_init
+  assert model.head.style.norm == model.backbone.norm
+  assert model.head.style.conv_init == model.backbone.kernel_init

@@ -14,6 +14,7 @@ from deeplax.models import build
 from deeplax.models import conventions
 from deeplax.models import cost
 from deeplax.models import layers
+from deeplax.models import style as style_lib
 from deeplax.models.heads import classifier
 from tests import shared
 from tests.models import networks
@@ -126,7 +127,7 @@ def test_a_call_spreads_the_vector_over_the_image():
 def test_the_head_gives_means_and_in_training_drops_some_of_them():
   x = np.random.default_rng(0).normal(size=(2, 3, 5, 400)).astype(np.float32)
   model: Any = classifier.Classifier(
-    layers.Norm(decay=0.9, eps=1e-3), dropout=0.2
+    style_lib.Style(layers.Norm(decay=0.9, eps=1e-3)), dropout=0.2
   )
   means = x.mean((1, 2), keepdims=True)
   found = model.apply({}, jnp.asarray(x), train=False)

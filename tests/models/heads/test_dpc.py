@@ -9,6 +9,7 @@ import numpy as np
 
 from deeplax.models import cost
 from deeplax.models import layers
+from deeplax.models import style as style_lib
 from deeplax.models.heads import dpc
 from tests.models.networks import SIZE
 from tests.models.networks import Tiny
@@ -46,7 +47,7 @@ def test_the_published_cell_is_wired_as_published():
 
 def test_branches_read_what_the_cell_says_and_are_all_joined():
   cell = ((-1, (1, 2)), (0, (2, 1)), (-1, (3, 1)), (1, (1, 1)))
-  head = dpc.DPC(norm=NORM, cell=cell, channels=4)
+  head = dpc.DPC(style_lib.Style(NORM), cell=cell, channels=4)
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.standard_normal((1, 9, 7, 6)), jnp.float32)
   variables = jax.jit(partial(head.init, train=False))(jax.random.key(0), x)

@@ -13,9 +13,10 @@ from configs import lraspp_mobilenet_v3
 from deeplax.models import build
 from deeplax.models import cost
 from deeplax.models import layers
+from deeplax.models import style as style_lib
 from deeplax.models import variables as variables_lib
 from deeplax.models.heads import aspp
-from deeplax.models.heads import blocks
+from deeplax.models.heads import image_pooling
 from deeplax.models.heads import lraspp
 from tests.fixtures import tf_rule
 from tests.models import golden
@@ -210,7 +211,7 @@ def test_pooling_is_a_mean_over_each_window():
     ],
     1,
   )
-  found = blocks.average_pool(jnp.asarray(x), (4, 5), (2, 3))
+  found = image_pooling.average_pool(jnp.asarray(x), (4, 5), (2, 3))
   np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
@@ -218,7 +219,7 @@ def test_pooling_is_a_mean_over_each_window():
 def test_a_window_as_large_as_the_map_is_the_whole_map(window):
   x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 12, 3)), "f4")
   np.testing.assert_allclose(
-    blocks.average_pool(x, window, (4, 5)),
+    image_pooling.average_pool(x, window, (4, 5)),
     x.mean((1, 2), keepdims=True),
     rtol=0,
     atol=1e-6,
@@ -226,6 +227,7 @@ def test_a_window_as_large_as_the_map_is_the_whole_map(window):
 
 
 NORM = layers.Norm(decay=0.9, eps=1e-3)
+STYLE = style_lib.Style(NORM)
 
 
 @pytest.fixture
@@ -257,14 +259,14 @@ def head_case():
 
 def test_the_head_is_a_1x1_convolution_weighed_by_the_pooled_image(head_case):
   x, variables, plain, weights = head_case
-  model: Any = lraspp.LRASPP(NORM, channels=4)
+  model: Any = lraspp.LRASPP(STYLE, channels=4)
   found = model.apply(variables, jnp.asarray(x), train=False)
   np.testing.assert_allclose(found, plain * weights, rtol=1e-4, atol=1e-5)
 
 
 def test_without_image_pooling_nothing_is_weighed(head_case):
   x, variables, plain, _ = head_case
-  model: Any = lraspp.LRASPP(NORM, channels=4, image_pooling=False)
+  model: Any = lraspp.LRASPP(STYLE, channels=4, image_pooling=False)
   kept = variables | {"params": {"aspp0": variables["params"]["aspp0"]}}
   found = model.apply(kept, jnp.asarray(x), train=False)
   np.testing.assert_allclose(found, plain, rtol=1e-4, atol=1e-5)
@@ -272,7 +274,7 @@ def test_without_image_pooling_nothing_is_weighed(head_case):
 
 def test_aspp_pools_over_windows_too():
   x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 5, 9, 6)), "f4")
-  whole = aspp.ASPP(NORM, rates=(), channels=4)
+  whole = aspp.ASPP(STYLE, rates=(), channels=4)
   init = functools.partial(whole.init, train=False)
   variables = networks.filled(
     jax.eval_shape(init, jax.random.key(0), x), seed=1
