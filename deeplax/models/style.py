@@ -1,4 +1,4 @@
-"""What the convolutions of head and decoder have in common."""
+"""What the convolutions of one part of a network have in common."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -75,3 +75,8 @@ class Style(NamedTuple):
 
   def dropout(self, rate: float, name: str = "dropout") -> layers.Dropout:
     return layers.Dropout(rate, self.norm.axis_name, name=name)
+
+
+def of_backbone(module: Any) -> dict[str, Any]:
+  """Return the fields that a backbone hands to its units and convolutions."""
+  return {key: getattr(module, key) for key in ("norm", "kernel_init", "dtype")}

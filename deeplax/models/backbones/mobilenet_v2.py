@@ -5,7 +5,7 @@ TensorFlow's SAME padding throughout, unless told otherwise.
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from deeplax.arrays import Arrays
 from deeplax.models import layers
+from deeplax.models import style
 from deeplax.models.backbones import dilation
 
 
@@ -84,12 +85,7 @@ class InvertedResidual(nn.Module):
   def __call__(
     self, x: Float[Array, "b h w c"], *, train: bool
   ) -> tuple[Float[Array, "b H W k"], Float[Array, "b H W e"]]:
-    conv = partial(
-      layers.ConvNorm,
-      norm=self.norm,
-      kernel_init=self.kernel_init,
-      dtype=self.dtype,
-    )
+    conv = partial(layers.ConvNorm, **style.of_backbone(self))
     y = x
     if self.expansion > 1:
       # slim expand_input_by_factor rounds to 8 whatever the multiplier.
@@ -143,9 +139,7 @@ class MobileNetV2(nn.Module):
   ) -> dict[str, Array]:
     """Return `low4`, `low8`, `middle` and `high` of normalized images."""
     layers.check_one_of("low_level", self.low_level, LOW_LEVELS)
-    settings: dict[str, Any] = dict(
-      norm=self.norm, kernel_init=self.kernel_init, dtype=self.dtype
-    )
+    settings = style.of_backbone(self)
     # feature_extractor.py _mobilenet_v2: widths are multiples of 8 unless a
     # multiplier is given. ImageNet networks always have multiples of 8.
     divisor = 8 if self.depth_multiplier == 1 or self.last_conv else 1

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from deeplax.arrays import Arrays
 from deeplax.models import layers
+from deeplax.models import style
 from deeplax.models.backbones import dilation
 from deeplax.models.backbones import mobilenet_v2
 from deeplax.ops import broadcast
@@ -50,78 +51,68 @@ class Variant(NamedTuple):
   """One network.
 
   Attributes:
-    stem: Width of the first convolution.
-    activation: Of the first and of the last convolution.
     blocks: In order.
     last: Width of the last, 1x1 convolution.
-    scales_last: Whether the depth multiplier counts there.
-    low4: Index of the last block of stride 4.
-    low8: Of stride 8.
+    low4: Index of the last block at stride 4.
+    low8: Index of the last block at stride 8.
+    stem: Width of the first convolution.
+    activation: Of the first and of the last convolution.
+    scales_last: Whether the depth multiplier applies to the last one.
     middle: Index of the block for a second head; None: the last one before the
       last stride.
   """
 
-  stem: int
-  activation: str
   blocks: tuple[Block, ...]
   last: int
-  scales_last: bool
   low4: int
   low8: int
+  stem: int = 16
+  activation: str = "hard_swish"
+  scales_last: bool = True
   middle: int | None = None
 
 
 _swish = partial(Block, activation="hard_swish")
 _fused = partial(Block, 3, fused=True)
 
+# Table 1 up to its last three blocks.
+_LARGE = (
+  Block(3, 16, 16, 1),
+  *(Block(3, 64, 24, 2), Block(3, 72, 24, 1)),
+  Block(5, 72, 40, 2, squeeze=True),
+  *(2 * (Block(5, 120, 40, 1, squeeze=True),)),
+  *(_swish(3, 240, 80, 2), _swish(3, 200, 80, 1)),
+  *(2 * (_swish(3, 184, 80, 1),)),
+  _swish(3, 480, 112, 1, squeeze=True),
+  _swish(3, 672, 112, 1, squeeze=True),
+)
+
 VARIANTS = {
   # Table 1. torchvision's second head is on the first block of stride 8.
   "large": Variant(
-    stem=16,
-    activation="hard_swish",
     blocks=(
-      Block(3, 16, 16, 1),
-      *(Block(3, 64, 24, 2), Block(3, 72, 24, 1)),
-      Block(5, 72, 40, 2, squeeze=True),
-      *(2 * (Block(5, 120, 40, 1, squeeze=True),)),
-      *(_swish(3, 240, 80, 2), _swish(3, 200, 80, 1)),
-      *(2 * (_swish(3, 184, 80, 1),)),
-      _swish(3, 480, 112, 1, squeeze=True),
-      _swish(3, 672, 112, 1, squeeze=True),
+      *_LARGE,
       _swish(5, 672, 160, 2, squeeze=True),
       *(2 * (_swish(5, 960, 160, 1, squeeze=True),)),
     ),
     last=960,
-    scales_last=True,
     low4=2,
     low8=5,
     middle=3,
   ),
   # Table 1; its last three blocks and its last convolution are twice as wide.
   "large_seg": Variant(
-    stem=16,
-    activation="hard_swish",
     blocks=(
-      Block(3, 16, 16, 1),
-      *(Block(3, 64, 24, 2), Block(3, 72, 24, 1)),
-      Block(5, 72, 40, 2, squeeze=True),
-      *(2 * (Block(5, 120, 40, 1, squeeze=True),)),
-      *(_swish(3, 240, 80, 2), _swish(3, 200, 80, 1)),
-      *(2 * (_swish(3, 184, 80, 1),)),
-      _swish(3, 480, 112, 1, squeeze=True),
-      _swish(3, 672, 112, 1, squeeze=True),
+      *_LARGE,
       _swish(5, 336, 80, 2, squeeze=True),
       *(2 * (_swish(5, 480, 80, 1, squeeze=True),)),
     ),
     last=480,
-    scales_last=True,
     low4=2,
     low8=5,
   ),
   # Table 2, likewise.
   "small_seg": Variant(
-    stem=16,
-    activation="hard_swish",
     blocks=(
       Block(3, 16, 16, 2, squeeze=True),
       *(Block(3, 72, 24, 2), Block(3, 88, 24, 1)),
@@ -132,7 +123,6 @@ VARIANTS = {
       *(2 * (_swish(5, 288, 48, 1, squeeze=True),)),
     ),
     last=288,
-    scales_last=True,
     low4=0,
     low8=2,
   ),
@@ -278,9 +268,7 @@ class MobileNetV3(nn.Module):
     """Return `low4`, `low8`, `middle` and `high` of normalized images."""
     layers.check_one_of("variant", self.variant, sorted(VARIANTS))
     variant = VARIANTS[self.variant]
-    settings: dict[str, Any] = dict(
-      norm=self.norm, kernel_init=self.kernel_init, dtype=self.dtype
-    )
+    settings = style.of_backbone(self)
     conv = partial(layers.ConvNorm, activation=variant.activation, **settings)
     stem, *rest = plan(
       self.variant, self.output_stride, dilate_from=self.dilate_from

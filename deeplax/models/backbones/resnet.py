@@ -8,7 +8,6 @@ that unit's first 1x1 convolution.
 """
 
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from jaxtyping import Array, Float
 
 from deeplax.arrays import Arrays
 from deeplax.models import layers
+from deeplax.models import style
 from deeplax.models.backbones import dilation
 from deeplax.ops import pooling
 
@@ -88,11 +88,7 @@ class Bottleneck(nn.Module):
     self, x: Float[Array, "b h w c"], *, train: bool
   ) -> tuple[Float[Array, "b H W k"], Float[Array, "b H W k"]]:
     conv = partial(
-      layers.ConvNorm,
-      padding="symmetric",
-      norm=self.norm,
-      kernel_init=self.kernel_init,
-      dtype=self.dtype,
+      layers.ConvNorm, padding="symmetric", **style.of_backbone(self)
     )
     channels = 4 * self.width
     if x.shape[-1] == channels:
@@ -162,9 +158,7 @@ class ResNet(nn.Module):
     layers.check_one_of("stem", self.stem, STEMS)
     layers.check_one_of("stride_in", self.stride_in, STRIDE_IN)
     layers.check_one_of("low_level", self.low_level, LOW_LEVELS)
-    settings: dict[str, Any] = dict(
-      norm=self.norm, kernel_init=self.kernel_init, dtype=self.dtype
-    )
+    settings = style.of_backbone(self)
     conv = partial(
       layers.ConvNorm, padding="symmetric", activation="relu", **settings
     )

@@ -6,7 +6,7 @@ by a field; the released code does not have the first as the paper has it.
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from deeplax.arrays import Arrays
 from deeplax.models import layers
+from deeplax.models import style
 from deeplax.models.backbones import dilation
 from deeplax.ops import pooling
 
@@ -196,9 +197,7 @@ class Xception(nn.Module):
       "after_depthwise", self.after_depthwise, AFTER_DEPTHWISE
     )
     layers.check_one_of("downsample", self.downsample, DOWNSAMPLE)
-    settings: dict[str, Any] = dict(
-      norm=self.norm, kernel_init=self.kernel_init, dtype=self.dtype
-    )
+    settings = style.of_backbone(self)
     conv = partial(
       layers.ConvNorm,
       kernel=3,
