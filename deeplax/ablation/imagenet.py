@@ -18,6 +18,7 @@ from deeplax.data import decoding
 from deeplax.data import files as data_files
 from deeplax.data import walk
 from deeplax.models import build
+from deeplax.pretrained import archives
 from deeplax.pretrained import files
 from deeplax.pretrained import rules
 from deeplax.pretrained import tables
@@ -108,7 +109,7 @@ def network(flag: str, text: str, folders: int) -> Network:
 
 
 def _convert(
-  arrays: files.Arrays, source: str, backbone: str
+  arrays: archives.Weights, source: str, backbone: str
 ) -> tuple[Any, Any]:
   """Return a network of as many classes as the file's, and its variables."""
   c: Any = defaults.base().model

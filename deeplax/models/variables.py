@@ -1,5 +1,6 @@
 """Variables of a network: their shapes, drawn values, and RGB made bands."""
 
+from collections.abc import Mapping
 from typing import Any
 import zlib
 
@@ -55,8 +56,8 @@ def inflate(variables: dict[str, Any], model: nn.Module) -> dict[str, Any]:
     model: The same network, for any number of channels.
   """
   (*path, name) = first_kernel(model)
-  flat = flax.traverse_util.flatten_dict(dict(variables))
-  kernel = np.asarray(flat[*path, name])
+  flat = flat_arrays(variables)
+  kernel = flat[*path, name]
   count = len(model.mean)
   if count == 1:
     wide = kernel.sum(axis=2, keepdims=True)
@@ -68,6 +69,12 @@ def inflate(variables: dict[str, Any], model: nn.Module) -> dict[str, Any]:
 def first_kernel(model: nn.Module) -> tuple[str, ...]:
   """Return the path of the kernel that sees the images, "params" first."""
   return ("params", *cost.trace(model, cost.TRACE_SIZE)[1][0].path, "kernel")
+
+
+def flat_arrays(variables: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+  """Return the variables as NumPy arrays by path, the collection first."""
+  flat = flax.traverse_util.flatten_dict(dict(variables))
+  return {path: np.asarray(value) for path, value in flat.items()}
 
 
 def shapes(model: nn.Module) -> dict[tuple[str, ...], tuple[int, ...]]:

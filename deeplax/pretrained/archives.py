@@ -1,6 +1,7 @@
 """Zip archives of arrays: .npz, and what torch writes. None is trusted."""
 
 import collections
+from collections.abc import Mapping
 import math
 import pathlib
 from typing import Any
@@ -9,10 +10,18 @@ import zipfile
 import numpy as np
 import psutil
 
+# The arrays of a file by name, in the layout of the program that wrote it.
+Weights = Mapping[str, np.ndarray]
 _HEADERS = {
   (1, 0): np.lib.format.read_array_header_1_0,
   (2, 0): np.lib.format.read_array_header_2_0,
 }
+
+
+def first_line(error: Exception) -> str:
+  """Return the first line of an error's text, cut to a readable length."""
+  lines = str(error).strip().splitlines() or [type(error).__name__]
+  return lines[0][:200]
 
 
 def unpacked_size(path: pathlib.Path) -> int:
@@ -27,16 +36,14 @@ def unpacked_size(path: pathlib.Path) -> int:
   names = [member.filename for member in members]
   if twice := [n for n, k in collections.Counter(names).items() if k > 1]:
     raise ValueError(f"it holds {twice[0][:200]!r} twice")
-  size, free = (
-    sum(member.file_size for member in members),
-    psutil.virtual_memory().available,
-  )
+  size = sum(member.file_size for member in members)
+  free = psutil.virtual_memory().available
   if size > free:
     raise ValueError(f"it unpacks to {size:,} bytes, and {free:,} are free")
   return size
 
 
-def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+def read_npz(path: pathlib.Path) -> Weights:
   """Return the arrays of an .npz, by name; objects are not unpickled.
 
   Raises:

@@ -23,7 +23,6 @@ from deeplax import paths
 from deeplax.pretrained import archives
 from deeplax.pretrained import torch_files
 
-Arrays = dict[str, np.ndarray]
 _ACCEPTED = (
   "a TensorFlow checkpoint (its prefix, as in model.ckpt-30000), .pth, .pt, "
   ".safetensors or .npz"
@@ -55,7 +54,7 @@ _ELSEWHERE = {
 }
 
 
-def read(path: str) -> Arrays:
+def read(path: str) -> archives.Weights:
   """Return the arrays in a file, by name.
 
   Raises:
@@ -80,7 +79,7 @@ def read(path: str) -> Arrays:
     raise errors.InputError(f"cannot read {path}: {error}") from error
 
 
-def write(path: str, arrays: Mapping[str, np.ndarray]) -> None:
+def write(path: str, arrays: archives.Weights) -> None:
   """Write arrays by name; .ckpt writes a TensorFlow checkpoint.
 
   Raises:
@@ -130,12 +129,6 @@ def _in(folder: pathlib.Path) -> str:
   return f". There is {', '.join(found[:5])}" if found else ""
 
 
-def _short(error: Exception) -> str:
-  """Return the first line of what an error says, of a length to be read."""
-  lines = str(error).strip().splitlines() or [type(error).__name__]
-  return lines[0][:200]
-
-
 def _module(name: str) -> Any:
   """Import an optional package.
 
@@ -160,7 +153,7 @@ def _tensorflow() -> Any:
   return tf
 
 
-def _read_tensorflow(prefix: pathlib.Path) -> Arrays:
+def _read_tensorflow(prefix: pathlib.Path) -> archives.Weights:
   tf = _tensorflow()
   try:
     reader = tf.train.load_checkpoint(str(prefix))
@@ -172,7 +165,7 @@ def _read_tensorflow(prefix: pathlib.Path) -> Arrays:
     ) from error
 
 
-def _write_tensorflow(prefix: pathlib.Path, arrays: Arrays) -> None:
+def _write_tensorflow(prefix: pathlib.Path, arrays: archives.Weights) -> None:
   tf = _tensorflow()
   tf.raw_ops.SaveV2(
     prefix=str(prefix),
@@ -182,27 +175,28 @@ def _write_tensorflow(prefix: pathlib.Path, arrays: Arrays) -> None:
   )
 
 
-def _read_torch(path: pathlib.Path) -> Arrays:
+def _read_torch(path: pathlib.Path) -> archives.Weights:
   return torch_files.read(path, _module("torch"))
 
 
-def _write_torch(path: pathlib.Path, arrays: Arrays) -> None:
+def _write_torch(path: pathlib.Path, arrays: archives.Weights) -> None:
   torch_files.write(path, arrays, _module("torch"))
 
 
-def _read_npz(path: pathlib.Path) -> Arrays:
+def _read_npz(path: pathlib.Path) -> archives.Weights:
   try:
     return archives.read_npz(path)
   except OSError:
     raise
   except Exception as error:  # whatever the bytes make NumPy stumble over
+    reason = archives.first_line(error)
     raise errors.InputError(
-      f"{path} is no whole .npz of plain arrays ({_short(error)}): fetch it "
-      "again, or write it by np.savez(FILE, **arrays)"
+      f"{path} is no whole .npz of plain arrays ({reason}): fetch it again, or "
+      "write it by np.savez(FILE, **arrays)"
     ) from error
 
 
-def _write_npz(path: pathlib.Path, arrays: Arrays) -> None:
+def _write_npz(path: pathlib.Path, arrays: archives.Weights) -> None:
   # Not by keyword: an array may be called "file".
   with zipfile.ZipFile(path, "w") as file:
     for name, array in arrays.items():
@@ -210,7 +204,7 @@ def _write_npz(path: pathlib.Path, arrays: Arrays) -> None:
         np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def _read_safetensors(path: pathlib.Path) -> Arrays:
+def _read_safetensors(path: pathlib.Path) -> archives.Weights:
   try:
     # Opened here: safetensors says of any failure to open "no such file".
     # It takes bfloat16 from NumPy, which has it once JAX has been imported.
@@ -220,24 +214,24 @@ def _read_safetensors(path: pathlib.Path) -> Arrays:
     raise
   except Exception as error:  # a type that NumPy has not, and all damage
     raise errors.InputError(
-      f"{path} is no whole safetensors file ({_short(error)}): download it "
-      "again"
+      f"{path} is no whole safetensors file ({archives.first_line(error)}): "
+      "download it again"
     ) from error
 
 
-def _write_safetensors(path: pathlib.Path, arrays: Arrays) -> None:
+def _write_safetensors(path: pathlib.Path, arrays: archives.Weights) -> None:
   # Its memory is written as it lies.
   arrays = {name: np.asarray(a, order="C") for name, a in arrays.items()}
   path.write_bytes(safetensors.numpy.save(arrays))
 
 
-_READERS: dict[str, Callable[[pathlib.Path], Arrays]] = {
+_READERS: dict[str, Callable[[pathlib.Path], archives.Weights]] = {
   ".npz": _read_npz,
   ".pt": _read_torch,
   ".pth": _read_torch,
   ".safetensors": _read_safetensors,
 }
-_WRITERS: dict[str, Callable[[pathlib.Path, Arrays], None]] = {
+_WRITERS: dict[str, Callable[[pathlib.Path, archives.Weights], None]] = {
   ".ckpt": _write_tensorflow,
   ".npz": _write_npz,
   ".pt": _write_torch,

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deeplax.models import cost
+from deeplax.models import variables as variables_lib
+from deeplax.pretrained import norms
 
 Module = tuple[str, ...]
 
@@ -38,18 +39,12 @@ def measured(
     batches: Raw images [b, h, w, 3], as training sees them.
     modules: Paths of the norms to change; others keep theirs.
   """
-  flat: Any = {
-    path: np.asarray(value)
-    for path, value in flax.traverse_util.flatten_dict(variables).items()
-  }
+  flat = variables_lib.flat_arrays(variables)
   moments = _moments(model, variables, batches, modules)
-  eps = {c.path: c.module.norm.eps for c in _normed(model)}
+  eps = {conv.path: norm.eps for conv, norm in norms.normed(model)}
   for module, (mean, var) in moments.items():
-    names = {
-      name: (_collection(name), *module, name)
-      for name in ("scale", "offset", "mean", "var")
-    }
-    old = {name: flat[path] for name, path in names.items()}
+    paths = norms.paths(module)
+    old = {name: flat[path] for name, path in paths.items()}
     factor = old["scale"] / np.sqrt(old["var"] + eps[module])
     # The moments are of the output, which has the factor in its kernel.
     mean = mean.reshape(old["mean"].shape) / factor
@@ -60,18 +55,9 @@ def measured(
       "mean": mean,
       "var": var,
     }
-    for name, path in names.items():
+    for name, path in paths.items():
       flat[path] = new[name].astype(np.float32)
   return flax.traverse_util.unflatten_dict(flat)
-
-
-def _collection(leaf: str) -> str:
-  return "batch_stats" if leaf in ("mean", "var") else "params"
-
-
-def _normed(model: nn.Module) -> list[Any]:
-  convolutions = cost.trace(model, cost.TRACE_SIZE)[1]
-  return [conv for conv in convolutions if conv.module.norm is not None]
 
 
 def _moments(

@@ -15,6 +15,8 @@ import numpy as np
 
 from deeplax import errors
 from deeplax.models import cost
+from deeplax.models import variables as variables_lib
+from deeplax.pretrained import norms
 
 DECODER = "decoder"
 
@@ -42,10 +44,7 @@ def decoder(
       "--transparent_decoder: model.decoder.kind has to be concat, not "
       f"{'none' if settings is None else settings.kind}"
     )
-  flat: Any = {
-    path: np.asarray(value)
-    for path, value in flax.traverse_util.flatten_dict(variables).items()
-  }
+  flat = variables_lib.flat_arrays(variables)
   modules = []
   for conv in cost.trace(model, cost.TRACE_SIZE)[1]:
     place = conv.path
@@ -62,14 +61,10 @@ def decoder(
       through = np.arange(min(incoming, outgoing))
       kernel[height // 2, width // 2, through, through] = 1
     flat["params", *place, leaf] = kernel
-    count = kernel.shape[-1]
     eps = conv.module.norm.eps if conv.module.norm else 0.0
-    flat["params", *place, "scale"] = np.full(
-      count, np.sqrt(1 + eps), np.float32
-    )
-    flat["params", *place, "offset"] = np.zeros(count, np.float32)
-    flat["batch_stats", *place, "mean"] = np.zeros(count, np.float32)
-    flat["batch_stats", *place, "var"] = np.ones(count, np.float32)
+    neutral = norms.neutral(eps)
+    for leaf, path in norms.paths(place).items():
+      flat[path] = np.full(outgoing, neutral[leaf], np.float32)
     modules.append(place)
   return flax.traverse_util.unflatten_dict(flat), modules
 

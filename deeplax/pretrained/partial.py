@@ -13,6 +13,7 @@ import flax.traverse_util
 import numpy as np
 
 from deeplax import errors
+from deeplax.models import variables as variables_lib
 from deeplax.pretrained import rules
 from deeplax.pretrained import summary
 
@@ -80,10 +81,7 @@ def start(
   Raises:
     InputError: Anything else does not fit.
   """
-  fresh = {
-    path: np.asarray(value)
-    for path, value in flax.traverse_util.flatten_dict(drawn).items()
-  }
+  fresh = variables_lib.flat_arrays(drawn)
   skipped, absent = _skipped(found, fresh, new, transparent)
   columns = _columns(class_names, source_classes or ())
   values, missing = dict(found.values), dict(found.missing)
@@ -125,13 +123,13 @@ def of_variables(
   given: Mapping[str, Any], wanted: Mapping[rules.Path, rules.Shape]
 ) -> rules.Loaded:
   """Return what the variables of one deeplax network give for another."""
-  found, there = rules.Loaded(), flax.traverse_util.flatten_dict(given)
+  found, there = rules.Loaded(), variables_lib.flat_arrays(given)
   for path, shape in wanted.items():
     name = summary.path(path)
     if path not in there:
       found.missing[path] = (name,)
       continue
-    value = np.asarray(there.pop(path), np.float32)
+    value = there.pop(path).astype(np.float32)
     if value.shape == shape:
       found.values[path], found.names[path] = value, (name,)
     else:

@@ -7,12 +7,11 @@ prefix is what stands in front of names that the network asks for.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import NamedTuple
 
-import numpy as np
-
 from deeplax import errors
+from deeplax.pretrained import archives
 
 _ENDS = "./"  # of a prefix: in a state dict, in TensorFlow
 
@@ -26,12 +25,12 @@ class Found(NamedTuple):
     outside: Names that do not begin with it, of arrays that are left out.
   """
 
-  arrays: dict[str, np.ndarray]
+  arrays: archives.Weights
   prefix: str
   outside: list[str]
 
 
-def without(arrays: Mapping[str, np.ndarray], wanted: Collection[str]) -> Found:
+def without(arrays: archives.Weights, wanted: Collection[str]) -> Found:
   """Return the arrays without the prefix of the names that are wanted.
 
   It is taken off only where names are wanted more often with it off than as
@@ -65,7 +64,7 @@ def without(arrays: Mapping[str, np.ndarray], wanted: Collection[str]) -> Found:
   return below(arrays, best)
 
 
-def below(arrays: Mapping[str, np.ndarray], prefix: str) -> Found:
+def below(arrays: archives.Weights, prefix: str) -> Found:
   """Return the arrays whose names begin with a prefix, without it.
 
   Args:

@@ -17,14 +17,14 @@ import flax.linen as nn
 import flax.traverse_util
 import numpy as np
 
-from deeplax.models import cost
+from deeplax import errors
 from deeplax.models import variables as variables_lib
+from deeplax.pretrained import archives
+from deeplax.pretrained import norms
 from deeplax.pretrained import prefixes
 
 Path = tuple[str, ...]  # collection, modules, leaf
 Shape = tuple[int, ...]
-Arrays = Mapping[str, np.ndarray]
-NORM = ("scale", "offset", "mean", "var")
 
 
 class Transform(NamedTuple):
@@ -107,7 +107,7 @@ class Table(NamedTuple):
   spellings: tuple[Mapping[str, Leaf], ...]
   left_out: tuple[str, ...] = ()
   forms: tuple[Mapping[str, str], ...] = ({},)
-  prepare: Callable[[Arrays], Arrays] = dict
+  prepare: Callable[[archives.Weights], archives.Weights] = dict
   scores: tuple[str, ...] = ()
 
   def of_each_form(self) -> "list[Table]":
@@ -121,6 +121,13 @@ class Table(NamedTuple):
       for words in self.forms
       for spelling in self.spellings
     ]
+
+
+def no_names(source: str, backbone: nn.Module) -> errors.InputError:
+  """Return the refusal of a backbone that a source does not have."""
+  return errors.InputError(
+    f"source {source} has no names for the backbone {type(backbone).__name__}"
+  )
 
 
 class Entry(NamedTuple):
@@ -179,9 +186,7 @@ class Loaded:
   prefix: str = ""
 
 
-def load(
-  arrays: Mapping[str, np.ndarray], table: Table, *, model: nn.Module
-) -> Loaded:
+def load(arrays: archives.Weights, table: Table, *, model: nn.Module) -> Loaded:
   """Look up every parameter of `model`.
 
   Raises:
@@ -189,45 +194,47 @@ def load(
   """
   wanted = variables_lib.shapes(model)
   tables = table.of_each_form()
-  listings = [_entries(t, t.spellings[0], wanted) for t in tables]
+  listings = [_entries(t, wanted) for t in tables]
   asked = {name for entries in listings for e in entries for name in e.names}
   arrays, prefix, outside = prefixes.without(arrays, asked)
   arrays = table.prepare(arrays)
-  known = [
+  complete = [
     sum(bool(e.names) and arrays.keys() >= {*e.names} for e in entries)
     for entries in listings
   ]
-  best = known.index(max(known))
-  found = Loaded(prefix=prefix, left_out=outside)
+  best = complete.index(max(complete))
+  loaded = Loaded(prefix=prefix, left_out=outside)
   used: set[str] = set()
   table = tables[best]
-  folded = _folded(arrays, table, table.spellings[0], model)
+  folded = _folded(arrays, table, model)
   for entry in listings[best]:
     module, leaf = entry.path[1:-1], entry.path[-1]
-    if module not in folded or leaf not in NORM:
+    if module not in folded or leaf not in norms.LEAVES:
       used.update(entry.names)
-      _take(found, entry, arrays)
+      _take(loaded, entry, arrays)
       continue
     # The norm that leaves the folded convolution as it is.
     bias, eps = folded[module]
     if leaf == "offset" or not arrays.keys() >= {*bias.names}:
       used.update(bias.names)
-      _take(found, bias._replace(path=entry.path), arrays)
+      _take(loaded, bias._replace(path=entry.path), arrays)
     else:
-      value = {"scale": np.sqrt(1 + eps), "mean": 0, "var": 1}[leaf]
-      found.values[entry.path] = np.full(entry.shape, value, np.float32)
-      found.names[entry.path] = ()
-  found.folded = [m for m in folded if ("params", *m, "offset") in found.values]
+      value = norms.neutral(eps)[leaf]
+      loaded.values[entry.path] = np.full(entry.shape, value, np.float32)
+      loaded.names[entry.path] = ()
+  loaded.folded = [
+    m for m in folded if ("params", *m, "offset") in loaded.values
+  ]
   scores = _any_of(table.scores)
-  found.scores = [p for p in wanted if scores.fullmatch("/".join(p[1:-1]))]
-  if not found.missing.keys() >= {*found.scores}:
-    found.scores = []
+  loaded.scores = [p for p in wanted if scores.fullmatch("/".join(p[1:-1]))]
+  if not loaded.missing.keys() >= {*loaded.scores}:
+    loaded.scores = []
   left_out = _any_of(table.left_out)
   for name in arrays:
     if name not in used:
       out = left_out.fullmatch(name) is not None
-      (found.left_out if out else found.unused).append(name)
-  return found
+      (loaded.left_out if out else loaded.unused).append(name)
+  return loaded
 
 
 def save(
@@ -241,8 +248,7 @@ def save(
   flat: Any = flax.traverse_util.flatten_dict(variables)
   wanted = {path: np.shape(value) for path, value in flat.items()}
   arrays, nameless = {}, []
-  table = table.of_each_form()[0]
-  for entry in _entries(table, table.spellings[0], wanted):
+  for entry in _entries(table.of_each_form()[0], wanted):
     value = np.asarray(flat[entry.path])
     if not entry.names or not arrays.keys().isdisjoint(entry.names):
       nameless.append(entry.path)
@@ -253,24 +259,22 @@ def save(
   return arrays, nameless
 
 
-def _entries(
-  table: Table, spelling: Mapping[str, Leaf], wanted: Mapping[Path, Shape]
-) -> list[Entry]:
+def _entries(table: Table, wanted: Mapping[Path, Shape]) -> list[Entry]:
   return [
-    _entry(table, spelling, path, shape, leaf=path[-1])
-    for path, shape in wanted.items()
+    _entry(table, path, shape, leaf=path[-1]) for path, shape in wanted.items()
   ]
 
 
-def _entry(
-  table: Table,
-  spelling: Mapping[str, Leaf],
-  path: Path,
-  shape: Shape,
-  *,
-  leaf: str,
-) -> Entry:
-  """Return the names of a leaf of the module that `path` is in."""
+def _entry(table: Table, path: Path, shape: Shape, *, leaf: str) -> Entry:
+  """Return the names of a leaf of the module that `path` is in.
+
+  Args:
+    table: Of one form.
+    path: Of the parameter that the leaf is for.
+    shape: Of that parameter.
+    leaf: Its own, or the bias that stands for a folded norm.
+  """
+  (spelling,) = table.spellings
   module = "/".join(path[1:-1])
   for layer in table.layers:
     if (match := _pattern(layer.path).fullmatch(module)) is None:
@@ -278,7 +282,7 @@ def _entry(
     if leaf not in spelling:
       break
     suffix, transform = spelling[leaf]
-    name = layer.norm if leaf in NORM and layer.norm else layer.name
+    name = layer.norm if leaf in norms.LEAVES and layer.norm else layer.name
     if layer.kernel and leaf.endswith("kernel"):
       transform = layer.kernel
     if layer.bias and leaf == "bias":
@@ -314,38 +318,33 @@ def _word(words: Mapping[str, str], match: re.Match) -> str:
 
 
 def _folded(
-  arrays: Mapping[str, np.ndarray],
+  arrays: archives.Weights,
   table: Table,
-  spelling: Mapping[str, Leaf],
   model: nn.Module,
 ) -> dict[Path, tuple[Entry, float]]:
   """Return bias and eps of each normed module that the source folded."""
   wanted = variables_lib.shapes(model)
   result = {}
-  for conv in cost.trace(model, cost.TRACE_SIZE)[1]:
+  for conv, norm in norms.normed(model):
     module = tuple(conv.path)
-    if conv.module.norm is None:
-      continue
     path: Path = ("params", *module, "offset")
-    bias = _entry(table, spelling, path, wanted[path], leaf="bias")
-    norms = [
-      _entry(table, spelling, path, wanted[path], leaf=leaf) for leaf in NORM
-    ]
-    present = any(name in arrays for norm in norms for name in norm.names)
+    entry = partial(_entry, table, path, wanted[path])
+    bias = entry(leaf="bias")
+    names = [n for leaf in norms.LEAVES for n in entry(leaf=leaf).names]
+    present = any(name in arrays for name in names)
     # A form of file without norms folds them all.
-    absent = "scale" in spelling and not arrays.keys() >= {*bias.names}
+    has_norms = "scale" in table.spellings[0]
+    absent = has_norms and not arrays.keys() >= {*bias.names}
     if bias.names and not present and not absent:
-      result[module] = bias, conv.module.norm.eps
+      result[module] = bias, norm.eps
   return result
 
 
-def _take(
-  found: Loaded, entry: Entry, arrays: Mapping[str, np.ndarray]
-) -> None:
+def _take(loaded: Loaded, entry: Entry, arrays: archives.Weights) -> None:
   """Add the arrays of one parameter to the field of `found` they belong to."""
   absent = tuple(name for name in entry.names if name not in arrays)
   if absent or not entry.names:
-    found.missing[entry.path] = absent
+    loaded.missing[entry.path] = absent
     return
   needed = entry.shape[1:] if entry.stacked else entry.shape
   parts = []
@@ -353,17 +352,17 @@ def _take(
     array = np.asarray(arrays[name])
     part, misfit = _fit(entry, name, array, needed)
     if misfit is not None:
-      found.misfits.append(misfit)
+      loaded.misfits.append(misfit)
     if part is None:
       continue
     parts.append(part)
     if array.size > part.size:
-      there = entry.transform.save(part).shape
-      found.subsampled.append(f"{name} {array.shape} to {there}")
+      theirs = entry.transform.save(part).shape
+      loaded.subsampled.append(f"{name} {array.shape} to {theirs}")
   if len(parts) == len(entry.names):
     value = np.stack(parts) if entry.stacked else parts[0]
-    found.values[entry.path] = np.ascontiguousarray(value)
-    found.names[entry.path] = entry.names
+    loaded.values[entry.path] = np.ascontiguousarray(value)
+    loaded.names[entry.path] = entry.names
 
 
 def _fit(
@@ -371,9 +370,9 @@ def _fit(
 ) -> tuple[np.ndarray | None, Misfit | None]:
   """Return the array in deeplax's layout, or why it cannot be."""
   # A view without memory of its own, to learn the shape in the source's layout.
-  there = entry.transform.save(np.broadcast_to(np.float32(0), needed)).shape
-  if array.ndim != len(there):
-    reason = f"has shape {array.shape}, needs {there}"
+  theirs = entry.transform.save(np.broadcast_to(np.float32(0), needed)).shape
+  if array.ndim != len(theirs):
+    reason = f"has shape {array.shape}, needs {theirs}"
     return None, Misfit(entry.path, name, reason)
   # bfloat16 is of kind "V" to NumPy.
   if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
@@ -381,7 +380,7 @@ def _fit(
     return None, Misfit(entry.path, name, reason)
   value = entry.transform.load(array).astype(np.float32)
   if value.shape != needed:
-    reason = f"has shape {array.shape}, needs {there}"
+    reason = f"has shape {array.shape}, needs {theirs}"
     near = value.shape[:-1] == needed[:-1] and not entry.stacked
     return None, Misfit(entry.path, name, reason, value if near else None)
   if not np.isfinite(value).all():

@@ -1,13 +1,13 @@
 """The tables by name, and the one call that loads a whole network."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import flax.traverse_util
-import numpy as np
 
 from deeplax import errors
+from deeplax.pretrained import archives
 from deeplax.pretrained import rules
 from deeplax.pretrained import summary
 from deeplax.pretrained.names import caffe
@@ -37,7 +37,7 @@ def table(source: str, *, model: nn.Module) -> rules.Table:
 
 
 def convert_arrays(
-  arrays: Mapping[str, np.ndarray], source: str, *, model: nn.Module
+  arrays: archives.Weights, source: str, *, model: nn.Module
 ) -> dict[str, Any]:
   """Return {"params", "batch_stats"} of `model` from another program's arrays.
 

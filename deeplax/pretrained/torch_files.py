@@ -20,7 +20,6 @@ import numpy as np
 from deeplax import errors
 from deeplax.pretrained import archives
 
-Arrays = dict[str, np.ndarray]
 # What torch.save writes first: a zip archive, before version 1.6 this number.
 _MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _PICKLES = 5  # one behind the other in such an old file
@@ -41,7 +40,7 @@ def looks_so(path: pathlib.Path) -> bool:
     return False
 
 
-def read(path: pathlib.Path, torch: Any) -> Arrays:
+def read(path: pathlib.Path, torch: Any) -> archives.Weights:
   """Return the tensors in a file, by name.
 
   Where several dictionaries hold some, a network beside its average, names
@@ -79,15 +78,14 @@ def read(path: pathlib.Path, torch: Any) -> Arrays:
     _check_sizes(tensors, stored)
     return {name: _numpy(tensor, torch) for name, tensor in tensors.items()}
   except Exception as error:  # sparse, quantized, of a type NumPy has not
-    reason = str(error).strip().splitlines() or [type(error).__name__]
     raise errors.InputError(
-      f"{path} holds no plain tensors ({reason[0][:200]}). In torch: "
-      "torch.save({k: v.to_dense().contiguous() for k, v in "
+      f"{path} holds no plain tensors ({archives.first_line(error)}). In "
+      "torch: torch.save({k: v.to_dense().contiguous() for k, v in "
       "model.state_dict().items()}, FILE)"
     ) from error
 
 
-def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], torch: Any):
+def write(path: pathlib.Path, arrays: archives.Weights, torch: Any):
   """Write arrays as a dictionary of tensors."""
   torch.save({name: torch.tensor(a) for name, a in arrays.items()}, path)
 

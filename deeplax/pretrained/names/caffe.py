@@ -16,6 +16,7 @@ from deeplax import errors
 from deeplax.models.backbones import resnet
 from deeplax.models.backbones import vgg
 from deeplax.models.heads import large_fov
+from deeplax.pretrained import archives
 from deeplax.pretrained import rules
 from deeplax.pretrained import vgg_fc
 from deeplax.pretrained.names import torchvision
@@ -121,7 +122,7 @@ def _resnet(depth: int, *, over_scales: bool) -> rules.Table:
   )
 
 
-def _state_dict(arrays: rules.Arrays) -> rules.Arrays:
+def _state_dict(arrays: archives.Weights) -> archives.Weights:
   """Return Caffe's numbered blobs by a state dict's names.
 
   A norm is two layers in Caffe: `bn...` has the mean and the variance, both

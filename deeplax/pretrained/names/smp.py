@@ -6,7 +6,6 @@ torchvision's, or timm's (`tu-...`). ImageNet files come from those two.
 
 from typing import Any
 
-from deeplax import errors
 from deeplax.models.backbones import mobilenet_v2
 from deeplax.models.backbones import resnet
 from deeplax.models.backbones import xception
@@ -38,10 +37,7 @@ def table(model: Any) -> rules.Table:
     # timm's feature extractors flatten sequences.
     words = {"scope": "encoder.model.", "dot": "_"}
   else:
-    raise errors.InputError(
-      "source smp has no names for the backbone "
-      f"{type(model.backbone).__name__}"
-    )
+    raise rules.no_names("smp", model.backbone)
   if model.decoder is None:
     head = torchvision.aspp(model.head, "{aspp}")
     head += [rules.Layer("head/refine", "{conv}", "{bn}")]

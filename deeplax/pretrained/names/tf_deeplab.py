@@ -6,7 +6,6 @@ into `<layer>/kernel` and `<layer>/bias`, depthwise kernels [h, w, 1, c].
 
 from typing import Any
 
-from deeplax import errors
 from deeplax.models.backbones import mobilenet_v2
 from deeplax.models.backbones import mobilenet_v3
 from deeplax.models.backbones import resnet
@@ -112,9 +111,7 @@ def _mobile_scope(backbone: Any) -> str:
   if isinstance(backbone, mobilenet_v3.MobileNetV3):
     edge = backbone.variant == "edgetpu"
     return "MobilenetEdgeTPU" if edge else "MobilenetV3"
-  raise errors.InputError(
-    f"source tf_deeplab has no names for the backbone {type(backbone).__name__}"
-  )
+  raise rules.no_names("tf_deeplab", backbone)
 
 
 def _head(head: Any, scope: str) -> list[rules.Layer]:

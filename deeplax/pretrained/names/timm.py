@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from deeplax import errors
 from deeplax.models.backbones import resnet
 from deeplax.models.backbones import xception
 from deeplax.models.heads import classifier as classifier_lib
@@ -22,10 +21,7 @@ def table(model: Any) -> rules.Table:
   elif isinstance(model.backbone, xception.Xception):
     backbone, classifier = aligned_xception(model.backbone.depth), "head.fc"
   else:
-    raise errors.InputError(
-      "source timm has no names for the backbone "
-      f"{type(model.backbone).__name__}"
-    )
+    raise rules.no_names("timm", model.backbone)
   head = []
   if isinstance(model.head, classifier_lib.Classifier):
     head = [rules.Layer("logits", classifier, kernel=rules.LINEAR)]

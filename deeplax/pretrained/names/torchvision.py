@@ -52,10 +52,7 @@ def table(model: Any) -> rules.Table:
       )
     backbone, bare, classifier = _mobilenet_v3(model.backbone), "features.", ""
   else:
-    raise errors.InputError(
-      "source torchvision has no names for the backbone "
-      f"{type(model.backbone).__name__}"
-    )
+    raise rules.no_names("torchvision", model.backbone)
   if classifies:
     whole = bare
     head = [rules.Layer("logits", classifier, kernel=rules.LINEAR)]
