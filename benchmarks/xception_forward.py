@@ -152,7 +152,7 @@ class TorchNetwork:
 
     self.torch = torch
     self.functional = torch.nn.functional
-    self.plan = xception.plan(
+    self.plan = xception.dilated_units(
       model.backbone.depth, model.backbone.output_stride
     )
     self.variant = xception.DEPTHS[model.backbone.depth]

@@ -198,7 +198,7 @@ def field_of_view(model: nn.Module, *, zero_padded: bool = False) -> int:
 def _of_vgg(backbone: vgg.VGG16, head: Any, *, zero_padded: bool) -> int:
   """Return the field of view from the layers' windows: no trace sees pools."""
   field = step = 1
-  for layer in vgg.plan(backbone.output_stride, pool=backbone.pool):
+  for layer in vgg.dilated_layers(backbone.output_stride, pool=backbone.pool):
     field += (layer.kernel - 1) * layer.rate * step
     step *= layer.stride
   rate = max(head.rates) if hasattr(head, "rates") else head.rate

@@ -49,12 +49,12 @@ def build(
     width = config_values.positive("model.decoder.channels", config.channels)
     return large_fov.Branches(style=style, channels=width)
   layers.check_one_of("model.decoder.kernel", config.kernel, (1, 3))
-  numbers: dict[str, Any] = {
+  sizes: dict[str, Any] = {
     key: config_values.positive(f"model.decoder.{key}", config[key])
     for key in ("low_level_channels", "convs", "channels")
   }
   if num_classes is not None:
-    numbers |= {"convs": 1, "num_classes": num_classes}
+    sizes |= {"convs": 1, "num_classes": num_classes}
   return decoder.Decoder(
     kind=config.kind,
     kernel=config.kernel,
@@ -63,7 +63,7 @@ def build(
     output_stride=config.output_stride,
     align_corners=row.align_corners,
     style=style,
-    **numbers,
+    **sizes,
   )
 
 

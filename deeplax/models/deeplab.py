@@ -96,9 +96,9 @@ class DeepLab(nn.Module):
     images = images.astype(jnp.float32)
     parts = []
     for scale in (1.0, *self.input_scales):
-      seen = self._scaled(images, scale)
-      features = self._features(seen, train=train)
-      parts.append(self._logits(seen, features, train=train))
+      scaled = self._scaled(images, scale)
+      features = self._features(scaled, train=train)
+      parts.append(self._logits(scaled, features, train=train))
     size = parts[0].shape[1], parts[0].shape[2]
     fused = parts[0]
     for logits in parts[1:]:

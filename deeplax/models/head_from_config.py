@@ -226,20 +226,20 @@ def _atrous_rates(
         f"model.atrous_rates None: no rates are published for output stride "
         f"{config.output_stride}, only for {sorted(conventional)}; give some"
       )
-    given = conventional[config.output_stride]
+    rates = conventional[config.output_stride]
   else:
-    given = config_values.as_tuple("model.atrous_rates", config.atrous_rates)
-  rates = []
-  for rate in given:
+    rates = config_values.as_tuple("model.atrous_rates", config.atrous_rates)
+  scaled = []
+  for rate in rates:
     rate, rest = divmod(
       config_values.positive("model.atrous_rates", rate) * config.output_stride,
       output_stride,
     )
     if rest or not rate:
       raise ValueError(
-        f"model.atrous_rates {given} at output stride {config.output_stride} "
+        f"model.atrous_rates {rates} at output stride {config.output_stride} "
         f"are not whole at {output_stride}; use None, which follows the output "
         "stride, or rates that divide"
       )
-    rates.append(rate)
-  return tuple(rates)
+    scaled.append(rate)
+  return tuple(scaled)

@@ -389,5 +389,5 @@ class Dropout(nn.Module):
       example_key = jax.random.fold_in(key, index)
       return jax.random.bernoulli(example_key, 1 - self.rate, x.shape[1:])
 
-    kept = jax.vmap(mask)(first + jnp.arange(x.shape[0]))
-    return jnp.where(kept, x / (1 - self.rate), jnp.zeros_like(x))
+    keep = jax.vmap(mask)(first + jnp.arange(x.shape[0]))
+    return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))

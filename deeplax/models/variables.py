@@ -58,11 +58,11 @@ def inflate(variables: dict[str, Any], model: nn.Module) -> dict[str, Any]:
   (*path, name) = first_kernel(model)
   flat = flat_arrays(variables)
   kernel = flat[*path, name]
-  count = len(model.mean)
-  if count == 1:
+  channels = len(model.mean)
+  if channels == 1:
     wide = kernel.sum(axis=2, keepdims=True)
   else:
-    wide = kernel[:, :, np.arange(count) % 3] * np.float32(3 / count)
+    wide = kernel[:, :, np.arange(channels) % 3] * np.float32(3 / channels)
   return flax.traverse_util.unflatten_dict(flat | {(*path, name): wide})
 
 

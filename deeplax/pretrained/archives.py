@@ -75,9 +75,9 @@ def _check_size(data: Any, member: zipfile.ZipInfo) -> None:
   if version not in _HEADERS:
     raise ValueError(f"{member.filename[:200]!r} is of version {version}")
   shape, _, dtype = _HEADERS[version](data)
-  there = member.file_size - data.tell()
+  stored = member.file_size - data.tell()
   claimed = math.prod(shape) * dtype.itemsize
-  if not dtype.hasobject and claimed != there:
+  if not dtype.hasobject and claimed != stored:
     raise ValueError(
-      f"{member.filename[:200]!r} claims {claimed:,} bytes and has {there:,}"
+      f"{member.filename[:200]!r} claims {claimed:,} bytes and has {stored:,}"
     )

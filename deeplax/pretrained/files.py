@@ -71,7 +71,7 @@ def read(path: str) -> archives.Weights:
   try:
     # Lightning's are called .ckpt, others .bin or .pth.tar.
     written_by_torch = file.suffix.lower() not in _READERS and (
-      torch_files.looks_so(file)
+      torch_files.is_torch_file(file)
     )
     reader = _read_torch if written_by_torch else _by_suffix(file, _READERS)
     return reader(file)
@@ -119,14 +119,14 @@ def _by_suffix(
 
 def _in(folder: pathlib.Path) -> str:
   """Name the first accepted files of a folder in a sentence."""
-  found = []
+  names = []
   if folder.is_dir():
     for file in sorted(folder.iterdir()):
       if file.name.endswith(".index"):
-        found.append(_TF_FILES.sub("", str(file)))
+        names.append(_TF_FILES.sub("", str(file)))
       elif file.suffix in _READERS:
-        found.append(str(file))
-  return f". There is {', '.join(found[:5])}" if found else ""
+        names.append(str(file))
+  return f". There is {', '.join(names[:5])}" if names else ""
 
 
 def _module(name: str) -> Any:

@@ -22,7 +22,7 @@ from deeplax.pretrained import norms
 Module = tuple[str, ...]
 
 
-def measured(
+def with_statistics(
   model: nn.Module,
   variables: Mapping[str, Any],
   batches: Iterable[np.ndarray],
@@ -71,10 +71,10 @@ def _moments(
   Those of a scanned module come one after the other, in its order.
   """
   # By module, for each batch: (mean, var) of every call.
-  seen: Any = collections.defaultdict(list)
+  calls_of: Any = collections.defaultdict(list)
 
   def add(path: Module, mean: Any, var: Any) -> None:
-    seen[path].append((np.asarray(mean, np.float64), np.asarray(var)))
+    calls_of[path].append((np.asarray(mean, np.float64), np.asarray(var)))
 
   def record(call, args, kwargs, context):
     y = call(*args, **kwargs)
@@ -83,7 +83,7 @@ def _moments(
       y32 = jnp.asarray(y, jnp.float32)
       count = y.size // y.shape[-1]
       var = y32.var((0, 1, 2)) * count / max(count - 1, 1)
-      # The values inside a scan can only be seen from outside by a call.
+      # The values inside a scan can only be calls_of from outside by a call.
       jax.debug.callback(
         partial(add, module.path), y32.mean((0, 1, 2)), var, ordered=True
       )
@@ -96,10 +96,10 @@ def _moments(
 
   totals: Any = collections.defaultdict(list)
   for images in batches:
-    seen.clear()
+    calls_of.clear()
     run(images)
     jax.effects_barrier()
-    for path, calls in seen.items():
+    for path, calls in calls_of.items():
       columns = zip(*calls, strict=True)
       totals[path].append([np.stack(values) for values in columns])
   result = {}

@@ -71,9 +71,9 @@ def decoder(
 
 def _check_width(flat: Mapping[Any, np.ndarray], channels: int) -> None:
   """Refuse a decoder that is not as wide as the head."""
-  given = flat["params", "head", "projection", "kernel"].shape[-1]
-  if given != channels:
+  width = flat["params", "head", "projection", "kernel"].shape[-1]
+  if width != channels:
     raise errors.InputError(
-      f"--transparent_decoder: the head gives {given} channels and "
+      f"--transparent_decoder: the head gives {width} channels and "
       f"model.decoder.channels is {channels}; make them equal"
     )

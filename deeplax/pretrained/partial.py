@@ -51,7 +51,7 @@ class Start:
 
 
 def start(
-  found: rules.Loaded,
+  loaded: rules.Loaded,
   drawn: Mapping[str, Any],
   *,
   class_names: Sequence[str],
@@ -68,7 +68,7 @@ def start(
   both have by name are carried over.
 
   Args:
-    found: What the file gave.
+    loaded: What the file gave.
     drawn: Fresh variables of the network.
     class_names: Its classes.
     class_paths: Of the arrays whose last axis is the classes.
@@ -82,11 +82,11 @@ def start(
     InputError: Anything else does not fit.
   """
   fresh = variables_lib.flat_arrays(drawn)
-  skipped, absent = _skipped(found, fresh, new, transparent)
+  skipped, absent = _skipped(loaded, fresh, new, transparent)
   columns = _columns(class_names, source_classes or ())
-  values, missing = dict(found.values), dict(found.missing)
-  misfits = {misfit.path: misfit for misfit in found.misfits}
-  for path in found.scores:
+  values, missing = dict(loaded.values), dict(loaded.missing)
+  misfits = {misfit.path: misfit for misfit in loaded.misfits}
+  for path in loaded.scores:
     del missing[path]
   for path in fresh:
     if path[1] in skipped:
@@ -94,69 +94,69 @@ def start(
         items.pop(path, None)
   _carry_scores(values, misfits, fresh, class_paths, source_classes, columns)
   rest = dataclasses.replace(
-    found,
+    loaded,
     missing=missing,
     misfits=[*misfits.values()],
-    unused=[] if new else found.unused,
+    unused=[] if new else loaded.unused,
   )
   if wrong := summary.differences(rest):
     raise errors.InputError(wrong + _advice(absent - skipped))
 
-  names = {m.path: (m.name,) for m in found.misfits} | found.names
+  names = {m.path: (m.name,) for m in loaded.misfits} | loaded.names
   dropped = [n for p in names if p not in values for n in names[p]]
   return Start(
     variables={"batch_stats": {}}
     | flax.traverse_util.unflatten_dict(fresh | values),
     loaded=[path for path in fresh if path in values],
     new=[path for path in fresh if path not in values],
-    left_out=found.left_out + dropped + (found.unused if new else []),
-    folded=[m for m in found.folded if m[0] not in skipped],
-    subsampled=[] if "head" in skipped else found.subsampled,
+    left_out=loaded.left_out + dropped + (loaded.unused if new else []),
+    folded=[m for m in loaded.folded if m[0] not in skipped],
+    subsampled=[] if "head" in skipped else loaded.subsampled,
     by_name=[]
     if source_classes is None or values.keys().isdisjoint(class_paths)
     else [(name, i in columns) for i, name in enumerate(class_names)],
-    prefix=found.prefix,
+    prefix=loaded.prefix,
   )
 
 
 def of_variables(
-  given: Mapping[str, Any], wanted: Mapping[rules.Path, rules.Shape]
+  variables: Mapping[str, Any], wanted: Mapping[rules.Path, rules.Shape]
 ) -> rules.Loaded:
   """Return what the variables of one deeplax network give for another."""
-  found, there = rules.Loaded(), variables_lib.flat_arrays(given)
+  loaded, arrays = rules.Loaded(), variables_lib.flat_arrays(variables)
   for path, shape in wanted.items():
     name = summary.path(path)
-    if path not in there:
-      found.missing[path] = (name,)
+    if path not in arrays:
+      loaded.missing[path] = (name,)
       continue
-    value = there.pop(path).astype(np.float32)
+    value = arrays.pop(path).astype(np.float32)
     if value.shape == shape:
-      found.values[path], found.names[path] = value, (name,)
+      loaded.values[path], loaded.names[path] = value, (name,)
     else:
       reason = f"has shape {value.shape}, needs {shape}"
       near = value.shape[:-1] == shape[:-1]
-      found.misfits.append(
+      loaded.misfits.append(
         rules.Misfit(path, name, reason, value if near else None)
       )
-  for path in there:
-    out = found.left_out if path[1] == TRAINING_ONLY else found.unused
+  for path in arrays:
+    out = loaded.left_out if path[1] == TRAINING_ONLY else loaded.unused
     out.append(summary.path(path))
-  return found
+  return loaded
 
 
 def other_classes(
-  found: rules.Loaded, class_paths: Collection[rules.Path]
+  loaded: rules.Loaded, class_paths: Collection[rules.Path]
 ) -> set[int]:
   """Return of how many classes a file's scores are, if of another number."""
   return {
     misfit.value.shape[-1]
-    for misfit in found.misfits
+    for misfit in loaded.misfits
     if misfit.value is not None and misfit.path in class_paths
   }
 
 
 def _skipped(
-  found: rules.Loaded,
+  loaded: rules.Loaded,
   fresh: Mapping[rules.Path, np.ndarray],
   new: Collection[str],
   transparent: bool,
@@ -165,7 +165,7 @@ def _skipped(
   have = {path[1] for path in fresh}
   if unknown := sorted(set(new) - have):
     raise errors.InputError(f"--new: {unknown} not in {sorted(have)}")
-  absent = have - {path[1] for path in fresh if path not in found.missing}
+  absent = have - {path[1] for path in fresh if path not in loaded.missing}
   skipped = set(new) | (absent & {TRAINING_ONLY})
   opaque = [part for part in ORDER if part in new]
   if opaque and not (transparent and opaque == ["decoder"]):
@@ -187,17 +187,17 @@ def _carry_scores(
   Changes `values`, and takes out of `misfits` what is settled here.
   """
   for path in class_paths:
-    given = misfits[path].value if path in misfits else values.get(path)
-    if given is None:
+    scores = misfits[path].value if path in misfits else values.get(path)
+    if scores is None:
       continue
     misfits.pop(path, None)
     values.pop(path, None)
     if source_classes is not None:
-      _check_classes(source_classes, given)
+      _check_classes(source_classes, scores)
       values[path] = fresh[path].copy()
-      values[path][..., [*columns]] = given[..., [*columns.values()]]
-    elif given.shape == fresh[path].shape:
-      values[path] = given
+      values[path][..., [*columns]] = scores[..., [*columns.values()]]
+    elif scores.shape == fresh[path].shape:
+      values[path] = scores
 
 
 def _columns(

@@ -16,7 +16,7 @@ from deeplax.pretrained import archives
 _ENDS = "./"  # of a prefix: in a state dict, in TensorFlow
 
 
-class Found(NamedTuple):
+class Stripped(NamedTuple):
   """The arrays of one network.
 
   Attributes:
@@ -30,7 +30,7 @@ class Found(NamedTuple):
   outside: list[str]
 
 
-def without(arrays: archives.Weights, wanted: Collection[str]) -> Found:
+def without(arrays: archives.Weights, wanted: Collection[str]) -> Stripped:
   """Return the arrays without the prefix of the names that are wanted.
 
   It is taken off only where names are wanted more often with it off than as
@@ -46,7 +46,7 @@ def without(arrays: archives.Weights, wanted: Collection[str]) -> Found:
   best = max(counts, key=lambda prefix: (counts[prefix], -len(prefix)))
   inside = [name for name in arrays if name.startswith(best)]
   if counts[best] == counts[""] or 2 * counts[best] < len(inside):
-    return Found(dict(arrays), "", [])
+    return Stripped(dict(arrays), "", [])
   rivals = [
     prefix
     for prefix, count in counts.items()
@@ -55,16 +55,16 @@ def without(arrays: archives.Weights, wanted: Collection[str]) -> Found:
   ]
   if rivals:
     several = [best, *rivals][:5]
-    told = ", ".join(f"{p} ({counts[p]} arrays)" for p in several)
+    listing = ", ".join(f"{p} ({counts[p]} arrays)" for p in several)
     choice = " or ".join(f"--under={p.rstrip(_ENDS)}" for p in several)
     raise errors.InputError(
-      f"The network is there more than once: {told}. Say which one "
+      f"The network is there more than once: {listing}. Say which one "
       f"deeplax.convert is to read: {choice}"
     )
   return below(arrays, best)
 
 
-def below(arrays: archives.Weights, prefix: str) -> Found:
+def below(arrays: archives.Weights, prefix: str) -> Stripped:
   """Return the arrays whose names begin with a prefix, without it.
 
   Args:
@@ -75,18 +75,18 @@ def below(arrays: archives.Weights, prefix: str) -> Found:
     InputError: There are none.
   """
   for start in (prefix.rstrip(_ENDS) + end for end in _ENDS):
-    found = {
+    inside = {
       name.removeprefix(start): array
       for name, array in arrays.items()
       if name.startswith(start)
     }
-    if found:
+    if inside:
       outside = [name for name in arrays if not name.startswith(start)]
-      return Found(found, start, outside)
-  there = sorted({p for name in arrays for p in _prefixes(name)[1:2]})
+      return Stripped(inside, start, outside)
+  starts = sorted({p for name in arrays for p in _prefixes(name)[1:2]})
   raise errors.InputError(
     f"--under={prefix}: no array's name begins so; they begin with "
-    f"{', '.join(there[:10]) or 'no word and dot at all'}"
+    f"{', '.join(starts[:10]) or 'no word and dot at all'}"
   )
 
 

@@ -43,7 +43,7 @@ def differences(loaded: rules.Loaded) -> str:
   )
 
 
-def table(start: Any, *, seed: int) -> str:
+def origins(start: Any, *, seed: int) -> str:
   """Return where the variables of a `partial.Start` are from, a line each."""
   rows = {
     "loaded": f"{len(start.loaded)} arrays{_by_part(start.loaded)}",
@@ -62,9 +62,9 @@ def table(start: Any, *, seed: int) -> str:
       "that the function is the same"
     )
   if start.by_name:
-    kept = [name for name, known in start.by_name if known]
-    fresh = [name for name, known in start.by_name if not known]
-    rows["classes"] = f"{len(kept)} by name{_listed(kept)}"
+    carried = [name for name, from_file in start.by_name if from_file]
+    fresh = [name for name, from_file in start.by_name if not from_file]
+    rows["classes"] = f"{len(carried)} by name{_listed(carried)}"
     rows["new classes"] = f"{len(fresh)}{_listed(fresh)}"
   return "\n".join(f"  {key:<12}{text}" for key, text in rows.items())
 

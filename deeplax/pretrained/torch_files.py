@@ -29,7 +29,7 @@ _DEEPEST = 8  # dictionaries in dictionaries; of checkpoints known, two
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "ema")
 
 
-def looks_so(path: pathlib.Path) -> bool:
+def is_torch_file(path: pathlib.Path) -> bool:
   """Whether a file, whatever its name, is one that torch wrote."""
   with path.open("rb") as file:
     if file.read(len(_MAGIC)) == _MAGIC:
@@ -61,12 +61,12 @@ def read(path: pathlib.Path, torch: Any) -> archives.Weights:
     raise
   except Exception as error:  # whatever the bytes make torch stumble over
     raise errors.InputError(_refusal(path, str(error))) from error
-  found = [*_dictionaries(state, torch, set())]
-  if len(found) == 1:
-    found = [((), found[0][1])]
+  groups = [*_dictionaries(state, torch, set())]
+  if len(groups) == 1:
+    groups = [((), groups[0][1])]
   tensors = {
     ".".join((*keys, name)): tensor
-    for keys, values in found
+    for keys, values in groups
     for name, tensor in values.items()
   }
   if not tensors:
@@ -91,21 +91,21 @@ def write(path: pathlib.Path, arrays: archives.Weights, torch: Any):
 
 
 def _dictionaries(
-  value: Any, torch: Any, seen: set[int], keys: tuple[str, ...] = ()
+  value: Any, torch: Any, visited: set[int], keys: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
   """Yield each dictionary that holds tensors by name, and what leads to it.
 
   An optimizer numbers its tensors, and so is no such dictionary.
   """
-  known = id(value) in seen or len(keys) > _DEEPEST
-  if not isinstance(value, Mapping) or known:
+  done = id(value) in visited or len(keys) > _DEEPEST
+  if not isinstance(value, Mapping) or done:
     return
-  seen.add(id(value))
+  visited.add(id(value))
   named = {k: v for k, v in value.items() if isinstance(k, str)}
   if tensors := {k: v for k, v in named.items() if torch.is_tensor(v)}:
     yield keys, tensors
   for key, inner in named.items():
-    yield from _dictionaries(inner, torch, seen, (*keys, key))
+    yield from _dictionaries(inner, torch, visited, (*keys, key))
 
 
 def _numpy(tensor: Any, torch: Any) -> np.ndarray:

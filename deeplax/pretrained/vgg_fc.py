@@ -26,17 +26,17 @@ _WHOLE = (7, 4096)  # kernel and channels of VGG-16
 SCORES = ("logits", r"head/logits\d+")
 
 
-def every(count: int, kept: int) -> np.ndarray:
-  """Return the places of `kept` of `count` channels, evenly from the first."""
-  return np.arange(kept) * count // kept
+def channel_places(channels: int, kept: int) -> np.ndarray:
+  """Return the places of `kept` channels, evenly from the first one."""
+  return np.arange(kept) * channels // kept
 
 
-def taps(side: int, kept: int) -> np.ndarray:
-  """Return the places of `kept` of `side` taps, evenly from end to end."""
+def tap_places(side: int, kept: int) -> np.ndarray:
+  """Return the places of `kept` taps, evenly from end to end."""
   return np.arange(kept) * (side - 1) // max(kept - 1, 1)
 
 
-def whole(head: Any) -> bool:
+def is_unreduced(head: Any) -> bool:
   """Whether nothing of VGG-16's layers is left out, so that fc8 fits too."""
   sizes = getattr(head, "kernel", 0), getattr(head, "channels", 0)
   return isinstance(head, large_fov.LargeFOV) and sizes == _WHOLE
@@ -79,8 +79,8 @@ def _fc6(kernel: int, channels: int, *, flat: bool) -> rules.Transform:
     side = min(x.shape[2:])
     if side < kernel or len(x) < channels:
       return x
-    x = x[every(len(x), channels)]
-    x = x[:, :, taps(side, kernel)][:, :, :, taps(side, kernel)]
+    x = x[channel_places(len(x), channels)]
+    x = x[:, :, tap_places(side, kernel)][:, :, :, tap_places(side, kernel)]
     return x.transpose(2, 3, 1, 0)
 
   def save(x: np.ndarray) -> np.ndarray:
@@ -95,7 +95,9 @@ def _fc7(channels: int, *, flat: bool) -> rules.Transform:
     if min(len(x), x[0].size) < channels:
       return x
     x = x.reshape(len(x), -1)
-    x = x[every(len(x), channels)][:, every(x.shape[1], channels)]
+    x = x[channel_places(len(x), channels)][
+      :, channel_places(x.shape[1], channels)
+    ]
     return x.T[None, None]
 
   def save(x: np.ndarray) -> np.ndarray:
@@ -106,6 +108,6 @@ def _fc7(channels: int, *, flat: bool) -> rules.Transform:
 
 def _bias(channels: int) -> rules.Transform:
   def load(x: np.ndarray) -> np.ndarray:
-    return x if len(x) < channels else x[every(len(x), channels)]
+    return x if len(x) < channels else x[channel_places(len(x), channels)]
 
   return rules.Transform(load, lambda x: x)

@@ -107,7 +107,7 @@ def convert(
   start.prefix = under + start.prefix
   # Nothing can go wrong with the file any more: report, then write.
   print(f"{args.checkpoint}, {args.source} names, into {workdir}:")
-  print(summary.table(start, seed=config.seed))
+  print(summary.origins(start, seed=config.seed))
   if args.statistics:
     start.variables = _measure(
       config, model, start, args.statistics, modules=[*start.folded, *opened]
@@ -163,7 +163,7 @@ def _measure(
   count = math.ceil(images / batch)
 
   print(f"measuring {len(modules)} norms on {count * batch} crops ...")
-  return folded_norms.measured(
+  return folded_norms.with_statistics(
     model,
     start.variables,
     norm_statistics.counted(batches, count, print),

@@ -62,15 +62,17 @@ STEM, FIRST_TWO = "2/1 2/1", "1/1 1/1 1/1 2/1 1/1 1/1 1/1"
 def test_resnet_plan_has_strides_in_first_units(
   dilate_from, output_stride, expected
 ):
-  plan = resnet.plan(
+  plan = resnet.dilated_units(
     50, output_stride, strided="first", dilate_from=dilate_from
   )
   assert table(plan) == f"{STEM} {FIRST_TWO} {expected}"
 
 
 def test_a_unit_that_loses_its_stride_can_have_the_new_rate():
-  rates = {unit.name: unit.rate for unit in mobilenet_v2.plan(16)}
-  new = {u.name: u.rate for u in mobilenet_v2.plan(16, dilate_from="same")}
+  rates = {unit.name: unit.rate for unit in mobilenet_v2.dilated_units(16)}
+  new = {
+    u.name: u.rate for u in mobilenet_v2.dilated_units(16, dilate_from="same")
+  }
   assert rates["expanded_conv_13"] == 1 and new["expanded_conv_13"] == 2
   assert rates["expanded_conv_14"] == new["expanded_conv_14"] == 2
 

@@ -197,4 +197,4 @@ def test_atrous_rates_at_output_stride_4_are_twice_those_at_8():
     model = slim(output_stride=4, atrous_rates=given)
     assert model.head.rates == (24, 48, 72)
   assert network(output_stride=4).head.rates == (24, 48, 72)
-  assert cascade.NATIVE_STRIDE // 4 == resnet.plan(50, 4)[-1].rate
+  assert cascade.NATIVE_STRIDE // 4 == resnet.dilated_units(50, 4)[-1].rate

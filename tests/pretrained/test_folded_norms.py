@@ -26,7 +26,9 @@ def network():
 def measured():
   """The variables of `network` with what its pictures give."""
   variables, batches, folded = network()
-  return folded_norms.measured(toy.Toy(), variables, batches, modules=folded)
+  return folded_norms.with_statistics(
+    toy.Toy(), variables, batches, modules=folded
+  )
 
 
 @functools.partial(jax.jit, static_argnames="train")
@@ -70,7 +72,7 @@ def test_mean_and_variance_are_those_of_the_convolution():
 
 def test_norms_that_were_not_folded_keep_theirs():
   variables, batches, _ = network()
-  found = folded_norms.measured(
+  found = folded_norms.with_statistics(
     toy.Toy(), variables, batches, modules=[("stem",)]
   )
   for name in ("scale", "offset"):

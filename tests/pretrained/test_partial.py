@@ -101,7 +101,7 @@ def test_logits_are_carried_over_by_name(classes):
   kernel = np.arange(1, 1 + 4 * classes).reshape(4, classes)
   np.testing.assert_array_equal(logits["kernel"][0, 0, :, 2], kernel[:, 0])
   assert (logits["kernel"][0, 0, :, 0] == 0).all()
-  text = summary.table(result, seed=5)
+  text = summary.origins(result, seed=5)
   assert "2 by name: traffic sign, Car" in text
   assert "1: road" in text
 
@@ -166,7 +166,7 @@ def test_an_array_of_another_width_is_refused_even_in_the_logits():
 def test_the_table_counts_by_part_and_names_what_is_left_out():
   loaded = found("backbone")
   loaded.folded = [("backbone", "conv")]
-  lines = summary.table(start(loaded), seed=5).splitlines()
+  lines = summary.origins(start(loaded), seed=5).splitlines()
   assert lines[0].split() == ["loaded", "1", "arrays:", "backbone", "1"]
   left_out = lines[1].split(maxsplit=2)[2]
   assert left_out == "0 arrays; 1 counters of training steps"
@@ -179,7 +179,7 @@ def test_counters_are_no_weights_that_are_left_out():
   loaded.prefix = "module."
   counters = [f"layer{i}.bn.num_batches_tracked" for i in range(54)]
   loaded.left_out = [*counters, "global_step", "fc.weight"]
-  text = summary.table(start(loaded), seed=5)
+  text = summary.origins(start(loaded), seed=5)
   assert "1 arrays: fc.weight; 55 counters of training steps" in text
   assert "num_batches_tracked" not in text
   assert "prefix      module. was taken off the names" in text

@@ -76,7 +76,7 @@ def test_another_file_of_that_name_is_none_of_torch(tmp_path):
   path = tmp_path / "model.ckpt"
   for data in (b"", b"PK\x03\x04 cut", b"\x80\x02}."):
     path.write_bytes(data)
-    assert not torch_files.looks_so(path)
+    assert not torch_files.is_torch_file(path)
     with pytest.raises(errors.InputError, match="model.ckpt is not a Tensor"):
       files.read(str(path))
 

@@ -414,7 +414,7 @@ def imagenet_vgg(width, wide):
 
 
 def vgg_names():
-  return [s.name for s in vgg.plan(32) if s.name.startswith("conv")]
+  return [s.name for s in vgg.dilated_layers(32) if s.name.startswith("conv")]
 
 
 def check_v1(workdir, arrays, *, channels):

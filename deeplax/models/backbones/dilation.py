@@ -9,7 +9,7 @@ DILATE_FROM = ("next", "same", "never")
 
 
 class Unit(NamedTuple):
-  """One unit of a backbone's plan; `rate` is that of its first 3x3 kernel."""
+  """One unit of a backbone; `rate` is that of its first 3x3 kernel."""
 
   name: str
   stride: int
@@ -38,16 +38,16 @@ def dilate(
   """
   layers.check_one_of("output_stride", output_stride, OUTPUT_STRIDES)
   layers.check_one_of("dilate_from", dilate_from, DILATE_FROM)
-  plan, reached, rate = [], 1, 1
+  dilated, reached, rate = [], 1, 1
   for name, stride in units:
     if reached == output_stride:
       after = 1 if dilate_from == "never" else rate * stride
-      plan.append(Unit(name, 1, after if dilate_from == "same" else rate))
+      dilated.append(Unit(name, 1, after if dilate_from == "same" else rate))
       rate = after
     else:
-      plan.append(Unit(name, stride, 1))
+      dilated.append(Unit(name, stride, 1))
       reached *= stride
-  return plan
+  return dilated
 
 
 def check_multi_grid(multi_grid: tuple[int, ...]) -> None:

@@ -51,7 +51,7 @@ def name(index: int) -> str:
   return f"expanded_conv_{index}" if index else "expanded_conv"
 
 
-def plan(
+def dilated_units(
   output_stride: int, *, dilate_from: str = "next"
 ) -> list[dilation.Unit]:
   """Return the name, stride and rate of the stem and of each block."""
@@ -143,7 +143,9 @@ class MobileNetV2(nn.Module):
     # feature_extractor.py _mobilenet_v2: widths are multiples of 8 unless a
     # multiplier is given. ImageNet networks always have multiples of 8.
     divisor = 8 if self.depth_multiplier == 1 or self.last_conv else 1
-    stem, *rest = plan(self.output_stride, dilate_from=self.dilate_from)
+    stem, *rest = dilated_units(
+      self.output_stride, dilate_from=self.dilate_from
+    )
     y = layers.ConvNorm(
       divisible(STEM_CHANNELS * self.depth_multiplier, divisor),
       kernel=3,

@@ -150,7 +150,7 @@ VARIANTS = {
 }
 
 
-def plan(
+def dilated_units(
   variant: str, output_stride: int, *, dilate_from: str = "next"
 ) -> list[dilation.Unit]:
   """Return the name, stride and rate of the stem and of each block."""
@@ -270,7 +270,7 @@ class MobileNetV3(nn.Module):
     variant = VARIANTS[self.variant]
     settings = style.of_backbone(self)
     conv = partial(layers.ConvNorm, activation=variant.activation, **settings)
-    stem, *rest = plan(
+    stem, *rest = dilated_units(
       self.variant, self.output_stride, dilate_from=self.dilate_from
     )
     y = conv(

@@ -38,7 +38,7 @@ LOW_LEVELS = ("residual", "output")
 STRIDE_IN = ("conv2", "conv1")
 
 
-def plan(
+def dilated_units(
   depth: int,
   output_stride: int,
   *,
@@ -162,7 +162,7 @@ class ResNet(nn.Module):
     conv = partial(
       layers.ConvNorm, padding="symmetric", activation="relu", **settings
     )
-    _, _, *units = plan(
+    _, _, *units = dilated_units(
       self.depth,
       self.output_stride,
       multi_grid=self.multi_grid,

@@ -36,7 +36,7 @@ class Step(NamedTuple):
   rate: int
 
 
-def plan(output_stride: int, *, pool: int = 2) -> list[Step]:
+def dilated_layers(output_stride: int, *, pool: int = 2) -> list[Step]:
   """Return every layer, in order.
 
   A pooling past the output stride keeps its window and loses its stride; the
@@ -85,7 +85,7 @@ class VGG16(nn.Module):
     """Return `high`, `middle`, `low2` to `low8`, and `pool1` to `pool4`."""
     layers.check_one_of("pool", self.pool, POOLS)
     y, features = jnp.asarray(x, self.dtype), {}
-    for step in plan(self.output_stride, pool=self.pool):
+    for step in dilated_layers(self.output_stride, pool=self.pool):
       block = int(step.name[4])
       if step.name.startswith("pool"):
         y = pooling.max_pool(y, step.kernel, stride=step.stride, padding="ceil")

@@ -79,7 +79,7 @@ AFTER_DEPTHWISE = ("none", "norm", "norm_relu")
 DOWNSAMPLE = ("separable", "max_pool")
 
 
-def plan(depth: int, output_stride: int) -> list[dilation.Unit]:
+def dilated_units(depth: int, output_stride: int) -> list[dilation.Unit]:
   """Return the name, stride and rate of the stem and of each block.
 
   Multi-grid multiplies the rate of the last block's three convolutions.
@@ -205,7 +205,7 @@ class Xception(nn.Module):
       activation="relu",
       **settings,
     )
-    stem, *units = plan(self.depth, self.output_stride)
+    stem, *units = dilated_units(self.depth, self.output_stride)
     y = conv(32, stride=stem.stride, name="entry_flow_conv1_1")(
       jnp.asarray(x, self.dtype), train=train
     )

@@ -61,7 +61,9 @@ def table(model: Any) -> rules.Table:
 
 def _vgg16(head: Any) -> rules.Table:
   """Return the layers; fc6 and fc7 of an ImageNet file are subsampled."""
-  first, *others = (s.name for s in vgg.plan(32) if s.name.startswith("conv"))
+  first, *others = (
+    s.name for s in vgg.dilated_layers(32) if s.name.startswith("conv")
+  )
   layers = [rules.Layer(f"backbone/{first}", first, kernel=BGR)]
   layers += [rules.Layer(f"backbone/{name}", name) for name in others]
   layers += [
@@ -77,7 +79,7 @@ def _vgg16(head: Any) -> rules.Table:
     forms.insert(0, {"branch": "_{n+1}"})
   else:
     layers.append(rules.Layer("logits", "{fc8}"))
-    if vgg_fc.whole(head):
+    if vgg_fc.is_unreduced(head):
       forms.append({"fc8": "fc8", "branch": ""})
   return rules.Table(
     layers=tuple(layers),
@@ -137,7 +139,7 @@ def _state_dict(arrays: archives.Weights) -> archives.Weights:
       "these are torchvision's names, for RGB images divided by a deviation: "
       "--source=torchvision --config.model.conventions=torchvision"
     )
-  found = {}
+  state = {}
   for name, array in arrays.items():
     match = re.fullmatch(r"(.+)/([012])", name)
     if match:
@@ -151,5 +153,5 @@ def _state_dict(arrays: archives.Weights) -> archives.Weights:
       name = re.sub(r"^scale", "bn", layer) + endings[place]
     if name.endswith(".weight") and array.ndim == 2:
       array = array[..., None, None]
-    found[name] = array
-  return found
+    state[name] = array
+  return state

@@ -85,7 +85,7 @@ def _vgg16(model: Any) -> rules.Table:
       "--source=caffe"
     )
   layers, place = [], 0
-  for step in vgg.plan(32):
+  for step in vgg.dilated_layers(32):
     if step.name.startswith("pool"):
       place += 1
       continue
@@ -94,7 +94,7 @@ def _vgg16(model: Any) -> rules.Table:
   layers += vgg_fc.layers(
     model.head, fc6="classifier.0", fc7="classifier.3", flat=True
   )
-  if vgg_fc.whole(model.head):
+  if vgg_fc.is_unreduced(model.head):
     layers.append(rules.Layer("logits", "classifier.6", kernel=rules.LINEAR))
   return rules.Table(
     layers=tuple(layers),

@@ -27,7 +27,7 @@ def test_xception_plan_drops_strides_for_rates():
     (8, "2/1 2/1 2/1 1/1 1/2 1/2 1/4"),
   ):
     for depth in (41, 65):
-      found = table(xception.plan(depth, output_stride))
+      found = table(xception.dilated_units(depth, output_stride))
       assert found == expected, (depth, output_stride)
 
 
@@ -38,7 +38,9 @@ def test_xception_71_plan_has_strides_in_odd_blocks():
     (16, "2/1 2/1 1/1 2/1 1/1 2/1 1/1 1/1 1/2"),
     (8, "2/1 2/1 1/1 2/1 1/1 1/1 1/2 1/2 1/4"),
   ):
-    assert table(xception.plan(71, output_stride)) == expected, output_stride
+    assert table(xception.dilated_units(71, output_stride)) == expected, (
+      output_stride
+    )
 
 
 def test_resnet_plan_has_strides_in_last_units():
@@ -59,9 +61,9 @@ def test_resnet_plan_has_strides_in_last_units():
       + ["1/2 1/2 1/2 1/2 1/2 1/2", "1/4 1/8 1/16"],
     ),
   ):
-    plan = resnet.plan(50, output_stride, multi_grid=(1, 2, 4))
+    plan = resnet.dilated_units(50, output_stride, multi_grid=(1, 2, 4))
     assert table(plan) == " ".join(expected), output_stride
-    longer = resnet.plan(101, output_stride, multi_grid=(1, 2, 4))
+    longer = resnet.dilated_units(101, output_stride, multi_grid=(1, 2, 4))
     by_name = {unit.name: unit for unit in longer}
     assert len(longer) == 2 + 3 + 4 + 23 + 3
     assert longer[-3:] == plan[-3:], output_stride
@@ -88,19 +90,19 @@ def test_mobilenet_plan_drops_strides_for_rates():
       + ["1/2 1/2 1/2", "1/2 1/4 1/4", "1/4"],
     ),
   ):
-    found = table(mobilenet_v2.plan(output_stride))
+    found = table(mobilenet_v2.dilated_units(output_stride))
     assert found == " ".join(expected), output_stride
 
 
 def test_an_output_stride_outside_the_table_is_refused():
   match = r"output_stride 64 not in \[4, 8, 16, 32\]"
   with pytest.raises(ValueError, match=match):
-    mobilenet_v2.plan(64)
+    mobilenet_v2.dilated_units(64)
 
 
 def test_a_multi_grid_of_two_rates_is_refused():
   with pytest.raises(ValueError, match="not three rates"):
-    resnet.plan(50, 16, multi_grid=(1, 2))
+    resnet.dilated_units(50, 16, multi_grid=(1, 2))
 
 
 SLIM = {

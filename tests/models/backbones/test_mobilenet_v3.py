@@ -78,7 +78,7 @@ def test_plan_drops_strides_for_rates():
       "1/2 1/2 1/2 1/2 1/2 1/4 1/4 1/4 1/4",
     ),
   ):
-    units = mobilenet_v3.plan(variant, output_stride)
+    units = mobilenet_v3.dilated_units(variant, output_stride)
     found = " ".join(f"{u.stride}/{u.rate}" for u in units)
     assert found == expected, (variant, output_stride)
 

@@ -127,7 +127,7 @@ def test_an_imagenet_file_of_caffe_gives_v1_all_but_the_scores(
   assert {path[1] for path in start.new} == {"logits"}
   assert len(start.left_out) == 2
   assert all("fc8" in name for name in start.left_out)
-  said = summary.table(start, seed=0)
+  said = summary.origins(start, seed=0)
   assert "loaded      30 arrays: backbone 26, head 4" in said
   assert "left out    2 arrays: fc8.weight, fc8.bias" in said
   assert "new         2 arrays: logits 2, drawn from seed 0" in said
