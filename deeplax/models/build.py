@@ -1,4 +1,4 @@
-"""From `config.model` to a network.
+"""Build the network that `config.model` describes.
 
 `head_from_config` and `decoder_from_config` read the keys of those two parts.
 """
@@ -26,7 +26,7 @@ from deeplax.models.backbones import vgg
 from deeplax.models.backbones import xception
 from deeplax.models.heads import auxiliary as auxiliary_head
 
-# Outside programs call it from here.
+# Programs outside of this repository call it from here.
 from deeplax.models.variables import initial_variables as initial_variables
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
@@ -72,12 +72,12 @@ def from_config(
     config: The `model` part of a configuration.
     num_classes: Background included.
     axis_name: Of the mapped axis of devices; None outside one.
-    output_stride: Another one than the configuration's. The parameters are
-      the same for every output stride; atrous rates follow it.
-    auxiliary: Whether there is a second head, for training only.
+    output_stride: Replaces that of the configuration. The parameters are the
+      same for every output stride; atrous rates follow it.
+    auxiliary: Whether the network has a second head, for training only.
     channels: Mean and std of each channel of the images; None: RGB.
-    trained: Names of the parts that train, as `optim.trained`; the norms of
-      the others are fixed. (): every part trains.
+    trained: Names of the parts that train, as in `optim.trained`; the norms of
+      the other parts are fixed. (): every part trains.
 
   Raises:
     ValueError: Naming the key, the value and what is allowed.
@@ -152,7 +152,7 @@ def mean_pixel(
 
   Args:
     config: The `model` part of a configuration.
-    channels: As `from_config`.
+    channels: As in `from_config`.
   """
   if channels:
     return channels[0]

@@ -25,7 +25,7 @@ def fraction(name: str, value: float) -> float:
 
 
 def as_tuple(name: str, value: Iterable[Any]) -> tuple[int, ...]:
-  """Return whole numbers as a tuple; a list would not hash."""
+  """Return integers as a tuple, which hashes as a module's field must."""
   values = tuple(value)
   if not all(isinstance(v, int) for v in values):
     raise ValueError(f"{name} {values} are not whole numbers")

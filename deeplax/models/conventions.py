@@ -1,4 +1,4 @@
-"""What differs between ecosystems, one row each: numbers, not code.
+"""The settings in which other programs differ, one row each: data, not code.
 
 A row is chosen by `model.conventions`; `build.py` and the `*_from_config.py`
 files hand its values down. A row is added once a test compares it with the
@@ -26,10 +26,10 @@ class Backbone(NamedTuple):
 
   Attributes:
     mean: RGB mean of the raw image, 0..255; images are padded with it.
-    std: What the centered image is divided by.
-    norm: Of its convolutions.
+    std: Deviation that the centered image is divided by.
+    norm: Settings of its norms.
     kernel_init: How its kernels are drawn.
-    fields: Of its module, where they are not the module's defaults.
+    fields: Fields of its module that differ from the module's defaults.
   """
 
   mean: tuple[float, float, float]
@@ -40,18 +40,17 @@ class Backbone(NamedTuple):
 
 
 class Conventions(NamedTuple):
-  """One ecosystem.
+  """The settings of one program.
 
   Attributes:
-    backbones: Row of each backbone, by `model.backbone`.
-    style: Of head and decoder, whatever the backbone.
-    atrous_rates: Of the head, by the output stride it is configured at.
-    dropout: After the head's projection.
+    backbones: The row of each backbone, by `model.backbone`.
+    style: Settings of head and decoder, whatever the backbone.
+    atrous_rates: Rates of the head, by the configured output stride.
+    dropout: Rate after the head's projection.
     pooling_first: Whether the head's concatenation starts with image pooling.
     refine: Whether a 3x3 convolution follows the head's projection, separable
       where a decoder comes next (v3+) and dense where none does (v3).
-    align_corners: Of the resizes in the network and of its logits; else they
-      are half-pixel.
+    align_corners: How features and logits are resized; False: half-pixel.
   """
 
   backbones: Mapping[str, Backbone]
@@ -66,7 +65,7 @@ class Conventions(NamedTuple):
     """Return the row of `name`.
 
     Raises:
-      ValueError: On a backbone these conventions do not know.
+      ValueError: On a backbone that the program does not have.
     """
     if name not in self.backbones:
       raise ValueError(f"backbone {name!r} not in {sorted(self.backbones)}")
@@ -102,7 +101,7 @@ IMAGENET: dict[str, Any] = {
 # nn.Conv2d.reset_parameters: uniform, variance 1 / (3 fan_in).
 _TORCH_CONV = Init("kaiming_uniform", 1 / 3)
 
-# torch's momentum is what a batch adds: 0.1.
+# torch's momentum, 0.1, is the share that a batch adds.
 _TORCH_NORM = Norm(decay=0.9, eps=1e-5)
 _RESNET_TORCH = Backbone(
   **IMAGENET,
@@ -147,7 +146,7 @@ def _drawn(init: Init, style: Style) -> Style:
   )
 
 
-# What VGG-16 is given for its norm; it has none.
+# Stands in for the norm of networks that have none.
 _NO_NORM = Norm(decay=0.0, eps=1e-5)
 _VGG16_TORCH = _RESNET_TORCH._replace(norm=_NO_NORM, fields={"pool": 2})
 
@@ -232,7 +231,7 @@ CONVENTIONS = {
       "mobilenet_v3_small_seg": _MOBILENET_V2,
       "mobilenet_edgetpu": _MOBILENET_V2,
     },
-    # Else as `Style` is by default.
+    # The other settings are the defaults of `Style`.
     style=Style(norm=Norm(decay=0.9997, eps=FUSED_MIN_EPS)),
     # g3doc/faq.md, question 5.
     atrous_rates={**_RATES, 32: (3, 6, 9)},

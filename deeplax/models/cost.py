@@ -20,8 +20,8 @@ from deeplax.models.heads import large_fov
 from deeplax.ops import padding
 
 CONVENTIONS = ("true", "paper")
-# What neither depends on the image's size nor needs it is read off a trace of
-# this one, which is then made once.
+# Facts that do not depend on the size of the image are read off a trace of this
+# one, which is cached.
 TRACE_SIZE = (33, 33)
 # Every stride up to 32 has a position on this input's center pixel.
 CENTERED = (257, 257)
@@ -31,9 +31,10 @@ class Convolution(NamedTuple):
   """One `ConvNorm` as the trace met it.
 
   Attributes:
-    module: Unbound, for its settings.
-    path: Of its parameters.
-    shape: Of its kernel; a scanned one has its repetitions in front.
+    module: Unbound; its fields are the settings.
+    path: Path of its parameters.
+    shape: Shape of its kernel; that of a scanned one starts with the number of
+      repetitions.
     size_in: (height, width) of its input.
     size_out: (height, width) of its output.
   """
@@ -52,7 +53,7 @@ def trace(
   """Return the abstract variables and every convolution, in order of call.
 
   Results are cached: every function here starts from a trace, which takes a
-  second, and evaluation asks for those of each output stride and scale.
+  second, and evaluation needs one for each output stride and scale.
   """
   # By path and size: a scanned block may be traced more than once, and a
   # network over several scales runs at several sizes.
@@ -87,7 +88,7 @@ def trace(
 
 
 def _channels(model: nn.Module) -> int:
-  """Return how many its images have; a backbone alone takes RGB."""
+  """Return the number of channels of the images; a backbone takes RGB."""
   return len(getattr(model, "mean", "RGB"))
 
 
@@ -111,6 +112,7 @@ def multiply_adds(
   for conv in trace(model, size)[1]:
     steps = padding.pair(conv.module.rate if convention == "paper" else 1)
     sides = zip(conv.size_out, steps, strict=True)
+    # SpaceToBatch pads each side to a multiple of the rate.
     positions = math.prod(math.ceil(s / step) * step for s, step in sides)
     total += positions * math.prod(conv.shape)
   return total
@@ -126,21 +128,21 @@ def field_of_view(model: nn.Module, *, zero_padded: bool = False) -> int:
   """Return the side, in pixels, of what one logit sees through convolutions.
 
   It is the receptive field of the logit at the image's center on the deepest
-  path: a kernel of side k at rate r over features of stride s reaches
-  (k - 1) r s / 2 to each side; of a head's parallel branches the one with the
-  largest rate counts; a resize to finer features reaches out to the next
-  coarse one. Image pooling sees the whole image and is left out, and so are
-  v1's multi-scale branches, which see less. Of a network over several scales
-  it is the field at scale 1.
+  path. A kernel of side k at rate r over features of stride s reaches
+  (k - 1) r s / 2 to each side. Of a head's parallel branches the one with the
+  largest rate counts. A resize to finer features reaches out to the next coarse
+  one. Image pooling, which sees the whole image, is left out, and so are v1's
+  multi-scale branches, which see less. For a network over several scales it is
+  the field at scale 1.
 
   Args:
     model: As `build.from_config` returns it.
-    zero_padded: Only of VGG-16 with v1's or v2's head: count as v1 (section
-      3.1) and v2 (table 1) do, where a feature stands for the 32x32 pixels
-      that are its own and only fc6 reaches further.
+    zero_padded: Count as v1 (section 3.1) and v2 (table 1) do: a feature stands
+      for its own 32x32 pixels and only fc6 reaches further. This is for VGG-16
+      with v1's or v2's head.
 
   Raises:
-    ValueError: `zero_padded` of another network.
+    ValueError: `zero_padded` is set for another network.
   """
   head = getattr(model, "head", None)
   fully_connected = isinstance(head, large_fov.LargeFOV | large_fov.ASPPSum)
@@ -154,7 +156,7 @@ def field_of_view(model: nn.Module, *, zero_padded: bool = False) -> int:
   if getattr(model, "input_scales", ()):
     model = model.clone(input_scales=())
   if isinstance(backbone, xception.Xception):
-    # No trace sees its pools, and they see what 3x3 convolutions do.
+    # A trace does not show poolings; these reach as far as 3x3 convolutions.
     model = model.clone(backbone=backbone.clone(downsample="separable"))
   convs = [
     c
@@ -169,7 +171,7 @@ def field_of_view(model: nn.Module, *, zero_padded: bool = False) -> int:
     convs = [c for c in convs if c not in branches[:-1]]
   in_cell = None
   if isinstance(head, dpc.DPC):
-    # The way that reaches furthest, in place of all branches.
+    # One step that reaches as far as the furthest way through the branches.
     in_cell, *others = [c for c in convs if c.path[0] == "head"]
     convs = [c for c in convs if c not in others]
 
@@ -181,7 +183,7 @@ def field_of_view(model: nn.Module, *, zero_padded: bool = False) -> int:
   for conv in convs:
     coarse = stride(conv.size_in)
     if coarse > fine:
-      # ResNet's pool1, 3x3 with stride 2: no module, so not in the trace.
+      # ResNet's pool1, 3x3 with stride 2, is no module and so not in the trace.
       steps.append((coarse, fine))
     rate = max(padding.pair(conv.module.rate))
     if conv is in_cell:
@@ -189,6 +191,7 @@ def field_of_view(model: nn.Module, *, zero_padded: bool = False) -> int:
     reach = (conv.module.kernel - 1) * rate * coarse // 2
     fine = stride(conv.size_out)
     steps += [(fine, reach)] * math.prod(conv.shape[:-4])
+  # From the logit back to the image.
   field = 0
   for grid, reach in reversed(steps):
     field = math.ceil(field / grid) * grid + reach
@@ -196,7 +199,7 @@ def field_of_view(model: nn.Module, *, zero_padded: bool = False) -> int:
 
 
 def _of_vgg(backbone: vgg.VGG16, head: Any, *, zero_padded: bool) -> int:
-  """Return the field of view from the layers' windows: no trace sees pools."""
+  """Return the field of view from the layers' windows, poolings included."""
   field = step = 1
   for layer in vgg.dilated_layers(backbone.output_stride, pool=backbone.pool):
     field += (layer.kernel - 1) * layer.rate * step

@@ -32,18 +32,18 @@ class Decoder(nn.Module):
       low-level feature after them (the reference's decoder_use_sum_merge).
     low_level_channels: Width a low-level feature is reduced to (table 1); a
       sum needs `channels` and ignores this.
-    convs: Convolutions per stage (table 2).
-    channels: Their width (table 2).
-    kernel: Their side (table 2).
-    separable: Whether they are separable.
+    convs: Number of convolutions in a stage (table 2).
+    channels: Width of these convolutions (table 2).
+    kernel: Side of their kernels (table 2).
+    separable: Whether these convolutions are separable.
     features: Strides of the low-level features, coarse to fine: (4,) is Conv2
       of table 2, (8, 4) Conv3 then Conv2.
-    output_stride: Of the result. Each stage before the last one works at its
-      own feature's stride.
-    align_corners: Of the resizes; False: half-pixel.
-    num_classes: If given, the sum is of class scores and the result are the
-      logits: each of its convolutions is 1x1 to that many channels, with a
-      bias and no norm (decoder_output_is_logits, as LR-ASPP has it).
+    output_stride: Stride of the result. Each stage before the last one works
+      at the stride of its own feature.
+    align_corners: How features are resized; False: half-pixel.
+    num_classes: If given, class scores are added and the result is the logits:
+      each convolution is 1x1 to that many channels, with a bias and no norm
+      (decoder_output_is_logits, as in LR-ASPP).
   """
 
   style: style_lib.Style
@@ -108,7 +108,7 @@ class Decoder(nn.Module):
 
 
 def scaled(image_size: tuple[int, int], stride: int) -> tuple[int, int]:
-  """Size of an image's features at a stride (the reference's rounding)."""
+  """Return the size of features at a stride, with the reference's rounding."""
   height, width = image_size
   return (
     resize.scale_dimension(height, 1 / stride),

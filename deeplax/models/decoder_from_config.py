@@ -1,4 +1,4 @@
-"""From `config.model.decoder` to a decoder, or to none."""
+"""Build the decoder that `config.model.decoder` describes."""
 
 from typing import Any
 
@@ -35,10 +35,8 @@ def build(
 
   Args:
     config: The `model.decoder` part of a configuration.
-    row: The conventions of the network.
-    style: Settings that convolutions of head and decoder share.
-    num_classes: Given, the decoder is LR-ASPP's and adds up class scores: of
-      the configuration only `features` and `output_stride` count.
+    num_classes: If given, the decoder is LR-ASPP's, which adds up class
+      scores: of the configuration only `features` and `output_stride` matter.
 
   Raises:
     ValueError: Naming the key, the value and what is allowed.

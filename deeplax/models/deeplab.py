@@ -22,17 +22,17 @@ class DeepLab(nn.Module):
   Attributes:
     backbone: Normalized images -> {"high", "low4", ...}.
     head: "high" -> features of the same size, or 1x1 to classify an image;
-      the logits of that are spread over the whole image.
+      such logits are spread over the whole image.
     decoder: Refines the head's output; None for v3.
     auxiliary: "middle" -> logits for a second loss; None without one.
     decoder_logits: Whether the decoder gives the logits itself (LR-ASPP).
-    head_logits: Whether the head does (v2's ASPP).
-    input_scales: Of the image, besides 1.
-    align_corners: Of the resize to the images' size; False: half-pixel.
+    head_logits: Whether the head gives them (v2's ASPP).
+    input_scales: Scales of the image besides 1.
+    align_corners: How logits are resized to the images; False: half-pixel.
     num_classes: Background included.
-    mean: Of each channel, subtracted; RGB is 0..255. As many as the images
-      have channels.
-    std: Then divided by.
+    mean: Mean of each channel of the images, which is subtracted; RGB is
+      0..255.
+    std: Deviation of each channel, by which the difference is divided.
     logits_init: How the last kernel is drawn (model.py: deviation 0.01).
     dtype: Compute dtype of the features; logits are float32.
   """
@@ -62,7 +62,7 @@ class DeepLab(nn.Module):
   def resize(
     self, logits: Float[Array, "b h w k"], size: tuple[int, int]
   ) -> Float[Array, "b H W k"]:
-    """Bring logits to another size as this network does; no variables."""
+    """Return logits at another size; it needs no variables."""
     return resize.resize_bilinear(
       logits, size, align_corners=self.align_corners
     )
@@ -78,8 +78,9 @@ class DeepLab(nn.Module):
   ) -> tuple[Float[Array, "b H W k"], Any]:
     """Return float32 logits and those of further losses, each at its stride.
 
-    The second is the auxiliary head's logits, None without one, and with
-    `input_scales` a tuple: the logits of scale 1 and of each of the others.
+    The second value is the logits of the auxiliary head, or None without one.
+    With `input_scales` it is a tuple: the logits of scale 1 and of each other
+    scale.
     """
     if self.input_scales:
       return self._of_scales(jnp.asarray(images), train=train)
@@ -95,6 +96,7 @@ class DeepLab(nn.Module):
     """Return the largest logits over the scales, and those of each."""
     images = images.astype(jnp.float32)
     parts = []
+    # Scale 1 first: its size is that of the result (v2, section 4.1.2).
     for scale in (1.0, *self.input_scales):
       scaled = self._scaled(images, scale)
       features = self._features(scaled, train=train)
@@ -110,8 +112,8 @@ class DeepLab(nn.Module):
     """Return the images resized by `scale`.
 
     With aligned corners 129 pixels become 65 at 1/2; else, as by PyTorch's
-    scale_factor, 64, of which pixel i lies at (i + 1/2) / scale - 1/2: what
-    does not fill a pixel at the end is left out.
+    scale_factor, 64, of which pixel i lies at (i + 1/2) / scale - 1/2: the rows
+    and columns at the end that fill no pixel are left out.
     """
     if scale == 1.0:
       return images
@@ -175,5 +177,5 @@ def with_norm(part: Any, norm: layers.Norm) -> Any:
 
 
 def _channels(values: tuple[float, ...]) -> jnp.ndarray:
-  """[c] -> [1, 1, 1, c]."""
+  """Return [c] as [1, 1, 1, c]."""
   return jnp.array(values, jnp.float32).reshape(1, 1, 1, -1)

@@ -1,4 +1,4 @@
-"""From `config.model` to a head, at the rates of an output stride."""
+"""Build the head that `config.model` describes, at a given output stride."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -40,10 +40,8 @@ def build(
 
   Args:
     config: The `model` part of a configuration.
-    row: The conventions of the network.
     output_stride: Of the features that the head reads.
-    style: Settings that convolutions of head and decoder share.
-    backbone: What gives these features.
+    backbone: The network that gives these features.
     num_classes: Background included.
 
   Raises:

@@ -25,17 +25,17 @@ from deeplax.ops import true_size
 
 
 def hard_sigmoid(x: Float[Arrays, "*n"]) -> Float[Array, "*n"]:
-  """A piecewise linear sigmoid, with slim's constant in place of 1/6."""
+  """Return a piecewise linear sigmoid, with slim's constant in place of 1/6."""
   return nn.relu6(x + 3) * 0.16667
 
 
 def exact_hard_sigmoid(x: Float[Arrays, "*n"]) -> Float[Array, "*n"]:
-  """The same with 1/6 (torchvision): the gap would show after some layers."""
+  """Return the same with 1/6 (torchvision): the gap shows after some layers."""
   return nn.relu6(x + 3) * (1 / 6)
 
 
 def hard_swish(x: Float[Arrays, "*n"]) -> Float[Array, "*n"]:
-  """A piecewise swish (MobileNetV3, arXiv:1905.02244, section 5.2)."""
+  """Return a piecewise swish (MobileNetV3, arXiv:1905.02244, section 5.2)."""
   return nn.relu6(x + 3) * x * (1 / 6)
 
 
@@ -96,7 +96,7 @@ class Init(NamedTuple):
   def draw(
     self, rng: np.random.Generator, shape: tuple[int, ...]
   ) -> np.ndarray:
-    """The same distribution in NumPy: no compilation for a fresh start."""
+    """Return values of the same distribution from NumPy, without compiling."""
     bound = self.bound(shape)
     if self.kind.endswith("uniform"):
       return rng.uniform(-bound, bound, shape).astype(np.float32)
@@ -111,14 +111,15 @@ class Norm(NamedTuple):
   """Settings of batch normalization, handed to every layer.
 
   Attributes:
-    decay: Of the running statistics: new = decay * old + (1 - decay) * batch.
+    decay: Share of the running statistics that stays in a step:
+      new = decay * old + (1 - decay) * batch.
     eps: Added to the variance.
-    mode: "train" uses the batch's statistics in training; "frozen" always the
-      running ones and leaves them alone (scale and offset still train);
-      "fixed" trains neither these.
-    axis_name: Of the mapped axis of devices; None outside one.
-    group: Whose examples are averaged: "all" devices, one "device", or a
-      number of consecutive devices as text.
+    mode: "train" normalizes by the batch in training; "frozen" always by the
+      running statistics, which stay (scale and offset still train); "fixed"
+      does not train scale and offset either.
+    axis_name: Name of the mapped axis of devices; None outside one.
+    group: Devices whose examples are averaged: "all", one "device", or a number
+      of consecutive devices as text.
   """
 
   decay: float
@@ -169,12 +170,11 @@ class ConvNorm(nn.Module):
   Attributes:
     features: Output channels; unused when depthwise.
     kernel: Side of the square kernel.
-    stride: Of the output.
-    rate: Atrous rate, or that of the rows and that of the columns.
+    rate: Atrous rate, or one for rows and one for columns.
     padding: "same" is TensorFlow's; "symmetric" pads a strided convolution
       as much before as after (slim conv2d_same), others as "same".
     depthwise: One filter per channel.
-    norm: None for no normalization.
+    norm: Settings of the norm; None: no normalization.
     activation: A key of ACTIVATIONS.
     use_bias: Add a bias when there is no norm.
     kernel_init: How the kernel is drawn.
@@ -291,7 +291,7 @@ class ConvNorm(nn.Module):
 
 
 def _channels(x: jax.Array) -> jax.Array:
-  """[c] -> [1, 1, 1, c], to be broadcast against features and kernels."""
+  """Return [c] as [1, 1, 1, c], to broadcast against features and kernels."""
   return x.reshape(1, 1, 1, -1)
 
 
@@ -360,14 +360,14 @@ class SeparableConv(nn.Module):
 
 
 class Dropout(nn.Module):
-  """Dropout whose masks depend on the example, not on the device it is on.
+  """Dropout whose masks depend on the example, not on the device that has it.
 
   The caller folds the step into the "dropout" key; here each example's place
   in the global batch is folded in, so 1 and 8 devices drop the same values.
 
   Attributes:
     rate: Probability of a zero.
-    axis_name: Of the mapped axis of devices; None outside one.
+    axis_name: Name of the mapped axis of devices; None outside one.
   """
 
   rate: float

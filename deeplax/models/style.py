@@ -16,7 +16,7 @@ class Style(NamedTuple):
   The defaults are those of tensorflow/models research/deeplab.
 
   Attributes:
-    norm: Follows each convolution, and a ReLU follows it.
+    norm: Settings of the norm behind each convolution; a ReLU follows it.
     norm_between: Whether a separable convolution has a norm and a ReLU between
       its halves as well (utils.py `split_separable_conv2d`).
     conv_init: How dense kernels are drawn.
@@ -65,7 +65,7 @@ class Style(NamedTuple):
 
   @property
   def biased(self) -> partial[layers.ConvNorm]:
-    """Makes convolutions with a bias in place of the norm."""
+    """Return a maker of convolutions that have a bias instead of the norm."""
     return partial(
       layers.ConvNorm,
       use_bias=True,

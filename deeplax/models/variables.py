@@ -1,4 +1,4 @@
-"""Variables of a network: their shapes, drawn values, and RGB made bands."""
+"""Variables of a network: shapes, initial values, and RGB kernels for bands."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,18 +14,18 @@ from deeplax.models import cost
 
 
 def initial_variables(model: nn.Module, seed: int) -> dict[str, Any]:
-  """Return drawn {"params", "batch_stats"}.
+  """Return initial values of {"params", "batch_stats"}.
 
   The model is only traced and NumPy draws the values, since compiling `init`
-  takes longer than both together. Each array is drawn from its path
-  and the seed alone: a part that two networks share starts equal in both.
+  takes longer than both together. Each array is drawn from its path and the
+  seed alone: a part that two networks share starts equal in both.
 
   Args:
     model: As `from_config` returns it.
-    seed: Of the run.
+    seed: Seed of the run.
 
   Raises:
-    ValueError: No rule says how to draw a parameter.
+    ValueError: A parameter has no initializer.
   """
   variables, convolutions = cost.trace(model, cost.TRACE_SIZE)
   inits = {conv.path: conv.module.kernel_init for conv in convolutions}
@@ -45,7 +45,7 @@ def initial_variables(model: nn.Module, seed: int) -> dict[str, Any]:
 
 
 def inflate(variables: dict[str, Any], model: nn.Module) -> dict[str, Any]:
-  """Return an RGB network's variables, the first kernel widened to `model`'s.
+  """Return an RGB network's variables, its first kernel widened to `model`'s.
 
   Channel i takes the weights of channel i mod 3, times 3 / channels, which
   keeps the size of the output; a single one takes the sum of the three
@@ -56,8 +56,8 @@ def inflate(variables: dict[str, Any], model: nn.Module) -> dict[str, Any]:
     model: The same network, for any number of channels.
   """
   (*path, name) = first_kernel(model)
-  flat = flat_arrays(variables)
-  kernel = flat[*path, name]
+  flat = flax.traverse_util.flatten_dict(dict(variables))
+  kernel = np.asarray(flat[*path, name])
   channels = len(model.mean)
   if channels == 1:
     wide = kernel.sum(axis=2, keepdims=True)

@@ -1,4 +1,4 @@
-"""Zip archives of arrays: .npz, and what torch writes. None is trusted."""
+"""Zip archives of arrays, .npz and torch's, of which none is trusted."""
 
 import collections
 from collections.abc import Mapping
@@ -25,11 +25,13 @@ def first_line(error: Exception) -> str:
 
 
 def unpacked_size(path: pathlib.Path) -> int:
-  """Return the bytes that an archive declares to hold; none reads as more.
+  """Return the number of bytes that an archive declares to hold, unpacked.
+
+  Reading it never gives more.
 
   Raises:
-    ValueError: It is more than the free memory, or a name is there twice.
-    zipfile.BadZipFile: It is no archive.
+    ValueError: That is more than the free memory, or two members have one name.
+    zipfile.BadZipFile: The file is no archive.
   """
   with zipfile.ZipFile(path) as file:
     members = file.infolist()
@@ -47,8 +49,8 @@ def read_npz(path: pathlib.Path) -> Weights:
   """Return the arrays of an .npz, by name; objects are not unpickled.
 
   Raises:
-    ValueError: It holds anything but arrays of numbers, or one that claims
-      another size than it has. Damage raises many kinds of errors besides.
+    ValueError: The file holds anything but arrays of numbers, or an array that
+      claims another size than it has. Damage raises many other kinds of errors.
   """
   unpacked_size(path)
   arrays = {}
@@ -69,7 +71,7 @@ def read_npz(path: pathlib.Path) -> Weights:
 def _check_size(data: Any, member: zipfile.ZipInfo) -> None:
   """Refuse an array that is not as large as its header says.
 
-  NumPy allocates what the header says before it reads.
+  NumPy allocates memory by the header before it reads.
   """
   version = np.lib.format.read_magic(data)
   if version not in _HEADERS:

@@ -1,8 +1,8 @@
-"""Files of arrays by name: the extension decides who reads and writes them.
+"""Files of arrays by name: the extension decides how they are read and written.
 
 model.ckpt-30000            TensorFlow checkpoint, by prefix or .index
-weights.pth, .pt, any.ckpt  torch's tensors; nothing else in it is run
-weights.safetensors, .npz   without any other program
+weights.pth, .pt, any.ckpt  torch's tensors; no code in the file is run
+weights.safetensors, .npz   need no optional package
 """
 
 from collections.abc import Callable, Mapping
@@ -35,7 +35,7 @@ _KERAS = (
 )
 _UNPACK = "unpack it and give the file inside"
 _TRAINED = "give the checkpoint that it was made from"
-# How to get from other files to an accepted one.
+# How other files become an accepted one.
 _ELSEWHERE = {
   ".caffemodel": "in Caffe, np.savez(FILE, **{f'{layer}/{i}': blob.data for "
   "layer, blobs in net.params.items() for i, blob in enumerate(blobs)})",
@@ -58,8 +58,8 @@ def read(path: str) -> archives.Weights:
   """Return the arrays in a file, by name.
 
   Raises:
-    InputError: There is no such file, it is damaged or of another kind, or its
-      reader is not installed.
+    InputError: The file does not exist, is damaged or of another kind, or needs
+      a package that is not installed.
   """
   prefix, file = paths.local(_TF_FILES.sub("", path)), paths.local(path)
   if pathlib.Path(f"{prefix}.index").is_file():
@@ -69,7 +69,7 @@ def read(path: str) -> archives.Weights:
   if not file.is_file():
     raise errors.InputError(f"no file {path}{_in(file.parent)}")
   try:
-    # Lightning's are called .ckpt, others .bin or .pth.tar.
+    # Lightning's files end in .ckpt, others in .bin or .pth.tar.
     written_by_torch = file.suffix.lower() not in _READERS and (
       torch_files.is_torch_file(file)
     )
@@ -83,7 +83,8 @@ def write(path: str, arrays: archives.Weights) -> None:
   """Write arrays by name; .ckpt writes a TensorFlow checkpoint.
 
   Raises:
-    InputError: It cannot be written, or its writer is not installed.
+    InputError: The file cannot be written, or needs a package that is not
+      installed.
   """
   file = paths.local(path)
   writer = _by_suffix(file, _WRITERS)
@@ -95,7 +96,7 @@ def write(path: str, arrays: archives.Weights) -> None:
 
 
 def sums(path: str) -> dict[str, str]:
-  """Return the SHA-256 of what `read` reads, by file name."""
+  """Return the SHA-256 of the files that `read` reads, by file name."""
   file = paths.local(_TF_FILES.sub("", path))
   parts = (
     [file]
@@ -118,7 +119,7 @@ def _by_suffix(
 
 
 def _in(folder: pathlib.Path) -> str:
-  """Name the first accepted files of a folder in a sentence."""
+  """Return a sentence with the first accepted files of a folder, or nothing."""
   names = []
   if folder.is_dir():
     for file in sorted(folder.iterdir()):
@@ -146,8 +147,8 @@ def _module(name: str) -> Any:
 
 def _tensorflow() -> Any:
   tf = _module("tensorflow")
-  # It would take all memory of every GPU that it sees; too late where
-  # something else has used it before.
+  # TensorFlow takes all memory of every GPU that it sees. It cannot be hidden
+  # from one any more once something has used it.
   with contextlib.suppress(RuntimeError):
     tf.config.set_visible_devices([], "GPU")
   return tf
@@ -161,7 +162,7 @@ def _read_tensorflow(prefix: pathlib.Path) -> archives.Weights:
     return {name: np.asarray(reader.get_tensor(name)) for name in sorted(names)}
   except tf.errors.OpError as error:
     raise errors.InputError(
-      f"{prefix} is no whole TensorFlow checkpoint: {error.message}"
+      f"{prefix} is not a complete TensorFlow checkpoint: {error.message}"
     ) from error
 
 
@@ -188,11 +189,11 @@ def _read_npz(path: pathlib.Path) -> archives.Weights:
     return archives.read_npz(path)
   except OSError:
     raise
-  except Exception as error:  # whatever the bytes make NumPy stumble over
+  except Exception as error:  # damaged bytes make NumPy raise any kind
     reason = archives.first_line(error)
     raise errors.InputError(
-      f"{path} is no whole .npz of plain arrays ({reason}): fetch it again, or "
-      "write it by np.savez(FILE, **arrays)"
+      f"{path} is not a complete .npz of plain arrays ({reason}): fetch it "
+      "again, or write it by np.savez(FILE, **arrays)"
     ) from error
 
 
@@ -206,21 +207,21 @@ def _write_npz(path: pathlib.Path, arrays: archives.Weights) -> None:
 
 def _read_safetensors(path: pathlib.Path) -> archives.Weights:
   try:
-    # Opened here: safetensors says of any failure to open "no such file".
-    # It takes bfloat16 from NumPy, which has it once JAX has been imported.
+    # Opened first: safetensors reports any failure to open as "no such file".
+    # It reads bfloat16 through NumPy, which has the type once JAX is imported.
     with path.open("rb"):
       return safetensors.numpy.load_file(path)
   except OSError:
     raise
-  except Exception as error:  # a type that NumPy has not, and all damage
+  except Exception as error:  # a type that NumPy lacks, or any damage
+    reason = archives.first_line(error)
     raise errors.InputError(
-      f"{path} is no whole safetensors file ({archives.first_line(error)}): "
-      "download it again"
+      f"{path} is not a complete safetensors file ({reason}): download it again"
     ) from error
 
 
 def _write_safetensors(path: pathlib.Path, arrays: archives.Weights) -> None:
-  # Its memory is written as it lies.
+  # safetensors writes the memory as it is, so it has to be in C order.
   arrays = {name: np.asarray(a, order="C") for name, a in arrays.items()}
   path.write_bytes(safetensors.numpy.save(arrays))
 

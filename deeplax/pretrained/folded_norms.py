@@ -2,7 +2,8 @@
 
 Such a norm has mean 0 and variance 1. That is right for prediction, but
 training would normalize by a batch with other statistics and so change the
-function. Here they are measured, and scale and offset are set to keep it.
+function. Here the statistics are measured, and scale and offset are set so that
+the function stays the same.
 """
 
 import collections
@@ -31,13 +32,13 @@ def with_statistics(
 ) -> dict[str, Any]:
   """Return `variables` with the statistics of `batches` in some norms.
 
-  Predictions stay the same; a training step sees nearly what prediction does.
+  Predictions stay the same, and a training step computes nearly the same.
 
   Args:
-    model: Of `variables`.
+    model: The network of the variables.
     variables: {"params", "batch_stats"}.
     batches: Raw images [b, h, w, 3], as training sees them.
-    modules: Paths of the norms to change; others keep theirs.
+    modules: Paths of the norms to change.
   """
   flat = variables_lib.flat_arrays(variables)
   moments = _moments(model, variables, batches, modules)
@@ -46,7 +47,7 @@ def with_statistics(
     paths = norms.paths(module)
     old = {name: flat[path] for name, path in paths.items()}
     factor = old["scale"] / np.sqrt(old["var"] + eps[module])
-    # The moments are of the output, which has the factor in its kernel.
+    # The output has the factor in its kernel, and so have its moments.
     mean = mean.reshape(old["mean"].shape) / factor
     var = var.reshape(old["var"].shape) / factor**2
     new = {
@@ -68,9 +69,9 @@ def _moments(
 ) -> dict[Module, tuple[np.ndarray, np.ndarray]]:
   """Return mean and unbiased variance of each convolution's output.
 
-  Those of a scanned module come one after the other, in its order.
+  The moments of a scanned module lie one after the other, in its order.
   """
-  # By module, for each batch: (mean, var) of every call.
+  # (mean, var) of every call in one batch, by module.
   calls_of: Any = collections.defaultdict(list)
 
   def add(path: Module, mean: Any, var: Any) -> None:
@@ -83,7 +84,7 @@ def _moments(
       y32 = jnp.asarray(y, jnp.float32)
       count = y.size // y.shape[-1]
       var = y32.var((0, 1, 2)) * count / max(count - 1, 1)
-      # The values inside a scan can only be calls_of from outside by a call.
+      # Only a callback brings values out of a scan.
       jax.debug.callback(
         partial(add, module.path), y32.mean((0, 1, 2)), var, ordered=True
       )
@@ -105,6 +106,7 @@ def _moments(
   result = {}
   for path, parts in totals.items():
     means, variances = (np.stack(values) for values in zip(*parts, strict=True))
-    # Batches are of one size: the variance of all is theirs and between them.
+    # Batches are of one size: the total variance is the mean of theirs plus the
+    # variance between them.
     result[path] = means.mean(0), variances.mean(0) + means.var(0)
   return result

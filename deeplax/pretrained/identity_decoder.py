@@ -1,7 +1,7 @@
 """A new decoder that starts by passing the head's features through.
 
 A published network without a decoder then keeps its logits: it starts as good
-as it was, and the decoder learns what low-level features add. The idea is
+as it was, and the decoder learns to use low-level features. The idea is
 Net2DeeperNet's (arXiv:1511.05641, section 2.3): a new layer starts as the
 identity.
 """
@@ -27,11 +27,11 @@ def decoder(
   """Return `variables` with an identity decoder, and the modules set in it.
 
   The convolutions start as the identity on the running features, which have
-  passed a ReLU, and without the low-level ones; their norms do nothing. The
+  passed a ReLU, and ignore the low-level ones; their norms do nothing. The
   low-level projections stay as drawn.
 
   Args:
-    model: Of `variables`.
+    model: The network of the variables.
     variables: {"params", "batch_stats"}.
 
   Raises:

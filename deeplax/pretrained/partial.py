@@ -1,4 +1,4 @@
-"""Which parts of a network come from a file, and which start anew.
+"""Which parts of a network start from a file, and which start anew.
 
 Parts are the top level of the parameters: backbone, head, decoder, logits and,
 in training, auxiliary.
@@ -20,24 +20,24 @@ from deeplax.pretrained import summary
 BACKBONE = "backbone"
 # Each reads the output of the one before it.
 ORDER = ("head", "decoder", "logits")
-# Prediction does not use it: a file without it is whole.
+# Prediction does not use this part: a file without it is complete.
 TRAINING_ONLY = "auxiliary"
 
 
 @dataclasses.dataclass
 class Start:
-  """The variables a network starts from, and where they are from.
+  """The variables that a network starts from, and their origins.
 
   Attributes:
     variables: {"params", "batch_stats"}.
-    loaded: Paths of those that the file gave, in whole or for some classes.
+    loaded: Paths of those from the file, for all classes or for some.
     new: Paths of those that were drawn.
     left_out: Names in the file that are not used.
     folded: Modules whose norm was folded into the kernel.
-    subsampled: Arrays of the file of which a part was taken, and what to.
+    subsampled: Arrays of the file of which a part was taken, with the shapes.
     by_name: (class, whether its logits are from the file) where the classes
       were matched by name; else empty.
-    prefix: What was taken off the file's names.
+    prefix: The prefix that was taken off the file's names.
   """
 
   variables: dict[str, Any]
@@ -62,19 +62,19 @@ def start(
 ) -> Start:
   """Return what a network starts from: the file's arrays, the rest drawn.
 
-  A file with a backbone only leaves the other parts new, and an ImageNet
-  network's with fully connected layers the class scores. Logits of another
-  number of classes are new; with `source_classes` those of every class that
-  both have by name are carried over.
+  With a file of a backbone alone the other parts are new, and with an ImageNet
+  network that has fully connected layers the class scores. Logits of another
+  number of classes are new; with `source_classes`, those of each class whose
+  name both have are carried over.
 
   Args:
-    loaded: What the file gave.
-    drawn: Fresh variables of the network.
-    class_names: Its classes.
-    class_paths: Of the arrays whose last axis is the classes.
-    source_classes: The file's, in the order of its logits.
+    loaded: The arrays of the file.
+    drawn: Initial variables of the network.
+    class_names: Classes of the network.
+    class_paths: Paths of the arrays whose last axis is the classes.
+    source_classes: Classes of the file, in the order of its logits.
     new: Parts that start anew whatever the file holds for them, and with them
-      those that read them; names that no other part asked for are left out.
+      the parts that read them; names that no other part needs are left out.
     transparent: Whether a new decoder passes the head's output through, so that
       the file's logits can read it.
 
@@ -122,7 +122,7 @@ def start(
 def of_variables(
   variables: Mapping[str, Any], wanted: Mapping[rules.Path, rules.Shape]
 ) -> rules.Loaded:
-  """Return what the variables of one deeplax network give for another."""
+  """Return the variables of one deeplax network that fit another."""
   loaded, arrays = rules.Loaded(), variables_lib.flat_arrays(variables)
   for path, shape in wanted.items():
     name = summary.path(path)
@@ -147,7 +147,7 @@ def of_variables(
 def other_classes(
   loaded: rules.Loaded, class_paths: Collection[rules.Path]
 ) -> set[int]:
-  """Return of how many classes a file's scores are, if of another number."""
+  """Return the number of classes of a file's scores, where it differs."""
   return {
     misfit.value.shape[-1]
     for misfit in loaded.misfits
@@ -184,7 +184,7 @@ def _carry_scores(
 ) -> None:
   """Carry class scores over by name, or leave those of other classes new.
 
-  Changes `values`, and takes out of `misfits` what is settled here.
+  Changes `values`, and removes from `misfits` the paths that are settled here.
   """
   for path in class_paths:
     scores = misfits[path].value if path in misfits else values.get(path)
@@ -213,7 +213,7 @@ def _columns(
 
 
 def _plain(name: str) -> str:
-  """Return a class name without what spellings differ in."""
+  """Return a class name without case, spaces and punctuation."""
   return re.sub(r"[\W_]+", "", name).casefold()
 
 
@@ -226,11 +226,11 @@ def _check_classes(source_classes: Sequence[str], logits: np.ndarray) -> None:
 
 
 def _advice(absent: Collection[str]) -> str:
-  """Say what can be done about parts that the file does not have."""
+  """Return advice on the parts that the file does not have."""
   if BACKBONE in absent:
     return (
-      "\nNothing of the backbone is there: does config.model.backbone name "
-      "the file's network, and --source its program?"
+      "\nThe file has nothing of the backbone: does config.model.backbone name "
+      "its network, and --source its program?"
     )
   if not absent:
     return ""

@@ -1,9 +1,9 @@
-"""What programs put in front of the names of a network's arrays.
+"""Prefixes that programs put in front of the names of a network's arrays.
 
 module. of DistributedDataParallel, _orig_mod. of torch.compile, model. or net.
 of a training script's own class, and the keys of a checkpoint that holds the
 network beside its average: state_dict., ema. None of these is listed here: a
-prefix is what stands in front of names that the network asks for.
+prefix is any start of a name that ends in a name of the network.
 """
 
 from collections import Counter
@@ -20,9 +20,9 @@ class Stripped(NamedTuple):
   """The arrays of one network.
 
   Attributes:
-    arrays: By name, without the prefix.
-    prefix: What was taken off, with its dot; empty: nothing.
-    outside: Names that do not begin with it, of arrays that are left out.
+    arrays: Arrays by name, without the prefix.
+    prefix: The prefix that was taken off, with its dot; empty: none.
+    outside: Names of the other arrays, which do not begin with it.
   """
 
   arrays: archives.Weights
@@ -33,11 +33,11 @@ class Stripped(NamedTuple):
 def without(arrays: archives.Weights, wanted: Collection[str]) -> Stripped:
   """Return the arrays without the prefix of the names that are wanted.
 
-  It is taken off only where names are wanted more often with it off than as
-  they are, and where half of those that have it are wanted.
+  The prefix is taken off only if that gives more wanted names, and if at least
+  half of the names that have it are wanted.
 
   Raises:
-    InputError: Two prefixes lead to the network: a teacher and a student.
+    InputError: Two prefixes lead to the network, as of a teacher and a student.
   """
   counts = Counter({"": 0})
   for name in arrays:
@@ -58,8 +58,8 @@ def without(arrays: archives.Weights, wanted: Collection[str]) -> Stripped:
     listing = ", ".join(f"{p} ({counts[p]} arrays)" for p in several)
     choice = " or ".join(f"--under={p.rstrip(_ENDS)}" for p in several)
     raise errors.InputError(
-      f"The network is there more than once: {listing}. Say which one "
-      f"deeplax.convert is to read: {choice}"
+      f"The file holds the network more than once: {listing}. Choose the one "
+      f"that deeplax.convert reads: {choice}"
     )
   return below(arrays, best)
 
@@ -72,7 +72,7 @@ def below(arrays: archives.Weights, prefix: str) -> Stripped:
     prefix: With its dot or slash, or without.
 
   Raises:
-    InputError: There are none.
+    InputError: No name begins with the prefix.
   """
   for start in (prefix.rstrip(_ENDS) + end for end in _ENDS):
     inside = {
@@ -85,8 +85,8 @@ def below(arrays: archives.Weights, prefix: str) -> Stripped:
       return Stripped(inside, start, outside)
   starts = sorted({p for name in arrays for p in _prefixes(name)[1:2]})
   raise errors.InputError(
-    f"--under={prefix}: no array's name begins so; they begin with "
-    f"{', '.join(starts[:10]) or 'no word and dot at all'}"
+    f"--under={prefix}: no name of an array begins with it; names begin with "
+    f"{', '.join(starts[:10]) or 'no word and dot'}"
   )
 
 

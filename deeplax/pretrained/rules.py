@@ -1,4 +1,4 @@
-"""Another program's names for the arrays of a model, read and written.
+"""Another program's names for the arrays of a model, for import and export.
 
 A table gives one rule per kind of layer: `backbone/{block}/{part}` in deeplax
 is `MobilenetV2/{block}/{part}` there. Names are made from deeplax's paths and
@@ -52,16 +52,16 @@ LINEAR = Transform(lambda x: x.T[None, None], lambda x: x[0, 0].T)
 class Layer(NamedTuple):
   """The names of a convolution and its norm in deeplax and in the source.
 
-  `{word}` stands for a piece of a path without a slash, and in the source's
-  name also for a number near it, `{unit-1}`. `{i}` in that name counts the
-  slices of a stacked parameter from 1.
+  `{word}` stands for a piece of a path without a slash. In the source's name it
+  may have a number added, `{unit-1}`, and `{i}` counts the slices of a stacked
+  parameter from 1.
 
   Attributes:
-    path: Of the module in deeplax.
-    name: Of the convolution in the source.
-    norm: Of its norm, where that has a name of its own.
+    path: Path of the module in deeplax.
+    name: Name of the convolution in the source.
+    norm: Name of its norm, where that differs.
     kernel: Layout of its kernel, where it is not the source's usual one.
-    bias: The same of its bias.
+    bias: Layout of its bias, likewise.
   """
 
   path: str
@@ -71,7 +71,7 @@ class Layer(NamedTuple):
   bias: Transform | None = None
 
   def put(self, words: Mapping[str, str]) -> "Layer":
-    """Return this with `words` in the source's names."""
+    """Return this layer with `words` put into the source's names."""
     name, norm = self.name, self.norm
     for word, value in words.items():
       name = name.replace(f"{{{word}}}", value)
@@ -80,7 +80,7 @@ class Layer(NamedTuple):
 
 
 class Leaf(NamedTuple):
-  """What the source appends to a layer's name, and how it lays it out."""
+  """The end of an array's name in the source, and the array's layout."""
 
   suffix: str
   transform: Transform = AS_IS
@@ -90,17 +90,16 @@ class Table(NamedTuple):
   """How one program names the arrays of a model.
 
   Attributes:
-    layers: The first one whose path matches counts.
+    layers: Rules; the first one whose path matches a module names its arrays.
     spellings: {leaf in deeplax: leaf in the source}, one for each form of file;
       the first is written. A form without norms has them in the kernels.
-    left_out: Patterns of whole names that no parameter asks for, rightly:
-      counters, an optimizer's arrays, a classifier.
-    forms: What further words in the layers' names stand for, one mapping for
-      each form of file; the first is written.
-    prepare: Done to the file's arrays before they are looked up.
-    scores: Patterns of deeplax's modules that give class scores. A file that
-      has none of them, an ImageNet network with the rest, is whole: they are
-      new then.
+    left_out: Patterns of names, complete, that no parameter needs: counters, an
+      optimizer's arrays, a classifier.
+    forms: Values of further words in the layers' names, one mapping for each
+      form of file; the first is written.
+    prepare: Applied to the file's arrays before they are looked up.
+    scores: Patterns of deeplax's modules that give class scores. A file without
+      any of them, from an ImageNet network, is complete: they start anew.
   """
 
   layers: tuple[Layer, ...]
@@ -111,7 +110,7 @@ class Table(NamedTuple):
   scores: tuple[str, ...] = ()
 
   def of_each_form(self) -> "list[Table]":
-    """Return tables of one spelling each, without further words."""
+    """Return one table for each form and spelling, without further words."""
     return [
       self._replace(
         layers=tuple(layer.put(words) for layer in self.layers),
@@ -133,8 +132,8 @@ def no_names(source: str, backbone: nn.Module) -> errors.InputError:
 class Entry(NamedTuple):
   """One parameter of a model and its names in the source.
 
-  `names` has one for each slice where `stacked`, and none where the table does
-  not know the parameter.
+  `names` holds one name for each slice where `stacked`, and none where the
+  table has no rule for the parameter.
   """
 
   path: Path
@@ -147,8 +146,8 @@ class Entry(NamedTuple):
 class Misfit(NamedTuple):
   """An array that cannot be what its name says.
 
-  `value`, in deeplax's layout, is there if only its last axis is too long or
-  too short: another number of classes.
+  `value` is the array in deeplax's layout if only the length of its last axis
+  differs, as for another number of classes, else None.
   """
 
   path: Path
@@ -159,19 +158,19 @@ class Misfit(NamedTuple):
 
 @dataclasses.dataclass
 class Loaded:
-  """What a file gave for a model.
+  """The arrays of a file that fit a model, and those that do not.
 
   Attributes:
     values: In deeplax's layout and float32, by path.
-    names: In the file, of each of `values`; none where a norm was folded.
+    names: Names in the file of each of `values`; none where a norm was folded.
     missing: Names that the file should have, by path.
     misfits: Arrays of another shape or kind.
-    left_out: Names in the file that the table says to leave out.
-    unused: Its other names that no parameter asked for.
+    left_out: Names in the file that the table leaves out.
+    unused: Other names in the file that no parameter needs.
     folded: Modules whose norm was folded into the kernel.
-    subsampled: Arrays of which a part was taken, and what to.
+    subsampled: Arrays of which a part was taken, with the shapes.
     scores: Paths of `missing` that may start anew, see `Table.scores`.
-    prefix: What was taken off the names, see `prefixes`.
+    prefix: The prefix that was taken off the names, see `prefixes`.
   """
 
   values: dict[Path, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -187,14 +186,16 @@ class Loaded:
 
 
 def load(arrays: archives.Weights, table: Table, *, model: nn.Module) -> Loaded:
-  """Look up every parameter of `model`.
+  """Return the arrays of a file for every parameter of `model`.
 
   Raises:
-    InputError: By `table.prepare`, or the network is there more than once.
+    InputError: `table.prepare` refuses the file, or it holds the network more
+      than once.
   """
   wanted = variables_lib.shapes(model)
   tables = table.of_each_form()
   listings = [_entries(t, wanted) for t in tables]
+  # All forms of file are tried; the one that names most parameters is taken.
   asked = {name for entries in listings for e in entries for name in e.names}
   arrays, prefix, outside = prefixes.without(arrays, asked)
   arrays = table.prepare(arrays)
@@ -213,7 +214,7 @@ def load(arrays: archives.Weights, table: Table, *, model: nn.Module) -> Loaded:
       used.update(entry.names)
       _take(loaded, entry, arrays)
       continue
-    # The norm that leaves the folded convolution as it is.
+    # The source folded this norm: set one that leaves the convolution as it is.
     bias, eps = folded[module]
     if leaf == "offset" or not arrays.keys() >= {*bias.names}:
       used.update(bias.names)
@@ -229,6 +230,7 @@ def load(arrays: archives.Weights, table: Table, *, model: nn.Module) -> Loaded:
   loaded.scores = [p for p in wanted if scores.fullmatch("/".join(p[1:-1]))]
   if not loaded.missing.keys() >= {*loaded.scores}:
     loaded.scores = []
+  # Names that no parameter used.
   left_out = _any_of(table.left_out)
   for name in arrays:
     if name not in used:
@@ -308,7 +310,7 @@ def _pattern(path: str) -> re.Pattern:
 
 
 def _fill(name: str, words: Mapping[str, str]) -> str:
-  """Put words, and numbers that are near them, into a name."""
+  """Put words, and numbers counted from them, into a name."""
   return re.sub(r"\{(\w+?)([+-]\d+)?\}", partial(_word, words), name)
 
 
@@ -332,7 +334,7 @@ def _folded(
     bias = entry(leaf="bias")
     names = [n for leaf in norms.LEAVES for n in entry(leaf=leaf).names]
     present = any(name in arrays for name in names)
-    # A form of file without norms folds them all.
+    # A form of file without norms has folded all of them.
     has_norms = "scale" in table.spellings[0]
     absent = has_norms and not arrays.keys() >= {*bias.names}
     if bias.names and not present and not absent:
@@ -341,7 +343,7 @@ def _folded(
 
 
 def _take(loaded: Loaded, entry: Entry, arrays: archives.Weights) -> None:
-  """Add the arrays of one parameter to the field of `found` they belong to."""
+  """Add the arrays of one parameter to the fields of `loaded`."""
   absent = tuple(name for name in entry.names if name not in arrays)
   if absent or not entry.names:
     loaded.missing[entry.path] = absent
@@ -368,8 +370,8 @@ def _take(loaded: Loaded, entry: Entry, arrays: archives.Weights) -> None:
 def _fit(
   entry: Entry, name: str, array: np.ndarray, needed: Shape
 ) -> tuple[np.ndarray | None, Misfit | None]:
-  """Return the array in deeplax's layout, or why it cannot be."""
-  # A view without memory of its own, to learn the shape in the source's layout.
+  """Return the array in deeplax's layout, or why it does not fit."""
+  # A view without memory shows the shape in the source's layout.
   theirs = entry.transform.save(np.broadcast_to(np.float32(0), needed)).shape
   if array.ndim != len(theirs):
     reason = f"has shape {array.shape}, needs {theirs}"

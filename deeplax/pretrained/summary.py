@@ -1,4 +1,4 @@
-"""Text about the arrays that a file gave for a model."""
+"""Text about the arrays of a file and the model that they are for."""
 
 import collections
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def path(path: rules.Path) -> str:
 
 
 def differences(loaded: rules.Loaded) -> str:
-  """Return what does not fit, a line each; empty if all does."""
+  """Return a line for each kind of array that does not fit; empty: all fit."""
   missing = []
   for where, wanted in loaded.missing.items():
     missing += wanted or [f"(no name for {path(where)})"]
@@ -44,7 +44,7 @@ def differences(loaded: rules.Loaded) -> str:
 
 
 def origins(start: Any, *, seed: int) -> str:
-  """Return where the variables of a `partial.Start` are from, a line each."""
+  """Return lines on the origins of the variables of a `partial.Start`."""
   rows = {
     "loaded": f"{len(start.loaded)} arrays{_by_part(start.loaded)}",
     "left out": _left_out(start.left_out),
@@ -70,7 +70,7 @@ def origins(start: Any, *, seed: int) -> str:
 
 
 def _left_out(items: Sequence[str]) -> str:
-  """Return the arrays left out; counters are none of the network's."""
+  """Return the text about arrays left out; counters come last."""
   counters = [name for name in items if _COUNTER.fullmatch(name)]
   weights = [name for name in items if name not in {*counters}]
   text = f"{len(weights)} arrays{_listed(weights)}"

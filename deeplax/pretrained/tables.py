@@ -1,4 +1,4 @@
-"""The tables by name, and the one call that loads a whole network."""
+"""The tables by the name of their program, and the loading of a network."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,14 +41,14 @@ def convert_arrays(
 ) -> dict[str, Any]:
   """Return {"params", "batch_stats"} of `model` from another program's arrays.
 
-  Every parameter is set and every array used exactly once, but for those that
+  Every parameter is set and every array used exactly once, except those that
   the table leaves out: counters, an optimizer's arrays, a classifier. Where a
   norm was folded into the convolution (kernel and bias), the norm is set so
   that the function is the same.
 
   Args:
     arrays: By the source's names, in its layout.
-    source: Whose names they are, a key of `TABLES`.
+    source: The program that named them, a key of `TABLES`.
     model: As `models.build.from_config` returns it.
 
   Raises:
@@ -56,6 +56,6 @@ def convert_arrays(
   """
   loaded = rules.load(arrays, table(source, model=model), model=model)
   if wrong := summary.differences(loaded):
-    raise errors.InputError(f"no {source} arrays of this network:\n{wrong}")
+    raise errors.InputError(f"not {source}'s arrays of this network:\n{wrong}")
   variables = flax.traverse_util.unflatten_dict(loaded.values)
   return {"batch_stats": {}, **variables}

@@ -1,6 +1,6 @@
-"""PyTorch's files of tensors by name, without running what else is in them.
+"""PyTorch's files of tensors by name, read without running code in them.
 
-torch is imported by the caller: it is optional, and comes as an argument.
+torch is optional: the caller imports it and passes it as an argument.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,17 +20,17 @@ import numpy as np
 from deeplax import errors
 from deeplax.pretrained import archives
 
-# What torch.save writes first: a zip archive, before version 1.6 this number.
+# torch.save writes a zip archive, and before version 1.6 a file that starts so.
 _MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-_PICKLES = 5  # one behind the other in such an old file
+_PICKLES = 5  # pickles in such an old file
 _LONGEST = 500  # letters of a global's name
-_DEEPEST = 8  # dictionaries in dictionaries; of checkpoints known, two
-# Where training scripts keep a network: Lightning, torchvision, timm, YOLO.
+_DEEPEST = 8  # nested dictionaries; known checkpoints have two
+# Keys of a network in checkpoints of Lightning, torchvision, timm and YOLO.
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "ema")
 
 
 def is_torch_file(path: pathlib.Path) -> bool:
-  """Whether a file, whatever its name, is one that torch wrote."""
+  """Return whether torch wrote a file, whatever its name."""
   with path.open("rb") as file:
     if file.read(len(_MAGIC)) == _MAGIC:
       return True
@@ -43,23 +43,23 @@ def is_torch_file(path: pathlib.Path) -> bool:
 def read(path: pathlib.Path, torch: Any) -> archives.Weights:
   """Return the tensors in a file, by name.
 
-  Where several dictionaries hold some, a network beside its average, names
-  start with the keys that lead there: model.conv.weight, ema.conv.weight.
+  Where several dictionaries hold tensors, as of a network and of its average,
+  names start with the keys to them: model.conv.weight, ema.conv.weight.
 
   Raises:
-    InputError: It is damaged, holds what torch would have to run code for, no
-      tensors, or tensors that claim more values than the file has.
+    InputError: The file is damaged, could only be read by running its code,
+      or holds no tensors, or tensors that claim more values than it has.
   """
   try:
     stored = _checked_size(path)
     _check_pickles(path)
-    # The old kind from memory: of a file its unpickler asks for as many bytes
-    # as a damaged length says.
+    # The old kind is read from memory: from a file, its unpickler would ask for
+    # as many bytes as a damaged length says.
     file = path if zipfile.is_zipfile(path) else io.BytesIO(path.read_bytes())
     state = torch.load(file, map_location="cpu", weights_only=True)
   except (OSError, errors.InputError):
     raise
-  except Exception as error:  # whatever the bytes make torch stumble over
+  except Exception as error:  # damaged bytes make torch raise any kind
     raise errors.InputError(_refusal(path, str(error))) from error
   groups = [*_dictionaries(state, torch, set())]
   if len(groups) == 1:
@@ -77,7 +77,7 @@ def read(path: pathlib.Path, torch: Any) -> archives.Weights:
   try:
     _check_sizes(tensors, stored)
     return {name: _numpy(tensor, torch) for name, tensor in tensors.items()}
-  except Exception as error:  # sparse, quantized, of a type NumPy has not
+  except Exception as error:  # sparse, quantized, a type that NumPy lacks
     raise errors.InputError(
       f"{path} holds no plain tensors ({archives.first_line(error)}). In "
       "torch: torch.save({k: v.to_dense().contiguous() for k, v in "
@@ -93,9 +93,9 @@ def write(path: pathlib.Path, arrays: archives.Weights, torch: Any):
 def _dictionaries(
   value: Any, torch: Any, visited: set[int], keys: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-  """Yield each dictionary that holds tensors by name, and what leads to it.
+  """Yield each dictionary that holds tensors by name, after the keys to it.
 
-  An optimizer numbers its tensors, and so is no such dictionary.
+  An optimizer numbers its tensors, so its dictionary is left out.
   """
   done = id(value) in visited or len(keys) > _DEEPEST
   if not isinstance(value, Mapping) or done:
@@ -116,10 +116,10 @@ def _numpy(tensor: Any, torch: Any) -> np.ndarray:
 
 
 def _checked_size(path: pathlib.Path) -> int:
-  """Return the bytes that a file declares to hold, unpacked.
+  """Return the number of bytes that a file declares to hold, unpacked.
 
   Raises:
-    InputError: A checksum in an archive is wrong; torch does not look.
+    InputError: A checksum in an archive is wrong; torch does not check them.
   """
   if not zipfile.is_zipfile(path):
     return path.stat().st_size
@@ -133,14 +133,14 @@ def _checked_size(path: pathlib.Path) -> int:
     f"import torch; torch.save(torch.load({name}, weights_only=True), {name})"
   )
   raise errors.InputError(
-    f"{path} is damaged: {damaged[:200]} in it has not the checksum that it "
-    "was written with. Fetch it again; or, if it was written without "
+    f"{path} is damaged: {damaged[:200]} in it does not have the checksum "
+    "that it was written with. Fetch it again; or, if it was written without "
     f"checksums, write it anew: python -c {shlex.quote(anew)}"
   )
 
 
 def _check_sizes(tensors: Mapping[str, Any], stored: int) -> None:
-  """Refuse tensors whose values are not in the file: repeated or made up."""
+  """Refuse tensors that claim more values than the file holds."""
   storages = {}
   for name, tensor in tensors.items():
     storage = tensor.untyped_storage()
@@ -155,13 +155,13 @@ def _check_sizes(tensors: Mapping[str, Any], stored: int) -> None:
 
 
 def _check_pickles(path: pathlib.Path) -> None:
-  """Refuse pickles that nobody's torch wrote, without running them.
+  """Refuse pickles that torch cannot have written, without running them.
 
   torch searches its own message for words in a time that grows with the square
   of a name's length: a name of 64 kB takes minutes.
 
   Raises:
-    ValueError: An operation is damaged, or names a global of many letters.
+    ValueError: An operation is damaged, or names a global of excessive length.
   """
   pickled = _pickle_in_zip(path)
   data = io.BytesIO(path.read_bytes() if pickled is None else pickled)
@@ -172,7 +172,7 @@ def _check_pickles(path: pathlib.Path) -> None:
 
 
 def _pickle_in_zip(path: pathlib.Path) -> bytes | None:
-  """Return the pickle in an archive of torch, None of another file."""
+  """Return the pickle in torch's archive; None for another file."""
   if not zipfile.is_zipfile(path):
     return None
   with zipfile.ZipFile(path) as file:
@@ -182,20 +182,20 @@ def _pickle_in_zip(path: pathlib.Path) -> bytes | None:
   return None
 
 
-def _refusal(path: pathlib.Path, said: str) -> str:
-  """Return what to say where torch refused a file."""
-  if unknown := re.search(r"GLOBAL (\S+)", said):
+def _refusal(path: pathlib.Path, text: str) -> str:
+  """Return the message about a file that torch refused."""
+  if unknown := re.search(r"GLOBAL (\S+)", text):
     return (
-      f"{path} is no file of torch with weights only: beside tensors it holds "
+      f"{path} is not a torch file with weights only: beside tensors it holds "
       f"{unknown[1][:200]}, and loading that runs code of the file. If you "
       f"trust its maker, write the tensors alone and give {path}.weights.pth "
       f"instead:\n{_alone(path)}"
     )
-  # torch tells of its own history first, and of the fault at the end.
-  fault = said.rpartition("WeightsUnpickler error:")[2].strip().splitlines()
+  # torch's message starts with its own history and ends with the fault.
+  fault = text.rpartition("WeightsUnpickler error:")[2].strip().splitlines()
   reason = fault[0][:200] if fault else "it is damaged"
   return (
-    f"{path} is no file of torch with weights only: {reason}. Fetch it again, "
+    f"{path} is not a torch file with weights only: {reason}. Fetch it again, "
     "or in torch: torch.save(model.state_dict(), FILE)"
   )
 

@@ -1,4 +1,4 @@
-"""VGG-16's fully connected layers in the form that v1 and v2 start from.
+"""VGG-16's fully connected layers, reduced as v1 and v2 start from them.
 
 The rule (v1, section 3.1, says only that fc6 is subsampled in space, and
 section 4.4 that fc6 and fc7 keep 1,024 of 4,096 filters):
@@ -21,7 +21,7 @@ from deeplax.models.backbones import vgg
 from deeplax.models.heads import large_fov
 from deeplax.pretrained import rules
 
-_WHOLE = (7, 4096)  # kernel and channels of VGG-16
+_UNREDUCED = (7, 4096)  # kernel and channels of VGG-16
 # The class scores of v1 and v2, which no ImageNet file has.
 SCORES = ("logits", r"head/logits\d+")
 
@@ -37,18 +37,18 @@ def tap_places(side: int, kept: int) -> np.ndarray:
 
 
 def is_unreduced(head: Any) -> bool:
-  """Whether nothing of VGG-16's layers is left out, so that fc8 fits too."""
+  """Return whether a head has VGG-16's own sizes, so that fc8 fits too."""
   sizes = getattr(head, "kernel", 0), getattr(head, "channels", 0)
-  return isinstance(head, large_fov.LargeFOV) and sizes == _WHOLE
+  return isinstance(head, large_fov.LargeFOV) and sizes == _UNREDUCED
 
 
 def layers(head: Any, *, fc6: str, fc7: str, flat: bool) -> list[rules.Layer]:
-  """Return the rules of fc6 and fc7 of a head of v1 or v2, none of another.
+  """Return the rules of fc6 and fc7 for a head of v1 or v2, else none.
 
   Args:
-    head: Of the network.
-    fc6: Its name in the source.
-    fc7: The same.
+    head: Head of the network.
+    fc6: Name of fc6 in the source.
+    fc7: Name of fc7 in the source.
     flat: Whether the source's layers are matrices [outputs, inputs].
   """
   if not isinstance(head, large_fov.LargeFOV | large_fov.ASPPSum):

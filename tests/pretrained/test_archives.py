@@ -34,7 +34,7 @@ def npz(path, **members):
 def refusal(path):
   with pytest.raises(errors.InputError) as raised:
     files.read(path)
-  assert "w.npz is no whole .npz" in str(raised.value)
+  assert "w.npz is not a complete .npz" in str(raised.value)
   return str(raised.value)
 
 

@@ -91,7 +91,7 @@ def test_a_safetensors_header_that_does_not_fit_is_refused(tmp_path):
     path.write_bytes(safetensors_bytes({"x": entry}, bytes(4)))
     with pytest.raises(errors.InputError) as raised:
       files.read(str(path))
-    assert "w.safetensors is no whole" in str(raised.value), entry
+    assert "w.safetensors is not a complete" in str(raised.value), entry
 
 
 def test_a_safetensors_file_starts_its_arrays_at_a_multiple_of_eight(tmp_path):
@@ -112,7 +112,7 @@ def test_a_damaged_file_is_named(tmp_path, name, damage):
   path.write_bytes(
     {"cut": data[: len(data) // 2], "garbage": b"#" * 500, "empty": b""}[damage]
   )
-  with pytest.raises(errors.InputError, match=f"{name} is no whole"):
+  with pytest.raises(errors.InputError, match=f"{name} is not a complete"):
     files.read(str(path))
 
 

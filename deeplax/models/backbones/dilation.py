@@ -1,4 +1,4 @@
-"""The strides that a backbone keeps, and the atrous rates of the others."""
+"""The strides that a backbone keeps, and atrous rates for the others."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ def dilate(
   *,
   dilate_from: str = "next",
 ) -> list[Unit]:
-  """Give each (name, stride), in order, the stride and rate it runs at.
+  """Return each (name, stride), in order, with the stride and rate it runs at.
 
   Once the product of strides reaches `output_stride`, further strides are
   dropped and multiply the rate of the units after them. Under "next" the unit
@@ -30,11 +30,11 @@ def dilate(
   mobilenet_base; torchvision), so that one set of parameters computes the same
   features at every output stride; under "same" it runs at the new rate
   (segmentation_models_pytorch replace_strides_with_dilation). Under "never"
-  strides are dropped and no rate takes their place: what atrous convolution is
-  compared with.
+  strides are dropped and no rate takes their place: the network that atrous
+  convolution is compared with.
 
   Raises:
-    ValueError: On an output stride that is not offered.
+    ValueError: On an unknown output stride or `dilate_from`.
   """
   layers.check_one_of("output_stride", output_stride, OUTPUT_STRIDES)
   layers.check_one_of("dilate_from", dilate_from, DILATE_FROM)

@@ -1,4 +1,4 @@
-"""MobileNetV2 (arXiv:1801.04381) as DeepLab uses it: up to its 320 channels.
+"""MobileNetV2 (arXiv:1801.04381), which DeepLab uses up to its 320 channels.
 
 tensorflow/models research/slim/nets/mobilenet/mobilenet_v2.py V2_DEF, with
 TensorFlow's SAME padding throughout, unless told otherwise.
@@ -42,12 +42,12 @@ LAST_CHANNELS = 1280
 # layer_7).
 LOW_LEVEL = {"expanded_conv_2": "low4", "expanded_conv_5": "low8"}
 MIDDLE = "expanded_conv_12"  # the last unit before the last stride
-# That feature: the output of the block's depthwise convolution, or its own.
+# The feature is the output of the block's depthwise convolution or the block's.
 LOW_LEVELS = ("filtered", "output")
 
 
 def name(index: int) -> str:
-  """Name of the block at `index`: slim leaves out the 0."""
+  """Return the name of the block at `index`; slim leaves out the 0."""
   return f"expanded_conv_{index}" if index else "expanded_conv"
 
 
@@ -61,7 +61,7 @@ def dilated_units(
 
 
 def divisible(value: int | float, divisor: int) -> int:
-  """Round to a multiple of `divisor`, never down by more than a tenth."""
+  """Return a multiple of `divisor`, never less than nine tenths of `value`."""
   rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
   return rounded + divisor if rounded < 0.9 * value else rounded
 
@@ -69,7 +69,7 @@ def divisible(value: int | float, divisor: int) -> int:
 class InvertedResidual(nn.Module):
   """Expand by 1x1, filter by 3x3 depthwise, project by 1x1 (section 3.4).
 
-  Returns the output and what the depthwise convolution gave.
+  Returns its output and that of the depthwise convolution.
   """
 
   expansion: int
@@ -114,11 +114,11 @@ class MobileNetV2(nn.Module):
     output_stride: 4, 8, 16 or 32, from the same parameters.
     last_conv: Whether the 1x1 convolution to 1280 channels follows, which
       ImageNet networks have and DeepLab leaves out.
-    padding: As ConvNorm.
-    dilate_from: As `dilation.dilate`.
+    padding: As in ConvNorm.
+    dilate_from: As in `dilation.dilate`.
     low_level: The output of a block that is a low-level feature, "filtered"
       (its depthwise convolution's) or "output" (its own).
-    norm: Of every convolution.
+    norm: Settings of the norm behind every convolution.
     kernel_init: How kernels are drawn.
     dtype: Compute dtype; parameters stay float32.
   """

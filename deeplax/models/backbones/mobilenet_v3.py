@@ -30,9 +30,9 @@ class Block(NamedTuple):
     kernel: Side of the spatial filter.
     expanded: Width inside; no expansion where it is the input's.
     channels: Width of the output.
-    stride: Of the spatial filter.
-    activation: Inside; the output has none.
-    squeeze: Whether there is squeeze-and-excite.
+    stride: Stride of the spatial filter.
+    activation: Activation inside; the output has none.
+    squeeze: Whether the block has squeeze-and-excite.
     fused: One full convolution expands and filters (EdgeTPU).
     residual: Whether input and output of one shape are added.
   """
@@ -51,12 +51,12 @@ class Variant(NamedTuple):
   """One network.
 
   Attributes:
-    blocks: In order.
+    blocks: Rows of the table, in order.
     last: Width of the last, 1x1 convolution.
     low4: Index of the last block at stride 4.
     low8: Index of the last block at stride 8.
     stem: Width of the first convolution.
-    activation: Of the first and of the last convolution.
+    activation: Activation of the first and of the last convolution.
     scales_last: Whether the depth multiplier applies to the last one.
     middle: Index of the block for a second head; None: the last one before the
       last stride.
@@ -190,7 +190,7 @@ class SqueezeExcite(nn.Module):
 class InvertedResidual(nn.Module):
   """Expand, filter, weigh the channels, project (figure 4).
 
-  Returns the output and what the spatial filter gave.
+  Returns its output and that of the spatial filter.
   """
 
   block: Block
@@ -240,12 +240,12 @@ class MobileNetV3(nn.Module):
   """MobileNetV3 or MobileNet-EdgeTPU up to the last convolution before pooling.
 
   Attributes:
-    norm: Of every convolution but those of squeeze-and-excite.
+    norm: Settings of all norms; squeeze-and-excite has none.
     variant: Key of VARIANTS.
     depth_multiplier: Factor of every width, in multiples of 8.
     output_stride: 8, 16 or 32, from the same parameters.
-    padding: As ConvNorm.
-    dilate_from: As `dilation.dilate`.
+    padding: As in ConvNorm.
+    dilate_from: As in `dilation.dilate`.
     gate: Activation that ends squeeze-and-excite.
     kernel_init: How kernels are drawn.
     dtype: Compute dtype; parameters stay float32.

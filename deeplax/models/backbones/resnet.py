@@ -23,7 +23,7 @@ from deeplax.ops import pooling
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 STEMS = ("plain", "beta")
 WIDTHS = (64, 128, 256, 512)  # of the 3x3 convolutions; outputs are 4 times
-# Of each block's last unit, or of its first, by `strided`.
+# The stride of each block's last unit, or of its first, by `strided`.
 STRIDES = {"last": (2, 2, 2, 1), "first": (1, 2, 2, 2)}
 # The unit before the strided one gives a stride's low-level feature. 50 and 101
 # agree in blocks 1 and 2.
@@ -31,10 +31,10 @@ LOW_LEVEL = {
   "last": {"block1_unit2": "low4", "block2_unit3": "low8"},
   "first": {"block1_unit3": "low4", "block2_unit4": "low8"},
 }
-# Which of its values: before the sum (feature_extractor.py
+# The low-level feature: that unit's value before the sum (feature_extractor.py
 # networks_to_feature_maps), or after the sum and its ReLU.
 LOW_LEVELS = ("residual", "output")
-# The convolution of a unit that has its stride: the 3x3 or the first 1x1.
+# The convolution that has a unit's stride: the 3x3 or the first 1x1.
 STRIDE_IN = ("conv2", "conv1")
 
 

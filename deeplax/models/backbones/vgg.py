@@ -18,7 +18,8 @@ from deeplax.ops import pooling
 # Width and number of the 3x3 convolutions before each pooling.
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 NATIVE_STRIDE = 2 ** len(BLOCKS)
-# v1's. At 4 a second pooling would be another function than the strided one.
+# v1's strides. At 4 a second pooling would compute another function than the
+# strided one.
 OUTPUT_STRIDES = (8, 16, 32)
 # Side of the pooling windows: the network's own, and that of the released
 # DeepLab models, which puts the centers of all layers' features on one grid.
@@ -41,12 +42,12 @@ def dilated_layers(output_stride: int, *, pool: int = 2) -> list[Step]:
 
   A pooling past the output stride keeps its window and loses its stride; the
   convolutions after it read at twice the rate. So all features up to the last
-  convolution are those of the strided network and more between them. At output
-  stride 8 the last pooling is another function: its window is of neighbors on
-  the finer map, the strided network's of neighbors on the coarse one.
+  convolution contain those of the strided network. At output stride 8 the last
+  pooling computes another function: its window holds neighbors on the finer
+  map, that of the strided network neighbors on the coarse one.
 
   Raises:
-    ValueError: On an output stride that is not offered.
+    ValueError: On an output stride that VGG-16 does not have here.
   """
   layers.check_one_of("output_stride of vgg16", output_stride, OUTPUT_STRIDES)
   units = []
@@ -65,7 +66,7 @@ class VGG16(nn.Module):
   """The 13 convolutions and five poolings; there are no norms.
 
   Attributes:
-    norm: Unused, since VGG-16 has no norms; every backbone takes one.
+    norm: Unused, since VGG-16 has no norms; every backbone has this field.
     output_stride: 8, 16 or 32, from the same parameters.
     pool: Side of the pooling windows, 2 or 3.
     kernel_init: How kernels are drawn.

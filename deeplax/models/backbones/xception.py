@@ -35,7 +35,7 @@ class Block(NamedTuple):
 
 
 def _blocks(entry: tuple[tuple[int, int], ...]) -> tuple[Block, ...]:
-  """All blocks, given width and stride of those of the entry flow."""
+  """Return all blocks, given width and stride of those in the entry flow."""
   flow = [
     Block(f"entry_flow_block{i}", (width, width, width), "conv", stride)
     for i, (width, stride) in enumerate(entry, 1)
@@ -52,7 +52,7 @@ class Variant(NamedTuple):
   """One depth: its blocks, how often the middle flow repeats, and low levels.
 
   `low_level` maps a block to the stride of its last feature before the stride:
-  what its second convolution's norm gives (networks_to_feature_maps).
+  the output of its second convolution's norm (networks_to_feature_maps).
   """
 
   blocks: tuple[Block, ...]
@@ -95,7 +95,7 @@ def dilated_units(depth: int, output_stride: int) -> list[dilation.Unit]:
 class XceptionModule(nn.Module):
   """Three separable convolutions and a skip; the stride is in the third.
 
-  Returns the output and what the second convolution gave.
+  Returns its output and that of the second convolution.
   """
 
   block: Block
@@ -140,7 +140,7 @@ class XceptionModule(nn.Module):
     if self.block.skip == "sum":
       y = y + x
     elif self.block.skip == "conv":
-      # Of the input before its ReLU.
+      # The shortcut reads the input before its ReLU.
       y = y + layers.ConvNorm(
         third,
         stride=self.stride,
@@ -160,16 +160,16 @@ class Xception(nn.Module):
   the compile time at the same speed.
 
   Attributes:
-    norm: Of every convolution.
+    norm: Settings of the norm behind every convolution.
     depth: 41, 65 or 71.
     output_stride: 4, 8, 16 or 32, from the same parameters.
     multi_grid: Factors of the rates of the last block's three convolutions.
     after_depthwise: What follows each depthwise convolution, "none", "norm" or
       "norm_relu".
-    middle_units: Of the middle flow; None: 8 at depth 41, else 16.
+    middle_units: Units in the middle flow; None: 8 at depth 41, else 16.
     downsample: The layer with a block's stride, "separable" or "max_pool".
     remat: Recompute the middle flow in the backward pass.
-    low_level: Which value of a low-level feature, "norm" or "relu".
+    low_level: The value that is a low-level feature, "norm" or "relu".
     kernel_init: How kernels are drawn.
     dtype: Compute dtype; parameters stay float32.
   """

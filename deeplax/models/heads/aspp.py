@@ -23,17 +23,18 @@ class ASPP(nn.Module):
   stride and the parameters do not.
 
   Attributes:
-    style: Of every convolution here.
+    style: Settings of every convolution here.
     rates: Atrous rates; () leaves the MobileNet zoo head (image pooling, 1x1).
     channels: Width of every branch and of the result.
-    image_pooling: Whether there is a branch of global means.
+    image_pooling: Whether one branch is of global means.
     pool_window: (height, width), in features, of what image pooling averages;
       None: the whole map.
-    pool_stride: Of these windows.
+    pool_stride: (rows, columns) between these windows.
     pooling_first: Whether the image pooling leads the concatenation or ends it.
     separable: Whether the atrous 3x3 convolutions are separable (v3+, 3.1).
-    dropout: After the projection, in training.
-    refine: A 3x3 convolution after that, "dense" or "separable"; None: none.
+    dropout: Rate after the projection, in training.
+    refine: Kind of the 3x3 convolution after that, "dense" or "separable";
+      None: no such convolution.
   """
 
   style: style_lib.Style
@@ -70,7 +71,7 @@ class ASPP(nn.Module):
     return x
 
   def _image_level(self, high: jax.Array, *, train: bool) -> jax.Array:
-    """Global mean, 1x1 convolution, spread back over the map (ParseNet)."""
+    """Return image pooling's branch, spread over the map (ParseNet)."""
     mean = image_pooling.average_pool(high, self.pool_window, self.pool_stride)
     style = self.style
     if train and style.norm.mode == "train":

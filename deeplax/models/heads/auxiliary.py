@@ -14,9 +14,9 @@ class Auxiliary(nn.Module):
   of torchvision's FCNHead.
 
   Attributes:
-    style: Of both convolutions; the first one is to a quarter of the channels.
+    style: Settings of both convolutions.
     num_classes: Background included.
-    dropout: Before the logits, in training.
+    dropout: Rate before the logits, in training.
   """
 
   style: style_lib.Style
@@ -27,6 +27,7 @@ class Auxiliary(nn.Module):
   def __call__(
     self, middle: Float[Array, "b h w c"], *, train: bool
   ) -> Float[Array, "b h w k"]:
+    # torchvision's FCNHead: a quarter of the channels.
     width = max(middle.shape[-1] // 4, 1)
     x = self.style.conv(width, "conv", kernel=3)(middle, train=train)
     x = self.style.dropout(self.dropout)(x, train=train)

@@ -7,7 +7,7 @@ from deeplax.models import style as style_lib
 from deeplax.models.backbones import resnet
 
 MOST_BLOCKS = 3  # up to block7
-# At block4, of a ResNet that is not dilated.
+# Stride of block4 in a ResNet that is not dilated.
 NATIVE_STRIDE = 32
 
 
@@ -19,11 +19,11 @@ class Cascade(nn.Module):
   parameters serves every output stride. Nothing but the logits follows.
 
   Attributes:
-    style: Of every convolution, as block4's.
-    blocks: How many; 0 leaves the logits on block4 (table 2).
-    output_stride: Of the features; at 16 block4 has rate 2, block5 rate 4.
+    style: Settings of every convolution, equal to block4's.
+    blocks: Number of blocks; 0 puts the logits on block4 (table 2).
+    output_stride: Stride of the features; at 16 block4 has rate 2, block5 4.
     multi_grid: Factors of the rates of each block's three units.
-    dropout: Before the logits, in training.
+    dropout: Rate before the logits, in training.
   """
 
   style: style_lib.Style

@@ -11,8 +11,8 @@ class Classifier(nn.Module):
   """Global means and dropout: an ImageNet network up to its last layer.
 
   Attributes:
-    style: For the dtype, and the mapped axis of the norm.
-    dropout: Of the means, in training.
+    style: Only its dtype and the axis name of its norm are used.
+    dropout: Rate on the means, in training.
   """
 
   style: style_lib.Style

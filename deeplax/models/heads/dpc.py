@@ -13,11 +13,11 @@ from jaxtyping import Array, Float
 
 from deeplax.models import style as style_lib
 
-# Each branch: what it reads (-1: the features; else a branch before it,
-# counted from 0), and its rates of rows and columns.
+# Each branch: its input (-1: the features; else an earlier branch, counted from
+# 0), and its rates of rows and columns.
 Cell = tuple[tuple[int, tuple[int, int]], ...]
 
-# The rates of a cell are those at this output stride.
+# The output stride that the rates of a cell are given for.
 CELL_STRIDE = 16
 
 
@@ -41,7 +41,7 @@ def at_stride(cell: Cell, output_stride: int) -> Cell:
   """Return the cell with its rates at `output_stride`.
 
   Raises:
-    ValueError: A rate is not a whole number at that stride.
+    ValueError: A rate is no integer at that stride.
   """
 
   def scaled(rate: int) -> int:
@@ -59,7 +59,7 @@ def at_stride(cell: Cell, output_stride: int) -> Cell:
 def furthest(cell: Cell) -> int:
   """Return the largest sum of rates on any way through the cell, either axis.
 
-  With 3x3 kernels that is how many features the head sees to each side.
+  With 3x3 kernels the head sees that many features to each side.
   """
   reach = []
   for source, rates in cell:
@@ -72,12 +72,12 @@ class DPC(nn.Module):
   """Separable atrous convolutions that read each other, joined and projected.
 
   Attributes:
-    style: Of every convolution here.
+    style: Settings of every convolution here.
     cell: The branches, with the rates at this network's output stride.
     channels: Width of every branch and of the result.
     separable: Whether the branches are separable (the published ones are).
-    dropout: Of the joined branches, in training: before the projection, unlike
-      ASPP's.
+    dropout: Rate on the joined branches, in training: before the projection,
+      unlike ASPP's.
   """
 
   style: style_lib.Style

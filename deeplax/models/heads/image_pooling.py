@@ -1,4 +1,4 @@
-"""The means that image pooling gives a head."""
+"""The averages that heads pool images by."""
 
 import flax.linen as nn
 import jax.numpy as jnp

@@ -17,14 +17,14 @@ from deeplax.models import style as style_lib
 from deeplax.ops import pooling
 from deeplax.ops import resize
 
-# Of fc6 (v2, table 1).
+# Sides of fc6's kernel (v2, table 1).
 KERNELS = (7, 4, 3)
 # ASPP-L (v2, section 4.1.2); ASPP-S is (2, 4, 8, 12).
 ASPP_L = (6, 12, 18, 24)
-# What fc6's taps span at output stride 8: 7x7 at rate 4, 4x4 at 8, 3x3 at 12.
-# On the image that is what VGG-16's own 7x7 at stride 32 spans.
+# Features from the first to the last tap of fc6 at output stride 8: 7x7 at rate
+# 4, 4x4 at 8, 3x3 at 12. VGG-16's own 7x7 at stride 32 spans the same pixels.
 SPAN = 24
-# Side of the averages before fc6, see `LargeFOV`.
+# Side of the windows averaged before fc6, see `LargeFOV`.
 POOL5A = 3
 
 
@@ -53,16 +53,16 @@ class LargeFOV(nn.Module):
 
   The released LargeFOV and MSc-LargeFOV average pool5 before fc6 (`pool5a` of
   their train.prototxt: AVE, 3x3, stride 1, pad 1; so do the ports of DrSleep,
-  wangleihitcs and CoinCheung). No paper tells of it. The released network with
-  4x4 and v2's with ASPP go from pool5 to fc6; of 7x7 no file is known.
+  wangleihitcs and CoinCheung). No paper mentions it. The released network with
+  4x4 and v2's with ASPP go from pool5 to fc6; no file with 7x7 is known.
 
   Attributes:
-    style: Of the convolutions, which have a bias instead of its norm.
-    pool5a: Whether there is this pooling.
+    style: Settings of the convolutions; they have a bias instead of its norm.
+    pool5a: Whether pool5 is averaged before fc6.
     kernel: Side of fc6's window.
-    rate: Of fc6.
-    channels: Of both.
-    dropout: After each, in training.
+    rate: Atrous rate of fc6.
+    channels: Width of fc6 and fc7.
+    dropout: Rate after each of the two, in training.
   """
 
   style: style_lib.Style
@@ -92,12 +92,12 @@ class ASPPSum(nn.Module):
   one 3x3 convolution from features to scores on ResNet (`logits0`, ...).
 
   Attributes:
-    style: Of the convolutions, which have a bias instead of its norm.
+    style: Settings of the convolutions; they have a bias instead of its norm.
     num_classes: Background included.
-    rates: One branch for each.
+    rates: Atrous rate of each branch.
     kernel: Side of the dilated window.
-    channels: Of fc6 and fc7; 0: a branch has neither.
-    dropout: After each of them, in training.
+    channels: Width of fc6 and fc7; 0: a branch has neither.
+    dropout: Rate after each of the two, in training.
   """
 
   style: style_lib.Style
@@ -140,13 +140,13 @@ class Branches(nn.Module):
   """v1's multi-scale branches (MSc, section 4.3): finer features to the head's.
 
   The image and the output of each of the first four poolings go through a 3x3
-  and a 1x1 convolution; all five are put beside the head's features. The paper
-  does not say how they come to one size: here the 3x3 convolution has the
-  stride between the two, and a map that is still a pixel off is resized.
+  and a 1x1 convolution; all five are joined to the head's features. The paper
+  does not say how they are brought to one size. Here the 3x3 convolution has
+  the stride between the two, and a map that is still a pixel off is resized.
 
   Attributes:
-    style: Of every convolution here, which has a bias instead of its norm.
-    channels: Of each convolution (128).
+    style: Settings of the convolutions; they have a bias instead of its norm.
+    channels: Width of each convolution.
   """
 
   style: style_lib.Style
@@ -163,6 +163,7 @@ class Branches(nn.Module):
   ) -> Float[Array, "b h w k"]:
     del image_size
     size = high.shape[1], high.shape[2]
+    # The longer side tells the stride between two maps best.
     axis = 1 if size[0] > size[1] else 2
     parts = [high]
     for name in ("image", "pool1", "pool2", "pool3", "pool4"):

@@ -17,13 +17,15 @@ class LRASPP(nn.Module):
   """A 1x1 convolution whose channels are weighed by image pooling.
 
   Attributes:
-    style: Of both 1x1 convolutions; the weights have a bias instead of a norm.
+    style: Settings of both 1x1 convolutions; that of the weights has a bias
+      instead of the norm.
     channels: Width of the result.
-    image_pooling: Whether the channels are weighed.
+    image_pooling: Whether image pooling weighs the channels.
     pool_window: (height, width), in features, of what image pooling averages;
       None: the whole map.
-    pool_stride: Of these windows; their weights are resized to the map.
-    dropout: Of the result, in training; the reference has none.
+    pool_stride: (rows, columns) between these windows; their weights are
+      resized to the map.
+    dropout: Rate on the result, in training; the reference has none.
   """
 
   style: style_lib.Style

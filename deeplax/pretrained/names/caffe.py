@@ -25,16 +25,16 @@ BGR = rules.Transform(
   lambda x: rules.OIHW.load(x)[:, :, ::-1],
   lambda x: rules.OIHW.save(x[:, :, ::-1]),
 )
-# The longest block whose units have letters; else a, b1, b2, ...
+# The most units of a block that are lettered, by depth; else a, b1, b2, ...
 SPELLED = {50: 6, 101: 3}
-# The layers of a bottleneck: in deeplax, in Caffe, in the port.
+# The layers of a bottleneck: names in deeplax, in Caffe and in the port.
 _PARTS = (
   ("shortcut", "branch1", "shortcut"),
   ("conv1", "branch2a", "reduce"),
   ("conv2", "branch2b", "conv3x3"),
   ("conv3", "branch2c", "increase"),
 )
-# Blobs 0 and 1 of a layer.
+# Endings for blobs 0 and 1 of a layer, and of a norm's first layer.
 _BLOBS = (".weight", ".bias")
 _STATISTICS = (".running_mean", ".running_var")
 
@@ -60,7 +60,7 @@ def table(model: Any) -> rules.Table:
 
 
 def _vgg16(head: Any) -> rules.Table:
-  """Return the layers; fc6 and fc7 of an ImageNet file are subsampled."""
+  """Return the table of VGG-16; an ImageNet file's fc6 and fc7 are reduced."""
   first, *others = (
     s.name for s in vgg.dilated_layers(32) if s.name.startswith("conv")
   )
@@ -92,7 +92,7 @@ def _vgg16(head: Any) -> rules.Table:
 
 
 def _resnet(depth: int, *, over_scales: bool) -> rules.Table:
-  """Return the layers, each unit by what the two programs call it."""
+  """Return the table of a ResNet, with a word for each name that differs."""
   layers = [
     rules.Layer("backbone/conv1", "{conv1}", "{bn1}", kernel=BGR),
     rules.Layer("head/logits{n}", "{aspp}{n}"),
@@ -112,7 +112,7 @@ def _resnet(depth: int, *, over_scales: bool) -> rules.Table:
         caffe |= {word: f"res{place}", f"norm_{word}": f"bn{place}"}
         place = f"layer{block + 1}.block{unit}.{ported}"
         port |= {word: f"{place}.conv", f"norm_{word}": f"{place}.bn"}
-  # What the port calls a network with v2's scales around it.
+  # The port's names for a network inside v2's scales.
   based = {word: f"base.{name}" for word, name in port.items()}
   return rules.Table(
     layers=tuple(layers),

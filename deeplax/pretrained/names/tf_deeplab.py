@@ -67,7 +67,7 @@ def table(model: Any) -> rules.Table:
 
 
 def _backbone(backbone: Any) -> tuple[list[rules.Layer], str, str]:
-  """Return the rules of a backbone, its scope, and where its classes are."""
+  """Return the rules of a backbone, its scope, and its classifier's name."""
   if isinstance(backbone, xception.Xception):
     scope = f"xception_{backbone.depth}"
     classifier = f"{scope}/logits"
@@ -117,7 +117,7 @@ def _mobile_scope(backbone: Any) -> str:
 def _head(head: Any, scope: str) -> list[rules.Layer]:
   """Return the rules of a head; `scope` is the backbone's."""
   if isinstance(head, cascade.Cascade):
-    # The program has no such head: named as slim would go on after block4.
+    # The program has no such head: it is named as slim names block4.
     unit = scope + "/{block}/unit_{unit}/bottleneck_v1/{conv}"
     return [rules.Layer("head/{block}_unit{unit}/{conv}", unit)]
   within = "meta_architecture/" if isinstance(head, dpc.DPC) else ""

@@ -34,9 +34,9 @@ def table(model: Any) -> rules.Table:
 
 
 def aligned_xception(depth: int) -> list[rules.Layer]:
-  """Return the layers; `{dot}` joins a sequence and the place in it."""
+  """Return the layers; `{dot}` joins a sequence and an index in it."""
   variant = xception.DEPTHS[depth]
-  # The middle flow is one of deeplax's blocks.
+  # deeplax has the middle flow as one block.
   entry = len(variant.blocks) - 3
   last = entry + variant.middle
   stem = "{scope}stem{dot}{n-1}."

@@ -73,10 +73,10 @@ def table(model: Any) -> rules.Table:
 
 
 def _vgg16(model: Any) -> rules.Table:
-  """Return the table of VGG-16, fc6 and fc7 as `vgg_fc` says.
+  """Return the table of VGG-16, with fc6 and fc7 by `vgg_fc`.
 
   Raises:
-    InputError: It is Caffe's: its images are in another range.
+    InputError: The network is Caffe's, whose images are in another range.
   """
   if model.backbone.pool != 2:
     raise errors.InputError(
@@ -108,7 +108,7 @@ def resnet_layers(backbone: Any) -> list[rules.Layer]:
   """Return the layers of a ResNet.
 
   Raises:
-    InputError: It is TensorFlow's: equal arrays, but another function.
+    InputError: The network is TensorFlow's: equal arrays, but another function.
   """
   if backbone.strided != "first":
     raise errors.InputError(
@@ -145,7 +145,7 @@ def mobilenet_v2_layers() -> list[rules.Layer]:
 
 
 def _mobilenet_v3(backbone: Any) -> list[rules.Layer]:
-  """Return the layers: a block's parts are numbered as far as it has them."""
+  """Return the layers; the parts that a block has are numbered in order."""
   blocks = mobilenet_v3.VARIANTS[backbone.variant].blocks
   layers = [
     rules.Layer("backbone/conv", *_pair("{scope}0", 0)),
