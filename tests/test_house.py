@@ -71,7 +71,6 @@ COVERED = {
   "data/formats/npy.py": "data/test_bands.py",
   "data/mask_folders.py": "test_score.py",
   "data/archives.py": "test_submit.py",
-  "data/views.py": "data/checks/test_class_counts.py",
   "flags.py": "test_evaluate.py",
   "inference/open_run.py": "test_evaluate.py",
   "inference/programs.py": "inference/test_predictor.py",

@@ -10,6 +10,7 @@ from deeplax import atomic
 from deeplax.ablation import imagenet
 from deeplax.ablation import imagenet_sources
 from deeplax.ablation import papers
+from deeplax.data import views
 from deeplax.models import cost
 from deeplax.reports import tables
 from deeplax.workdir import environment
@@ -60,9 +61,10 @@ def write(
     flag: imagenet.network(flag, text, folders)
     for flag, text in weights.items()
   }
-  count = min(max_images or len(labeled), len(labeled))
-  chosen = [labeled[i * len(labeled) // count] for i in range(count)]
-  print(f"{images}: {count} pictures of {len(labeled)}, {folders} classes")
+  chosen = [labeled[i] for i in views.evenly(len(labeled), max_images or 0)]
+  print(
+    f"{images}: {len(chosen)} pictures of {len(labeled)}, {folders} classes"
+  )
   for n in networks.values():
     first = ", background first" if n.first else ""
     print(f"{n.file}: {n.backbone}, {n.model.num_classes} classes{first}")

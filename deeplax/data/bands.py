@@ -14,6 +14,7 @@ import numpy as np
 from deeplax import errors
 from deeplax.data import decoding
 from deeplax.data import files
+from deeplax.data import views
 from deeplax.data.checks import mask_counts
 from deeplax.data.formats import npy
 from deeplax.data.formats import tiff
@@ -204,8 +205,7 @@ def measure(
   Raises:
     InputError: A band is the same everywhere, or an image cannot be read.
   """
-  count = min(images, len(source))
-  chosen = np.linspace(0, len(source) - 1, count).astype(int).tolist()
+  chosen = views.evenly(len(source), images)
   parts = list(
     mask_counts.each(
       lambda index: _moments(source[index]["image"]),
@@ -224,7 +224,7 @@ def measure(
     place = int(np.argmin(variance))
     raise errors.InputError(
       f"number {place} of data.channels is {mean[place]:g} in all pixels of "
-      f"{count} images, so it says nothing: leave it out"
+      f"{len(chosen)} images, so it says nothing: leave it out"
     )
   return _rounded(mean), _rounded(np.sqrt(variance))
 

@@ -87,10 +87,19 @@ class Joined(files.Decoded):
     return part[index]
 
 
+def evenly(total: int, count: int) -> list[int]:
+  """Return `count` indices below `total`, spread evenly; all for 0 or less.
+
+  The first ones would be one street or one class of a sorted data set.
+  """
+  count = min(count, total) if count > 0 else total
+  return [i * total // count for i in range(count)]
+
+
 class Listed:
   """Examples of a source in a given order, some of them more than once."""
 
-  def __init__(self, source: files.Source, indices: np.ndarray):
+  def __init__(self, source: files.Source, indices: Sequence[int] | np.ndarray):
     self.spec, self.split, self.source = source.spec, source.split, source
     self._indices = indices
 
@@ -122,11 +131,7 @@ def origin(
 
 
 class Subset(Listed):
-  """Some examples of a source, spread evenly over it.
-
-  The first ones would be one street or one class of a sorted data set.
-  """
+  """Some examples of a source, spread evenly over it; all for 0 images."""
 
   def __init__(self, source: files.Source, images: int):
-    count = min(images, len(source)) if images > 0 else len(source)
-    super().__init__(source, np.arange(count) * len(source) // max(count, 1))
+    super().__init__(source, evenly(len(source), images))

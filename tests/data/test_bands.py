@@ -189,7 +189,7 @@ def test_mean_and_std_are_those_of_all_pixels():
 def test_statistics_are_of_images_spread_over_the_source():
   images = [np.full((2, 2, 1), i, np.uint8) for i in range(101)]
   mean, _ = bands.measure(Source(images), images=3, progress=lambda line: None)
-  assert mean == (50.0,)
+  assert mean == (33.3333,)  # of the images 0, 33 and 67
 
 
 def test_a_band_that_never_changes_is_refused():
@@ -210,6 +210,17 @@ def test_other_bands_are_stretched_to_be_seen():
   gray = bands.to_show(image[..., :2])
   np.testing.assert_array_equal(gray[..., 0], gray[..., 2])
   assert len(np.unique(bands.to_show(np.ones((2, 2, 1), np.float32)))) == 1
+
+
+@pytest.mark.parametrize(
+  ("count", "dtype"),
+  [(1, np.uint8), (2, np.uint16), (3, np.int16), (7, np.uint8)],
+)
+def test_the_first_band_is_seen_whatever_numbers_it_has(count, dtype):
+  image = np.repeat(np.arange(101)[None, :, None], count, -1).astype(dtype)
+  shown = bands.to_show(image)
+  assert shown.dtype == np.uint8 and shown.shape == (1, 101, 3)
+  assert shown[0, 0].max() < 30 and shown[0, -1].min() > 225
 
 
 def tree(root, images):

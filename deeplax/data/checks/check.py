@@ -18,6 +18,7 @@ from deeplax import errors
 from deeplax.data import decoding
 from deeplax.data import files
 from deeplax.data import label_tables
+from deeplax.data import views
 from deeplax.data.checks import advice
 from deeplax.data.checks import faults as faults_lib
 from deeplax.data.checks import mask_counts
@@ -148,12 +149,10 @@ def examine(
     threads: That read.
     progress: Receives lines.
   """
-  count = min(images, len(source)) if images else len(source)
-  evenly = np.linspace(0, len(source) - 1, count).astype(int).tolist()
   found, faults, seen, turned, looked = [], [], [], [], 0
   for item in mask_counts.each(
     partial(_look, source, decode=decode),
-    evenly if chosen is None else chosen,
+    views.evenly(len(source), images) if chosen is None else chosen,
     threads=threads,
     progress=progress,
     name=f"checked {source.split}",
@@ -228,9 +227,8 @@ def _with_turned(
   report: Report, source: files.Decoded, turned: Sequence[int], images: int
 ) -> Report:
   """Add what is to say of the photos that EXIF turns."""
-  few = np.linspace(0, len(turned) - 1, min(len(turned), turned_lib.COMPARED))
   found = []
-  for place in few.astype(int).tolist():
+  for place in views.evenly(len(turned), turned_lib.COMPARED):
     item = source.encoded(turned[place])
     try:
       example = source.decoded(item)
