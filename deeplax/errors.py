@@ -144,3 +144,12 @@ def input_errors() -> Iterator[None]:
     yield
   except ValueError as error:
     raise InputError(str(error)) from error
+
+
+@contextlib.contextmanager
+def disk_errors(what: str, fix: str) -> Iterator[None]:
+  """Turn an OSError into the message "what (the system's reason): fix"."""
+  try:
+    yield
+  except OSError as error:
+    raise InputError(f"{what} ({error.strerror or error}): {fix}") from error

@@ -39,7 +39,7 @@ def labels(
     InputError: It has another size, or numbers that are no class.
   """
   found = decoding.decode_label(files.read_bytes(mask), str(mask))
-  size, _ = decoding.image_size(files.read_bytes(image), str(image))
+  size = decoding.image_header(files.read_bytes(image), str(image)).size
   if found.shape != size:
     raise errors.InputError(
       f"{mask} is {found.shape[0]}x{found.shape[1]} (height x width) but "
@@ -177,9 +177,7 @@ def pack(
   Raises:
     InputError: A mask is not what the server takes, or writing fails.
   """
-  try:
+  with errors.disk_errors(f"cannot write {out}", "give another --out"):
     with atomic.replacing(out) as partial:
       write(server, pathlib.Path(partial), found)
       check(server, pathlib.Path(partial), found)
-  except OSError as error:
-    raise errors.InputError(f"cannot write {out}: {error}") from error

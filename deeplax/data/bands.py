@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 import io
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from deeplax import errors
@@ -17,6 +16,7 @@ from deeplax.data import files
 from deeplax.data import views
 from deeplax.data.checks import mask_counts
 from deeplax.data.formats import npy
+from deeplax.data.formats import pictures
 from deeplax.data.formats import tiff
 
 # Beside the pictures of `folder`.
@@ -121,7 +121,7 @@ def read(data: bytes, file: str) -> np.ndarray:
   except decoding.BROKEN as error:
     raise errors.InputError(
       f"{file} is not a whole image ({len(data)} bytes; "
-      f"{decoding.short(error)}). Bands are "
+      f"{pictures.first_line(error)}). Bands are "
       "read from TIFF (uncompressed, LZW, Deflate, PackBits, LZMA, Zstandard) "
       "and from .npy or .npz with one array [height, width, bands]"
     ) from error
@@ -139,19 +139,13 @@ def _read(data: bytes, file: str) -> np.ndarray:
   if data.startswith(tiff.MAGIC):
     layout = tiff.layout(io.BytesIO(data))
     if layout.readable:
-      decoding.refuse_too_large(layout, file)
-      return tiff.upright(tiff.read(data, layout), layout.orientation)
+      return tiff.read_upright(data, layout, file)
     if layout.bands > 3 or layout.dtype not in (None, np.uint8):
       raise ValueError(f"TIFF compression {layout.compression} of bands")
   if not data.startswith(b"\x89PNG"):
     return decoding.decode_image(data, file)
-  image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-  if image is None:
-    raise ValueError("OpenCV reads nothing")
-  image = image.reshape(*image.shape[:2], -1)
-  order = (2, 1, 0, 3)[: image.shape[-1]] if image.shape[-1] > 1 else (0,)
-  _, orientation = decoding.image_header(data, file)
-  return tiff.upright(image[..., order], orientation)
+  image = decoding.decode_png(data)
+  return tiff.upright(image, decoding.image_header(data, file).orientation)
 
 
 def given(

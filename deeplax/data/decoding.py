@@ -7,6 +7,7 @@ read as indices, never as colors.
 import io
 import re
 import struct
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -43,7 +44,6 @@ _MASK_MODES = ("1", "P", "L", "I;16", "I;16B", "I;16L", "I", "F")
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Numbers of a pixel by PNG's types of color.
 _PNG_GRAY, _PNG_CHANNELS = 0, {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-_DEFLATED = 1032  # bytes that one may become (zlib.net, technical details)
 # Compressions of a TIFF that change numbers: JPEG of two kinds, and WebP.
 _LOSSY_TIFF = (6, 7, 50001)
 _LOSSY = (
@@ -77,32 +77,43 @@ def decode_image(data: bytes, file: str) -> np.ndarray:
       image = _decode_by_opencv(data, file)
   except BROKEN as e:
     raise errors.InputError(
-      f"{file} is not a whole picture ({len(data)} bytes; {short(e)}): it may "
+      f"{file} is not a whole picture ({len(data)} bytes; {pictures.first_line(e)}): it may "
       "be cut off or of an unknown kind. Replace it, or take it out of the "
       "data set"
     ) from e
   return _to_bytes(image, file)
 
 
-def short(error: BaseException) -> str:
-  """Return the first line of what a library says."""
-  text = str(error).strip().partition("\n")[0] or type(error).__name__
-  return text if len(text) <= 200 else f"{text[:200]} ..."
-
-
 def _decode_by_opencv(data: bytes, file: str) -> np.ndarray:
   if len(data) > _LARGE:
-    height, width = image_size(data, file)[0]
+    height, width = image_header(data, file).size
     pictures.refuse_too_large((height, width), 12, file)
     if height * width > _OPENCV_PIXELS or max(height, width) > _OPENCV_SIDE:
       return _decode_by_pillow(data, file)
   _check_png(data)
   flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
+  return decode_by_opencv(data, flags)
+
+
+def decode_by_opencv(data: bytes, flags: int) -> np.ndarray:
+  """Return what OpenCV makes of a picture's bytes.
+
+  Raises:
+    ValueError: Nothing.
+  """
   array = np.frombuffer(data, np.uint8)
   image = cv2.imdecode(array, flags) if data else None
   if image is None:
     raise ValueError("OpenCV reads nothing")
   return image
+
+
+def decode_png(data: bytes) -> np.ndarray:
+  """Return a PNG's numbers as they are, [h, w, c]: gray, or RGB and alpha."""
+  image = decode_by_opencv(data, cv2.IMREAD_UNCHANGED)
+  image = image.reshape(*image.shape[:2], -1)
+  order = (2, 1, 0, 3)[: image.shape[-1]] if image.shape[-1] > 1 else (0,)
+  return image[..., order]
 
 
 def _decode_netpbm(data: bytes, white: int, file: str) -> np.ndarray:
@@ -132,24 +143,11 @@ def _decode_tiff(data: bytes, file: str) -> np.ndarray:
       f"{file} has {layout.bands} bands that are not red, green and blue: "
       f"{_AS_BANDS}"
     )
-  refuse_too_large(layout, file)
-  image = tiff.upright(tiff.read(data, layout), layout.orientation)
+  image = tiff.read_upright(data, layout, file)
   if layout.photometric == tiff.GRAY[0] and image.dtype.kind == "u":
     image = ~image
   image = image[..., :1].repeat(3, axis=-1) if gray else image[..., :3]
   return np.ascontiguousarray(image)
-
-
-def refuse_too_large(layout: tiff.Layout, file: str) -> None:
-  """Refuse a TIFF that memory does not hold, as `pictures` does others.
-
-  Raises:
-    InputError: With what it takes and what is free.
-  """
-  assert layout.dtype is not None
-  # The array, and one more upright or of bytes.
-  pixel = 2 * layout.bands * layout.dtype.itemsize
-  pictures.refuse_too_large(layout.size, pixel, file)
 
 
 def _to_bytes(image: np.ndarray, file: str) -> np.ndarray:
@@ -189,7 +187,7 @@ def decode_label(data: bytes, file: str) -> np.ndarray:
       raw = _label_of_picture(data, file)
   except BROKEN as error:
     raise errors.InputError(
-      f"{file} is not a readable mask ({short(error)}). Masks are PNGs of one "
+      f"{file} is not a readable mask ({pictures.first_line(error)}). Masks are PNGs of one "
       "number per pixel: replace it, or take its pair out of the data set"
     ) from error
   if raw.dtype.kind not in "buif":
@@ -205,8 +203,7 @@ def _label_of_tiff(data: bytes, file: str) -> np.ndarray:
     raise errors.InputError(_LOSSY.format(file=file, kind="a JPEG in a TIFF"))
   if not layout.readable:
     return _label_of_picture(data, file)  # 1, 2 or 4 bit
-  refuse_too_large(layout, file)
-  raw = tiff.upright(tiff.read(data, layout), layout.orientation)
+  raw = tiff.read_upright(data, layout, file)
   if layout.bands > 1:
     raise errors.InputError(_colored(raw, f"{layout.bands} channels", file))
   return raw[..., 0]
@@ -224,8 +221,8 @@ def _label_of_picture(data: bytes, file: str) -> np.ndarray:
     what = f"{len(mask.getbands())} channels (mode {mask.mode})"
     if mask.mode not in _MASK_MODES:
       wide = data.startswith(_PNG) and data[24] == 16  # Pillow drops half of it
-      channels = _stored(data) if wide else np.asarray(mask.convert("RGB"))
-      raise errors.InputError(_colored(channels, what, file))
+      rgb = decode_png(data)[..., :3] if wide else mask.convert("RGB")
+      raise errors.InputError(_colored(np.asarray(rgb), what, file))
     levels = _levels(mask, data)
     ImageOps.exif_transpose(mask, in_place=True)
     raw = np.asarray(mask)
@@ -241,7 +238,7 @@ def _check_png(data: bytes) -> None:
     return
   width, height, bits, kind = struct.unpack(">IIBB", data[16:26])
   declared = height * (width * bits * _PNG_CHANNELS.get(kind, 1) // 8)
-  if declared > _DEFLATED * len(data):
+  if declared > pictures.DEFLATED * len(data):
     raise ValueError(f"{len(data)} bytes cannot hold {height}x{width} pixels")
 
 
@@ -278,20 +275,10 @@ def _is_lossy_webp(data: bytes) -> bool:
   return False
 
 
-def _stored(data: bytes) -> np.ndarray:
-  """Return a PNG's numbers as they are, [h, w, c]."""
-  image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-  if image is None:
-    raise ValueError("OpenCV reads nothing")
-  return image.reshape(*image.shape[:2], -1)[..., [2, 1, 0]]
-
-
 def _narrow(raw: np.ndarray) -> np.ndarray:
   """Return a mask's numbers as uint8, if they can be."""
   if raw.dtype == np.uint8:
     return raw
-  if raw.dtype == np.bool_:
-    return raw.astype(np.uint8)
   if not raw.size or not (raw.min() >= 0 and raw.max() <= 255):  # or NaN
     return raw
   narrow = raw.astype(np.uint8)
@@ -336,28 +323,33 @@ def _colored(channels: np.ndarray, what: str, file: str) -> str:
   )
 
 
-def image_size(
-  data: bytes | io.BytesIO | io.BufferedReader, file: str
-) -> tuple[tuple[int, int], bool]:
-  """Return ((height, width), whether EXIF exchanged them) from the header.
+class Header(NamedTuple):
+  """What the header of a picture says.
 
-  Args:
-    data: The file, or all of its bytes.
-    file: Its name.
-
-  Raises:
-    InputError: It has no header of a known kind.
+  Attributes:
+    stored: (height, width) as stored.
+    orientation: EXIF's, 1 to 8.
   """
-  (height, width), orientation = image_header(data, file)
-  # Orientations 5 to 8 exchange rows and columns.
-  turned = orientation >= 5
-  return ((width, height) if turned else (height, width)), turned
+
+  stored: tuple[int, int]
+  orientation: int
+
+  @property
+  def exchanges(self) -> bool:
+    """Whether the orientation exchanges rows and columns."""
+    return self.orientation >= 5
+
+  @property
+  def size(self) -> tuple[int, int]:
+    """(height, width) upright."""
+    height, width = self.stored
+    return (width, height) if self.exchanges else (height, width)
 
 
 def image_header(
   data: bytes | io.BytesIO | io.BufferedReader, file: str
-) -> tuple[tuple[int, int], int]:
-  """Return ((height, width) as stored, EXIF's orientation) from the header.
+) -> Header:
+  """Read the header of a picture.
 
   Args:
     data: The file, or all of its bytes.
@@ -388,9 +380,9 @@ def image_header(
         orientation = 1 if upright else image.getexif().get(274, 1)
   except BROKEN as e:
     raise errors.InputError(
-      f"{file} is not a readable picture ({short(e)}): replace it, or take it "
+      f"{file} is not a readable picture ({pictures.first_line(e)}): replace it, or take it "
       "out of the data set"
     ) from e
   # There are eight; all programs leave a picture of another as it is.
   known = isinstance(orientation, int) and 1 <= orientation <= 8
-  return size, orientation if known else 1
+  return Header(size, orientation if known else 1)

@@ -139,13 +139,10 @@ class Files(Decoded):
     return self.pairs[index].name
 
   def encoded(self, index: int) -> Encoded:
-    pair = self.pairs[index]
-    return Encoded(
-      read_bytes(pair.image),
-      read_bytes(pair.label),
-      str(pair.image),
-      str(pair.label),
-    )
+    image = self.pairs[index].image
+    data = read_bytes(image)
+    label, label_file = self.mask(index)
+    return Encoded(data, label, str(image), label_file)
 
   def stamp(self) -> str:
     return "".join(
@@ -176,31 +173,21 @@ def read_bytes(path: pathlib.Path) -> bytes:
   Raises:
     InputError: It cannot be read.
   """
-  try:
-    return path.read_bytes()
-  except OSError as error:
-    raise errors.InputError(_unreadable(path, error)) from error
+  with opened(path) as file:
+    return file.read()
 
 
 @contextlib.contextmanager
 def opened(path: pathlib.Path) -> Iterator[io.BufferedReader]:
-  """Open a file of a data set, to read its header.
+  """Open a file of a data set.
 
   Raises:
     InputError: It cannot be read.
   """
-  try:
+  fix = "restore the file, or take its pair out of the data set"
+  with errors.disk_errors(f"{path} cannot be read", fix):
     with path.open("rb") as file:
       yield file
-  except OSError as error:
-    raise errors.InputError(_unreadable(path, error)) from error
-
-
-def _unreadable(path: pathlib.Path, error: OSError) -> str:
-  return (
-    f"{path} cannot be read ({error.strerror}): restore the file, or take its "
-    "pair out of the data set"
-  )
 
 
 def check_sizes(
@@ -218,8 +205,7 @@ def check_sizes(
     f"{item.image_file} is {image[0]}x{image[1]}"
   )
   if tuple(label) == (image[1], image[0]):
-    turned = decoding.image_size(item.image, item.image_file)[1]
-    if turned:
+    if decoding.image_header(item.image, item.image_file).exchanges:
       text += (
         ": the photo is stored on its side with an EXIF orientation and shown "
         "upright, the mask was drawn without it. Turn the mask like the photo, "

@@ -104,7 +104,6 @@ def examples(
   source: files.Source,
   *,
   threads: int,
-  max_images: int = 0,
   process_index: int = 0,
   process_count: int = 1,
 ) -> Iterator[files.Example]:
@@ -113,12 +112,10 @@ def examples(
   Args:
     source: Of examples.
     threads: That read ahead; 0 reads when asked.
-    max_images: Stop after the first so many; 0 reads all.
     process_index: Of this process, which reads every process_count-th.
     process_count: How many share the work.
   """
-  count = min(max_images, len(source)) if max_images else len(source)
-  data = grain.MapDataset.source(source)[:count][process_index::process_count]
+  data = grain.MapDataset.source(source)[process_index::process_count]
   return iter(data.to_iter_dataset(_options(threads, ahead=2 * threads)))
 
 

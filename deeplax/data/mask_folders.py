@@ -72,10 +72,8 @@ def run(args: argparse.Namespace) -> None:
   print(measures.table(result, classes.spec.class_names))
   said = f"{result['images']} images"
   if args.out:
-    try:
+    with errors.disk_errors(f"cannot write {args.out}", "give another --out"):
       atomic.write_json(args.out, result)
-    except OSError as error:
-      raise errors.InputError(f"cannot write {args.out}: {error}") from error
     said += f"; {args.out}"
   print(said)
 

@@ -61,14 +61,10 @@ def files(root: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
-  try:
+  fix = "make it readable, or take it out of the folder that is searched"
+  with errors.disk_errors(f"{folder} cannot be listed", fix):
     with os.scandir(folder) as entries:
       return [entry for entry in entries if not hidden(entry.name)]
-  except OSError as error:
-    raise errors.InputError(
-      f"{folder} cannot be listed ({error.strerror}): make it readable, or "
-      "take it out of the folder that is searched"
-    ) from error
 
 
 def _is_file(entry: os.DirEntry[str], path: pathlib.Path) -> bool:

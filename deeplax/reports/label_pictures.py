@@ -41,7 +41,7 @@ def size(path: pathlib.Path) -> tuple[int, int] | None:
   """Return (height, width) from a file's header, None if it has none."""
   try:
     with path.open("rb") as file:
-      return decoding.image_size(file, str(path))[0]
+      return decoding.image_header(file, str(path)).size
   except UNREADABLE:
     return None
 

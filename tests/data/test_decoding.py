@@ -168,7 +168,7 @@ def test_images_of_every_kind_become_rgb_as_stored():
     image = decoding.decode_image(data, kind)
     assert image.dtype == np.uint8 and image.flags.c_contiguous, kind
     np.testing.assert_array_equal(image, expected, kind)
-    assert decoding.image_size(data, "x") == ((8, 12), False), kind
+    assert decoding.image_header(data, "x") == ((8, 12), 1), kind
 
 
 @pytest.mark.parametrize("white", [1, 15, 100, 255, 1023, 4095, 65535])
@@ -224,7 +224,9 @@ def test_exif_orientations_turn_the_image_upright():
       decoding.decode_image(data, case), expected, case
     )
     turned = orientation >= 5
-    assert decoding.image_size(data, "x") == (expected.shape[:2], turned), case
+    header = decoding.image_header(data, "x")
+    assert header.size == expected.shape[:2], case
+    assert (header.orientation, header.exchanges) == (orientation, turned), case
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])

@@ -136,7 +136,7 @@ def test_changed_headers_are_read_or_refused(tmp_path, name):
 
   def from_file(where: str) -> None:
     with open(where, "rb") as file:
-      decoding.image_size(file, where)
+      decoding.image_header(file, where)
 
   changed = hostile.mutations(data, seed=1)
   assert hostile.check(from_file, path, changed, memory=MEMORY).refused

@@ -257,12 +257,12 @@ def test_examples_come_once_and_in_order(threads):
 
 
 def test_processes_share_the_examples():
-  data = source(7)
+  data = source(5)
   names = [
     [
       e["name"][-1]
       for e in loader.examples(
-        data, threads=1, max_images=5, process_index=p, process_count=2
+        data, threads=1, process_index=p, process_count=2
       )
     ]
     for p in range(2)

@@ -198,15 +198,15 @@ def _look(source: files.Source, index: int, *, decode: bool) -> _Look:
   except errors.InputError as error:
     faults.append(faults_lib.from_text(str(error), *names))
   try:
-    _, orientation = decoding.image_header(item.image, item.image_file)
-    turned = index if orientation != 1 else None
+    header = decoding.image_header(item.image, item.image_file)
+    turned = index if header.orientation != 1 else None
     if decode:
       seen = _seen(source.name(index), item)
       image = source.reader(item.image, item.image_file)
       seen = seen._replace(thumbnail=_thumbnail(image))
       size = image.shape[:2]
     else:
-      size, _ = decoding.image_size(item.image, item.image_file)
+      size = header.size
   except errors.InputError as error:
     faults.append(faults_lib.from_text(str(error), *names[::-1]))
   if raw is not None and size is not None:
@@ -234,9 +234,9 @@ def _with_turned(
       example = source.decoded(item)
     except errors.InputError:  # a header was all that was whole
       continue
-    _, orientation = decoding.image_header(item.image, item.image_file)
+    header = decoding.image_header(item.image, item.image_file)
     found.append(
-      turned_lib.fits(example["image"], example["label"], orientation)
+      turned_lib.fits(example["image"], example["label"], header.orientation)
     )
   first = source.encoded(turned[0]).image_file
   text, warns = turned_lib.told(first, len(turned), images, found)

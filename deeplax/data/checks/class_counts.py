@@ -51,11 +51,6 @@ class Histogram:
   def images(self) -> int:
     return len(self.present)
 
-  @property
-  def images_with(self) -> np.ndarray:
-    """Images that have each class, int64 [k]."""
-    return self.present.sum(axis=0)
-
 
 def count(
   source: files.Source,
@@ -94,12 +89,9 @@ def count(
   )
   result = tally(source.spec, mask_counts.table(source), _legal(source, read))
   if cache is not None and write:
-    try:
+    fix = "name a --workdir that can be written"
+    with errors.disk_errors(f"cannot write {cache}", fix):
       atomic.write_json(cache, {"counted_on": key, **_to_json(result)})
-    except OSError as error:
-      raise errors.InputError(
-        f"{cache}: {error.strerror}. Name a --workdir that can be written"
-      ) from error
   return result
 
 

@@ -95,12 +95,8 @@ def run(args: argparse.Namespace) -> None:
     progress(f"warning: {text}")
   if args.json:
     fields = {"root": str(args.root), "full": args.full, **result.to_json()}
-    try:
+    with errors.disk_errors(f"cannot write {args.json}", "give another --json"):
       atomic.write_json(args.json, fields)
-    except OSError as error:
-      raise errors.InputError(
-        f"--json={args.json} cannot be written: {error.strerror}"
-      ) from error
   _refuse(result, args.root)
   for name, weights in result.weights.items():
     report = result.reports[name]

@@ -4,31 +4,18 @@ from collections.abc import Iterator, Sequence
 import contextlib
 import io
 import math
-import struct
 import tokenize
-from typing import Any, NamedTuple
+from typing import Any
 import zipfile
-import zlib
 
 import numpy as np
 
 from deeplax.data.formats import pictures
 
 _NPY, _NPZ = b"\x93NUM", b"PK\x03\x04"
-# What zipfile, and numpy on a spoiled header, raise beside ValueError.
-_BROKEN = (
-  *(EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error),
-  *(SyntaxError, tokenize.TokenError, TypeError, LookupError, MemoryError),
-  *(OverflowError, OSError, AttributeError),
-)
+# What zipfile, and numpy on a spoiled header, raise.
+_BROKEN = (*pictures.BROKEN, zipfile.BadZipFile, tokenize.TokenError)
 _NAMES = {2: "[height, width]", 3: "[height, width, bands]"}
-# What Deflate makes of one byte at most (zlib.net, technical details: 1032:1).
-_DEFLATED = 1032
-
-
-class _Header(NamedTuple):
-  shape: tuple[int, ...]
-  dtype: np.dtype
 
 
 def is_array(data: bytes) -> bool:
@@ -51,9 +38,10 @@ def read(data: bytes, dimensions: Sequence[int] = (3,)) -> np.ndarray:
     shape, dtype = _header(file, dimensions)
     declared = math.prod(shape) * dtype.itemsize
     # A false size would take its memory.
-    if declared > len(data) * (_DEFLATED if data.startswith(_NPZ) else 1):
+    most = pictures.DEFLATED if data.startswith(_NPZ) else 1
+    if declared > len(data) * most:
       raise ValueError(f"{len(data)} bytes cannot hold {shape} of {dtype}")
-  with _array(io.BytesIO(data)) as file:
+    file.seek(0)
     array = np.lib.format.read_array(file, allow_pickle=False)
   return array.astype(array.dtype.newbyteorder("="), copy=False)
 
@@ -69,7 +57,10 @@ def size(file: pictures.Stream) -> tuple[int, int]:
   return shape[0], shape[1]
 
 
-def _header(file: Any, dimensions: Sequence[int]) -> _Header:
+def _header(
+  file: Any, dimensions: Sequence[int]
+) -> tuple[tuple[int, ...], np.dtype]:
+  """Return shape and type of an array from its first bytes."""
   version = np.lib.format.read_magic(file)
   if version == (1, 0):
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
@@ -78,7 +69,7 @@ def _header(file: Any, dimensions: Sequence[int]) -> _Header:
   if len(shape) not in dimensions or min(shape) < 1:
     wanted = " or ".join(_NAMES[n] for n in dimensions)
     raise ValueError(f"it is an array of shape {shape}, not {wanted}")
-  return _Header(shape, dtype)
+  return shape, dtype
 
 
 @contextlib.contextmanager
@@ -96,5 +87,7 @@ def _array(file: pictures.Stream) -> Iterator[Any]:
         raise ValueError(f"it holds {len(names)} arrays {names[:4]}, not one")
       with archive.open(names[0]) as array:
         yield array
+  except ValueError:
+    raise
   except _BROKEN as error:
     raise ValueError(f"it is not whole ({error})") from error

@@ -33,6 +33,8 @@ _KINDS = (
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _TURNING = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 _LONGEST_KEY = 80
+# Bytes that Deflate makes of one, at most (zlib.net, technical details).
+DEFLATED = 1032
 # Below, no memory is worth asking about.
 _SMALL = 1 << 24
 
@@ -103,6 +105,12 @@ def opened(
       raise ValueError("of no known kind") from error
     with picture:
       yield picture
+
+
+def first_line(error: BaseException) -> str:
+  """Return the first line of what a library says."""
+  text = str(error).strip().partition("\n")[0] or type(error).__name__
+  return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 def may_be_turned(png: Stream) -> bool:

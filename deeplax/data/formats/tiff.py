@@ -25,9 +25,9 @@ _NO_COMPRESSION, _PACK_BITS = 1, 32773
 _LZW, _DEFLATE = 5, (8, 32946)
 _COMPRESSIONS = (*(_NO_COMPRESSION, _PACK_BITS, _LZW, *_DEFLATE, 34925, 50000),)
 # How many bytes one stored byte may become: a run of 128 is 2 bytes; a code of
-# 12 bit is a text of 4,096 or less; zlib.net, technical details. Others: any.
+# 12 bit is a text of 4,096 or less. Others: any.
 _MOST = {_NO_COMPRESSION: 1, _PACK_BITS: 64, _LZW: 2731} | dict.fromkeys(
-  _DEFLATE, 1032
+  _DEFLATE, pictures.DEFLATED
 )
 _NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # types of tags
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # sample formats; 4: unknown
@@ -259,6 +259,20 @@ def _decompress(
       return picture.tobytes()
   except pictures.BROKEN as error:
     raise ValueError(f"it is not whole ({error})") from error
+
+
+def read_upright(data: bytes, layout: Layout, file: str) -> np.ndarray:
+  """Return [h, w, bands] upright, in the file's own type.
+
+  Raises:
+    InputError: It does not fit into memory.
+    ValueError: It is not whole.
+  """
+  assert layout.dtype is not None
+  # The array, and one more upright or of bytes.
+  pixel = 2 * layout.bands * layout.dtype.itemsize
+  pictures.refuse_too_large(layout.size, pixel, file)
+  return upright(read(data, layout), layout.orientation)
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:

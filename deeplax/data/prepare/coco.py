@@ -145,15 +145,11 @@ class Coco(files.Files):
     super().__init__(spec_lib.COCO, split, table, pairs)
     self._path, self._sizes, self._regions = path, sizes, regions
 
-  def encoded(self, index: int) -> files.Encoded:
-    label, file = self.mask(index)
-    return super().encoded(index)._replace(label=label, label_file=file)
-
   def mask(self, index: int) -> tuple[bytes, str]:
     image = self.pairs[index].image
     file = f"{self._path}, image {self.pairs[index].name}"
     with files.opened(image) as stream:
-      size, _ = decoding.image_size(stream, str(image))
+      size = decoding.image_header(stream, str(image)).size
     # Before that many pixels are drawn.
     if size != self._sizes[index]:
       raise errors.InputError(

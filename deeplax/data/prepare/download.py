@@ -10,7 +10,6 @@ import hashlib
 import http
 import http.client
 import pathlib
-import shutil
 import tarfile
 import time
 from typing import NamedTuple
@@ -145,7 +144,7 @@ def fetch(
         f"{archive.digest}): delete it, and the same command fetches it"
       )
     return target
-  _make(folder)
+  write.make_folder(folder)
   progress(f"fetching {archive.url} to {folder}")
   for attempt in range(attempts):
     if attempt:
@@ -177,15 +176,6 @@ def fetch(
       f"this stays, fetch {archive.name} by other means to {target}"
     )
   return part.replace(target)
-
-
-def _make(folder: pathlib.Path) -> None:
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise errors.InputError(
-      f"cannot write to {folder} ({error.strerror}): name another folder"
-    ) from error
 
 
 def _is_published(
@@ -254,10 +244,7 @@ def unpack(
   """
   if target.exists():
     return target
-  staging = target.with_name(f"incomplete.{target.name}")
-  shutil.rmtree(staging, ignore_errors=True)  # of a command that was killed
-  _make(staging)
-  try:
+  with write.staged(target.with_name(f"incomplete.{target.name}")) as staging:
     for path in archives:
       progress(f"unpacking {path} to {target}")
       try:
@@ -269,8 +256,6 @@ def unpack(
           f"{error}): fetch it again, or look whether the disk is full"
         ) from error
     return staging.rename(target)
-  finally:
-    shutil.rmtree(staging, ignore_errors=True)
 
 
 def _unzip(

@@ -101,17 +101,11 @@ def augmented(root: pathlib.Path, sbd: pathlib.Path) -> tuple[files.Files, str]:
 class _Sbd(files.Files):
   """Pairs of which some masks are SBD's .mat files."""
 
-  def encoded(self, index: int) -> files.Encoded:
-    item = super().encoded(index)
-    return item._replace(label=_as_png(item.label, item.label_file))
-
   def mask(self, index: int) -> tuple[bytes, str]:
     data, file = super().mask(index)
-    return _as_png(data, file), file
-
-
-def _as_png(data: bytes, file: str) -> bytes:
-  return write.png(segmentation(data, file)) if file.endswith(".mat") else data
+    if file.endswith(".mat"):
+      data = write.png(segmentation(data, file))
+    return data, file
 
 
 def segmentation(data: bytes, file: str) -> np.ndarray:

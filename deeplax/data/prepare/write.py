@@ -104,15 +104,7 @@ def write(
   import tensorflow_datasets as tfds
 
   target = out / plan.name / VERSION
-  staging = out / f"incomplete.{plan.name}"
-  try:
-    shutil.rmtree(staging, ignore_errors=True)  # of a build that was killed
-    staging.mkdir(parents=True)
-  except OSError as error:
-    raise errors.InputError(
-      f"cannot write to {out} ({error.strerror}): give another --out"
-    ) from error
-  try:
+  with staged(out / f"incomplete.{plan.name}") as staging:
     sizes = {split: _sizes(source) for split, source in plan.splits.items()}
     total = int((1 + _OVERHEAD) * sum(sum(s) for s in sizes.values()))
     refuse_full_disk(out, total, f"to write {plan.name}")
@@ -129,9 +121,33 @@ def write(
     if target.exists():
       shutil.rmtree(target)
     (staging / plan.name / VERSION).rename(target)
-  finally:
-    shutil.rmtree(staging, ignore_errors=True)
   return target
+
+
+@contextlib.contextmanager
+def staged(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Make an empty folder, and remove it at the end unless it was renamed.
+
+  Raises:
+    InputError: The folder cannot be made.
+  """
+  shutil.rmtree(folder, ignore_errors=True)  # of a command that was killed
+  make_folder(folder)
+  try:
+    yield folder
+  finally:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_folder(folder: pathlib.Path) -> None:
+  """Make a folder and those above it.
+
+  Raises:
+    InputError: It cannot be made.
+  """
+  fix = "name another folder by --out or --source"
+  with errors.disk_errors(f"cannot write to {folder}", fix):
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def refuse_full_disk(folder: pathlib.Path, needed: int, what: str) -> None:

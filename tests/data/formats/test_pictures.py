@@ -28,7 +28,7 @@ def test_only_pictures_are_opened():
   with Image.open(io.BytesIO(script)) as found:
     assert found.format == "EPS"
   for data in (script, b"", b"P", b"GIF"):
-    for read in (decoding.decode_label, decoding.image_size):
+    for read in (decoding.decode_label, decoding.image_header):
       with pytest.raises(errors.InputError, match=r"x\.png is not a readable"):
         read(data, "x.png")
 
@@ -64,7 +64,7 @@ def test_masks_above_the_limit_of_pillow_are_read(kind, monkeypatch):
   label = decoding.decode_label(MASKS[kind], "x")
   assert label.dtype == np.uint8
   np.testing.assert_array_equal(label, EYE)
-  assert decoding.image_size(MASKS[kind], "x") == (BIG, False)
+  assert decoding.image_header(MASKS[kind], "x") == (BIG, 1)
 
 
 @pytest.mark.parametrize("kind", [*MASKS, "JPEG", "WEBP", "GIF of two"])
@@ -82,7 +82,7 @@ def test_images_above_the_limit_of_pillow_are_read(kind, monkeypatch):
       decoding.decode_image(data, "x")
   else:
     assert decoding.decode_image(data, "x").shape == (*BIG, 3)
-  assert decoding.image_size(data, "x") == (BIG, False)
+  assert decoding.image_header(data, "x") == (BIG, 1)
 
 
 @pytest.mark.slow
