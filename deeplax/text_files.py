@@ -22,7 +22,7 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # A lone surrogate, half a character: JSON can spell it, no encoding holds it.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 # Errors of code that expects JSON of another shape.
-_WRONG_CONTENTS = (
+WRONG_CONTENTS = (
   *(LookupError, TypeError, ValueError),
   *(AttributeError, OverflowError),
 )
@@ -134,7 +134,7 @@ def contents(path: epath.PathLike, *, fix: str) -> Iterator[None]:
   """
   try:
     yield
-  except _WRONG_CONTENTS as error:
+  except WRONG_CONTENTS as error:
     raise errors.InputError(
       f"{path} is not as deeplax writes it ({type(error).__name__}: "
       f"{str(error)[:200]}): {fix}"

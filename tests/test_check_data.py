@@ -9,7 +9,6 @@ from PIL import Image
 import pytest
 
 from deeplax import check_data
-from deeplax import errors
 from deeplax.data import folder
 from deeplax.data import prepared as prepared_lib
 from deeplax.data import spec
@@ -290,14 +289,16 @@ def test_masks_of_a_split_without_pictures_are_a_fault(good, check):
 def test_prepared_data_is_checked_in_the_splits_that_it_has(
   good, check, monkeypatch, tmp_path
 ):
-  def prepared(root, found, split):
-    if (root, found) != (tmp_path, spec.CITYSCAPES):
-      return None
-    if split == "test":
-      raise errors.InputError("no split 'test'")
-    return folder.source(good, split)
+  def find(root, name):
+    return good if (root, name) == (tmp_path, "cityscapes") else None
 
-  monkeypatch.setattr(prepared_lib, "find", prepared)
+  def prepared(found, path, split):
+    assert found is spec.CITYSCAPES
+    return folder.source(path, split)
+
+  monkeypatch.setattr(prepared_lib, "find", find)
+  monkeypatch.setattr(prepared_lib, "splits", lambda path: ["val", "train"])
+  monkeypatch.setattr(prepared_lib, "Prepared", prepared)
   status, printed, _ = check(tmp_path, "--full")
   assert status == 0 and "no fault found: train, val, 4 masks" in printed
 

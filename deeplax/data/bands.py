@@ -6,7 +6,6 @@ maybe alpha, or gray, in 8 or 16 bit; other pictures are RGB.
 
 from collections.abc import Callable, Sequence
 import io
-from typing import NamedTuple
 
 import numpy as np
 
@@ -27,21 +26,6 @@ SAMPLE = 200  # images that `measure` looks at
 
 # (mean, std) of each band, in the numbers of the files.
 Channels = tuple[tuple[float, ...], tuple[float, ...]]
-
-
-class Kind(NamedTuple):
-  """What all images of a data set have in common.
-
-  Attributes:
-    dtype: Of the numbers in the files.
-    bands: In the files.
-  """
-
-  dtype: str
-  bands: int
-
-  def __str__(self) -> str:
-    return f"{self.bands} bands of {self.dtype}"
 
 
 class Reader:
@@ -70,10 +54,7 @@ class Reader:
       )
     self.channels = tuple(int(c) for c in channels)
     self._first = first[1] if first else ""
-    self._kind = None
-    if first:
-      image = read(*first)
-      self._kind = Kind(str(image.dtype), image.shape[-1])
+    self._kind = _kind(read(*first)) if first else None
 
   def __call__(self, data: bytes, file: str) -> np.ndarray:
     """Return [h, w, c] of the bytes of a file: uint8 as it is, else float32.
@@ -83,13 +64,13 @@ class Reader:
         pixels without a number.
     """
     image = read(data, file)
-    kind = Kind(str(image.dtype), image.shape[-1])
+    kind = _kind(image)
     if self._kind not in (None, kind):
       raise errors.InputError(
         f"{file} has {kind}, but {self._first} has {self._kind}: all images of "
         "a data set must be alike. Convert it, or take it out"
       )
-    if max(self.channels) >= kind.bands:
+    if max(self.channels) >= image.shape[-1]:
       raise errors.InputError(
         f"{file} has {kind}, so there is no band {max(self.channels)} of "
         f"data.channels {self.channels}: they are counted from 0"
@@ -108,6 +89,11 @@ class Reader:
         "the mask"
       )
     return image
+
+
+def _kind(image: np.ndarray) -> str:
+  """Return what all images of a data set must have in common."""
+  return f"{image.shape[-1]} bands of {image.dtype}"
 
 
 def read(data: bytes, file: str) -> np.ndarray:

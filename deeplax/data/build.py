@@ -150,8 +150,8 @@ def _published(data: Config, split: str, root_flag: str) -> files.Decoded:
 
 def _in(root: pathlib.Path, name: str, split: str) -> files.Decoded | None:
   """Return a split of a published data set if `root` holds that."""
-  if found := prepared.find(root, spec_lib.SPECS[name], split):
-    return found
+  if path := prepared.find(root, name):
+    return prepared.Prepared(spec_lib.SPECS[name], path, split)
   tree = published.TREES[name]
   path = tree.find(root)
   return tree.read(path, split) if path and tree.read else None
@@ -186,14 +186,6 @@ def train_loader(
     process_count: How many share a batch.
   """
   data = config.data
-  augmentation = transforms.Augmentation(
-    crop_size=data.crop_size,
-    pad_value=pad_value,
-    min_scale=data.min_scale,
-    max_scale=data.max_scale,
-    scale_step=data.scale_step,
-    flip=data.flip,
-  )
   if not 0 < data.min_scale <= data.max_scale or data.scale_step < 0:
     raise errors.InputError(
       f"data.min_scale {data.min_scale}, max_scale {data.max_scale}, "
@@ -206,9 +198,12 @@ def train_loader(
   # Here, because Grain brings JAX: whoever looks for data needs neither.
   from deeplax.data import loader
 
+  names = {*transforms.Augmentation._fields} - {"pad_value"}
   return loader.train(
     source,
-    augmentation,
+    transforms.Augmentation(
+      pad_value=pad_value, **{name: data[name] for name in names}
+    ),
     seed=config.seed,
     batch_size=config.train.batch_size,
     threads=data.threads,

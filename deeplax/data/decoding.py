@@ -77,9 +77,9 @@ def decode_image(data: bytes, file: str) -> np.ndarray:
       image = _decode_by_opencv(data, file)
   except BROKEN as e:
     raise errors.InputError(
-      f"{file} is not a whole picture ({len(data)} bytes; {pictures.first_line(e)}): it may "
-      "be cut off or of an unknown kind. Replace it, or take it out of the "
-      "data set"
+      f"{file} is not a whole picture ({len(data)} bytes; "
+      f"{pictures.first_line(e)}): it may be cut off or of an unknown kind. "
+      "Replace it, or take it out of the data set"
     ) from e
   return _to_bytes(image, file)
 
@@ -187,8 +187,9 @@ def decode_label(data: bytes, file: str) -> np.ndarray:
       raw = _label_of_picture(data, file)
   except BROKEN as error:
     raise errors.InputError(
-      f"{file} is not a readable mask ({pictures.first_line(error)}). Masks are PNGs of one "
-      "number per pixel: replace it, or take its pair out of the data set"
+      f"{file} is not a readable mask ({pictures.first_line(error)}). Masks "
+      "are PNGs of one number per pixel: replace it, or take its pair out of "
+      "the data set"
     ) from error
   if raw.dtype.kind not in "buif":
     raise errors.InputError(
@@ -380,8 +381,8 @@ def image_header(
         orientation = 1 if upright else image.getexif().get(274, 1)
   except BROKEN as e:
     raise errors.InputError(
-      f"{file} is not a readable picture ({pictures.first_line(e)}): replace it, or take it "
-      "out of the data set"
+      f"{file} is not a readable picture ({pictures.first_line(e)}): replace "
+      "it, or take it out of the data set"
     ) from e
   # There are eight; all programs leave a picture of another as it is.
   known = isinstance(orientation, int) and 1 <= orientation <= 8

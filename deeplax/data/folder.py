@@ -45,7 +45,7 @@ _FIX = (
 
 def spec(root: pathlib.Path) -> spec_lib.Spec:
   """Return the classes of the data set in `root`."""
-  return _classes(root)[0]
+  return read_classes(root / CLASSES)[0]
 
 
 class Unpaired(NamedTuple):
@@ -88,7 +88,7 @@ def listing(
   Raises:
     InputError: classes.json or the folders are not as they must be.
   """
-  found, table = _classes(root)
+  found, table = read_classes(root / CLASSES)
   suffixes = walk.PICTURES
   if channels is not None:
     suffixes += bands.SUFFIXES
@@ -123,12 +123,6 @@ class _Folder(NamedTuple):
 def splits(root: pathlib.Path, kind: str = "images") -> list[str]:
   """Return the names of the folders below images/, or labels/."""
   return walk.folders(root / kind)
-
-
-def _classes(
-  root: pathlib.Path,
-) -> tuple[spec_lib.Spec, label_tables.Table]:
-  return read_classes(root / CLASSES)
 
 
 def read_classes(

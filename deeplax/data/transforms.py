@@ -37,28 +37,14 @@ class Augmentation(NamedTuple):
   flip: bool = True
 
 
-def random_scale(
-  rng: np.random.Generator,
-  *,
-  min_scale: float,
-  max_scale: float,
-  scale_step: float,
-) -> float:
-  """Draw a scale: one of min, min + step, ..., max, or any for step 0.
-
-  Raises:
-    ValueError: The limits are not 0 < min <= max.
-  """
-  if not 0 < min_scale <= max_scale or scale_step < 0:
-    raise ValueError(
-      f"scales {min_scale} to {max_scale} by {scale_step}: need "
-      "0 < min_scale <= max_scale and scale_step >= 0"
-    )
+def random_scale(rng: np.random.Generator, settings: Augmentation) -> float:
+  """Draw a scale: one of min, min + step, ..., max, or any for step 0."""
+  min_scale, max_scale = settings.min_scale, settings.max_scale
   if min_scale == max_scale:
     return min_scale
-  if scale_step == 0:
+  if settings.scale_step == 0:
     return float(rng.uniform(min_scale, max_scale))
-  count = int((max_scale - min_scale) / scale_step + 1)
+  count = int((max_scale - min_scale) / settings.scale_step + 1)
   return float(rng.choice(np.linspace(min_scale, max_scale, count)))
 
 
@@ -199,12 +185,7 @@ def augment(
   Only the pixels of the crop are computed: the result is that of the four
   steps one after the other, at a fraction of the time and memory.
   """
-  scale = random_scale(
-    rng,
-    min_scale=settings.min_scale,
-    max_scale=settings.max_scale,
-    scale_step=settings.scale_step,
-  )
+  scale = random_scale(rng, settings)
   size = scaled_size((label.shape[0], label.shape[1]), scale)
   height, width = settings.crop_size
   top = int(rng.integers(max(size[0] - height, 0) + 1))

@@ -244,8 +244,9 @@ def prepared(tmp_path_factory):
 
 def test_prepared_data_set_equals_the_tree(prepared):
   root, tree = prepared
-  found = prepared_lib.find(root, spec.VOC2012, "train")
-  assert found is not None
+  path = prepared_lib.find(root, "voc2012")
+  assert path == root / "voc2012" / "1.0.0"
+  found = prepared_lib.Prepared(spec.VOC2012, path, "train")
   expected = published.voc(tree, "train")
   order = sorted(range(len(found)), key=found.name)
   assert len(found) == len(expected)
@@ -257,8 +258,9 @@ def test_prepared_data_set_equals_the_tree(prepared):
 
 def test_prepared_data_set_lists_its_splits(prepared):
   with pytest.raises(errors.InputError, match=r"'val'.*\['train'\]"):
-    prepared_lib.find(prepared[0], spec.VOC2012, "val")
+    path = prepared[0] / "voc2012" / "1.0.0"
+    prepared_lib.Prepared(spec.VOC2012, path, "val")
 
 
 def test_nothing_prepared_is_nothing(tmp_path):
-  assert prepared_lib.find(tmp_path, spec.VOC2012, "train") is None
+  assert prepared_lib.find(tmp_path, "voc2012") is None

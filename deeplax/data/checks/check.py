@@ -149,78 +149,78 @@ def examine(
     threads: That read.
     progress: Receives lines.
   """
-  found, faults, seen, turned, looked = [], [], [], [], 0
-  for item in mask_counts.each(
+  looks = mask_counts.each(
     partial(_look, source, decode=decode),
     views.evenly(len(source), images) if chosen is None else chosen,
     threads=threads,
     progress=progress,
     name=f"checked {source.split}",
-  ):
-    looked += 1
-    faults += item.faults
-    if item.mask:
-      found.append(item.mask)
-    if item.turned is not None:
-      turned.append(item.turned)
-    if item.seen:
-      seen.append(item.seen)
+  )
+  looks = [*looks]
+  masks = [look.mask for look in looks if look.mask]
   table = mask_counts.table(source)
-  faults += faults_lib.of_values(source.spec, table, found)
-  report = _report(source, found, table, right=not faults)
+  faults = [fault for look in looks for fault in look.faults]
+  faults += faults_lib.of_values(source.spec, table, masks)
+  report = _report(source, masks, table, right=not faults)
+  turned = [look.index for look in looks if look.turned]
   if turned and isinstance(source, files.Decoded):
-    report = _with_turned(report, source, turned, looked)
-  return Findings(report, found, faults, seen)
+    report = _with_turned(report, source, turned, len(looks))
+  images_seen = [look.image for look in looks if look.image]
+  return Findings(report, masks, faults, images_seen)
 
 
 class _Look(NamedTuple):
+  """What one example has shown.
+
+  Attributes:
+    index: In the source.
+    mask: None: it could not be counted.
+    faults: Of mask and image.
+    image: None: it was not decoded.
+    turned: Whether EXIF turns the image, if nothing is wrong with it.
+  """
+
+  index: int
   mask: mask_counts.Counts | None = None
-  faults: tuple[faults_lib.Fault, ...] = ()
-  seen: Seen | None = None
-  turned: int | None = None  # the index, if EXIF turns the image
+  faults: Sequence[faults_lib.Fault] = ()
+  image: Seen | None = None
+  turned: bool = False
 
 
 def _look(source: files.Source, index: int, *, decode: bool) -> _Look:
   """Look at one example."""
   if not isinstance(source, files.Decoded):  # pictures made on the spot
-    return _Look(mask_counts.read(source, index))
-  try:
+    return _Look(index, mask_counts.read(source, index))
+  faults: list[faults_lib.Fault] = []
+  item = raw = size = image = mask = None
+  names = [source.name(index)]
+  if isinstance(source, files.Files):
+    names = [str(path) for path in source.pairs[index][1:]]
+  with faults_lib.collected(faults, *names):
     item = source.encoded(index)
-  except errors.InputError as error:
-    names = [source.name(index)]
-    if isinstance(source, files.Files):
-      names = [str(path) for path in source.pairs[index][1:]]
-    return _Look(faults=(faults_lib.from_text(str(error), *names),))
-  names, faults = (item.label_file, item.image_file), []
-  raw = size = seen = turned = None
-  try:
+  if item is None:
+    return _Look(index, faults=faults)
+  turned, names = False, (item.label_file, item.image_file)
+  with faults_lib.collected(faults, *names):
     raw = decoding.decode_label(item.label, item.label_file)
-  except errors.InputError as error:
-    faults.append(faults_lib.from_text(str(error), *names))
-  try:
+    mask = mask_counts.count(raw, item.label_file, source.table)
+  with faults_lib.collected(faults, *names[::-1]):
     header = decoding.image_header(item.image, item.image_file)
-    turned = index if header.orientation != 1 else None
+    turned = header.orientation != 1
     if decode:
-      seen = _seen(source.name(index), item)
-      image = source.reader(item.image, item.image_file)
-      seen = seen._replace(thumbnail=_thumbnail(image))
-      size = image.shape[:2]
+      image = _seen(source.name(index), item)
+      pixels = source.reader(item.image, item.image_file)
+      image = image._replace(thumbnail=_thumbnail(pixels))
+      size = pixels.shape[:2]
     else:
       size = header.size
-  except errors.InputError as error:
-    faults.append(faults_lib.from_text(str(error), *names[::-1]))
   if raw is not None and size is not None:
-    try:
+    h, w = raw.shape
+    detail = f"{h}x{w}, image {size[0]}x{size[1]}"
+    with faults_lib.collected(faults, *names, detail=detail):
       files.check_sizes(item, size, raw.shape)
-    except errors.InputError as error:
-      h, w = raw.shape
-      detail = f"{h}x{w}, image {size[0]}x{size[1]}"
-      faults.append(faults_lib.from_text(str(error), *names, detail=detail))
-  mask = None
-  if raw is not None:
-    mask = mask_counts.count(raw, item.label_file, source.table)
   # What is refused already, for its size perhaps, needs no warning.
-  return _Look(mask, tuple(faults), seen, None if faults else turned)
+  return _Look(index, mask, faults, image, turned and not faults)
 
 
 def _with_turned(
@@ -301,6 +301,12 @@ def _report(
       "would learn to say it everywhere. See whether the masks were written "
       "with the numbers of the classes, or add images with other classes"
     )
+  notes = []
+  if isinstance(source, files.Decoded) and source.left_out:
+    notes.append(f"left out, of kinds that are not read: {source.left_out}")
+  if right:
+    whole = len(found) == len(source)
+    notes += _notes(by_class, class_names, whole=whole)
   return Report(
     name=_title(source),
     images=len(source),
@@ -308,14 +314,7 @@ def _report(
     checked=len(found),
     rows=tuple(rows),
     warnings=tuple(warnings),
-    notes=(
-      *_left_out(source),
-      *(
-        _notes(by_class, class_names, whole=len(found) == len(source))
-        if right
-        else ()
-      ),
-    ),
+    notes=tuple(notes),
   )
 
 
@@ -334,12 +333,6 @@ def _names(
   unknown = [v for v, _ in pixels.most_common() if v not in names]
   names |= dict.fromkeys(unknown[:UNKNOWN], "(no class)")
   return {v: names[v] for v in advice.ascending(names)}
-
-
-def _left_out(source: files.Source) -> list[str]:
-  """Say which files are neither images nor masks."""
-  text = source.left_out if isinstance(source, files.Decoded) else ""
-  return [f"left out, of kinds that are not read: {text}"] if text else []
 
 
 def _notes(

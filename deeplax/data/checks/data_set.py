@@ -1,7 +1,6 @@
 """Every split of a data set: faulty files, leaks between splits, classes."""
 
 import argparse
-import collections
 from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 from functools import partial
@@ -16,6 +15,7 @@ from deeplax.data import folder
 from deeplax.data import prepared
 from deeplax.data import published
 from deeplax.data import spec as spec_lib
+from deeplax.data import walk
 from deeplax.data.checks import check
 from deeplax.data.checks import class_counts
 from deeplax.data.checks import faults as faults_lib
@@ -195,15 +195,11 @@ def splits(root: pathlib.Path) -> list[str]:
       places = _SPLITS[name].items()
       if found := [s for s, place in places if (path / place).exists()]:
         return found
-    names = []
-    for split, _ in spec_lib.SPECS[name].splits:
-      try:
-        if prepared.find(root, spec_lib.SPECS[name], split):
-          names.append(split)
-      except errors.InputError:  # prepared without this split
-        continue
-    if names := [split for split in names if not overlap.whole(split)]:
-      return names
+    if path := prepared.find(root, name):
+      names = [split for split, _ in spec_lib.SPECS[name].splits]
+      have = {*prepared.splits(path)} - {*filter(overlap.whole, names)}
+      if found := [split for split in names if split in have]:
+        return found
   if path := prepared.newest(root):
     return _ordered(prepared.splits(path))
   build.at(root, "train")  # says what was looked for
@@ -211,16 +207,11 @@ def splits(root: pathlib.Path) -> list[str]:
 
 
 def _holds(path: pathlib.Path) -> str:
-  """Say what is in a folder: "holds 12 .jpg and 1 .txt"."""
+  """Say what is in a folder: "holds 12 .jpg, 1 .txt"."""
   if not path.is_dir():
     return "is not there"
-  kinds = collections.Counter(
-    p.suffix.lower() or "files without a suffix"
-    for p in path.iterdir()
-    if not p.name.startswith(".")
-  )
-  found = [f"{count} {kind}" for kind, count in kinds.most_common(3)]
-  return f"holds {', '.join(found) or 'nothing'}"
+  shown = [p for p in path.iterdir() if not walk.hidden(p.name)]
+  return f"holds {walk.by_suffix(shown) or 'nothing'}"
 
 
 def _without_masks(root: pathlib.Path) -> list[str]:

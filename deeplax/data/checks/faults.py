@@ -1,9 +1,11 @@
 """What is wrong with a file of a data set: cause, fix, files of one cause."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import re
 from typing import NamedTuple
 
+from deeplax import errors
 from deeplax.data import label_tables
 from deeplax.data import spec as spec_lib
 from deeplax.data.checks import advice
@@ -45,6 +47,17 @@ def from_text(text: str, *names: str, detail: str = "") -> Fault:
   while left:  # the innermost brackets first
     cause, left = re.subn(r"\s*\([^()]*\)", "", cause)
   return Fault(re.sub(r"\d[\d.,x% ]*", "#", cause), file, text, detail)
+
+
+@contextlib.contextmanager
+def collected(
+  faults: list[Fault], *names: str, detail: str = ""
+) -> Iterator[None]:
+  """Add what goes wrong inside to `faults`; names and detail: `from_text`."""
+  try:
+    yield
+  except errors.InputError as error:
+    faults.append(from_text(str(error), *names, detail=detail))
 
 
 def groups(found: Sequence[Fault]) -> list[list[Fault]]:

@@ -96,10 +96,7 @@ def _read(
     sizes = [(i["height"], i["width"]) for i in kept]
     images = [root / folder / i["file_name"] for i in kept]
     drawn = [regions[i["id"]] for i in kept]
-  except (
-    *(ValueError, LookupError, TypeError),
-    *(AttributeError, OverflowError),
-  ) as error:
+  except text_files.WRONG_CONTENTS as error:
     raise errors.InputError(
       f"{path} cannot be read ({type(error).__name__}: {str(error)[:200]}): "
       f"{fix}"

@@ -30,8 +30,6 @@ from deeplax.data.prepare import write
 
 NAMES = ("voc2012", "cityscapes", "ade20k", "coco", "folder")
 
-Say = Callable[[str], None]
-
 
 def parser() -> argparse.ArgumentParser:
   """Return the command line."""
@@ -157,7 +155,7 @@ def _use(plan: write.Plan, flags: argparse.Namespace, out: pathlib.Path) -> str:
 
 
 def _plan(
-  flags: argparse.Namespace, out: pathlib.Path, progress: Say
+  flags: argparse.Namespace, out: pathlib.Path, progress: Callable[[str], None]
 ) -> write.Plan:
   """Return what to write, fetched and unpacked if need be."""
   source = flags.source or out / "downloads"
@@ -198,7 +196,9 @@ def _find(name: str, root: pathlib.Path) -> pathlib.Path:
 
 
 def _download(
-  flags: argparse.Namespace, folder: pathlib.Path, progress: Say
+  flags: argparse.Namespace,
+  folder: pathlib.Path,
+  progress: Callable[[str], None],
 ) -> dict[str, pathlib.Path]:
   """Return the folders with what was fetched and unpacked, by name."""
   name = flags.name
@@ -230,7 +230,7 @@ def _download(
 
 
 def _cityscapes(
-  root: pathlib.Path, out: pathlib.Path, progress: Say
+  root: pathlib.Path, out: pathlib.Path, progress: Callable[[str], None]
 ) -> pathlib.Path:
   """Return the tree of Cityscapes, unpacked if `root` holds its zips."""
   if found := published.TREES["cityscapes"].find(root):
