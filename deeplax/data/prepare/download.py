@@ -6,6 +6,7 @@ TensorFlow only.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 import hashlib
 import http
 import http.client
@@ -23,8 +24,8 @@ from deeplax import errors
 from deeplax.data.prepare import write
 
 _CHUNK = 2**20
-_EVERY = 10.0  # seconds between lines of progress
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError)
+_Bytes = partial(clocks.Progress, unit="MB", scale=1e6)
 
 
 class Archive(NamedTuple):
@@ -86,31 +87,6 @@ ARCHIVES = {
   "ade20k": {"ade20k": (ADE20K,)},
   "coco": {"coco": COCO},
 }
-
-
-class _Progress:
-  """Says how far through some bytes we are."""
-
-  def __init__(self, name: str, total: int, progress: Callable[[str], None]):
-    self._name, self._total, self._progress = name, total, progress
-    self._first: tuple[float, int] | None = None
-    self._said = 0.0
-
-  def at(self, done: int) -> None:
-    """Take note that `done` bytes are there."""
-    now = time.perf_counter()
-    if self._first is None:
-      self._first, self._said = (now, done), now
-    start, already = self._first
-    if now - self._said < _EVERY:
-      return
-    self._said = now
-    rate = (done - already) / (now - start)
-    left = (self._total - done) / max(rate, 1e-9)
-    self._progress(
-      f"{self._name} {done / 1e6:.0f}/{self._total / 1e6:.0f} MB  "
-      f"{rate / 1e6:.1f} MB/s  ETA {clocks.duration(left)}"
-    )
 
 
 def fetch(
@@ -216,12 +192,12 @@ def _transfer(
     write.refuse_full_disk(
       part.parent, total - done, f"to fetch {archive.name}"
     )
-    report = _Progress(f"fetched {archive.name}", total, progress)
+    report = _Bytes(total, progress, name=f"fetched {archive.name}", done=done)
     with part.open("ab" if done else "wb") as file:
       while chunk := response.read(_CHUNK):
         file.write(chunk)
         done += len(chunk)
-        report.at(done)
+        report.step(len(chunk))
   if done < total:
     raise ConnectionError(f"the server closed it {total - done} bytes early")
 
@@ -265,11 +241,10 @@ def _unzip(
     members = archive.infolist()
     total = sum(member.file_size for member in members)
     write.refuse_full_disk(folder, total, f"to unpack {path}")
-    report, done = _Progress(f"unpacked {path.name}", total, progress), 0
+    report = _Bytes(total, progress, name=f"unpacked {path.name}")
     for member in members:
       archive.extract(member, folder)
-      done += member.file_size
-      report.at(done)
+      report.step(member.file_size)
 
 
 def _untar(
@@ -277,8 +252,10 @@ def _untar(
 ) -> None:
   total = path.stat().st_size  # pictures: packing takes nothing off
   write.refuse_full_disk(folder, total, f"to unpack {path}")
-  report = _Progress(f"unpacked {path.name}", total, progress)
+  report = _Bytes(total, progress, name=f"unpacked {path.name}")
   with path.open("rb") as file, tarfile.open(fileobj=file) as archive:
+    before = 0
     for member in archive:
       archive.extract(member, folder, filter="data")
-      report.at(file.tell())
+      report.step(file.tell() - before)
+      before = file.tell()

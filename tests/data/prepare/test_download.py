@@ -181,15 +181,6 @@ def test_too_small_a_disk_is_told_before_anything_is_written(
   assert fetch(site, tmp_path).exists()  # the rest fits
 
 
-def test_progress_names_size_speed_and_time_left(monkeypatch):
-  lines, clock = [], iter((0.0, 5.0, 20.0, 25.0))
-  monkeypatch.setattr(download.time, "perf_counter", lambda: next(clock))
-  progress = download._Progress("fetched a", 100_000_000, lines.append)
-  for done in (50_000_000, 60_000_000, 70_000_000, 80_000_000):
-    progress.at(done)
-  assert lines == ["fetched a 70/100 MB  1.0 MB/s  ETA 30 s"]
-
-
 def test_every_published_archive_has_a_digest_of_the_right_length():
   archives = (download.VOC, download.SBD, download.ADE20K, *download.COCO)
   for archive in archives:
