@@ -21,7 +21,7 @@ from deeplax.data import evaluation_servers
 from deeplax.data import files
 
 # {path in the archive: (predicted mask, image)}
-Found = Mapping[str, tuple[pathlib.Path, pathlib.Path]]
+Members = Mapping[str, tuple[pathlib.Path, pathlib.Path]]
 
 # What reading a spoiled archive raises.
 BROKEN = (
@@ -38,22 +38,22 @@ def labels(
   Raises:
     InputError: It has another size, or numbers that are no class.
   """
-  found = decoding.decode_label(files.read_bytes(mask), str(mask))
+  raw = decoding.decode_label(files.read_bytes(mask), str(mask))
   size = decoding.image_header(files.read_bytes(image), str(image)).size
-  if found.shape != size:
+  if raw.shape != size:
     raise errors.InputError(
-      f"{mask} is {found.shape[0]}x{found.shape[1]} (height x width) but "
+      f"{mask} is {raw.shape[0]}x{raw.shape[1]} (height x width) but "
       f"{image} is {size[0]}x{size[1]}: predict at the image's own size"
     )
   k = server.spec.num_classes
-  wrong = (found < 0) | (found >= k)
+  wrong = (raw < 0) | (raw >= k)
   if wrong.any():
     raise errors.InputError(
-      f"{mask} has values {np.unique(found[wrong])[:8].tolist()}; the classes "
+      f"{mask} has values {np.unique(raw[wrong])[:8].tolist()}; the classes "
       f"of {server.spec.name} are 0 to {k - 1}. Give masks of class indices, "
       "as deeplax.predict writes them"
     )
-  return found.astype(np.uint8)
+  return raw.astype(np.uint8)
 
 
 def encode(server: evaluation_servers.Server, classes: np.ndarray) -> bytes:
@@ -70,19 +70,19 @@ def encode(server: evaluation_servers.Server, classes: np.ndarray) -> bytes:
 def write(
   server: evaluation_servers.Server,
   path: pathlib.Path,
-  found: Found,
+  masks: Members,
 ) -> None:
   """Write an archive.
 
   Args:
     server: Whose.
     path: The file.
-    found: {path in the archive: (mask, image)}.
+    masks: {path in the archive: (mask, image)}.
   """
-  report = clocks.Progress(len(found), print, name="packed")
+  report = clocks.Progress(len(masks), print, name="packed")
 
   def pngs() -> Iterator[tuple[str, bytes]]:
-    for name, (mask, image) in found.items():
+    for name, (mask, image) in masks.items():
       yield name, encode(server, labels(server, mask, image))
       report.step()
 
@@ -117,29 +117,29 @@ def members(
 def check(
   server: evaluation_servers.Server,
   path: pathlib.Path,
-  found: Found,
+  masks: Members,
 ) -> None:
   """Read an archive as the server will, and compare it with the masks.
 
   Args:
     server: Whose.
     path: The file.
-    found: {path in the archive: (mask, image)}.
+    masks: {path in the archive: (mask, image)}.
 
   Raises:
     InputError: A file is missing, too many, or not what the mask says.
   """
-  seen: set[str] = set()
-  report = clocks.Progress(len(found), print, name="checked")
+  names: set[str] = set()
+  report = clocks.Progress(len(masks), print, name="checked")
   try:
     for name, data in members(server, path):
-      if name in seen or name not in found:
+      if name in names or name not in masks:
         raise ValueError(f"{name} is there twice, or is no test image")
-      seen.add(name)
-      _check_one(server, name, data, labels(server, *found[name]))
+      names.add(name)
+      _check_one(server, name, data, labels(server, *masks[name]))
       report.step()
-    if lost := sorted(found.keys() - seen):
-      raise ValueError(f"{lost[0]} is missing ({len(lost)} of {len(found)})")
+    if lost := sorted(masks.keys() - names):
+      raise ValueError(f"{lost[0]} is missing ({len(lost)} of {len(masks)})")
   except BROKEN as error:
     raise errors.InputError(
       f"{path} does not hold what was to be packed: {error}. Is the disk full? "
@@ -170,7 +170,7 @@ def _check_one(
 def pack(
   server: evaluation_servers.Server,
   out: pathlib.Path,
-  found: Found,
+  masks: Members,
 ) -> None:
   """Write and check an archive; it gets its name when it is right.
 
@@ -179,5 +179,5 @@ def pack(
   """
   with errors.disk_errors(f"cannot write {out}", "give another --out"):
     with atomic.replacing(out) as partial:
-      write(server, pathlib.Path(partial), found)
-      check(server, pathlib.Path(partial), found)
+      write(server, pathlib.Path(partial), masks)
+      check(server, pathlib.Path(partial), masks)

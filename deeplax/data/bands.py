@@ -151,7 +151,7 @@ def given(
   """
   if channels is None:
     return None
-  found = []
+  statistics = []
   for name, values in (("mean", mean), ("std", std)):
     numbers = tuple(float(value) for value in values or ())
     if len(numbers) != len(channels) or not np.isfinite(numbers).all():
@@ -159,10 +159,10 @@ def given(
         f"data.channel_{name} {values} is not one number for each of the "
         f"{len(channels)} bands of data.channels {tuple(channels)}"
       )
-    found.append(numbers)
-  if min(found[1]) <= 0:
+    statistics.append(numbers)
+  if min(statistics[1]) <= 0:
     raise errors.InputError(f"data.channel_std {std}: each must be above 0")
-  return found[0], found[1]
+  return statistics[0], statistics[1]
 
 
 def measure(

@@ -74,10 +74,10 @@ def source(
   Raises:
     InputError: classes.json or the folders are not as they must be.
   """
-  found, unpaired = listing(root, split, channels)
+  pairs, unpaired = listing(root, split, channels)
   if unpaired:
     raise errors.InputError(unpaired[0].text)
-  return found
+  return pairs
 
 
 def listing(
@@ -88,7 +88,7 @@ def listing(
   Raises:
     InputError: classes.json or the folders are not as they must be.
   """
-  found, table = read_classes(root / CLASSES)
+  spec, table = read_classes(root / CLASSES)
   suffixes = walk.PICTURES
   if channels is not None:
     suffixes += bands.SUFFIXES
@@ -101,7 +101,7 @@ def listing(
       path = pairs[0].image
       first = files.read_bytes(path), str(path)
     reader = bands.Reader(channels, first=first)
-  result = files.Files(found, split, table, pairs, reader)
+  result = files.Files(spec, split, table, pairs, reader)
   others = images.of_other_kinds(suffixes), labels.of_other_kinds()
   result.left_out = ", ".join(text for text in others if text)
   return result, unpaired
@@ -184,7 +184,7 @@ def _parse(
         '"ignore_label" to a number that the masks do not use, or to null'
       )
     values[ignore] = IGNORE_LABEL
-  found = spec_lib.Spec(
+  spec = spec_lib.Spec(
     name=name,
     class_names=tuple(names),
     palette=_palette(obj.get("palette")) or spec_lib.color_map(len(names)),
@@ -194,7 +194,7 @@ def _parse(
       if number != label or number >= len(names)
     ),
   )
-  return found, label_tables.table(values)
+  return spec, label_tables.table(values)
 
 
 def _palette(obj: Any) -> tuple[spec_lib.Color, ...]:
@@ -269,9 +269,9 @@ def _pairs(
     text = f"{images.root} holds no picture ({', '.join(suffixes)}"
     if bands.SUFFIXES[0] not in suffixes:
       text += f"; with data.channels {' and '.join(bands.SUFFIXES)}"
-    found = walk.by_suffix(images.paths) or "nothing"
+    kinds = walk.by_suffix(images.paths) or "nothing"
     raise errors.InputError(
-      f"{text}), but {found}: put pictures of one of these kinds there"
+      f"{text}), but {kinds}: put pictures of one of these kinds there"
     )
   unpaired = [
     *_inexact(masks),

@@ -45,7 +45,7 @@ class Classes(NamedTuple):
   ending: str = ""
 
 
-class Pair(NamedTuple):
+class MaskPair(NamedTuple):
   """A predicted mask and the true one."""
 
   prediction: pathlib.Path
@@ -70,12 +70,12 @@ def run(args: argparse.Namespace) -> None:
     threads=args.threads,
   )
   print(measures.table(result, classes.spec.class_names))
-  said = f"{result['images']} images"
+  summary = f"{result['images']} images"
   if args.out:
     with errors.disk_errors(f"cannot write {args.out}", "give another --out"):
       atomic.write_json(args.out, result)
-    said += f"; {args.out}"
-  print(said)
+    summary += f"; {args.out}"
+  print(summary)
 
 
 def published_classes(name: str, labels: pathlib.Path) -> Classes:
@@ -107,8 +107,8 @@ def own_classes(path: pathlib.Path | None, labels: pathlib.Path) -> Classes:
   """
   if path is None:
     places = [labels, *labels.resolve().parents[:2]]
-    found = (p / folder.CLASSES for p in places)
-    path = next((p for p in found if p.is_file()), None)
+    candidates = (p / folder.CLASSES for p in places)
+    path = next((p for p in candidates if p.is_file()), None)
   if path is None:
     raise errors.InputError(
       f"no {folder.CLASSES} in {labels} or two folders above: name the classes "
@@ -123,7 +123,7 @@ def pairs(
   *,
   ending: str = "",
   listed: pathlib.Path | None = None,
-) -> list[Pair]:
+) -> list[MaskPair]:
   """Return the pairs of two folders, by name.
 
   Args:
@@ -138,21 +138,23 @@ def pairs(
     InputError: Nothing is there, or something is there once only; or a name is
       listed twice.
   """
-  have = by_name(predictions, PREDICTED, "predictions")
-  truth = by_name(labels, ending, "labels")
+  predicted = by_name(predictions, PREDICTED, "predictions")
+  true = by_name(labels, ending, "labels")
   if listed is None:
-    _refuse_single(have.keys() - truth.keys(), have, labels, "label")
-    wanted = sorted(truth)
+    _refuse_single(predicted.keys() - true.keys(), predicted, labels, "label")
+    wanted = sorted(true)
   else:
-    wanted = name_lists.read(listed, truth, partial(_named_by_file, ending))
-    if lost := [name for name in wanted if name not in truth]:
+    wanted = name_lists.read(listed, true, partial(_named_by_file, ending))
+    if lost := [name for name in wanted if name not in true]:
       raise errors.InputError(
         f"{listed}: no label in {labels} is called {lost[0]!r} ({len(lost)} of "
         f"{len(wanted)} names). A line is one whole name, with its sub-folder, "
-        f"as {min(truth)!r}"
+        f"as {min(true)!r}"
       )
-  _refuse_single(set(wanted) - have.keys(), truth, predictions, "prediction")
-  return [Pair(have[name], truth[name]) for name in wanted]
+  _refuse_single(
+    set(wanted) - predicted.keys(), true, predictions, "prediction"
+  )
+  return [MaskPair(predicted[name], true[name]) for name in wanted]
 
 
 def by_name(
@@ -168,19 +170,19 @@ def by_name(
   Raises:
     InputError: There are none, or two of one name.
   """
-  found = pngs(root, what)
+  paths = pngs(root, what)
   if ending != PREDICTED:
-    found = [path for path in found if path.stem.endswith(ending)]
+    paths = [path for path in paths if path.stem.endswith(ending)]
   else:
-    masks = {*found}
-    found = [path for path in found if _mask_beside(path) not in masks]
-  if not found:
+    masks = {*paths}
+    paths = [path for path in paths if _mask_beside(path) not in masks]
+  if not paths:
     raise errors.InputError(
       f"{root} holds no *{ending if ending != PREDICTED else ''}.png: {what} "
       "are PNGs of one number per pixel"
     )
   result: dict[str, pathlib.Path] = {}
-  for path in found:
+  for path in paths:
     name = _name(path.relative_to(root), ending)
     if name in result:
       raise errors.InputError(
@@ -226,13 +228,13 @@ def _named_by_file(ending: str, line: str) -> tuple[str, ...]:
 
 def _refuse_single(
   names: set[str],
-  there: dict[str, pathlib.Path],
+  paths: dict[str, pathlib.Path],
   root: pathlib.Path,
   what: str,
 ) -> None:
   if not names:
     return
-  first = [str(there.get(n, n)) for n in sorted(names)[:SHOWN]]
+  first = [str(paths.get(n, n)) for n in sorted(names)[:SHOWN]]
   more = " and more" if len(names) > SHOWN else ""
   raise errors.InputError(
     f"{len(names)} without a {what} in {root}: {', '.join(first)}{more}. Each "
@@ -241,7 +243,7 @@ def _refuse_single(
   )
 
 
-def read(pair: Pair, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
+def read(pair: MaskPair, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
   """Return truth (255: ignored) and prediction of a pair.
 
   Raises:
@@ -275,10 +277,10 @@ def _refuse_values(
   values: np.ndarray, wrong: np.ndarray, path: pathlib.Path, where: str
 ) -> None:
   if wrong.any():
-    found = np.unique(values[wrong])
-    shown = ", ".join(str(v) for v in found[:8].tolist())
+    numbers = np.unique(values[wrong])
+    shown = ", ".join(str(v) for v in numbers[:8].tolist())
     raise errors.InputError(
-      f"{path} has values {shown}{', ...' if len(found) > 8 else ''} "
+      f"{path} has values {shown}{', ...' if len(numbers) > 8 else ''} "
       f"({wrong.mean():.1%} of its pixels), no class {where}. Name the right "
       "classes by --classes or --dataset, or write class indices: a palette "
       "PNG read as gray, for example, has lost them"
@@ -286,7 +288,7 @@ def _refuse_values(
 
 
 def score(
-  pairs: list[Pair],
+  pairs: list[MaskPair],
   classes: Classes,
   *,
   measured: measures.Measures = measures.CONFUSION_ONLY,
@@ -308,11 +310,14 @@ def score(
 
   matrix, counts = np.zeros((k, k), np.int64), measures.empty(k, measured)
   cv2.setNumThreads(1)  # images are what is parallel
-  found = mask_counts.each(
+  counted = mask_counts.each(
     count, range(len(pairs)), threads=threads, progress=print, name="scored"
   )
-  for one, more in found:
-    matrix, counts = confusion.add(matrix, one), measures.add(counts, more)
+  for pair_matrix, pair_counts in counted:
+    matrix, counts = (
+      confusion.add(matrix, pair_matrix),
+      measures.add(counts, pair_counts),
+    )
   try:
     result = confusion.scores(matrix, names)
   except ValueError as error:

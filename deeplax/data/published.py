@@ -147,8 +147,8 @@ def refuse_missing(pairs: Sequence[files.Pair], listed: pathlib.Path) -> None:
     InputError: Some are not there: the first, and how many.
   """
   for paths in ([p.image for p in pairs], [p.label for p in pairs]):
-    there = {folder: names_in(folder) for folder in {p.parent for p in paths}}
-    lost = [p for p in paths if p.name not in there[p.parent]]
+    names = {folder: names_in(folder) for folder in {p.parent for p in paths}}
+    lost = [p for p in paths if p.name not in names[p.parent]]
     if lost:
       raise errors.InputError(
         f"{str(lost[0])[:1000]} is missing, named in {listed} ({len(lost)} of "

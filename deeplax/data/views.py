@@ -123,11 +123,11 @@ def origin(
     source: A list of examples, of a list perhaps, or any other source.
     indices: Of examples in it.
   """
-  found = list(indices)
+  places = list(indices)
   while isinstance(source, Listed):
-    found = [source.index(index) for index in found]
+    places = [source.index(index) for index in places]
     source = source.source
-  return source, found
+  return source, places
 
 
 class Subset(Listed):

@@ -41,7 +41,7 @@ def files(root: pathlib.Path) -> list[pathlib.Path]:
   Raises:
     InputError: A folder cannot be listed.
   """
-  found = []
+  paths = []
   # Folders to look into, each with where it really lies, and from where links
   # have led there.
   waiting = [(root, [pathlib.Path(os.path.realpath(root))])]
@@ -56,8 +56,8 @@ def files(root: pathlib.Path) -> list[pathlib.Path]:
         if not any(place.is_relative_to(target) for place in real):
           waiting.append((path, [*real, target]))
       elif _is_file(entry, path):
-        found.append(path)
-  return sorted(found)
+        paths.append(path)
+  return sorted(paths)
 
 
 def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:

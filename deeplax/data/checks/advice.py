@@ -102,7 +102,7 @@ def of_all(
 
 def of_one(
   bad: Sequence[label_tables.Number],
-  mask: mask_counts.Counts,
+  mask: mask_counts.MaskCounts,
   share: float,
   spec: spec_lib.Spec,
   labels: Labels,
@@ -183,15 +183,17 @@ def _no_data(bad: Sequence[label_tables.Number], labels: Labels) -> str:
 def _map(labels: Labels, more: Mapping[label_tables.Number, int]) -> str:
   """Say what "label_map" must be for further numbers to have labels."""
   # What classes.json maps now: the numbers that are not their own label.
-  kept = {v: c for v, c in labels.items() if v != c} | dict(more)
+  mapping = {v: c for v, c in labels.items() if v != c} | dict(more)
   listed = ", ".join(
-    f'"{label_tables.written(v)}": {c}' for v, c in kept.items()
+    f'"{label_tables.written(v)}": {c}' for v, c in mapping.items()
   )
   return f'write "label_map": {{{listed}}} into classes.json'
 
 
 def _fractions(
-  bad: Sequence[label_tables.Number], mask: mask_counts.Counts, labels: Labels
+  bad: Sequence[label_tables.Number],
+  mask: mask_counts.MaskCounts,
+  labels: Labels,
 ) -> str:
   """Say what numbers between the whole ones are."""
   if mask.blended or len(bad) > _FEW:

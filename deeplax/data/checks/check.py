@@ -31,7 +31,7 @@ UNKNOWN = 8  # numbers that are no class, in the table
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class NumberRow:
   """One number of the masks: share of the pixels, and images that have it."""
 
   value: label_tables.Number
@@ -41,7 +41,7 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class SplitReport:
   """What was found in the masks of a split.
 
   Attributes:
@@ -58,7 +58,7 @@ class Report:
   images: int
   expected: int | None
   checked: int
-  rows: tuple[Row, ...]
+  rows: tuple[NumberRow, ...]
   warnings: tuple[str, ...]
   notes: tuple[str, ...]
 
@@ -78,7 +78,7 @@ class Report:
     return "\n".join([*lines, *(f"  note: {text}" for text in self.notes)])
 
 
-class Seen(NamedTuple):
+class Fingerprint(NamedTuple):
   """An image that was read, to find it again in another split.
 
   Attributes:
@@ -94,23 +94,23 @@ class Seen(NamedTuple):
   thumbnail: np.ndarray | None
 
 
-class Findings(NamedTuple):
+class SplitFindings(NamedTuple):
   """All that `examine` found in a split.
 
   Attributes:
     report: To print.
     masks: The ones that could be counted.
     faults: Of masks and images.
-    seen: The images, if they were decoded.
+    fingerprints: Of the images, if they were decoded.
   """
 
-  report: Report
-  masks: list[mask_counts.Counts]
+  report: SplitReport
+  masks: list[mask_counts.MaskCounts]
   faults: list[faults_lib.Fault]
-  seen: list[Seen]
+  fingerprints: list[Fingerprint]
 
 
-def check(source: files.Source, *, images: int = 200) -> Report:
+def check(source: files.Source, *, images: int = 200) -> SplitReport:
   """Check the masks of `images` examples, evenly spread over the source.
 
   Of the images only the sizes are read.
@@ -118,16 +118,16 @@ def check(source: files.Source, *, images: int = 200) -> Report:
   Raises:
     InputError: Some cannot be used: file, numbers, cause and fix.
   """
-  found = examine(source, images=images)
-  if found.faults:
-    first, count = found.faults[0].text, min(images, len(source))
-    faulty = len({fault.file for fault in found.faults})
+  findings = examine(source, images=images)
+  if findings.faults:
+    first, count = findings.faults[0].text, min(images, len(source))
+    faulty = len({fault.file for fault in findings.faults})
     if faulty > 1:
       first += f"\n{faulty} of the {count} masks looked at cannot be used"
     raise errors.InputError(first)
-  if not found.masks:
+  if not findings.masks:
     raise errors.InputError(f"{_title(source)} holds no images")
-  return found.report
+  return findings.report
 
 
 def examine(
@@ -138,7 +138,7 @@ def examine(
   decode: bool = False,
   threads: int = 4,
   progress: Callable[[str], None] = lambda line: None,
-) -> Findings:
+) -> SplitFindings:
   """Look at masks and images, and return all that is found.
 
   Args:
@@ -160,13 +160,13 @@ def examine(
   masks = [look.mask for look in looks if look.mask]
   table = mask_counts.table(source)
   faults = [fault for look in looks for fault in look.faults]
-  faults += faults_lib.of_values(source.spec, table, masks)
+  faults += faults_lib.of_numbers(source.spec, table, masks)
   report = _report(source, masks, table, right=not faults)
   turned = [look.index for look in looks if look.turned]
   if turned and isinstance(source, files.Decoded):
     report = _with_turned(report, source, turned, len(looks))
-  images_seen = [look.image for look in looks if look.image]
-  return Findings(report, masks, faults, images_seen)
+  fingerprints = [look.fingerprint for look in looks if look.fingerprint]
+  return SplitFindings(report, masks, faults, fingerprints)
 
 
 class _Look(NamedTuple):
@@ -176,14 +176,14 @@ class _Look(NamedTuple):
     index: In the source.
     mask: None: it could not be counted.
     faults: Of mask and image.
-    image: None: it was not decoded.
+    fingerprint: Of the image; None: it was not decoded.
     turned: Whether EXIF turns the image, if nothing is wrong with it.
   """
 
   index: int
-  mask: mask_counts.Counts | None = None
+  mask: mask_counts.MaskCounts | None = None
   faults: Sequence[faults_lib.Fault] = ()
-  image: Seen | None = None
+  fingerprint: Fingerprint | None = None
   turned: bool = False
 
 
@@ -192,7 +192,7 @@ def _look(source: files.Source, index: int, *, decode: bool) -> _Look:
   if not isinstance(source, files.Decoded):  # pictures made on the spot
     return _Look(index, mask_counts.read(source, index))
   faults: list[faults_lib.Fault] = []
-  item = raw = size = image = mask = None
+  item = raw = size = fingerprint = mask = None
   names = [source.name(index)]
   if isinstance(source, files.Files):
     names = [str(path) for path in source.pairs[index][1:]]
@@ -208,10 +208,10 @@ def _look(source: files.Source, index: int, *, decode: bool) -> _Look:
     header = decoding.image_header(item.image, item.image_file)
     turned = header.orientation != 1
     if decode:
-      image = _seen(source.name(index), item)
-      pixels = source.reader(item.image, item.image_file)
-      image = image._replace(thumbnail=_thumbnail(pixels))
-      size = pixels.shape[:2]
+      fingerprint = _fingerprint(source.name(index), item)
+      image = source.reader(item.image, item.image_file)
+      fingerprint = fingerprint._replace(thumbnail=_thumbnail(image))
+      size = image.shape[:2]
     else:
       size = header.size
   if raw is not None and size is not None:
@@ -220,14 +220,14 @@ def _look(source: files.Source, index: int, *, decode: bool) -> _Look:
     with faults_lib.collected(faults, *names, detail=detail):
       files.check_sizes(item, size, raw.shape)
   # What is refused already, for its size perhaps, needs no warning.
-  return _Look(index, mask, faults, image, turned and not faults)
+  return _Look(index, mask, faults, fingerprint, turned and not faults)
 
 
 def _with_turned(
-  report: Report, source: files.Decoded, turned: Sequence[int], images: int
-) -> Report:
+  report: SplitReport, source: files.Decoded, turned: Sequence[int], images: int
+) -> SplitReport:
   """Add what is to say of the photos that EXIF turns."""
-  found = []
+  fits = []
   for place in views.evenly(len(turned), turned_lib.COMPARED):
     item = source.encoded(turned[place])
     try:
@@ -235,19 +235,19 @@ def _with_turned(
     except errors.InputError:  # a header was all that was whole
       continue
     header = decoding.image_header(item.image, item.image_file)
-    found.append(
+    fits.append(
       turned_lib.fits(example["image"], example["label"], header.orientation)
     )
   first = source.encoded(turned[0]).image_file
-  text, warns = turned_lib.told(first, len(turned), images, found)
+  text, warns = turned_lib.message(first, len(turned), images, fits)
   if warns:
     return dataclasses.replace(report, warnings=(*report.warnings, text))
   return dataclasses.replace(report, notes=(*report.notes, text))
 
 
-def _seen(name: str, item: files.Encoded) -> Seen:
+def _fingerprint(name: str, item: files.Encoded) -> Fingerprint:
   digest = hashlib.blake2b(item.image, digest_size=16).digest()
-  return Seen(name, item.image_file, digest, None)
+  return Fingerprint(name, item.image_file, digest, None)
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:
@@ -264,16 +264,16 @@ def _title(source: files.Source) -> str:
 
 def _report(
   source: files.Source,
-  found: Sequence[mask_counts.Counts],
+  masks: Sequence[mask_counts.MaskCounts],
   table: label_tables.Table,
   *,
   right: bool,
-) -> Report:
+) -> SplitReport:
   """Return what to print; of masks that are misread only the numbers."""
   class_names = source.spec.class_names
   pixels, images = collections.Counter(), collections.Counter()
   labels = np.zeros(256, np.int64)
-  for mask in found:
+  for mask in masks:
     labels += mask_counts.by_label(mask, table)
     values = mask_counts.numbers(mask)
     pixels.update(dict(zip(values, mask.pixels.tolist(), strict=True)))
@@ -281,7 +281,7 @@ def _report(
   rows = []
   for value, name in _names(pixels, class_names, table).items():
     percent = 100.0 * pixels[value] / max(pixels.total(), 1)
-    rows.append(Row(value, name, percent, images[value]))
+    rows.append(NumberRow(value, name, percent, images[value]))
   by_class = labels[: len(class_names)]
   expected = dict(source.spec.splits).get(source.split)
   warnings = []
@@ -290,12 +290,12 @@ def _report(
       f"{source.split} has {len(source)} images where {expected} are "
       "published: results do not compare with the papers'"
     )
-  void = [m.file for m in found if not faults_lib.legal(m, table)]
+  void = [m.file for m in masks if not faults_lib.legal(m, table)]
   if void and right:
     warnings.append(
-      f"{len(void)} of {len(found)} masks are wholly ignored, as {void[0]}"
+      f"{len(void)} of {len(masks)} masks are wholly ignored, as {void[0]}"
     )
-  if right and np.count_nonzero(by_class) == 1 and len(found) > 1:
+  if right and np.count_nonzero(by_class) == 1 and len(masks) > 1:
     warnings.append(
       f"every mask is {class_names[int(by_class.argmax())]!r} only: a network "
       "would learn to say it everywhere. See whether the masks were written "
@@ -305,13 +305,13 @@ def _report(
   if isinstance(source, files.Decoded) and source.left_out:
     notes.append(f"left out, of kinds that are not read: {source.left_out}")
   if right:
-    whole = len(found) == len(source)
+    whole = len(masks) == len(source)
     notes += _notes(by_class, class_names, whole=whole)
-  return Report(
+  return SplitReport(
     name=_title(source),
     images=len(source),
     expected=expected,
-    checked=len(found),
+    checked=len(masks),
     rows=tuple(rows),
     warnings=tuple(warnings),
     notes=tuple(notes),

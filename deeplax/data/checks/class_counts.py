@@ -29,7 +29,7 @@ RULES = ("median_frequency", "enet")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Histogram:
+class ClassCounts:
   """Counts of the masks of a split.
 
   Attributes:
@@ -59,7 +59,7 @@ def count(
   progress: Callable[[str], None] = print,
   cache: epath.PathLike | None = None,
   write: bool = True,
-) -> Histogram:
+) -> ClassCounts:
   """Count all masks of a source.
 
   Args:
@@ -76,18 +76,18 @@ def count(
   """
   key = _key(source)
   if cache is not None and epath.Path(cache).exists():
-    if found := _load(epath.Path(cache), key):
-      return found
+    if kept := _load(epath.Path(cache), key):
+      return kept
     progress(f"{cache} was counted on other masks: counting again")
   progress(f"counting the classes of {len(source)} masks ...")
-  read = mask_counts.each(
+  masks = mask_counts.each(
     partial(mask_counts.read, source),
     range(len(source)),
     threads=threads,
     progress=progress,
     name="counted",
   )
-  result = tally(source.spec, mask_counts.table(source), _legal(source, read))
+  result = tally(source.spec, mask_counts.table(source), _legal(source, masks))
   if cache is not None and write:
     fix = "name a --workdir that can be written"
     with errors.disk_errors(f"cannot write {cache}", fix):
@@ -96,13 +96,13 @@ def count(
 
 
 def _legal(
-  source: files.Source, read: Iterable[mask_counts.Counts]
-) -> Iterable[mask_counts.Counts]:
+  source: files.Source, masks: Iterable[mask_counts.MaskCounts]
+) -> Iterable[mask_counts.MaskCounts]:
   """Pass masks on; stop at the first with a number that is no class."""
   table = mask_counts.table(source)
-  for mask in read:
+  for mask in masks:
     if mask_counts.by_label(mask, table)[label_tables.ILLEGAL]:
-      (fault,) = faults.of_values(source.spec, table, [mask], whole=False)
+      (fault,) = faults.of_numbers(source.spec, table, [mask], whole=False)
       raise errors.InputError(
         f"{fault.text}\nFor all such masks: python -m deeplax.check_data "
         f"DIR --split={source.split} --full"
@@ -113,8 +113,8 @@ def _legal(
 def tally(
   spec: spec_lib.Spec,
   table: label_tables.Table,
-  counted: Iterable[mask_counts.Counts],
-) -> Histogram:
+  counted: Iterable[mask_counts.MaskCounts],
+) -> ClassCounts:
   """Add up masks.
 
   Args:
@@ -129,7 +129,7 @@ def tally(
     rows.append(labels[:k])
   matrix = np.stack(rows) if rows else np.zeros((0, k), np.int64)
   present = matrix > 0
-  return Histogram(
+  return ClassCounts(
     class_names=spec.class_names,
     pixels=matrix.sum(axis=0),
     pixels_where_present=matrix.sum(axis=1) @ present,
@@ -142,30 +142,30 @@ def _key(source: files.Source) -> dict[str, Any]:
   """Return what the counts depend on, as far as can be told without reading."""
   stamp = source.stamp() if isinstance(source, files.Decoded) else ""
   table = mask_counts.table(source)
-  seen = stamp.encode() + table.labels
+  contents = stamp.encode() + table.labels
   if table.others:  # not before, so that older counts are still taken
-    seen += repr(table.others).encode()
+    contents += repr(table.others).encode()
   return {
     "data": source.spec.name,
     "split": source.split,
     "images": len(source),
     "class_names": list(source.spec.class_names),
-    "files_and_label_map": hashlib.sha256(seen).hexdigest(),
+    "files_and_label_map": hashlib.sha256(contents).hexdigest(),
   }
 
 
-def _to_json(histogram: Histogram) -> dict[str, Any]:
-  packed = np.packbits(histogram.present, axis=1)
+def _to_json(counts: ClassCounts) -> dict[str, Any]:
+  packed = np.packbits(counts.present, axis=1)
   return {
-    "pixels": histogram.pixels.tolist(),
-    "pixels_where_present": histogram.pixels_where_present.tolist(),
-    "ignored": histogram.ignored,
+    "pixels": counts.pixels.tolist(),
+    "pixels_where_present": counts.pixels_where_present.tolist(),
+    "ignored": counts.ignored,
     # One bit per class and image: ADE20K's would be 40 MB as plain JSON.
     "present": [row.tobytes().hex() for row in packed],
   }
 
 
-def _load(path: epath.Path, key: dict[str, Any]) -> Histogram | None:
+def _load(path: epath.Path, key: dict[str, Any]) -> ClassCounts | None:
   """Return what a file holds, or None if it was counted on something else."""
   try:
     saved = text_files.read_json(path, fix="it is counted anew")
@@ -173,7 +173,7 @@ def _load(path: epath.Path, key: dict[str, Any]) -> Histogram | None:
       return None
     rows = [np.frombuffer(bytes.fromhex(r), np.uint8) for r in saved["present"]]
     bits = np.unpackbits(np.stack(rows), axis=1, count=len(key["class_names"]))
-    return Histogram(
+    return ClassCounts(
       class_names=tuple(key["class_names"]),
       pixels=np.array(saved["pixels"], np.int64),
       pixels_where_present=np.array(saved["pixels_where_present"], np.int64),
@@ -186,7 +186,7 @@ def _load(path: epath.Path, key: dict[str, Any]) -> Histogram | None:
 
 
 def weights(
-  histogram: Histogram, rule: str, *, progress: Callable[[str], None] = print
+  counts: ClassCounts, rule: str, *, progress: Callable[[str], None] = print
 ) -> tuple[float, ...]:
   """Return the loss weight of each class.
 
@@ -204,8 +204,8 @@ def weights(
     InputError: The rule is none of these, or no class ever occurs.
   """
   if rule not in RULES:
-    return numbers(rule, len(histogram.class_names))
-  pixels = histogram.pixels
+    return numbers(rule, len(counts.class_names))
+  pixels = counts.pixels
   if not pixels.any():
     raise errors.InputError(
       "no mask has a pixel of any class: train.class_weights has nothing to "
@@ -213,12 +213,12 @@ def weights(
     )
   if rule == "enet":
     return tuple((1 / np.log(1.02 + pixels / pixels.sum())).tolist())
-  there = pixels > 0
-  frequency = pixels[there] / histogram.pixels_where_present[there]
+  occurs = pixels > 0
+  frequency = pixels[occurs] / counts.pixels_where_present[occurs]
   result = np.zeros(len(pixels))
-  result[there] = np.median(frequency) / frequency
-  if not there.all():
-    names = zip(histogram.class_names, there.tolist(), strict=True)
+  result[occurs] = np.median(frequency) / frequency
+  if not occurs.all():
+    names = zip(counts.class_names, occurs.tolist(), strict=True)
     absent = ", ".join(name for name, is_there in names if not is_there)
     progress(f"class weight 0 for what is in no mask: {absent}")
   return tuple(result.tolist())
@@ -249,7 +249,7 @@ def numbers(text: str, num_classes: int) -> tuple[float, ...]:
   return values
 
 
-def duplicated(histogram: Histogram, class_names: Sequence[str]) -> np.ndarray:
+def duplicated(counts: ClassCounts, class_names: Sequence[str]) -> np.ndarray:
   """Return the indices of all images, twice where one of the classes occurs.
 
   v3 lists images of hard classes twice (1706.05587, 4.1).
@@ -257,7 +257,7 @@ def duplicated(histogram: Histogram, class_names: Sequence[str]) -> np.ndarray:
   Raises:
     InputError: A name is no class.
   """
-  have = histogram.class_names
+  have = counts.class_names
   for name in class_names:
     if name not in have:
       near = difflib.get_close_matches(name, have, n=3) or list(have)
@@ -265,5 +265,5 @@ def duplicated(histogram: Histogram, class_names: Sequence[str]) -> np.ndarray:
         f"data.duplicate_classes: no class {name!r}; there is {near}"
       )
   chosen = [have.index(name) for name in class_names]
-  rare = histogram.present[:, chosen].any(axis=1)
-  return np.repeat(np.arange(histogram.images), 1 + rare)
+  rare = counts.present[:, chosen].any(axis=1)
+  return np.repeat(np.arange(counts.images), 1 + rare)

@@ -40,7 +40,7 @@ _SPLITS = {
 
 
 @dataclasses.dataclass
-class Result:
+class DataSetReport:
   """What was found in a data set.
 
   Attributes:
@@ -50,7 +50,7 @@ class Result:
     faults: Files that cannot be used.
   """
 
-  reports: dict[str, check.Report]
+  reports: dict[str, check.SplitReport]
   weights: dict[str, dict[str, tuple[float, ...]]]
   warnings: list[str]
   faults: list[faults_lib.Fault]
@@ -113,7 +113,7 @@ def examine(
   threads: int = 4,
   channels: Sequence[int] | None = None,
   progress: Callable[[str], None] = print,
-) -> Result:
+) -> DataSetReport:
   """Look at the splits `names` of the data set in `root`.
 
   Args:
@@ -125,8 +125,8 @@ def examine(
     channels: Bands to read of own data; None: RGB.
     progress: Receives the report of each split, and progress.
   """
-  result = Result({}, {}, [], [])
-  seen = {}
+  result = DataSetReport({}, {}, [], [])
+  fingerprints = {}
   for name in names:
     try:
       source, unpaired = _open(root, name, channels)
@@ -134,18 +134,18 @@ def examine(
       text = str(error)
       result.faults.append(faults_lib.Fault(text, f"{root} {name}", text))
       continue
-    found = check.examine(
+    findings = check.examine(
       source, images=images, decode=full, threads=threads, progress=progress
     )
-    result.faults += [*unpaired, *found.faults]
-    if not found.masks:
+    result.faults += [*unpaired, *findings.faults]
+    if not findings.masks:
       continue
-    result.reports[name] = found.report
-    seen[name] = found.seen
-    progress(str(found.report))
-    if overlap.trains(name) and not found.faults:
+    result.reports[name] = findings.report
+    fingerprints[name] = findings.fingerprints
+    progress(str(findings.report))
+    if overlap.trains(name) and not findings.faults:
       counted = class_counts.tally(
-        source.spec, mask_counts.table(source), found.masks
+        source.spec, mask_counts.table(source), findings.masks
       )
       warn = result.warnings.append
       result.weights[name] = {
@@ -154,8 +154,8 @@ def examine(
       }
   if not result.faults:  # what is misread is in the wrong classes
     result.warnings += _class_warnings(result.reports)
-  result.warnings += overlap.doubles(seen)
-  result.faults += overlap.leaks(seen)
+  result.warnings += overlap.doubles(fingerprints)
+  result.faults += overlap.leaks(fingerprints)
   return result
 
 
@@ -233,7 +233,7 @@ def _ordered(names: Iterable[str]) -> list[str]:
   return sorted(names, key=lambda s: (not overlap.trains(s), s != "val", s))
 
 
-def _class_warnings(reports: dict[str, check.Report]) -> list[str]:
+def _class_warnings(reports: dict[str, check.SplitReport]) -> list[str]:
   """Return warnings about classes that are in some splits only."""
   learned, scored = set(), set()
   for split, report in reports.items():
@@ -272,29 +272,30 @@ def _weights_text(weights: dict[str, tuple[float, ...]], title: str) -> str:
   return "\n".join(lines)
 
 
-def _refuse(result: Result, root: pathlib.Path) -> None:
+def _refuse(result: DataSetReport, root: pathlib.Path) -> None:
   """Raise if any file is faulty."""
-  found = result.faults
-  if len(found) == 1:
-    raise errors.InputError(found[0].text)
-  if found:
-    count, causes = len({f.file for f in found}), len(faults_lib.groups(found))
+  faults = result.faults
+  if len(faults) == 1:
+    raise errors.InputError(faults[0].text)
+  if faults:
+    count = len({fault.file for fault in faults})
+    causes = len(faults_lib.groups(faults))
     raise errors.InputError(
       f"{count} files of {root} cannot be used as they are "
       f"({causes} {'cause' if causes == 1 else 'causes'})\n"
-      f"{faults_lib.listing(found)}"
+      f"{faults_lib.listing(faults)}"
     )
 
 
-def _summary(result: Result, *, full: bool) -> str:
+def _summary(result: DataSetReport, *, full: bool) -> str:
   names = ", ".join(result.reports)
   masks = sum(report.checked for report in result.reports.values())
   if full:
     return f"no fault found: {names}, {masks} masks, all images decoded"
-  there = sum(report.images for report in result.reports.values())
-  text = f"no fault found in {masks} of {there} masks ({names})"
-  if masks < there:
-    text += f"; the other {there - masks} were not looked at"
+  images = sum(report.images for report in result.reports.values())
+  text = f"no fault found in {masks} of {images} masks ({names})"
+  if masks < images:
+    text += f"; the other {images - masks} were not looked at"
   return (
     f"{text}, and no image was decoded. --full reads every mask and image of "
     "every split"

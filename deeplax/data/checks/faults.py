@@ -60,23 +60,23 @@ def collected(
     faults.append(from_text(str(error), *names, detail=detail))
 
 
-def groups(found: Sequence[Fault]) -> list[list[Fault]]:
+def groups(faults: Sequence[Fault]) -> list[list[Fault]]:
   """Return the faults by cause, in the order of the first of each."""
   result: dict[str, list[Fault]] = {}
-  for fault in found:
+  for fault in faults:
     result.setdefault(fault.cause, []).append(fault)
   return list(result.values())
 
 
-def listing(found: Sequence[Fault], *, shown: int = SHOWN) -> str:
+def listing(faults: Sequence[Fault], *, shown: int = SHOWN) -> str:
   """Return each cause with its fix once, then its files.
 
   Args:
-    found: All faults.
+    faults: All faults.
     shown: Files of one cause to name.
   """
   lines = []
-  for number, group in enumerate(groups(found), 1):
+  for number, group in enumerate(groups(faults), 1):
     lines.append(f"[{number}] {group[0].text}")
     if len(group) == 1:
       continue
@@ -89,10 +89,10 @@ def listing(found: Sequence[Fault], *, shown: int = SHOWN) -> str:
   return "\n".join(lines)
 
 
-def of_values(
+def of_numbers(
   spec: spec_lib.Spec,
   table: label_tables.Table,
-  found: Sequence[mask_counts.Counts],
+  masks: Sequence[mask_counts.MaskCounts],
   *,
   whole: bool = True,
 ) -> list[Fault]:
@@ -101,11 +101,11 @@ def of_values(
   Args:
     spec: The classes.
     table: The label of each number in the masks.
-    found: The masks.
+    masks: The masks.
     whole: Whether they are all that was looked at: some causes show only in
       all of them together, and one mask alone would be misread.
   """
-  present = advice.ascending({v for m in found for v in mask_counts.numbers(m)})
+  present = advice.ascending({v for m in masks for v in mask_counts.numbers(m)})
   labels = table.items()
   if (
     whole
@@ -114,29 +114,29 @@ def of_values(
   ):
     text = advice.black_and_white(spec, labels)
     return [
-      Fault("0 and 255", m.file, f"{m.file}: {_every(found)} {text}")
-      for m in found
+      Fault("0 and 255", m.file, f"{m.file}: {_every(masks)} {text}")
+      for m in masks
       if 255 in m.values
     ]
   bad = [
-    (m, [v for v in mask_counts.numbers(m) if v not in labels]) for m in found
+    (m, [v for v in mask_counts.numbers(m) if v not in labels]) for m in masks
   ]
   bad = [(mask, values) for mask, values in bad if values]
   if bad:
     every = advice.ascending({*present} - labels.keys())
     joint = advice.of_all(every, present, spec, labels) if whole else ""
     return [_illegal(m, v, joint, spec, labels) for m, v in bad]
-  if whole and found and not any(legal(mask, table) for mask in found):
+  if whole and masks and not any(legal(mask, table) for mask in masks):
     text = (
-      f"{_every(found)} ignored pixels only (value "
+      f"{_every(masks)} ignored pixels only (value "
       f"{advice.some(present)}), so there is nothing to learn. "
       "Check ignore_label, or whether the masks were written"
     )
-    return [Fault("ignored", m.file, f"{m.file}: {text}") for m in found]
+    return [Fault("ignored", m.file, f"{m.file}: {text}") for m in masks]
   return []
 
 
-def legal(mask: mask_counts.Counts, table: label_tables.Table) -> int:
+def legal(mask: mask_counts.MaskCounts, table: label_tables.Table) -> int:
   """Return how many pixels of a mask belong to a class."""
   return int(
     mask_counts.by_label(mask, table)[: label_tables.MAX_CLASSES].sum()
@@ -144,7 +144,7 @@ def legal(mask: mask_counts.Counts, table: label_tables.Table) -> int:
 
 
 def _illegal(
-  mask: mask_counts.Counts,
+  mask: mask_counts.MaskCounts,
   bad: Sequence[label_tables.Number],
   joint: str,
   spec: spec_lib.Spec,
@@ -179,5 +179,5 @@ def _ranges(labels: advice.Labels, num_classes: int) -> str:
   return text + (f" (and {advice.some(ignored)} = ignored)" if ignored else "")
 
 
-def _every(found: Sequence[mask_counts.Counts]) -> str:
-  return f"all {len(found)} masks looked at hold" if len(found) > 1 else "holds"
+def _every(masks: Sequence[mask_counts.MaskCounts]) -> str:
+  return f"all {len(masks)} masks looked at hold" if len(masks) > 1 else "holds"

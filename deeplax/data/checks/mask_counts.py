@@ -17,7 +17,7 @@ from deeplax.data import label_tables
 BETWEEN = 0.75
 
 
-class Counts(NamedTuple):
+class MaskCounts(NamedTuple):
   """Pixels of one mask by number.
 
   Attributes:
@@ -35,7 +35,7 @@ class Counts(NamedTuple):
   blended: bool = False
 
 
-def count(raw: np.ndarray, file: str, table: label_tables.Table) -> Counts:
+def count(raw: np.ndarray, file: str, table: label_tables.Table) -> MaskCounts:
   """Count the pixels of a decoded mask, [h, w], by number.
 
   Args:
@@ -51,7 +51,7 @@ def count(raw: np.ndarray, file: str, table: label_tables.Table) -> Counts:
   else:  # wider, or float: few files, any number
     values, pixels = np.unique(raw, return_counts=True)
     values, pixels = _plainest(values), pixels.astype(np.int64)
-  result = Counts(file, values, pixels)
+  result = MaskCounts(file, values, pixels)
   if by_label(result, table)[label_tables.ILLEGAL]:
     return result._replace(blended=_blended(raw, table))
   return result
@@ -69,7 +69,7 @@ def _plainest(values: np.ndarray) -> np.ndarray:
   return values.astype(np.float64 if wide else np.int64)
 
 
-def numbers(counts: Counts) -> list[label_tables.Number]:
+def numbers(counts: MaskCounts) -> list[label_tables.Number]:
   """Return the numbers in a mask, the whole ones as int."""
   return [label_tables.plainest(value) for value in counts.values.tolist()]
 
@@ -88,7 +88,7 @@ def _blended(raw: np.ndarray, table: label_tables.Table) -> bool:
   return bool(bad.any()) and float(between[bad].mean()) > BETWEEN
 
 
-def read(source: files.Source, index: int) -> Counts:
+def read(source: files.Source, index: int) -> MaskCounts:
   """Count the mask of an example; the image is not decoded.
 
   Raises:
@@ -108,7 +108,7 @@ def table(source: files.Source) -> label_tables.Table:
   return label_tables.plain(source.spec.num_classes)
 
 
-def by_label(counts: Counts, table: label_tables.Table) -> np.ndarray:
+def by_label(counts: MaskCounts, table: label_tables.Table) -> np.ndarray:
   """Return the pixels of a mask by deeplax's label, int64 [256]."""
   labels = label_tables.apply(counts.values, table)
   result = np.zeros(256, np.int64)

@@ -119,14 +119,14 @@ def may_be_turned(png: Stream) -> bool:
   Such a chunk may lie behind the pixels, so Pillow decodes all of these first.
   """
   png.seek(8)  # its signature
-  found = False
-  while not found and len(start := png.read(8)) == 8:
+  tagged = False
+  while not tagged and len(start := png.read(8)) == 8:
     length, kind = struct.unpack(">I4s", start)
     text = png.read(min(length, _LONGEST_KEY)) if kind in _TEXTS else b""
-    found = kind == b"eXIf" or text.startswith(_TURNING)
+    tagged = kind == b"eXIf" or text.startswith(_TURNING)
     png.seek(length - len(text) + 4, io.SEEK_CUR)  # a checksum ends it
   png.seek(0)
-  return found
+  return tagged
 
 
 def refuse_too_large(size: tuple[int, int], pixel: int, file: str) -> None:

@@ -16,7 +16,7 @@ def plan(root: pathlib.Path) -> write.Plan:
   Raises:
     InputError: It is no such folder, or its name or a split's cannot be kept.
   """
-  found = folder.spec(root)
+  spec = folder.spec(root)
   splits, notes = {}, []
   for split in folder.splits(root):
     if not re.fullmatch(r"[\w-]+", split) or split == "all":
@@ -34,21 +34,21 @@ def plan(root: pathlib.Path) -> write.Plan:
       "labels/train"
     )
   return write.Plan(
-    name=_name(root, found),
+    name=_name(root, spec),
     # What is written holds labels, not the numbers of the masks.
-    spec=dataclasses.replace(found, label_map=None),
+    spec=dataclasses.replace(spec, label_map=None),
     splits=splits,
     notes=tuple(notes),
   )
 
 
-def _name(root: pathlib.Path, found: spec_lib.Spec) -> str:
+def _name(root: pathlib.Path, spec: spec_lib.Spec) -> str:
   """Return the folder's name, as TFDS takes names."""
-  name = re.sub(r"[^a-z0-9]+", "_", found.name.lower()).strip("_")
+  name = re.sub(r"[^a-z0-9]+", "_", spec.name.lower()).strip("_")
   if not re.match(r"[a-z]", name):
     name = f"data_{name}"
   published = spec_lib.SPECS.get(name)
-  if published and published.class_names != found.class_names:
+  if published and published.class_names != spec.class_names:
     raise errors.InputError(
       f"{root} would be stored as {name}, the name of a published data set "
       "with other classes: rename the folder"

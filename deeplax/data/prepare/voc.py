@@ -118,8 +118,8 @@ def segmentation(data: bytes, file: str) -> np.ndarray:
 
   try:
     # Reads arrays and runs nothing, unlike pickle.
-    found: Any = scipy.io.loadmat(io.BytesIO(data), variable_names=["GTcls"])
-    label = found["GTcls"]["Segmentation"][0, 0]
+    contents: Any = scipy.io.loadmat(io.BytesIO(data), variable_names=["GTcls"])
+    label = contents["GTcls"]["Segmentation"][0, 0]
     if label.dtype != np.uint8 or label.ndim != 2:
       raise ValueError(f"GTcls.Segmentation is {label.dtype} {label.shape}")
   except Exception as error:  # scipy has no one class for a damaged file

@@ -261,10 +261,10 @@ def _example(source: files.Files, index: int) -> dict[str, Any]:
   if (label == label_tables.ILLEGAL).any():
     raw = decoding.decode_label(item.label, item.label_file)
     counts = mask_counts.count(raw, item.label_file, source.table)
-    found = faults_lib.of_values(
+    faults = faults_lib.of_numbers(
       source.spec, source.table, [counts], whole=False
     )
-    raise errors.InputError(found[0].text)
+    raise errors.InputError(faults[0].text)
   return {
     "image": item.image,
     "label": png(label),
