@@ -55,7 +55,7 @@ def test_good_data_passes_with_a_table_of_each_split(good, check):
   assert status == 0 and not message
   assert printed.index("data train: 3 images") < printed.index("data val: 1 im")
   assert "      0  ground        60.00       3" in printed
-  assert "always saying 'ground' scores pixel accuracy 60" in printed
+  assert "always predicting 'ground' scores pixel accuracy 60" in printed
   assert "no fault found: train, val, 4 masks, all images decoded" in printed
   assert "warning" not in printed
 
@@ -338,7 +338,7 @@ def test_camvid_passes(check):
   assert "no fault found: train, val, test, 701 masks" in printed
   # Counted by others: caffe-segnet's issue 37.
   assert re.search(r" 3  Road +31\.66 +367\n", printed)
-  assert "always saying 'Road' scores pixel accuracy 32.9" in printed
+  assert "always predicting 'Road' scores pixel accuracy 32.9" in printed
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""What the numbers of masks say about how they were spoiled, and the fix.
+"""Advice on masks: what their numbers tell about the cause, and the fix.
 
-Most ways have one fix. It works when it is followed word by word, beside what
-classes.json has already.
+Most causes have one fix. It works when it is followed word by word, and leaves
+in force what classes.json says already.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,11 +15,11 @@ from deeplax.data import spec as spec_lib
 from deeplax.data.checks import mask_counts
 from deeplax.labels import IGNORE_LABEL
 
-Labels = Mapping[label_tables.Number, int]  # of each number that has one
-# What maps have where there is no data, beside numbers below 0 and NaN: the
-# largest of 16 and 32 bit, and nines.
+Labels = Mapping[label_tables.Number, int]  # of the numbers that have one
+# Numbers that mark missing data in maps, besides NaN and all below 0: the
+# largest of 16 and 32 bits, and nines.
 _NO_DATA = (65535, 32767, 2**31 - 1, 2**32 - 1, 9999, 99999, 999999)
-_FEW = 10  # numbers that someone may map by hand
+_FEW = 10  # numbers that a user may map by hand
 
 
 def ascending(
@@ -30,13 +30,13 @@ def ascending(
 
 
 def some(values: Sequence[label_tables.Number]) -> str:
-  """List numbers, the first eight."""
+  """Return the first eight numbers as text."""
   shown = ", ".join(label_tables.written(v) for v in values[:8])
   return shown + (", ..." if len(values) > 8 else "")
 
 
 def black_and_white(spec: spec_lib.Spec, labels: Labels) -> str:
-  """Say what masks of 0 and 255 only are, and how to read them."""
+  """Return what masks of 0 and 255 only are, and how to read them."""
   start = "0 and 255 only, the numbers of a black and white picture"
   if spec.num_classes == 1:
     (name,) = spec.class_names
@@ -57,7 +57,7 @@ def black_and_white(spec: spec_lib.Spec, labels: Labels) -> str:
 
 
 def _with_background(name: str) -> str:
-  """Return the names of a class and of all else, as in classes.json."""
+  """Return the names of the background and a class, as in classes.json."""
   other = "other" if name == "background" else "background"
   return json.dumps([other, name], ensure_ascii=False)
 
@@ -68,7 +68,7 @@ def of_all(
   spec: spec_lib.Spec,
   labels: Labels,
 ) -> str:
-  """Say what the numbers of all masks together look like, or ""."""
+  """Return what the numbers of all masks suggest together, or ""."""
   if _is_nodata(bad, present):
     return _no_data(bad, labels)
   if text := _palette(bad, present, spec):
@@ -87,7 +87,7 @@ def of_all(
       counted: dict[label_tables.Number, int] = {i + 1: i for i in range(k)}
       text += f"{_map(labels, counted)}, or "
     return text + "add a class for 0 as the first name"
-  # More than half of the levels: fewer may be there by chance.
+  # More than half of the levels must occur: fewer may do so by chance.
   bytes_only = all(map(label_tables.is_byte, present))
   many = bytes_only and 2 * len(present) > k + 1 > 3
   if many and (levels := _stretched(present, k)):
@@ -107,7 +107,15 @@ def of_one(
   spec: spec_lib.Spec,
   labels: Labels,
 ) -> str:
-  """Say what the illegal numbers of one mask look like, and the fix."""
+  """Return what the illegal numbers of one mask suggest, and the fix.
+
+  Args:
+    bad: The illegal numbers, ascending and NaN last.
+    mask: The mask's counts.
+    share: Share of the mask's pixels that have illegal numbers.
+    spec: The classes.
+    labels: The label of each legal number.
+  """
   present = mask_counts.numbers(mask)
   if text := _palette(bad, present, spec):
     return text
@@ -134,8 +142,9 @@ def of_one(
       "to classes and save 8 bit PNGs"
     )
   k = spec.num_classes
-  # What JPEG leaves around edges is not between its neighbors: many numbers
-  # of few pixels. Classes that are not named may be many, but follow the rest.
+  # JPEG leaves numbers around edges that are not between their neighbors: many
+  # numbers of few pixels each. Classes that classes.json does not name may be
+  # many too, but they follow those that it names.
   follow = list(bad) == list(range(k, k + len(bad)))
   many = len(bad) >= 8 and share < 0.5 and share / len(bad) < 0.02
   if mask.blended or (many and not follow):
@@ -158,20 +167,20 @@ def of_one(
 
 
 def _is_missing(value: label_tables.Number) -> bool:
-  """Return whether a number is none of a class, but of missing data."""
+  """Return whether a number stands for missing data."""
   return not math.isfinite(value) or value < 0 or value in _NO_DATA
 
 
 def _is_nodata(
   bad: Sequence[label_tables.Number], present: Sequence[label_tables.Number]
 ) -> bool:
-  if len(bad) > _FEW or list(present) == [0, 65535]:  # black and white
+  if len(bad) > _FEW or list(present) == [0, 65535]:  # black, white in 16 bit
     return False
   return all(map(_is_missing, bad))
 
 
 def _no_data(bad: Sequence[label_tables.Number], labels: Labels) -> str:
-  """Say how to ignore what has no data."""
+  """Return how to ignore pixels without data."""
   ignored = _map(labels, dict.fromkeys(bad, IGNORE_LABEL))
   text = f'{some(bad)} {"says" if len(bad) == 1 else "say"} "no data" in many '
   text += f"maps. To have those pixels ignored, {ignored}"
@@ -181,8 +190,8 @@ def _no_data(bad: Sequence[label_tables.Number], labels: Labels) -> str:
 
 
 def _map(labels: Labels, more: Mapping[label_tables.Number, int]) -> str:
-  """Say what "label_map" must be for further numbers to have labels."""
-  # What classes.json maps now: the numbers that are not their own label.
+  """Return the "label_map" by which further numbers have labels, as advice."""
+  # classes.json maps the numbers that are not their own label.
   mapping = {v: c for v, c in labels.items() if v != c} | dict(more)
   listed = ", ".join(
     f'"{label_tables.written(v)}": {c}' for v, c in mapping.items()
@@ -195,7 +204,7 @@ def _fractions(
   mask: mask_counts.MaskCounts,
   labels: Labels,
 ) -> str:
-  """Say what numbers between the whole ones are."""
+  """Return what numbers that are not whole suggest."""
   if mask.blended or len(bad) > _FEW:
     return (
       "A class is a whole number: these are a smooth resize, heights or "
@@ -215,7 +224,7 @@ def _palette(
   present: Sequence[label_tables.Number],
   spec: spec_lib.Spec,
 ) -> str:
-  """Say so if the numbers are gray levels of a palette."""
+  """Return that the numbers are gray levels of a palette, or ""."""
   voc = spec_lib.VOC2012
   for kind, palette in (("VOC", voc.palette), (spec.name, spec.palette)):
     # One gray level alone is a sign only where VOC's 21 classes are meant.
@@ -230,14 +239,14 @@ def _palette(
 
 
 def _grays(palette: Sequence[spec_lib.Color]) -> set[int]:
-  """Return what gray conversions make of the colors, whichever rounding."""
-  border = spec_lib.color_map(256)[255]  # what VOC paints ignored pixels with
+  """Return the gray levels of colors, rounded down and to the nearest."""
+  border = spec_lib.color_map(256)[255]  # VOC's color for ignored pixels
   levels = (np.array([*palette, border]) @ [0.299, 0.587, 0.114]).tolist()
   return {0} | {int(v) for v in levels} | {int(v + 0.5) for v in levels}
 
 
 def _collision(palette: Sequence[spec_lib.Color]) -> str:
-  """Name two classes of one gray level, if there are such."""
+  """Return a sentence that names two classes of one gray level, or ""."""
   first: dict[int, int] = {}
   for label, (r, g, b) in enumerate(palette):
     # Pillow's convert("L"), in 16 bit fixed point.
@@ -254,7 +263,7 @@ def _collision(palette: Sequence[spec_lib.Color]) -> str:
 def _stretched(
   present: Sequence[label_tables.Number], num_classes: int
 ) -> dict[label_tables.Number, int]:
-  """Return {number: class} if k classes were spread over 0 to 255, or {}."""
+  """Return {number: class} if the classes were spread over 0 to 255, or {}."""
   result = {}
   for value in present:
     label = round(value * (num_classes - 1) / 255)

@@ -1,7 +1,7 @@
-"""Look at masks before training, and stop on what cannot be right.
+"""Check the masks of a split before training, and refuse wrong ones.
 
-Nothing else tells: JAX trains on with illegal labels, and the result is a
-model that predicts one class everywhere. Cause and fix come in one message.
+Nothing else finds them: JAX trains on illegal labels as well, and the model
+then predicts one class everywhere. Each message tells the cause and the fix.
 """
 
 import collections
@@ -27,12 +27,12 @@ from deeplax.labels import IGNORE_LABEL
 from deeplax.metrics import printed
 
 THUMBNAIL = 16  # pixels a side
-UNKNOWN = 8  # numbers that are no class, in the table
+UNKNOWN = 8  # rows of the table for numbers that are no class
 
 
 @dataclasses.dataclass(frozen=True)
 class NumberRow:
-  """One number of the masks: share of the pixels, and images that have it."""
+  """A number in the masks: its share of the pixels, and images that have it."""
 
   value: label_tables.Number
   name: str
@@ -42,16 +42,16 @@ class NumberRow:
 
 @dataclasses.dataclass(frozen=True)
 class SplitReport:
-  """What was found in the masks of a split.
+  """The table of a split's masks, with warnings and notes.
 
   Attributes:
-    name: Of the data set and split.
-    images: In the split.
-    expected: As published, or None.
-    checked: Masks that could be counted.
-    rows: By number in the files.
-    warnings: What may well be wrong.
-    notes: What is worth knowing.
+    name: The data set and the split.
+    images: How many the split has.
+    expected: How many were published, or None.
+    checked: How many masks could be counted.
+    rows: One for each number, ascending.
+    warnings: Findings that are probably wrong.
+    notes: Findings that are worth knowing.
   """
 
   name: str
@@ -79,12 +79,12 @@ class SplitReport:
 
 
 class Fingerprint(NamedTuple):
-  """An image that was read, to find it again in another split.
+  """What tells an image again in another split.
 
   Attributes:
-    name: Of the example.
-    file: Of the image.
-    digest: Of the file's bytes.
+    name: The example's name.
+    file: The image's file.
+    digest: A hash of the file's bytes.
     thumbnail: [16, 16, c] in the image's own type; None: it is not readable.
   """
 
@@ -94,14 +94,32 @@ class Fingerprint(NamedTuple):
   thumbnail: np.ndarray | None
 
 
+class ExampleFindings(NamedTuple):
+  """The findings of one example.
+
+  Attributes:
+    index: Its index in the source.
+    mask: Its mask's counts; None: it could not be read.
+    faults: All that is wrong with mask and image.
+    fingerprint: Its image's; None: it was not decoded.
+    turned: Whether EXIF turns its image and nothing is wrong with it.
+  """
+
+  index: int
+  mask: mask_counts.MaskCounts | None = None
+  faults: Sequence[faults_lib.Fault] = ()
+  fingerprint: Fingerprint | None = None
+  turned: bool = False
+
+
 class SplitFindings(NamedTuple):
   """All that `examine` found in a split.
 
   Attributes:
-    report: To print.
-    masks: The ones that could be counted.
-    faults: Of masks and images.
-    fingerprints: Of the images, if they were decoded.
+    report: The table to print.
+    masks: Counts of the masks that could be read.
+    faults: Masks and images that cannot be used.
+    fingerprints: One for each image, if images were decoded.
   """
 
   report: SplitReport
@@ -113,10 +131,10 @@ class SplitFindings(NamedTuple):
 def check(source: files.Source, *, images: int = 200) -> SplitReport:
   """Check the masks of `images` examples, evenly spread over the source.
 
-  Of the images only the sizes are read.
+  Of the images, only the sizes are read.
 
   Raises:
-    InputError: Some cannot be used: file, numbers, cause and fix.
+    InputError: A mask or image cannot be used: the file, cause and fix.
   """
   findings = examine(source, images=images)
   if findings.faults:
@@ -139,58 +157,45 @@ def examine(
   threads: int = 4,
   progress: Callable[[str], None] = lambda line: None,
 ) -> SplitFindings:
-  """Look at masks and images, and return all that is found.
+  """Check masks and images, and return all findings without raising.
 
   Args:
-    source: Of a split.
-    images: How many examples, evenly spread; 0: all.
-    chosen: These examples instead.
-    decode: Decode each image too, instead of reading its size only.
-    threads: That read.
-    progress: Receives lines.
+    source: A split.
+    images: How many examples to check, evenly spread; 0: all.
+    chosen: The indices of the examples to check instead.
+    decode: Whether to decode the images too, not only to read their sizes.
+    threads: How many read files.
+    progress: Receives lines of progress.
   """
-  looks = mask_counts.each(
-    partial(_look, source, decode=decode),
+  findings = mask_counts.each(
+    partial(_examine_one, source, decode=decode),
     views.evenly(len(source), images) if chosen is None else chosen,
     threads=threads,
     progress=progress,
     name=f"checked {source.split}",
   )
-  looks = [*looks]
-  masks = [look.mask for look in looks if look.mask]
+  examples: list[ExampleFindings] = [*findings]
+  # Some faults show only in the numbers of all masks together.
+  masks = [example.mask for example in examples if example.mask]
   table = mask_counts.table(source)
-  faults = [fault for look in looks for fault in look.faults]
+  faults = [fault for example in examples for fault in example.faults]
   faults += faults_lib.of_numbers(source.spec, table, masks)
   report = _report(source, masks, table, right=not faults)
-  turned = [look.index for look in looks if look.turned]
+  turned = [example.index for example in examples if example.turned]
   if turned and isinstance(source, files.Decoded):
-    report = _with_turned(report, source, turned, len(looks))
-  fingerprints = [look.fingerprint for look in looks if look.fingerprint]
+    report = _with_turned(report, source, turned, len(examples))
+  fingerprints = [
+    example.fingerprint for example in examples if example.fingerprint
+  ]
   return SplitFindings(report, masks, faults, fingerprints)
 
 
-class _Look(NamedTuple):
-  """What one example has shown.
-
-  Attributes:
-    index: In the source.
-    mask: None: it could not be counted.
-    faults: Of mask and image.
-    fingerprint: Of the image; None: it was not decoded.
-    turned: Whether EXIF turns the image, if nothing is wrong with it.
-  """
-
-  index: int
-  mask: mask_counts.MaskCounts | None = None
-  faults: Sequence[faults_lib.Fault] = ()
-  fingerprint: Fingerprint | None = None
-  turned: bool = False
-
-
-def _look(source: files.Source, index: int, *, decode: bool) -> _Look:
-  """Look at one example."""
+def _examine_one(
+  source: files.Source, index: int, *, decode: bool
+) -> ExampleFindings:
+  """Check one example."""
   if not isinstance(source, files.Decoded):  # pictures made on the spot
-    return _Look(index, mask_counts.read(source, index))
+    return ExampleFindings(index, mask_counts.read(source, index))
   faults: list[faults_lib.Fault] = []
   item = raw = size = fingerprint = mask = None
   names = [source.name(index)]
@@ -199,8 +204,9 @@ def _look(source: files.Source, index: int, *, decode: bool) -> _Look:
   with faults_lib.collected(faults, *names):
     item = source.encoded(index)
   if item is None:
-    return _Look(index, faults=faults)
+    return ExampleFindings(index, faults=faults)
   turned, names = False, (item.label_file, item.image_file)
+  # The mask, then the image, then both: each can be wrong on its own.
   with faults_lib.collected(faults, *names):
     raw = decoding.decode_label(item.label, item.label_file)
     mask = mask_counts.count(raw, item.label_file, source.table)
@@ -219,20 +225,22 @@ def _look(source: files.Source, index: int, *, decode: bool) -> _Look:
     detail = f"{h}x{w}, image {size[0]}x{size[1]}"
     with faults_lib.collected(faults, *names, detail=detail):
       files.check_sizes(item, size, raw.shape)
-  # What is refused already, for its size perhaps, needs no warning.
-  return _Look(index, mask, faults, fingerprint, turned and not faults)
+  # A photo that is refused, for its size perhaps, needs no further warning.
+  return ExampleFindings(
+    index, mask, faults, fingerprint, turned and not faults
+  )
 
 
 def _with_turned(
   report: SplitReport, source: files.Decoded, turned: Sequence[int], images: int
 ) -> SplitReport:
-  """Add what is to say of the photos that EXIF turns."""
+  """Add a warning or a note about the photos that EXIF turns."""
   fits = []
   for place in views.evenly(len(turned), turned_lib.COMPARED):
     item = source.encoded(turned[place])
     try:
       example = source.decoded(item)
-    except errors.InputError:  # a header was all that was whole
+    except errors.InputError:  # its header alone was whole
       continue
     header = decoding.image_header(item.image, item.image_file)
     fits.append(
@@ -253,7 +261,7 @@ def _fingerprint(name: str, item: files.Encoded) -> Fingerprint:
 def _thumbnail(image: np.ndarray) -> np.ndarray:
   """Return the mean colors of an image in a grid of cells."""
   size = (THUMBNAIL, THUMBNAIL)
-  # As it is, for a large image as floats would take four times its memory.
+  # In its own type: a large image in floats would take four times its memory.
   first = np.ascontiguousarray(image[..., :3])
   return cv2.resize(first, size, interpolation=cv2.INTER_AREA)
 
@@ -269,8 +277,9 @@ def _report(
   *,
   right: bool,
 ) -> SplitReport:
-  """Return what to print; of masks that are misread only the numbers."""
+  """Return the report of a split; only its table if masks are not `right`."""
   class_names = source.spec.class_names
+  # Pixels of each number, images that have it, and pixels of each label.
   pixels, images = collections.Counter(), collections.Counter()
   labels = np.zeros(256, np.int64)
   for mask in masks:
@@ -278,10 +287,11 @@ def _report(
     values = mask_counts.numbers(mask)
     pixels.update(dict(zip(values, mask.pixels.tolist(), strict=True)))
     images.update(values)
-  rows = []
-  for value, name in _names(pixels, class_names, table).items():
-    percent = 100.0 * pixels[value] / max(pixels.total(), 1)
-    rows.append(NumberRow(value, name, percent, images[value]))
+  total = max(pixels.total(), 1)
+  rows = [
+    NumberRow(value, name, 100.0 * pixels[value] / total, images[value])
+    for value, name in _names(pixels, class_names, table).items()
+  ]
   by_class = labels[: len(class_names)]
   expected = dict(source.spec.splits).get(source.split)
   warnings = []
@@ -298,8 +308,8 @@ def _report(
   if right and np.count_nonzero(by_class) == 1 and len(masks) > 1:
     warnings.append(
       f"every mask is {class_names[int(by_class.argmax())]!r} only: a network "
-      "would learn to say it everywhere. See whether the masks were written "
-      "with the numbers of the classes, or add images with other classes"
+      "would learn to predict it everywhere. See whether the masks were "
+      "written with the numbers of the classes, or add images with others"
     )
   notes = []
   if isinstance(source, files.Decoded) and source.left_out:
@@ -323,7 +333,7 @@ def _names(
   class_names: Sequence[str],
   table: label_tables.Table,
 ) -> dict[label_tables.Number, str]:
-  """Return what to call the numbers that are classes or occur, ascending."""
+  """Return the names of all numbers that are classes or occur, ascending."""
   names = {}
   for value, label in table.items().items():
     if label < len(class_names):
@@ -338,11 +348,11 @@ def _names(
 def _notes(
   by_class: np.ndarray, class_names: Sequence[str], *, whole: bool
 ) -> list[str]:
-  """Say which classes are absent, and what a constant answer would score.
+  """Return which classes are absent, and what a constant answer would score.
 
   Args:
     by_class: Pixels of each class.
-    class_names: Of the data set.
+    class_names: The data set's.
     whole: Whether all masks were counted.
   """
   notes = []
@@ -360,7 +370,7 @@ def _notes(
     # Its IoU is its share; that of each other class that occurs is 0.
     miou = share / np.count_nonzero(by_class)
     notes.append(
-      f"always saying {class_names[int(by_class.argmax())]!r} scores pixel "
+      f"always predicting {class_names[int(by_class.argmax())]!r} scores pixel "
       f"accuracy {printed.score(share)}, mIoU {printed.score(miou)}"
     )
   return notes

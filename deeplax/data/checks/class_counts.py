@@ -102,7 +102,7 @@ def _legal(
   table = mask_counts.table(source)
   for mask in masks:
     if mask_counts.by_label(mask, table)[label_tables.ILLEGAL]:
-      (fault,) = faults.of_numbers(source.spec, table, [mask], whole=False)
+      (fault,) = faults.of_numbers(source.spec, table, [mask], together=False)
       raise errors.InputError(
         f"{fault.text}\nFor all such masks: python -m deeplax.check_data "
         f"DIR --split={source.split} --full"

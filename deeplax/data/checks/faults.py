@@ -1,4 +1,4 @@
-"""What is wrong with a file of a data set: cause, fix, files of one cause."""
+"""Files of a data set that cannot be used, with cause and fix."""
 
 from collections.abc import Iterator, Sequence
 import contextlib
@@ -19,10 +19,10 @@ class Fault(NamedTuple):
   """A file that cannot be used.
 
   Attributes:
-    cause: The same for all files of one cause.
-    file: Its name.
+    cause: A text that is the same for all files of one cause.
+    file: The file's name.
     text: The whole message: file, value, cause and fix.
-    detail: What is particular to this file; may be empty.
+    detail: What distinguishes this file from others of its cause, or "".
   """
 
   cause: str
@@ -32,13 +32,13 @@ class Fault(NamedTuple):
 
 
 def from_text(text: str, *names: str, detail: str = "") -> Fault:
-  """Return the fault that a message tells, of the file that it starts with.
+  """Return the fault that a message describes.
 
   Args:
-    text: The message.
-    *names: Files that it may name; the cause is what remains without them,
+    text: The message, which starts with the name of the file.
+    *names: Files that it may name. The cause is what remains without them,
       without numbers and without brackets.
-    detail: Of the file.
+    detail: What distinguishes this file.
   """
   file = next((name for name in names if text.startswith(name)), names[0])
   cause, left = text, True
@@ -53,7 +53,7 @@ def from_text(text: str, *names: str, detail: str = "") -> Fault:
 def collected(
   faults: list[Fault], *names: str, detail: str = ""
 ) -> Iterator[None]:
-  """Add what goes wrong inside to `faults`; names and detail: `from_text`."""
+  """Add what is refused inside to `faults`; for the rest see `from_text`."""
   try:
     yield
   except errors.InputError as error:
@@ -61,7 +61,7 @@ def collected(
 
 
 def groups(faults: Sequence[Fault]) -> list[list[Fault]]:
-  """Return the faults by cause, in the order of the first of each."""
+  """Return the faults by cause, in the order in which the causes appear."""
   result: dict[str, list[Fault]] = {}
   for fault in faults:
     result.setdefault(fault.cause, []).append(fault)
@@ -69,11 +69,11 @@ def groups(faults: Sequence[Fault]) -> list[list[Fault]]:
 
 
 def listing(faults: Sequence[Fault], *, shown: int = SHOWN) -> str:
-  """Return each cause with its fix once, then its files.
+  """Return a text that gives each cause and its fix once, then its files.
 
   Args:
-    faults: All faults.
-    shown: Files of one cause to name.
+    faults: Any number of faults.
+    shown: How many files of one cause to name.
   """
   lines = []
   for number, group in enumerate(groups(faults), 1):
@@ -94,21 +94,22 @@ def of_numbers(
   table: label_tables.Table,
   masks: Sequence[mask_counts.MaskCounts],
   *,
-  whole: bool = True,
+  together: bool = True,
 ) -> list[Fault]:
-  """Return the masks whose numbers cannot be what was meant.
+  """Return a fault for each mask whose numbers cannot be right.
 
   Args:
     spec: The classes.
     table: The label of each number in the masks.
-    masks: The masks.
-    whole: Whether they are all that was looked at: some causes show only in
-      all of them together, and one mask alone would be misread.
+    masks: The counts of the masks.
+    together: Whether to look for causes that only all masks of a split show;
+      one mask alone would be misread.
   """
   present = advice.ascending({v for m in masks for v in mask_counts.numbers(m)})
   labels = table.items()
+  # Masks of 0 and 255 alone are black and white pictures.
   if (
-    whole
+    together
     and present == [0, 255]
     and labels.get(255) not in range(spec.num_classes)
   ):
@@ -118,15 +119,17 @@ def of_numbers(
       for m in masks
       if 255 in m.values
     ]
+  # Numbers that are neither a class nor ignored.
   bad = [
     (m, [v for v in mask_counts.numbers(m) if v not in labels]) for m in masks
   ]
   bad = [(mask, values) for mask, values in bad if values]
   if bad:
     every = advice.ascending({*present} - labels.keys())
-    joint = advice.of_all(every, present, spec, labels) if whole else ""
-    return [_illegal(m, v, joint, spec, labels) for m, v in bad]
-  if whole and masks and not any(legal(mask, table) for mask in masks):
+    joint = advice.of_all(every, present, spec, labels) if together else ""
+    return [_illegal(m, v, joint, spec, table) for m, v in bad]
+  # All numbers are right, and none is a class.
+  if together and masks and not any(legal(mask, table) for mask in masks):
     text = (
       f"{_every(masks)} ignored pixels only (value "
       f"{advice.some(present)}), so there is nothing to learn. "
@@ -148,17 +151,20 @@ def _illegal(
   bad: Sequence[label_tables.Number],
   joint: str,
   spec: spec_lib.Spec,
-  labels: advice.Labels,
+  table: label_tables.Table,
 ) -> Fault:
-  """Return the fault of a mask with the numbers `bad` that are no class."""
-  pixels = sum(
-    count
-    for value, count in zip(
-      mask_counts.numbers(mask), mask.pixels.tolist(), strict=True
-    )
-    if value not in labels
-  )
-  share = pixels / int(mask.pixels.sum())
+  """Return the fault of a mask.
+
+  Args:
+    mask: Its counts.
+    bad: Its numbers that are no class.
+    joint: The fix that the numbers of all masks suggest, or "".
+    spec: The classes.
+    table: The label of each number.
+  """
+  labels = table.items()
+  illegal = mask_counts.by_label(mask, table)[label_tables.ILLEGAL]
+  share = int(illegal) / int(mask.pixels.sum())
   fix = joint or advice.of_one(bad, mask, share, spec, labels)
   k = spec.num_classes
   text = (
@@ -170,7 +176,7 @@ def _illegal(
 
 
 def _ranges(labels: advice.Labels, num_classes: int) -> str:
-  """Describe the legal numbers: "0..20 (and 255 = ignored)"."""
+  """Return the legal numbers as text: "0..20 (and 255 = ignored)"."""
   classes = [v for v, label in labels.items() if label < num_classes]
   text = advice.some(classes)
   if classes == list(range(len(classes))) and len(classes) > 1:

@@ -1,4 +1,4 @@
-"""Read masks without their images, and count the numbers in them."""
+"""Count the numbers in masks, without reading their images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -13,20 +13,21 @@ from deeplax.data import decoding
 from deeplax.data import files
 from deeplax.data import label_tables
 
-# Of the pixels that are no class; undeclared classes have an inside, too.
+# Share of the pixels of no class that must lie between their neighbors; a
+# class that classes.json does not name has pixels inside as well.
 BETWEEN = 0.75
 
 
 class MaskCounts(NamedTuple):
-  """Pixels of one mask by number.
+  """The pixels of one mask by number.
 
   Attributes:
-    file: Its name.
+    file: The mask's name.
     values: The numbers that occur, ascending and NaN last: int64, or float64
       if not all are whole.
-    pixels: How many pixels have each, int64.
-    blended: Most pixels that are no class lie between those around them, as
-      where a smooth resize has mixed two classes.
+    pixels: How many pixels have each of them, int64.
+    blended: Whether most pixels of no class lie between their neighbors, as a
+      smooth resize that mixes two classes makes them.
   """
 
   file: str
@@ -36,10 +37,10 @@ class MaskCounts(NamedTuple):
 
 
 def count(raw: np.ndarray, file: str, table: label_tables.Table) -> MaskCounts:
-  """Count the pixels of a decoded mask, [h, w], by number.
+  """Return the counts of a decoded mask.
 
   Args:
-    raw: The numbers.
+    raw: Its numbers, [h, w].
     file: Its name.
     table: The label of each number.
   """
@@ -48,7 +49,7 @@ def count(raw: np.ndarray, file: str, table: label_tables.Table) -> MaskCounts:
     pixels = np.array(Image.fromarray(raw).histogram(), np.int64)
     values = np.flatnonzero(pixels)
     pixels = pixels[values]
-  else:  # wider, or float: few files, any number
+  else:  # more than 8 bits or floats, which are rare
     values, pixels = np.unique(raw, return_counts=True)
     values, pixels = _plainest(values), pixels.astype(np.int64)
   result = MaskCounts(file, values, pixels)
@@ -75,7 +76,7 @@ def numbers(counts: MaskCounts) -> list[label_tables.Number]:
 
 
 def _blended(raw: np.ndarray, table: label_tables.Table) -> bool:
-  """Return whether what is no class is the edges between classes."""
+  """Return whether the pixels of no class are edges between classes."""
   bad = label_tables.apply(raw, table) == label_tables.ILLEGAL
   bad &= raw != 255  # the white of a black and white mask
   if raw.dtype.kind == "f":
@@ -89,12 +90,12 @@ def _blended(raw: np.ndarray, table: label_tables.Table) -> bool:
 
 
 def read(source: files.Source, index: int) -> MaskCounts:
-  """Count the mask of an example; the image is not decoded.
+  """Return the counts of an example's mask; its image is not decoded.
 
   Raises:
-    InputError: It is no mask, or unreadable.
+    InputError: The mask is no mask, or unreadable.
   """
-  if not isinstance(source, files.Decoded):  # pictures made on the spot
+  if not isinstance(source, files.Decoded):  # images made on the spot
     label = np.asarray(source[index]["label"])
     return count(label, str(index), table(source))
   data, file = source.mask(index)
@@ -109,7 +110,7 @@ def table(source: files.Source) -> label_tables.Table:
 
 
 def by_label(counts: MaskCounts, table: label_tables.Table) -> np.ndarray:
-  """Return the pixels of a mask by deeplax's label, int64 [256]."""
+  """Return the pixels of each of deeplax's labels, int64 [256]."""
   labels = label_tables.apply(counts.values, table)
   result = np.zeros(256, np.int64)
   np.add.at(result, labels, counts.pixels)

@@ -262,7 +262,7 @@ def _example(source: files.Files, index: int) -> dict[str, Any]:
     raw = decoding.decode_label(item.label, item.label_file)
     counts = mask_counts.count(raw, item.label_file, source.table)
     faults = faults_lib.of_numbers(
-      source.spec, source.table, [counts], whole=False
+      source.spec, source.table, [counts], together=False
     )
     raise errors.InputError(faults[0].text)
   return {

@@ -68,7 +68,7 @@ def test_constant_answer_is_scored_like_a_prediction(tmp_path):
     matrix = confusion.count(labels, np.zeros_like(labels), 4)
     scores = confusion.scores(matrix, ("ground", "cat", "dog", "cow"))
     assert (
-      f"always saying 'ground' scores pixel accuracy "
+      f"always predicting 'ground' scores pixel accuracy "
       f"{scores['pixel_accuracy']:.2%}, mIoU {scores['miou']:.2%}"
     ) in report.notes
 

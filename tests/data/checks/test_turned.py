@@ -93,7 +93,7 @@ def test_what_edges_cannot_tell_is_left_to_the_user(tmp_path):
     trees.mask(path, np.full(WIDE, 1, np.uint8))
   trees.mask(path, np.zeros(WIDE, np.uint8))
   text = str(check.check(source))
-  assert "their masks must be drawn upright, too. Look at some" in text
+  assert "their masks must be drawn upright as well. Look at some" in text
 
 
 def test_photos_that_are_not_turned_are_not_counted(tmp_path):
