@@ -182,7 +182,9 @@ def test_classes_of_one_split_only_are_warnings(good, check):
   trees.mask(good / "labels/val/d.png", trees.labels(0, 1))
   printed = check(good, "--full")[1]
   assert "warning: in no split at all: dog\n" in printed
-  assert "warning: class weight 0 for what is in no mask: dog\n" in printed
+  assert (
+    "warning: class weight 0 for classes that are in no mask: dog\n" in printed
+  )
   trees.mask(good / "labels/train/a.png", trees.labels(0, 1, 2))
   assert "learned but never evaluated" in check(good, "--full")[1]
 

@@ -1,7 +1,7 @@
-"""How often each class occurs in the masks of a split, and what follows.
+"""Counts of the classes in the masks of a split, and what follows from them.
 
-Class weights for the loss, and images of rare classes listed twice. Both look
-at every mask, so the counts can be kept in a file.
+The counts give class weights for the loss, and a list of images in which those
+of rare classes occur twice. They take every mask, so a file can keep them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -30,14 +30,14 @@ RULES = ("median_frequency", "enet")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ClassCounts:
-  """Counts of the masks of a split.
+  """The pixels and images of each class in a split.
 
   Attributes:
     class_names: By label.
-    pixels: Of each class, int64 [k].
-    pixels_where_present: Pixels that are not ignored, of any class, in the
-      images where a class occurs, int64 [k].
-    ignored: Pixels that are ignored.
+    pixels: The pixels of each class, int64 [k].
+    pixels_where_present: For each class, the pixels of all classes in the
+      images where it occurs, int64 [k].
+    ignored: The number of ignored pixels.
     present: Which image has which class, bool [images, k].
   """
 
@@ -60,14 +60,14 @@ def count(
   cache: epath.PathLike | None = None,
   write: bool = True,
 ) -> ClassCounts:
-  """Count all masks of a source.
+  """Return the counts of all masks of a split.
 
   Args:
-    source: Of a split.
-    threads: That read masks.
-    progress: Receives lines.
-    cache: A JSON file that keeps the counts, or None. It is used when it was
-      counted on the same data set, split, mask files and classes.
+    source: The split.
+    threads: How many read masks.
+    progress: Receives lines of progress.
+    cache: A JSON file that keeps the counts, or None. It is read if they were
+      made of the same data set, split, mask files and classes.
     write: Whether to write the cache; one process of several does.
 
   Raises:
@@ -76,9 +76,9 @@ def count(
   """
   key = _key(source)
   if cache is not None and epath.Path(cache).exists():
-    if kept := _load(epath.Path(cache), key):
-      return kept
-    progress(f"{cache} was counted on other masks: counting again")
+    if cached := _load(epath.Path(cache), key):
+      return cached
+    progress(f"{cache} has counts of other masks: counting again")
   progress(f"counting the classes of {len(source)} masks ...")
   masks = mask_counts.each(
     partial(mask_counts.read, source),
@@ -98,7 +98,11 @@ def count(
 def _legal(
   source: files.Source, masks: Iterable[mask_counts.MaskCounts]
 ) -> Iterable[mask_counts.MaskCounts]:
-  """Pass masks on; stop at the first with a number that is no class."""
+  """Yield masks, up to the first with a number that is no class.
+
+  Raises:
+    InputError: About that mask.
+  """
   table = mask_counts.table(source)
   for mask in masks:
     if mask_counts.by_label(mask, table)[label_tables.ILLEGAL]:
@@ -113,17 +117,17 @@ def _legal(
 def tally(
   spec: spec_lib.Spec,
   table: label_tables.Table,
-  counted: Iterable[mask_counts.MaskCounts],
+  masks: Iterable[mask_counts.MaskCounts],
 ) -> ClassCounts:
-  """Add up masks.
+  """Return the sum over masks.
 
   Args:
     spec: The classes.
     table: The label of each number in the masks.
-    counted: The masks, in the order of the source.
+    masks: The counts of each mask, in the order of the source.
   """
   k, ignored, rows = spec.num_classes, 0, []
-  for mask in counted:
+  for mask in masks:
     labels = mask_counts.by_label(mask, table)
     ignored += int(labels[IGNORE_LABEL])
     rows.append(labels[:k])
@@ -139,11 +143,11 @@ def tally(
 
 
 def _key(source: files.Source) -> dict[str, Any]:
-  """Return what the counts depend on, as far as can be told without reading."""
+  """Return all that the counts depend on and that costs no reading of masks."""
   stamp = source.stamp() if isinstance(source, files.Decoded) else ""
   table = mask_counts.table(source)
   contents = stamp.encode() + table.labels
-  if table.others:  # not before, so that older counts are still taken
+  if table.others:  # left out if empty, so that files of earlier versions hold
     contents += repr(table.others).encode()
   return {
     "data": source.spec.name,
@@ -166,9 +170,9 @@ def _to_json(counts: ClassCounts) -> dict[str, Any]:
 
 
 def _load(path: epath.Path, key: dict[str, Any]) -> ClassCounts | None:
-  """Return what a file holds, or None if it was counted on something else."""
+  """Return the counts in a file, or None if they are of something else."""
   try:
-    saved = text_files.read_json(path, fix="it is counted anew")
+    saved = text_files.read_json(path, fix="the masks are counted again")
     if saved["counted_on"] != key:
       return None
     rows = [np.frombuffer(bytes.fromhex(r), np.uint8) for r in saved["present"]]
@@ -180,7 +184,7 @@ def _load(path: epath.Path, key: dict[str, Any]) -> ClassCounts | None:
       ignored=saved["ignored"],
       present=bits.astype(bool),
     )
-  # Cut off, or another format.
+  # A file that was cut off or has another format is as good as none.
   except (errors.InputError, KeyError, TypeError, ValueError):
     return None
 
@@ -196,8 +200,8 @@ def weights(
   in all images. Ignored pixels count in neither.
 
   Args:
-    histogram: Of the training masks.
-    rule: One of these, or numbers as text, "0.5,1.0,2.0".
+    counts: Those of the training masks.
+    rule: One of these two, or numbers as text, "0.5,1.0,2.0".
     progress: Receives a line if classes never occur.
 
   Raises:
@@ -220,7 +224,7 @@ def weights(
   if not occurs.all():
     names = zip(counts.class_names, occurs.tolist(), strict=True)
     absent = ", ".join(name for name, is_there in names if not is_there)
-    progress(f"class weight 0 for what is in no mask: {absent}")
+    progress(f"class weight 0 for classes that are in no mask: {absent}")
   return tuple(result.tolist())
 
 
@@ -262,7 +266,7 @@ def duplicated(counts: ClassCounts, class_names: Sequence[str]) -> np.ndarray:
     if name not in have:
       near = difflib.get_close_matches(name, have, n=3) or list(have)
       raise errors.InputError(
-        f"data.duplicate_classes: no class {name!r}; there is {near}"
+        f"data.duplicate_classes: no class {name!r}; the nearest are {near}"
       )
   chosen = [have.index(name) for name in class_names]
   rare = counts.present[:, chosen].any(axis=1)

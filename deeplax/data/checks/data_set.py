@@ -1,4 +1,4 @@
-"""Every split of a data set: faulty files, leaks between splits, classes."""
+"""Check all splits of a data set: their files, images in common, classes."""
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
@@ -24,8 +24,9 @@ from deeplax.data.checks import overlap
 
 ALL = "all"
 
-# What tells that a published tree has a split. VOC's trainval is the others
-# together; the masks of Cityscapes' test are empty.
+# The file or folder that shows that a published tree has a split. Left out are
+# VOC's trainval, which is two others together, and Cityscapes' test, whose
+# masks are empty.
 _LISTS = "ImageSets/Segmentation"
 _SPLITS = {
   "voc2012": {
@@ -41,12 +42,12 @@ _SPLITS = {
 
 @dataclasses.dataclass
 class DataSetReport:
-  """What was found in a data set.
+  """The findings of a data set.
 
   Attributes:
-    reports: By split.
-    weights: Of the classes, by training split and rule.
-    warnings: About the splits together.
+    reports: The report of each split.
+    weights: The weight of each class, by training split and rule.
+    warnings: Warnings about several splits together.
     faults: Files that cannot be used.
   """
 
@@ -56,7 +57,7 @@ class DataSetReport:
   faults: list[faults_lib.Fault]
 
   def to_json(self) -> dict[str, Any]:
-    """Return all of it, with every faulty file."""
+    """Return all findings, with every faulty file."""
     return {
       "splits": {k: dataclasses.asdict(r) for k, r in self.reports.items()},
       "class_weights": self.weights,
@@ -114,16 +115,17 @@ def examine(
   channels: Sequence[int] | None = None,
   progress: Callable[[str], None] = print,
 ) -> DataSetReport:
-  """Look at the splits `names` of the data set in `root`.
+  """Check splits of a data set, and return all findings without raising.
 
   Args:
-    root: Its folder.
-    names: Of splits.
-    images: Masks to look at in each, evenly spread; 0: all.
-    full: Decode the images too, and look for the same ones in two splits.
-    threads: That read.
+    root: The data set's folder.
+    names: The splits.
+    images: How many masks of each to check, evenly spread; 0: all.
+    full: Whether to decode images too, and to look for those that are in two
+      splits.
+    threads: How many read files.
     channels: Bands to read of own data; None: RGB.
-    progress: Receives the report of each split, and progress.
+    progress: Receives the report of each split, and lines of progress.
   """
   result = DataSetReport({}, {}, [], [])
   fingerprints = {}
@@ -144,15 +146,14 @@ def examine(
     fingerprints[name] = findings.fingerprints
     progress(str(findings.report))
     if overlap.trains(name) and not findings.faults:
-      counted = class_counts.tally(
-        source.spec, mask_counts.table(source), findings.masks
-      )
+      table = mask_counts.table(source)
+      counts = class_counts.tally(source.spec, table, findings.masks)
       warn = result.warnings.append
       result.weights[name] = {
-        rule: class_counts.weights(counted, rule, progress=warn)
+        rule: class_counts.weights(counts, rule, progress=warn)
         for rule in class_counts.RULES
       }
-  if not result.faults:  # what is misread is in the wrong classes
+  if not result.faults:  # masks that are misread show the wrong classes
     result.warnings += _class_warnings(result.reports)
   result.warnings += overlap.doubles(fingerprints)
   result.faults += overlap.leaks(fingerprints)
@@ -162,7 +163,7 @@ def examine(
 def _open(
   root: pathlib.Path, split: str, channels: Sequence[int] | None
 ) -> tuple[files.Source, list[faults_lib.Fault]]:
-  """Return a split, and what of it has no partner."""
+  """Return a split, and a fault for each file without a partner."""
   if not (root / folder.CLASSES).is_file():
     return build.at(root, split), []
   source, unpaired = folder.listing(root, split, channels)
@@ -174,13 +175,13 @@ def _open(
 
 
 def splits(root: pathlib.Path) -> list[str]:
-  """Return the splits of the data set in `root` that have masks, train first.
+  """Return the splits of a data set that have masks, train first.
 
   Raises:
-    InputError: There is none.
+    InputError: The folder has none.
   """
   if (root / folder.CLASSES).is_file():
-    # Pictures without masks are to predict only, as in a competition's test.
+    # Images without masks are for predicting, as a competition's test split.
     if found := folder.splits(root, "labels") or folder.splits(root):
       return _ordered(found)
     images, labels = (_holds(root / kind) for kind in ("images", "labels"))
@@ -202,12 +203,12 @@ def splits(root: pathlib.Path) -> list[str]:
         return found
   if path := prepared.newest(root):
     return _ordered(prepared.splits(path))
-  build.at(root, "train")  # says what was looked for
+  build.at(root, "train")  # raises, with all places that it looked in
   return ["train"]
 
 
 def _holds(path: pathlib.Path) -> str:
-  """Say what is in a folder: "holds 12 .jpg, 1 .txt"."""
+  """Return what a folder holds, as text: "holds 12 .jpg, 1 .txt"."""
   if not path.is_dir():
     return "is not there"
   shown = [p for p in path.iterdir() if not walk.hidden(p.name)]
@@ -215,7 +216,7 @@ def _holds(path: pathlib.Path) -> str:
 
 
 def _without_masks(root: pathlib.Path) -> list[str]:
-  """Say which splits of own data have pictures, but no masks."""
+  """Return a warning about each split of own data that has no masks."""
   labels = folder.splits(root, "labels")
   if not (root / folder.CLASSES).is_file() or not labels:
     return []
@@ -229,12 +230,12 @@ def _without_masks(root: pathlib.Path) -> list[str]:
 
 
 def _ordered(names: Iterable[str]) -> list[str]:
-  """Return splits, train and val first."""
+  """Return splits in order: training, val, then the others."""
   return sorted(names, key=lambda s: (not overlap.trains(s), s != "val", s))
 
 
 def _class_warnings(reports: dict[str, check.SplitReport]) -> list[str]:
-  """Return warnings about classes that are in some splits only."""
+  """Return warnings about classes that only some splits have."""
   learned, scored = set(), set()
   for split, report in reports.items():
     names = {row.name for row in report.rows if row.images}
@@ -242,24 +243,25 @@ def _class_warnings(reports: dict[str, check.SplitReport]) -> list[str]:
       learned |= names
     elif not overlap.whole(split):
       scored |= names
-  result = []
-  if reports and len(reports) > 1:
-    rows = next(iter(reports.values())).rows
-    listed = [row.name for row in rows if not row.name.startswith("(")]
-    listed = list(dict.fromkeys(listed))
-    if never := [n for n in listed if n not in learned | scored]:
-      result.append(f"in no split at all: {', '.join(never)}")
-    if learned and (late := [n for n in listed if n in scored - learned]):
-      result.append(
-        f"evaluated but never learned, because no training mask has it: "
-        f"{', '.join(late)}"
-      )
-    if scored and (unseen := [n for n in listed if n in learned - scored]):
-      result.append(
-        f"learned but never evaluated, because only training masks have it: "
-        f"{', '.join(unseen)}"
-      )
-  return result
+  if len(reports) < 2:
+    return []
+  rows = next(iter(reports.values())).rows
+  # Two numbers may have one name; "(ignored)" and "(no class)" are none.
+  listed = dict.fromkeys(r.name for r in rows if not r.name.startswith("("))
+  warnings = []
+  if never := [n for n in listed if n not in learned | scored]:
+    warnings.append(f"in no split at all: {', '.join(never)}")
+  if learned and (late := [n for n in listed if n in scored - learned]):
+    warnings.append(
+      f"evaluated but never learned, because no training mask has it: "
+      f"{', '.join(late)}"
+    )
+  if scored and (unscored := [n for n in listed if n in learned - scored]):
+    warnings.append(
+      f"learned but never evaluated, because only training masks have it: "
+      f"{', '.join(unscored)}"
+    )
+  return warnings
 
 
 def _weights_text(weights: dict[str, tuple[float, ...]], title: str) -> str:
@@ -273,7 +275,7 @@ def _weights_text(weights: dict[str, tuple[float, ...]], title: str) -> str:
 
 
 def _refuse(result: DataSetReport, root: pathlib.Path) -> None:
-  """Raise if any file is faulty."""
+  """Raise if any file is faulty: the one message, or a list by cause."""
   faults = result.faults
   if len(faults) == 1:
     raise errors.InputError(faults[0].text)

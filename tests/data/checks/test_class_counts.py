@@ -128,7 +128,7 @@ def test_median_frequency_is_the_formula(random_folder):
     frequency.append(sum(r[c] for r in images) / sum(map(sum, images)))
   median = sorted(frequency)[1]
   assert weights == pytest.approx([*(median / f for f in frequency), 0.0])
-  assert said == ["class weight 0 for what is in no mask: unicorn"]
+  assert said == ["class weight 0 for classes that are in no mask: unicorn"]
 
 
 def test_enet_is_the_formula(random_folder):
@@ -250,7 +250,7 @@ def test_counts_of_something_else_are_counted_again(
   (random_folder / "classes.json").write_text(json.dumps(keys))
   source = folder.source(random_folder, split)
   found = class_counts.count(source, cache=cache, progress=said.append)
-  assert "counted on other masks" in said[0]
+  assert "counts of other masks" in said[0]
   assert_equal(found, class_counts.count(source))
   assert_equal(found, class_counts.count(source, cache=cache))
 
