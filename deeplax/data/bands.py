@@ -1,7 +1,7 @@
-"""Images of any number of bands: reading, statistics, and something to see.
+"""Images of any number of bands: reading, statistics, and how to show them.
 
-From .npy, .npz and TIFF files as they are stored; PNG has red, green, blue and
-maybe alpha, or gray, in 8 or 16 bit; other pictures are RGB.
+.npy, .npz and TIFF files give their bands as they are stored; PNG gives red,
+green, blue and perhaps alpha, or gray, of 8 or 16 bits; other pictures are RGB.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,18 +18,18 @@ from deeplax.data.formats import npy
 from deeplax.data.formats import pictures
 from deeplax.data.formats import tiff
 
-# Beside the pictures of `folder`.
+# Kinds of files with bands, besides pictures.
 SUFFIXES = (".npy", ".npz")
-# float32 holds all of their numbers; float64 is rounded to it.
+# Bands are read as float32, which holds all of these numbers but float64's.
 TYPES = ("uint8", "uint16", "int16", "float32", "float64")
 SAMPLE = 200  # images that `measure` looks at
 
-# (mean, std) of each band, in the numbers of the files.
+# The mean of each band, and the standard deviation, in the files' numbers.
 Channels = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class Reader:
-  """Reads some bands of the images of a data set, which must be alike."""
+  """Reads bands of the images of a data set, which must be of one kind."""
 
   def __init__(
     self,
@@ -37,15 +37,15 @@ class Reader:
     *,
     first: tuple[bytes, str] | None = None,
   ):
-    """Prepare.
+    """Choose the bands.
 
     Args:
       channels: Bands to read, counted from 0, in this order.
-      first: Bytes and name of an image that all others must be like; None:
-        any will do.
+      first: Bytes and name of an image whose kind all others must have; None:
+        images may be of any kind.
 
     Raises:
-      InputError: There are no such bands, or `first` is no image.
+      InputError: Such bands cannot be, or `first` is no image.
     """
     if not channels or not all(type(c) is int and c >= 0 for c in channels):
       raise errors.InputError(
@@ -57,11 +57,11 @@ class Reader:
     self._kind = _kind(read(*first)) if first else None
 
   def __call__(self, data: bytes, file: str) -> np.ndarray:
-    """Return [h, w, c] of the bytes of a file: uint8 as it is, else float32.
+    """Return an image [h, w, c] from a file's bytes: uint8, or else float32.
 
     Raises:
-      InputError: It is no whole image, unlike the first, lacks a band, or has
-        pixels without a number.
+      InputError: The file is no whole image, or unlike the first, lacks a band,
+        or has pixels without a number.
     """
     image = read(data, file)
     kind = _kind(image)
@@ -92,15 +92,15 @@ class Reader:
 
 
 def _kind(image: np.ndarray) -> str:
-  """Return what all images of a data set must have in common."""
+  """Return the number and type of bands, as text."""
   return f"{image.shape[-1]} bands of {image.dtype}"
 
 
 def read(data: bytes, file: str) -> np.ndarray:
-  """Return all bands [h, w, c] of the bytes of a file, of one of TYPES.
+  """Return all bands [h, w, c] from a file's bytes, of one of TYPES.
 
   Raises:
-    InputError: It is no whole image, or of another type.
+    InputError: The file is no whole image, or of another type.
   """
   try:
     image = _read(data, file)
@@ -134,12 +134,12 @@ def _read(data: bytes, file: str) -> np.ndarray:
   return tiff.upright(image, decoding.image_header(data, file).orientation)
 
 
-def given(
+def statistics(
   channels: Sequence[int] | None,
   mean: Sequence[float | int] | None,
   std: Sequence[float | int] | None,
 ) -> Channels | None:
-  """Return mean and std of each band, or None without bands.
+  """Return mean and standard deviation of each band, or None without bands.
 
   Args:
     channels: `config.data.channels`.
@@ -147,11 +147,11 @@ def given(
     std: `config.data.channel_std`.
 
   Raises:
-    InputError: They are not one number for each band.
+    InputError: Mean or deviation is not one number for each band.
   """
   if channels is None:
     return None
-  statistics = []
+  pair = []
   for name, values in (("mean", mean), ("std", std)):
     numbers = tuple(float(value) for value in values or ())
     if len(numbers) != len(channels) or not np.isfinite(numbers).all():
@@ -159,10 +159,10 @@ def given(
         f"data.channel_{name} {values} is not one number for each of the "
         f"{len(channels)} bands of data.channels {tuple(channels)}"
       )
-    statistics.append(numbers)
-  if min(statistics[1]) <= 0:
+    pair.append(numbers)
+  if min(pair[1]) <= 0:
     raise errors.InputError(f"data.channel_std {std}: each must be above 0")
-  return statistics[0], statistics[1]
+  return pair[0], pair[1]
 
 
 def measure(
@@ -172,18 +172,18 @@ def measure(
   threads: int = 4,
   progress: Callable[[str], None] = print,
 ) -> Channels:
-  """Return mean and standard deviation of each band over a source's images.
+  """Return mean and standard deviation of each band over a split's images.
 
-  All pixels count, those that the masks ignore too; sums are float64.
+  All pixels count, ignored ones as well; sums are float64.
 
   Args:
-    source: Of the training split.
-    images: How many, evenly spread; fewer if there are fewer.
-    threads: That read.
+    source: The training split.
+    images: How many images to read, evenly spread; fewer if it has fewer.
+    threads: How many read.
     progress: Receives a line with the time left now and then.
 
   Raises:
-    InputError: A band is the same everywhere, or an image cannot be read.
+    InputError: A band has one value everywhere, or an image cannot be read.
   """
   chosen = views.evenly(len(source), images)
   parts = list(
@@ -198,13 +198,13 @@ def measure(
   pixels, means, variances = (np.stack(p) for p in zip(*parts, strict=True))
   share = (pixels / pixels.sum())[:, None]
   mean = (share * means).sum(axis=0)
-  # Within the images, and between them.
+  # The variance within the images, and that between their means.
   variance = (share * (variances + (means - mean[None]) ** 2)).sum(axis=0)
   if not variance.all():
     place = int(np.argmin(variance))
     raise errors.InputError(
       f"number {place} of data.channels is {mean[place]:g} in all pixels of "
-      f"{len(chosen)} images, so it says nothing: leave it out"
+      f"{len(chosen)} images, so it tells nothing: leave it out"
     )
   return _rounded(mean), _rounded(np.sqrt(variance))
 
@@ -216,16 +216,16 @@ def _moments(image: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
 
 
 def _rounded(values: np.ndarray) -> tuple[float, ...]:
-  """Six digits, to be read in config.json."""
+  """Return numbers of six digits, for people who read config.json."""
   return tuple(float(f"{value:.6g}") for value in values)
 
 
 def to_show(image: np.ndarray) -> np.ndarray:
-  """Return something to see: uint8 RGB [h, w, 3].
+  """Return an image as people see it: uint8 RGB [h, w, 3].
 
-  The first three bands are red, green and blue, or the first alone is gray;
-  black is two deviations below the band's mean in this image, white two above.
-  An image that is RGB in bytes stays as it is.
+  The first three bands are red, green and blue, or the first alone is gray.
+  Black is two standard deviations below the band's mean in this image, white
+  two above. RGB of uint8 stays as it is.
   """
   if image.dtype == np.uint8 and image.shape[-1] == 3:
     return image

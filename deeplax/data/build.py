@@ -93,7 +93,7 @@ def _own(
 
 def channels(data: Config) -> bands.Channels | None:
   """Return mean and std of each band that is read; None: RGB pictures."""
-  return bands.given(data.channels, data.channel_mean, data.channel_std)
+  return bands.statistics(data.channels, data.channel_mean, data.channel_std)
 
 
 def fill_channels(

@@ -1,7 +1,7 @@
-"""Image and mask files decoded: pictures of any kind, masks as their numbers.
+"""Decode images of any kind to RGB, and masks to the numbers in them.
 
-Images come out as uint8 RGB, turned upright by their EXIF tag. A palette PNG is
-read as indices, never as colors.
+Images become uint8 RGB, turned upright by their EXIF tag. A mask's palette is
+never applied: its numbers are the indices.
 """
 
 import io
@@ -22,16 +22,16 @@ from deeplax.data.formats import tiff
 # What reading a spoiled file raises.
 BROKEN = (*pictures.BROKEN, cv2.error)
 
-# A picture of 16 bit that stays below has not used them: a quarter of white.
+# A quarter of white: 16-bit images that stay below hold fewer bits than that.
 _DARK = 1 << 14
-# The header of a binary PGM or PPM up to its largest number: width, height and
-# that, with comments anywhere between.
+# The header of a binary PGM or PPM: width, height and the number for white,
+# with comments anywhere between them.
 _GAP = rb"(?:\s|#[^\n]*\n)+"
 _NETPBM = re.compile(
   rb"P[56]" + _GAP + rb"\d{1,9}" + _GAP + rb"\d{1,9}" + _GAP + rb"(\d{1,5})\s"
 )
-# Files that may hold pictures too large for OpenCV, or for memory; it decodes
-# no more than these (CV_IO_MAX_IMAGE_PIXELS and so on, by default).
+# Bytes from which a file may hold an image too large for memory or OpenCV, and
+# OpenCV's own limits (CV_IO_MAX_IMAGE_PIXELS and so on, by default).
 _LARGE = 1 << 18
 _OPENCV_PIXELS, _OPENCV_SIDE = 1 << 30, 1 << 20
 _AS_BANDS = (
@@ -39,12 +39,13 @@ _AS_BANDS = (
   "'(0, 1, 2)' for its first three bands"
 )
 
-# 1 bit, palette, gray, 16 bit, 32 bit, float: the modes that hold numbers.
+# Pillow's modes of one number per pixel: 1 bit, palette, gray, 16 and 32 bits,
+# float.
 _MASK_MODES = ("1", "P", "L", "I;16", "I;16B", "I;16L", "I", "F")
 _PNG = b"\x89PNG\r\n\x1a\n"
-# Numbers of a pixel by PNG's types of color.
+# Gray, and how many numbers a pixel has, by PNG's types of color.
 _PNG_GRAY, _PNG_CHANNELS = 0, {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-# Compressions of a TIFF that change numbers: JPEG of two kinds, and WebP.
+# Compressions of TIFF that change numbers: JPEG of two kinds, and WebP.
 _LOSSY_TIFF = (6, 7, 50001)
 _LOSSY = (
   "{file} is {kind}: its compression changes labels near every edge, which "
@@ -53,18 +54,18 @@ _LOSSY = (
 
 
 def decode_image(data: bytes, file: str) -> np.ndarray:
-  """Decode any picture to RGB uint8 [h, w, 3], upright.
+  """Return an image of any kind as RGB uint8 [h, w, 3], upright.
 
-  Colors are as stored: an alpha channel is dropped, not blended in. Of 16 bit
-  the upper 8 are kept. Of several pictures in a file the first counts.
+  Colors are as stored: an alpha channel is dropped, not blended in. Of 16 bits
+  the upper 8 are kept. Of several pictures in a file, the first is read.
 
-  OpenCV reads JPEG at half of Pillow's time and to the same numbers, and
-  refuses a file that was cut off. It paints over what is transparent in a GIF
-  and multiplies the colors of a TIFF with their alpha, so these are read
-  otherwise.
+  OpenCV reads JPEG in half of Pillow's time and to the same numbers, and
+  refuses a file that was cut off. It paints over the transparent pixels of a
+  GIF and multiplies the colors of a TIFF by their alpha, so these are read in
+  other ways.
 
   Raises:
-    InputError: It is no whole picture, or its numbers are no brightness.
+    InputError: The file is no whole picture, or its numbers are no brightness.
   """
   try:
     if data.startswith(tiff.MAGIC):
@@ -96,10 +97,14 @@ def _decode_by_opencv(data: bytes, file: str) -> np.ndarray:
 
 
 def decode_by_opencv(data: bytes, flags: int) -> np.ndarray:
-  """Return what OpenCV makes of a picture's bytes.
+  """Return a picture as OpenCV decodes it.
+
+  Args:
+    data: The bytes of its file.
+    flags: OpenCV's, cv2.IMREAD_*.
 
   Raises:
-    ValueError: Nothing.
+    ValueError: OpenCV cannot decode it.
   """
   array = np.frombuffer(data, np.uint8)
   image = cv2.imdecode(array, flags) if data else None
@@ -109,7 +114,7 @@ def decode_by_opencv(data: bytes, flags: int) -> np.ndarray:
 
 
 def decode_png(data: bytes) -> np.ndarray:
-  """Return a PNG's numbers as they are, [h, w, c]: gray, or RGB and alpha."""
+  """Return a PNG's own numbers, [h, w, c]: gray, or RGB and perhaps alpha."""
   image = decode_by_opencv(data, cv2.IMREAD_UNCHANGED)
   image = image.reshape(*image.shape[:2], -1)
   order = (2, 1, 0, 3)[: image.shape[-1]] if image.shape[-1] > 1 else (0,)
@@ -117,7 +122,7 @@ def decode_png(data: bytes) -> np.ndarray:
 
 
 def _decode_netpbm(data: bytes, white: int, file: str) -> np.ndarray:
-  """Return a PGM or PPM file, whose header says which number is white."""
+  """Return a PGM or PPM image, stretched so that its number for white is."""
   image = _decode_by_opencv(data, file)
   full = np.iinfo(image.dtype).max
   if white == full:
@@ -136,7 +141,7 @@ def _decode_tiff(data: bytes, file: str) -> np.ndarray:
   layout = tiff.layout(io.BytesIO(data))
   if not (layout.readable and layout.photometric in (*tiff.GRAY, tiff.RGB)):
     return _decode_by_pillow(data, file)  # palette, 1 bit, CMYK, JPEG inside
-  # A second or fourth band is alpha.
+  # A second band of gray, or a fourth one of RGB, is alpha.
   gray = layout.photometric in tiff.GRAY and layout.bands <= 2
   if not gray and layout.bands != 3 and layout.photometric != tiff.RGB:
     raise errors.InputError(
@@ -151,7 +156,7 @@ def _decode_tiff(data: bytes, file: str) -> np.ndarray:
 
 
 def _to_bytes(image: np.ndarray, file: str) -> np.ndarray:
-  """Return uint8; 16 bit by their upper 8."""
+  """Return an image as uint8, the upper 8 bits of 16."""
   if image.dtype == np.uint8:
     return image
   if image.dtype != np.uint16:
@@ -170,13 +175,13 @@ def _to_bytes(image: np.ndarray, file: str) -> np.ndarray:
 
 
 def decode_label(data: bytes, file: str) -> np.ndarray:
-  """Decode a mask to its numbers: [h, w], uint8 where all are 0 to 255.
+  """Return the numbers of a mask, [h, w], uint8 if all are 0 to 255.
 
-  They are the file's own: a gray picture of 2 or 4 bit is not spread over 0 to
-  255, and whole numbers in floating point are integers.
+  They are the file's own: gray of 2 or 4 bits is not stretched to 0 to 255, and
+  whole numbers in floating point become integers.
 
   Raises:
-    InputError: It is no mask: JPEG, colors, or unreadable.
+    InputError: The file is no mask (a JPEG, or colors), or unreadable.
   """
   try:
     if npy.is_array(data):
@@ -216,7 +221,7 @@ def _label_of_picture(data: bytes, file: str) -> np.ndarray:
     if mask.format in ("JPEG", "MPO") or _is_lossy_webp(data):
       kind = "WebP with loss" if mask.format == "WEBP" else "a JPEG"
       raise errors.InputError(_LOSSY.format(file=file, kind=kind))
-    # The picture, its array and a mask upright; 4 bytes a pixel at most.
+    # The picture, its array and the mask upright, of 4 bytes a pixel at most.
     size = (mask.height, mask.width)
     pictures.refuse_too_large(size, 12, file)
     what = f"{len(mask.getbands())} channels (mode {mask.mode})"
@@ -244,9 +249,9 @@ def _check_png(data: bytes) -> None:
 
 
 def _levels(mask: ImageFile.ImageFile, data: bytes) -> int | None:
-  """Return the number for white if Pillow spreads a mask's numbers, else None.
+  """Return a mask's number for white if Pillow has stretched it, else None.
 
-  It shows a gray picture of few levels as one of 256, or of 65,536.
+  Pillow turns gray of few levels into gray of 256 or of 65,536.
   """
   if mask.mode not in ("L", "I"):
     return None
@@ -264,7 +269,7 @@ def _levels(mask: ImageFile.ImageFile, data: bytes) -> int | None:
 
 
 def _is_lossy_webp(data: bytes) -> bool:
-  """Return whether it is a WebP with a picture that lost something (VP8)."""
+  """Return whether a file is a WebP with lossy compression (VP8)."""
   if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
     return False
   place = 12
@@ -277,7 +282,7 @@ def _is_lossy_webp(data: bytes) -> bool:
 
 
 def _narrow(raw: np.ndarray) -> np.ndarray:
-  """Return a mask's numbers as uint8, if they can be."""
+  """Return a mask's numbers as uint8 if all are 0 to 255 and whole."""
   if raw.dtype == np.uint8:
     return raw
   if not raw.size or not (raw.min() >= 0 and raw.max() <= 255):  # or NaN
@@ -287,11 +292,11 @@ def _narrow(raw: np.ndarray) -> np.ndarray:
 
 
 def _colored(channels: np.ndarray, what: str, file: str) -> str:
-  """Say what is wrong with a mask of several channels, and how to mend it.
+  """Return the message about a mask of several channels: why, and the fix.
 
   Args:
-    channels: Its numbers, [h, w, c]; red, green, blue if there are three.
-    what: It has.
+    channels: Its numbers, [h, w, c]; three are red, green and blue.
+    what: How many channels it has, as text.
     file: Its name.
   """
   start = f"{file} has {what}"
@@ -309,7 +314,7 @@ def _colored(channels: np.ndarray, what: str, file: str) -> str:
       keep = keep.replace("save(file)", 'save("NAME.png")')
       keep += ", and take this file out"
     return f"{start}, all three alike: keep one of them, {keep}"
-  # One number for each color, which is 50 times as fast as rows of three.
+  # One number for each color: 50 times as fast as np.unique of rows of three.
   packed = np.zeros(channels.shape[:2], np.int64)
   for i in range(3):
     packed = packed << 16 | channels[..., i]
@@ -325,11 +330,11 @@ def _colored(channels: np.ndarray, what: str, file: str) -> str:
 
 
 class Header(NamedTuple):
-  """What the header of a picture says.
+  """Size and orientation of an image.
 
   Attributes:
     stored: (height, width) as stored.
-    orientation: EXIF's, 1 to 8.
+    orientation: EXIF's, 1 to 8; 1 is upright.
   """
 
   stored: tuple[int, int]
@@ -337,7 +342,7 @@ class Header(NamedTuple):
 
   @property
   def exchanges(self) -> bool:
-    """Whether the orientation exchanges rows and columns."""
+    """Whether rows and columns are exchanged to turn it upright."""
     return self.orientation >= 5
 
   @property
@@ -350,10 +355,10 @@ class Header(NamedTuple):
 def image_header(
   data: bytes | io.BytesIO | io.BufferedReader, file: str
 ) -> Header:
-  """Read the header of a picture.
+  """Return the header of an image, without decoding the image.
 
   Args:
-    data: The file, or all of its bytes.
+    data: The open file, or all of its bytes.
     file: Its name.
 
   Raises:
@@ -384,6 +389,6 @@ def image_header(
       f"{file} is not a readable picture ({pictures.first_line(e)}): replace "
       "it, or take it out of the data set"
     ) from e
-  # There are eight; all programs leave a picture of another as it is.
-  known = isinstance(orientation, int) and 1 <= orientation <= 8
-  return Header(size, orientation if known else 1)
+  # As other programs, take a number that EXIF does not define for upright.
+  valid = isinstance(orientation, int) and 1 <= orientation <= 8
+  return Header(size, orientation if valid else 1)

@@ -1,8 +1,8 @@
-"""Read pairs of image and mask files as a source of training examples.
+"""Sources of examples, and the one that reads pairs of files.
 
-A source has `spec`, `len()` and `source[i] -> {"image", "label", "name"}`:
-image uint8 RGB, or what `bands` reads, label uint8 with classes 0 to k-1 and
-255 = ignored. Reading is thread-safe. `decoding` has how files are decoded.
+A source has `spec`, `len()` and `source[i] -> {"image", "label", "name"}`: the
+image is uint8 RGB or what `bands` reads, the label uint8 with classes 0 to k-1
+and 255 = ignored. Several threads may read at once. `decoding` decodes files.
 """
 
 import abc
@@ -26,7 +26,7 @@ Reader = Callable[[bytes, str], np.ndarray]
 
 @runtime_checkable
 class Source(Protocol):
-  """What training and evaluation read."""
+  """A split as training and evaluation read it."""
 
   @property
   def spec(self) -> spec_lib.Spec: ...
@@ -40,7 +40,7 @@ class Source(Protocol):
 
 
 class Encoded(NamedTuple):
-  """One example as it is stored, for the label check."""
+  """One example as it is stored: the bytes and names of its two files."""
 
   image: bytes
   label: bytes
@@ -49,7 +49,7 @@ class Encoded(NamedTuple):
 
 
 class Pair(NamedTuple):
-  """The name of an example and its two files."""
+  """The name of an example, and its two files."""
 
   name: str
   image: pathlib.Path
@@ -57,11 +57,11 @@ class Pair(NamedTuple):
 
 
 class Decoded(abc.ABC):
-  """Turns encoded examples into arrays; subclasses say where they lie.
+  """A source that decodes examples; its subclasses know where they lie.
 
   Attributes:
-    left_out: Files of other kinds beside the examples, by suffix, for people.
-    prepared: Whether `contents` are files of many examples each.
+    left_out: Text on the files of other kinds that lie beside the examples.
+    prepared: Whether each file of `contents` holds many examples.
   """
 
   left_out = ""
@@ -81,29 +81,29 @@ class Decoded(abc.ABC):
 
   @abc.abstractmethod
   def __len__(self) -> int:
-    """Return how many examples there are."""
+    """Return the number of examples."""
 
   @abc.abstractmethod
   def name(self, index: int) -> str:
-    """Return what an example is called."""
+    """Return the name of an example."""
 
   @abc.abstractmethod
   def encoded(self, index: int) -> Encoded:
     """Return the bytes of an example, as they lie on disk."""
 
   def mask(self, index: int) -> tuple[bytes, str]:
-    """Return the bytes and the file of a mask alone."""
+    """Return the bytes and the file name of a mask, without its image."""
     item = self.encoded(index)
     return item.label, item.label_file
 
   def stamp(self) -> str:
-    """Return a text that changes when the masks do, without reading them."""
+    """Return a text that changes when masks do, found without reading them."""
     return ""
 
   def contents(self) -> Iterator[tuple[str, int]]:
-    """Yield (name, bytes) of what it is made of, without reading it.
+    """Yield the name and size in bytes of each file, without reading it.
 
-    Names do not say where the data set lies: a copy has the same.
+    The names do not depend on where the data set lies: a copy has the same.
     """
     yield from ()
 
@@ -163,12 +163,12 @@ class Files(Decoded):
 def _bytes(path: pathlib.Path) -> int:
   try:
     return path.stat().st_size
-  except OSError:  # told when it is read
+  except OSError:  # the message comes when the file is read
     return -1
 
 
 def read_bytes(path: pathlib.Path) -> bytes:
-  """Return a file of a data set.
+  """Return the bytes of a data set's file.
 
   Raises:
     InputError: It cannot be read.
@@ -179,7 +179,7 @@ def read_bytes(path: pathlib.Path) -> bytes:
 
 @contextlib.contextmanager
 def opened(path: pathlib.Path) -> Iterator[io.BufferedReader]:
-  """Open a file of a data set.
+  """Open a data set's file.
 
   Raises:
     InputError: It cannot be read.
@@ -193,10 +193,15 @@ def opened(path: pathlib.Path) -> Iterator[io.BufferedReader]:
 def check_sizes(
   item: Encoded, image: tuple[int, ...], label: tuple[int, ...]
 ) -> None:
-  """Refuse a mask that does not cover its image.
+  """Refuse a mask of another size than its image.
+
+  Args:
+    item: The example, for its names and its header.
+    image: The image's (height, width).
+    label: The mask's.
 
   Raises:
-    InputError: The sizes differ.
+    InputError: The sizes differ: why they probably do, and the fix.
   """
   if tuple(image) == tuple(label):
     return

@@ -4,11 +4,11 @@
   labels/<split>/a.png      one number per pixel: the class, or ignore_label
   classes.json              {"names": ["road", "car"], "ignore_label": 255}
 
-classes.json may also have "palette" (one [r, g, b] per class; made by the VOC
-rule otherwise) and "label_map" for masks that hold other numbers than the
-class, for example {"255": 1}, or {"-9999": 255} for what has no data: those
-pixels are ignored. `"ignore_label": null` means that none is used.
-With bands (`bands`), images may be .npy and .npz too.
+classes.json may also have "palette" (one [r, g, b] per class; the VOC rule gives
+colors otherwise) and "label_map" for masks with other numbers than those of the
+classes, for example {"255": 1}, or {"-9999": 255} to ignore pixels without
+data. `"ignore_label": null` means that no number is ignored.
+With bands (`bands`), images may be .npy and .npz as well.
 """
 
 import collections
@@ -27,14 +27,14 @@ from deeplax.data import walk
 from deeplax.labels import IGNORE_LABEL
 
 CLASSES = "classes.json"
-# What readers scale or compression changes: no mask.
+# Kinds whose numbers readers scale or compression changes: no masks.
 _INEXACT = {".avif", ".jp2", ".pbm", ".pgm", ".pnm", ".ppm"}
 _KEYS = {
-  *("names", "palette", "ignore_label", "label_map"),  # read
+  *("names", "palette", "ignore_label", "label_map"),  # for deeplax
   *("dataset", "splits", "ignore_color", "note"),  # for people
 }
-# Not with "ignore_label": 255, which is the default, and wrong where 255 is a
-# class: `checks.advice` tells that by the masks.
+# Without "ignore_label": 255 is the default, and would be wrong where 255 is a
+# class, which `checks.advice` finds out from the masks.
 _EXAMPLE = '{"names": ["background", "cat"]}'
 _short = text_files.short
 _FIX = (
@@ -44,7 +44,7 @@ _FIX = (
 
 
 def spec(root: pathlib.Path) -> spec_lib.Spec:
-  """Return the classes of the data set in `root`."""
+  """Return the classes of a data set."""
   return read_classes(root / CLASSES)[0]
 
 
@@ -52,8 +52,8 @@ class Unpaired(NamedTuple):
   """A file without a partner.
 
   Attributes:
-    text: The message.
-    names: What it names; the file itself is the first.
+    text: The message about it.
+    names: The files that the message names; the first is this one.
   """
 
   text: str
@@ -63,13 +63,13 @@ class Unpaired(NamedTuple):
 def source(
   root: pathlib.Path, split: str, channels: Sequence[int] | None = None
 ) -> files.Files:
-  """Return the pairs of `split`.
+  """Return a split.
 
   Args:
-    root: Of the data set.
-    split: Its name.
-    channels: Bands to read (`bands`), which finds .npy and .npz too; the first
-      file says what the others must be like. None: RGB pictures.
+    root: The folder of the data set.
+    split: The split's name.
+    channels: Bands to read (`bands`), of .npy and .npz as well; all files must
+      be of the first one's kind. None: RGB pictures.
 
   Raises:
     InputError: classes.json or the folders are not as they must be.
@@ -83,7 +83,7 @@ def source(
 def listing(
   root: pathlib.Path, split: str, channels: Sequence[int] | None = None
 ) -> tuple[files.Files, list[Unpaired]]:
-  """Return the pairs of `split`, and the files that are in none; as `source`.
+  """Return a split, as `source` does, and the files that are in no pair.
 
   Raises:
     InputError: classes.json or the folders are not as they must be.
@@ -114,7 +114,7 @@ class _Folder(NamedTuple):
   paths: list[pathlib.Path]
 
   def of_other_kinds(self, kinds: tuple[str, ...] = walk.PICTURES) -> str:
-    """Say what is no picture: "images/train has 3 .heic"."""
+    """Return the files that are no pictures: "images/train has 3 .heic"."""
     others = [p for p in self.paths if p.suffix.lower() not in kinds]
     place = "/".join(self.root.parts[-2:])
     return f"{place} has {walk.by_suffix(others)}" if others else ""
@@ -128,10 +128,10 @@ def splits(root: pathlib.Path, kind: str = "images") -> list[str]:
 def read_classes(
   path: pathlib.Path,
 ) -> tuple[spec_lib.Spec, label_tables.Table]:
-  """Read a classes.json: the spec, and the label of each number in the masks.
+  """Return the classes in a classes.json, and the label of each number.
 
   Raises:
-    InputError: It is not there, or not as it must be.
+    InputError: The file is missing, or not as it must be.
   """
   folder = path.parent
   if not path.exists() and folder.is_dir():
@@ -198,7 +198,7 @@ def _parse(
 
 
 def _palette(obj: Any) -> tuple[spec_lib.Color, ...]:
-  """Read [[red, green, blue], ...]; nothing from null and []."""
+  """Return the colors [[red, green, blue], ...]; none for null and []."""
   if obj is not None and not isinstance(obj, list):
     raise ValueError(f'"palette" is {_short(obj)}, not a list of colors')
   for color in obj or []:
@@ -211,7 +211,7 @@ def _palette(obj: Any) -> tuple[spec_lib.Color, ...]:
 
 
 def _label_map(obj: Any, num_classes: int) -> dict[label_tables.Number, int]:
-  """Read {"number in the masks": class}."""
+  """Return the map {"number in the masks": class}."""
   if not isinstance(obj, dict):
     raise ValueError(f'"label_map" is {_short(obj)}, not like {{"255": 1}}')
   result = {}
@@ -236,7 +236,7 @@ def _label_map(obj: Any, num_classes: int) -> dict[label_tables.Number, int]:
 
 
 def _is_name(value: Any) -> bool:
-  """Return whether it is a text that can stand in one line of a table."""
+  """Return whether a value is a text that fits into one line of a table."""
   if not isinstance(value, str) or not value.strip():
     return False
   return not any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in value)
@@ -247,7 +247,7 @@ def _is_byte(value: Any) -> bool:
 
 
 def _files(root: pathlib.Path, split: str) -> tuple[_Folder, _Folder]:
-  """Return all files of the images and of the labels of a split."""
+  """Return all files in the two folders of a split."""
   have = splits(root)
   if split not in have:
     raise errors.InputError(
@@ -302,7 +302,7 @@ def _by_stem(
 ) -> tuple[dict[str, pathlib.Path], list[Unpaired]]:
   """Return {path below the folder without suffix: file} of all pictures.
 
-  A second file of the same name is returned apart.
+  Second files of one name come apart.
   """
   result: dict[str, pathlib.Path] = {}
   twice = []
@@ -335,7 +335,7 @@ def _single(
   result = []
   for key in keys:
     count = f"{len(keys)} of {len(have)} files"
-    # For one file is enough: all are named by one rule.
+    # The hint of one file is enough: one rule names them all.
     if not result and (near := [f for f in free if key in f or f in key]):
       count += f"; is {other[near[0]]} meant?"
     text = (

@@ -1,4 +1,4 @@
-"""Data sets prepared by `deeplax.data.build`, read without TensorFlow."""
+"""Read data sets that `deeplax.data.build` has prepared, without TensorFlow."""
 
 from collections.abc import Iterator
 import contextlib
@@ -18,8 +18,8 @@ _AGAIN = "prepare the data set again, with --overwrite"
 class Prepared(files.Decoded):
   """A split that was prepared as array_record (`prepare.write`).
 
-  Its features are image and label (encoded pictures) and name; labels hold
-  what deeplax's labels hold, 0 to k-1 and 255.
+  Its features are image and label (encoded pictures) and name; the labels are
+  deeplax's, 0 to k-1 and 255.
   """
 
   prepared = True
@@ -131,12 +131,12 @@ def splits(path: pathlib.Path) -> list[str]:
 
 @contextlib.contextmanager
 def _reading(path: pathlib.Path) -> Iterator[None]:
-  """Turn what TFDS raises of files that are damaged or gone into a message."""
+  """Turn what TFDS raises about damaged or missing files into a message."""
   try:
     yield
   except (errors.InputError, IndexError):
     raise
-  except Exception as error:  # its parsers and readers have no one class
+  except Exception as error:  # its parsers and readers share no class
     raise errors.InputError(
       f"{path} cannot be read ({type(error).__name__}: {str(error)[:300]}): "
       f"{_AGAIN}"
@@ -144,10 +144,10 @@ def _reading(path: pathlib.Path) -> Iterator[None]:
 
 
 def spec(path: pathlib.Path) -> spec_lib.Spec:
-  """Return the classes that were stored with a prepared data set.
+  """Return the classes that are stored with a prepared data set.
 
   Raises:
-    InputError: It has none: another program has written it.
+    InputError: None are: another program has written it.
   """
   classes = path / "metadata.json"
   fix = (

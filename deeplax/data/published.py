@@ -13,7 +13,7 @@ from deeplax.data import spec as spec_lib
 from deeplax.data import walk
 from deeplax.labels import IGNORE_LABEL
 
-# The archives' own names for the list of the 10,582 train_aug images.
+# Names under which the list of the 10,582 images of train_aug is handed on.
 AUG_LISTS = ("train_aug.txt", "trainaug.txt")
 AUG_LABELS = "SegmentationClassAug"
 BUILD = "python -m deeplax.data.build"
@@ -28,11 +28,11 @@ SBD = (
 
 
 def mask_table(name: str, *, ids: bool = False) -> label_tables.Table:
-  """Return the label of each number in the masks of a data set.
+  """Return the label of each number in the masks of a published data set.
 
   Args:
-    name: Of `spec.SPECS`.
-    ids: Cityscapes' labelIds, not labelTrainIds.
+    name: One of `spec.SPECS`.
+    ids: Whether they are Cityscapes' labelIds, not labelTrainIds.
   """
   spec = spec_lib.SPECS[name]
   if ids:
@@ -49,7 +49,7 @@ def mask_table(name: str, *, ids: bool = False) -> label_tables.Table:
 def voc(root: pathlib.Path, split: str) -> files.Files:
   """Read VOCdevkit/VOC2012: `split` is one of its lists, or train_aug.
 
-  Where VOC has a mask of its own, train_aug takes that and not SBD's: it is
+  Where VOC has a mask of its own, train_aug takes that instead of SBD's: it is
   finer, and has the ignored border.
 
   Raises:
@@ -69,7 +69,7 @@ def voc_ids(listed: pathlib.Path) -> list[str]:
   """Return the ids of one of VOC's lists.
 
   Raises:
-    InputError: There is no such list, nothing in it, an id twice, or a path.
+    InputError: The list is missing or empty, or has an id twice or a path.
   """
   if not listed.is_file():
     have = [p.stem for p in walk.matching(listed.parent, "*.txt")]
@@ -80,7 +80,7 @@ def voc_ids(listed: pathlib.Path) -> list[str]:
   images = names_in(listed.parents[2] / "JPEGImages")
   known = {name.removesuffix(".jpg") for name in images}
   ids = name_lists.read(listed, known, _ids_of_paths)
-  # An id becomes the name of files that are written, too.
+  # Ids become names of files that predict writes, so a path could lead away.
   if paths := [i for i in ids if "/" in i or "\\" in i]:
     raise errors.InputError(
       f"{listed}: {paths[0]!r} is neither an id, such as 2007_000032, nor the "
@@ -90,9 +90,9 @@ def voc_ids(listed: pathlib.Path) -> list[str]:
 
 
 def _ids_of_paths(line: str) -> set[str]:
-  """Return the id in a line of files: of an image, or of it and its mask.
+  """Return the id in a line that names an image, or an image and its mask.
 
-  Some lists of train_aug have "/JPEGImages/ID.jpg /...ID.png" per line.
+  Some lists of train_aug have lines such as "/JPEGImages/ID.jpg /...ID.png".
   """
   paths = [pathlib.PurePosixPath(part) for part in line.split()]
   stems = {path.stem for path in paths}
@@ -110,9 +110,9 @@ def voc_pair(root: pathlib.Path, name: str) -> files.Pair:
 
 
 def _train_aug(root: pathlib.Path) -> tuple[list[files.Pair], pathlib.Path]:
-  """Return the pairs of train_aug, and what lists them.
+  """Return the pairs of train_aug, and the list or folder that names them.
 
-  The masks are often handed on without a list; it is all of them but val.
+  The masks are often handed on without a list: then all but val's are taken.
   """
   lists, masks = root / "ImageSets" / "Segmentation", root / AUG_LABELS
   if not masks.is_dir():
@@ -136,15 +136,15 @@ def _train_aug(root: pathlib.Path) -> tuple[list[files.Pair], pathlib.Path]:
 
 
 def names_in(folder: pathlib.Path) -> set[str]:
-  """Return the names of what lies in a folder; none if it is not there."""
+  """Return the names of a folder's files; none without the folder."""
   return {p.name for p in folder.iterdir()} if folder.is_dir() else set()
 
 
 def refuse_missing(pairs: Sequence[files.Pair], listed: pathlib.Path) -> None:
-  """Check the files of a list by a listing of each folder.
+  """Check that the files of a list exist, reading each folder once.
 
   Raises:
-    InputError: Some are not there: the first, and how many.
+    InputError: Some do not: the first, and how many.
   """
   for paths in ([p.image for p in pairs], [p.label for p in pairs]):
     names = {folder: names_in(folder) for folder in {p.parent for p in paths}}
@@ -158,7 +158,7 @@ def refuse_missing(pairs: Sequence[files.Pair], listed: pathlib.Path) -> None:
 
 
 def cityscapes(root: pathlib.Path, split: str) -> files.Files:
-  """Read leftImg8bit and gtFine: labelTrainIds where made, else labelIds.
+  """Read leftImg8bit and gtFine: labelTrainIds if made, or else labelIds.
 
   train_extra has coarse annotations only, in gtCoarse.
   """
@@ -225,14 +225,14 @@ def _refuse_single(pairs: list[files.Pair]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-  """How a published tree is found and read.
+  """How a published data set is found and read.
 
   Attributes:
-    places: Where its root may lie below a given folder.
-    markers: Files or folders, any of which tells the root.
-    read: (root, split) -> source; None: it is read as prepared only.
+    places: Where its root may lie below a folder.
+    markers: Files or folders; any of them shows that a folder is the root.
+    read: (root, split) -> source; None: it must be prepared first.
     what: Its name in messages.
-    get: How to get it.
+    get: How to get it, a step each.
   """
 
   places: tuple[str, ...]
@@ -242,6 +242,7 @@ class Tree:
   get: tuple[str, ...]
 
   def find(self, root: pathlib.Path) -> pathlib.Path | None:
+    """Return the root of the data set at or below a folder, or None."""
     for place in self.places:
       if any((root / place / m).exists() for m in self.markers):
         return root / place

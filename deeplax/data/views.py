@@ -1,4 +1,4 @@
-"""Sources made of other sources: several splits, a list of examples, a part."""
+"""Sources made of other sources: several splits, some or repeated examples."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -11,14 +11,14 @@ from deeplax.data import files
 def read_splits(
   one: Callable[[str], files.Decoded], split: str
 ) -> files.Decoded:
-  """Return `split`, or several: "train+val" is train, then val.
+  """Return one split, or several as one: "train+val" is train, then val.
 
   Args:
-    one: Reads one split.
-    split: Its name, or several with + between.
+    one: Reads the split of a name.
+    split: The name of a split, or several with + between.
 
   Raises:
-    InputError: A name is empty or there twice.
+    InputError: A name is empty or repeated.
   """
   names = split.split("+")
   if "" in names or len(set(names)) < len(names):
@@ -33,10 +33,10 @@ class Joined(files.Decoded):
   """Several splits, one after the other."""
 
   def __init__(self, parts: Sequence[files.Decoded]):
-    """Join them.
+    """Join splits.
 
     Raises:
-      InputError: Their masks hold different numbers.
+      InputError: The numbers in their masks differ in meaning.
     """
     first = parts[0]
     name = "+".join(part.split for part in parts)
@@ -110,18 +110,18 @@ class Listed:
     return self.source[self.index(index)]
 
   def index(self, index: int) -> int:
-    """Return where an example stands in the source."""
+    """Return the index of an example in the source."""
     return int(self._indices[index])
 
 
 def origin(
   source: files.Source, indices: Sequence[int]
 ) -> tuple[files.Source, list[int]]:
-  """Return what lists of examples are made of, and where examples stand in it.
+  """Return the source behind lists of examples, and the indices in it.
 
   Args:
-    source: A list of examples, of a list perhaps, or any other source.
-    indices: Of examples in it.
+    source: `Listed`, perhaps of another `Listed`, or any other source.
+    indices: Indices of examples in `source`.
   """
   places = list(indices)
   while isinstance(source, Listed):

@@ -1,4 +1,4 @@
-"""Images and masks in NumPy's files: .npy, or .npz with one array in it."""
+"""Images and masks in NumPy's files: .npy, or .npz with one array."""
 
 from collections.abc import Iterator, Sequence
 import contextlib
@@ -13,31 +13,31 @@ import numpy as np
 from deeplax.data.formats import pictures
 
 _NPY, _NPZ = b"\x93NUM", b"PK\x03\x04"
-# What zipfile, and numpy on a spoiled header, raise.
+# Exceptions of zipfile, and of NumPy about a spoiled header.
 _BROKEN = (*pictures.BROKEN, zipfile.BadZipFile, tokenize.TokenError)
 _NAMES = {2: "[height, width]", 3: "[height, width, bands]"}
 
 
 def is_array(data: bytes) -> bool:
-  """Return whether a file that starts so is one of these."""
+  """Return whether a file that starts with these bytes is .npy or .npz."""
   return data.startswith((_NPY, _NPZ))
 
 
 def read(data: bytes, dimensions: Sequence[int] = (3,)) -> np.ndarray:
-  """Return the array [h, w, c], in this machine's byte order.
+  """Return the array of a file, in this machine's byte order.
 
   Args:
-    data: The whole file.
-    dimensions: How many the array may have.
+    data: The bytes of the file.
+    dimensions: How many dimensions the array may have.
 
   Raises:
-    ValueError: It is not whole, or not such an array.
+    ValueError: The file is not whole, or holds another array.
   """
   with _array(io.BytesIO(data)) as file:
-    # Read twice, because numpy takes the memory that a header asks for.
+    # The header is read twice, because NumPy takes all the memory that it asks
+    # for, and a false one may ask for too much.
     shape, dtype = _header(file, dimensions)
     declared = math.prod(shape) * dtype.itemsize
-    # A false size would take its memory.
     most = pictures.DEFLATED if data.startswith(_NPZ) else 1
     if declared > len(data) * most:
       raise ValueError(f"{len(data)} bytes cannot hold {shape} of {dtype}")
@@ -50,7 +50,7 @@ def size(file: pictures.Stream) -> tuple[int, int]:
   """Return (height, width) from the header.
 
   Raises:
-    ValueError: It is not whole, or not such an array.
+    ValueError: The file is not whole, or holds another array.
   """
   with _array(file) as array:
     shape, _ = _header(array, (3,))
@@ -74,7 +74,7 @@ def _header(
 
 @contextlib.contextmanager
 def _array(file: pictures.Stream) -> Iterator[Any]:
-  """Yield the file as .npy, opening the one array of an .npz."""
+  """Yield an open .npy: the file itself, or the one array of an .npz."""
   start = file.read(4)
   file.seek(0)
   try:
