@@ -1,6 +1,6 @@
-"""Predicted masks packed for a test server, and read again as it will.
+"""Pack predicted masks for a test server, and check the archive as it reads it.
 
-What each server reads is in `evaluation_servers`.
+`evaluation_servers` has what each server reads.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ from deeplax.data import files
 # {path in the archive: (predicted mask, image)}
 Members = Mapping[str, tuple[pathlib.Path, pathlib.Path]]
 
-# What reading a spoiled archive raises.
+# Exceptions about a spoiled archive.
 BROKEN = (
   *(EOFError, OSError, ValueError, zlib.error),
   *(tarfile.TarError, zipfile.BadZipFile),
@@ -36,7 +36,7 @@ def labels(
   """Return a predicted mask, uint8 classes at the size of its image.
 
   Raises:
-    InputError: It has another size, or numbers that are no class.
+    InputError: The mask has another size, or numbers that are no class.
   """
   raw = decoding.decode_label(files.read_bytes(mask), str(mask))
   size = decoding.image_header(files.read_bytes(image), str(image)).size
@@ -57,7 +57,7 @@ def labels(
 
 
 def encode(server: evaluation_servers.Server, classes: np.ndarray) -> bytes:
-  """Return the PNG of a prediction as the server reads it."""
+  """Return a predicted mask as the PNG that the server reads."""
   numbers = np.array(server.ids, np.uint8)[classes]
   picture = Image.fromarray(numbers)
   if server.palette:
@@ -72,13 +72,7 @@ def write(
   path: pathlib.Path,
   masks: Members,
 ) -> None:
-  """Write an archive.
-
-  Args:
-    server: Whose.
-    path: The file.
-    masks: {path in the archive: (mask, image)}.
-  """
+  """Write an archive of masks for a server."""
   report = clocks.Progress(len(masks), print, name="packed")
 
   def pngs() -> Iterator[tuple[str, bytes]]:
@@ -86,7 +80,7 @@ def write(
       yield name, encode(server, labels(server, mask, image))
       report.step()
 
-  # PNGs are compressed as they are: the archives need not try again.
+  # PNGs are compressed already, so the archive itself is not, or fast.
   if server.suffixes[0] == ".zip":
     with zipfile.ZipFile(path, "w") as zipped:
       for name, data in pngs():
@@ -121,20 +115,15 @@ def check(
 ) -> None:
   """Read an archive as the server will, and compare it with the masks.
 
-  Args:
-    server: Whose.
-    path: The file.
-    masks: {path in the archive: (mask, image)}.
-
   Raises:
-    InputError: A file is missing, too many, or not what the mask says.
+    InputError: A file is missing, unexpected, or unlike its mask.
   """
   names: set[str] = set()
   report = clocks.Progress(len(masks), print, name="checked")
   try:
     for name, data in members(server, path):
       if name in names or name not in masks:
-        raise ValueError(f"{name} is there twice, or is no test image")
+        raise ValueError(f"{name} is in it twice, or is no test image")
       names.add(name)
       _check_one(server, name, data, labels(server, *masks[name]))
       report.step()
@@ -150,7 +139,7 @@ def check(
 def _check_one(
   server: evaluation_servers.Server, name: str, data: bytes, classes: np.ndarray
 ) -> None:
-  """Compare a file of an archive with the classes it must hold."""
+  """Compare a file of an archive with the classes that it must hold."""
   with Image.open(io.BytesIO(data)) as picture:
     mode = "P" if server.palette else "L"
     if (picture.format, picture.mode) != ("PNG", mode):
@@ -172,10 +161,10 @@ def pack(
   out: pathlib.Path,
   masks: Members,
 ) -> None:
-  """Write and check an archive; it gets its name when it is right.
+  """Write and check an archive, which gets its name when it is right.
 
   Raises:
-    InputError: A mask is not what the server takes, or writing fails.
+    InputError: A mask is not as the server takes it, or writing fails.
   """
   with errors.disk_errors(f"cannot write {out}", "give another --out"):
     with atomic.replacing(out) as partial:

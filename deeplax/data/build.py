@@ -1,11 +1,11 @@
-"""From `config.data` to a source: finds the data, or says how to get it.
+"""Find the data that `config.data` names, or say how to get them.
 
-Looked up in data.root if it is given, else in $DEEPLAX_DATA, $TFDS_DATA_DIR and
-~/tensorflow_datasets. Each may hold the published tree of a data set or
-<name>/<version> as TensorFlow Datasets prepares it, which is taken first.
-A split may be several, "train+val".
+The places are data.root if it is set, or else $DEEPLAX_DATA, $TFDS_DATA_DIR and
+~/tensorflow_datasets. Each may hold <name>/<version> as TensorFlow Datasets
+prepares it, which comes first, or the published tree of the data set. A split
+may be several, "train+val".
 
-As a command, python -m deeplax.data.build, it prepares one
+As a command, python -m deeplax.data.build, it prepares a data set
 (`prepare.command`).
 """
 
@@ -38,7 +38,7 @@ Config = Any
 FOLDER = "folder"
 NAMES = (*published.TREES, "shapes", FOLDER)
 
-ROOT_FLAG = "--config.data.root"  # of the commands that have a --config
+ROOT_FLAG = "--config.data.root"  # for commands that have --config
 _HELP = """\
 To see it work now, without data: add :debug to the configuration, for example
   python -m deeplax.main --config=configs/v3plus_xception.py:debug
@@ -48,15 +48,15 @@ For your own images: configs/own_data.py says how to lay them out."""
 def source(
   data: Config, split: str, root_flag: str = ROOT_FLAG
 ) -> files.Source:
-  """Return `split` of the data set that `config.data` names.
+  """Return a split of the data set that `config.data` names.
 
   Args:
     data: `config.data`.
-    split: Its name.
-    root_flag: The flag that says where the data lies, for the message.
+    split: The name of the split.
+    root_flag: The flag for the place of the data, for the message.
 
   Raises:
-    InputError: It is not there: where it was looked for and how to get it.
+    InputError: The data are missing: all places searched, and how to get them.
   """
   _check_name(data.name)
   if data.channels is not None and data.name != FOLDER:
@@ -92,7 +92,7 @@ def _own(
 
 
 def channels(data: Config) -> bands.Channels | None:
-  """Return mean and std of each band that is read; None: RGB pictures."""
+  """Return mean and deviation of each band to read, or None for RGB."""
   return bands.statistics(data.channels, data.channel_mean, data.channel_std)
 
 
@@ -103,19 +103,19 @@ def fill_channels(
   *,
   progress: Callable[[str], None] = print,
 ) -> bool:
-  """Set data.channel_mean and data.channel_std where they are not given.
+  """Set data.channel_mean and data.channel_std if bands need them.
 
   Args:
     data: `config.data`.
-    source: Of the training split, to measure them on.
-    kept: `config.data` of the run that is resumed, which has them.
+    source: The training split, to measure them on.
+    kept: `config.data` of the run to resume, which has them.
     progress: Receives lines while measuring.
 
   Returns:
     Whether they were measured.
 
   Raises:
-    InputError: One of the two is given alone.
+    InputError: One of the two is set alone.
   """
   given = (data.channel_mean, data.channel_std)
   if data.channels is None and given != (None, None):
@@ -149,7 +149,7 @@ def _published(data: Config, split: str, root_flag: str) -> files.Decoded:
 
 
 def _in(root: pathlib.Path, name: str, split: str) -> files.Decoded | None:
-  """Return a split of a published data set if `root` holds that."""
+  """Return a split of a published data set if `root` holds the data set."""
   if path := prepared.find(root, name):
     return prepared.Prepared(spec_lib.SPECS[name], path, split)
   tree = published.TREES[name]
@@ -179,11 +179,14 @@ def train_loader(
 
   Args:
     config: The whole configuration.
-    source: Of the training split.
-    pad_value: For pixels outside an image: the network's mean pixel, which
-      bytes take rounded.
-    process_index: Of this process.
-    process_count: How many share a batch.
+    source: The training split.
+    pad_value: The value of pixels outside an image: the network's mean pixel,
+      rounded for uint8.
+    process_index: This process's number.
+    process_count: How many processes share a batch.
+
+  Raises:
+    InputError: A key of `config.data` is not as it must be.
   """
   data = config.data
   if not 0 < data.min_scale <= data.max_scale or data.scale_step < 0:
@@ -195,7 +198,7 @@ def train_loader(
     raise errors.InputError(
       f"data.crop_size {data.crop_size} is no (height, width), like (513, 513)"
     )
-  # Here, because Grain brings JAX: whoever looks for data needs neither.
+  # Imported here, because Grain brings JAX, which finding data does not need.
   from deeplax.data import loader
 
   names = {*transforms.Augmentation._fields} - {"pad_value"}
@@ -213,10 +216,10 @@ def train_loader(
 
 
 def at(root: pathlib.Path, split: str) -> files.Source:
-  """Return `split` of whatever data set lies in `root`, told by its files.
+  """Return a split of the data set in a folder, whichever its files show.
 
   Raises:
-    InputError: There is none.
+    InputError: The folder holds none.
   """
   return views.read_splits(partial(_at, root), split)
 
@@ -228,7 +231,7 @@ def _at(root: pathlib.Path, split: str) -> files.Decoded:
     if found := _in(root, name, split):
       return found
   if (root / "images").is_dir():
-    return folder.source(root, split)  # says that classes.json is missing
+    return folder.source(root, split)  # raises: classes.json is missing
   kinds = ", ".join(tree.what for tree in published.TREES.values() if tree.what)
   raise errors.InputError(
     f"no data set in {root}: looked for {folder.CLASSES} beside images/ and "
@@ -245,10 +248,10 @@ def _places(
   data: Config,
   root_flag: str = ROOT_FLAG,
 ) -> list[tuple[str, pathlib.Path | None]]:
-  """Return (what it is called, folder or None) of each place to look in.
+  """Return the name of each place to look in, and its folder or None.
 
-  A given root is the only place: falling back to another would train on data
-  that was not asked for.
+  data.root is the only place if it is set: another one would have training run
+  on data that nobody asked for.
   """
   if data.root:
     return [("data.root", paths.local(data.root))]
@@ -264,13 +267,13 @@ def _places(
 
 
 def tree(data: Config) -> pathlib.Path | None:
-  """Return the published tree of the data set, None if it is not there."""
+  """Return the folder of a published data set, None if it is not found."""
   found = (published.TREES[data.name].find(p) for _, p in _places(data) if p)
   return next((path for path in found if path), None)
 
 
 def _folder_root(data: Config, root_flag: str = ROOT_FLAG) -> pathlib.Path:
-  """Return the root of own data: classes.json or images/, or prepared."""
+  """Return the folder of own data: as classes.json and images/, or prepared."""
   for _, root in _places(data):
     if root and (
       (root / folder.CLASSES).exists()
@@ -287,7 +290,7 @@ def _folder_root(data: Config, root_flag: str = ROOT_FLAG) -> pathlib.Path:
 def _missing(
   data: Config, what: str, get: tuple[str, ...], root_flag: str
 ) -> str:
-  """Say where a data set was looked for and how to get it."""
+  """Return the message on missing data: the places searched, how to get it."""
   kinds = [what] if what else []
   if data.name != FOLDER:
     kinds.append(f"{data.name}/<version> prepared by TFDS")
@@ -302,7 +305,7 @@ def _missing(
   lines.append("To get it:")
   lines += [f"  {i}. {text}" for i, text in enumerate(get, start=1)]
   if data.name != FOLDER:
-    # What is given is the only place.
+    # data.root, if set, is the only place.
     either = "" if data.root else "export DEEPLAX_DATA=DIR, or "
     lines.append(
       f"Then {either}{root_flag}=DIR, DIR being the folder that holds "
@@ -316,7 +319,7 @@ def _missing(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-  # Building needs nothing of what reading needs, and the other way round.
+  # Preparing data and reading them need nothing of each other.
   from deeplax.data.prepare import command
 
   command.main(argv)

@@ -1,4 +1,4 @@
-"""What the test servers of VOC and Cityscapes read: archives of PNGs.
+"""The archives of PNGs that the test servers of VOC and Cityscapes read.
 
 voc takes a .tar.gz of index PNGs with VOC's colors, results/VOC2012/
 Segmentation/comp6_test_cls/ID.png (the VOC 2012 development kit's document, on
@@ -11,21 +11,21 @@ import dataclasses
 
 from deeplax.data import spec as spec_lib
 
-# VOC 2012's segmentation images whose truth only the server has.
+# VOC 2012's segmentation images of which only the server has the truth.
 VOC_TEST = 1456
 VOC_FOLDER = "results/VOC2012/Segmentation"
 
 
 @dataclasses.dataclass(frozen=True)
 class Server:
-  """What a test server reads.
+  """The archive that a test server reads.
 
   Attributes:
     spec: The classes that are predicted.
-    ids: By class, the number in the file.
-    palette: Colors of the file's numbers; (): gray.
-    suffixes: Of the archive; the first names the kind.
-    images: In its test split.
+    ids: The number of each class in the files.
+    palette: The colors of the numbers in the files; (): gray.
+    suffixes: The suffixes of the archive; the first names its kind.
+    images: The number of images in the test split.
   """
 
   spec: spec_lib.Spec

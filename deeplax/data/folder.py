@@ -4,9 +4,9 @@
   labels/<split>/a.png      one number per pixel: the class, or ignore_label
   classes.json              {"names": ["road", "car"], "ignore_label": 255}
 
-classes.json may also have "palette" (one [r, g, b] per class; the VOC rule gives
-colors otherwise) and "label_map" for masks with other numbers than those of the
-classes, for example {"255": 1}, or {"-9999": 255} to ignore pixels without
+classes.json may also have "palette" (one [r, g, b] per class, or else the VOC
+rule gives colors) and "label_map" for masks with other numbers than those of
+the classes, for example {"255": 1}, or {"-9999": 255} to ignore pixels without
 data. `"ignore_label": null` means that no number is ignored.
 With bands (`bands`), images may be .npy and .npz as well.
 """
@@ -89,17 +89,13 @@ def listing(
     InputError: classes.json or the folders are not as they must be.
   """
   spec, table = read_classes(root / CLASSES)
-  suffixes = walk.PICTURES
-  if channels is not None:
-    suffixes += bands.SUFFIXES
+  suffixes = walk.PICTURES + (() if channels is None else bands.SUFFIXES)
   images, labels = _files(root, split)
   pairs, unpaired = _pairs(images, labels, suffixes)
   reader = None
   if channels is not None:
-    first = None
-    if pairs:
-      path = pairs[0].image
-      first = files.read_bytes(path), str(path)
+    path = pairs[0].image if pairs else None
+    first = (files.read_bytes(path), str(path)) if path else None
     reader = bands.Reader(channels, first=first)
   result = files.Files(spec, split, table, pairs, reader)
   others = images.of_other_kinds(suffixes), labels.of_other_kinds()

@@ -1,8 +1,8 @@
-"""From the numbers in a mask file to labels.
+"""Tables from the numbers in mask files to labels.
 
-Labels are classes 0 to k-1 and 255, which is ignored, whatever numbers the
-files of a data set hold: those of 8 bit, and a few others such as -9999 or NaN,
-by which maps say that there is no data.
+Labels are the classes 0 to k-1, and 255 for ignored pixels, whatever numbers
+the files of a data set hold: those of 8 bits, and a few others such as -9999 or
+NaN, by which maps mark missing data.
 """
 
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ import numpy as np
 
 from deeplax.labels import IGNORE_LABEL
 
-# What a number that is no class becomes inside: neither a class nor ignored,
-# so that training counts it and stops (255 would hide it).
+# The label of numbers that are neither a class nor ignored: training counts its
+# pixels and stops, where 255 would hide them.
 ILLEGAL = 254
 MAX_CLASSES = 254
-# A number in text. Integers of more digits are in no file.
+# A number as text. No file holds integers of more digits.
 _NUMBER = re.compile(
   r"[+-]?(nan|inf|(\d{1,20}(\.\d*)?|\.\d+)(e[+-]?\d{1,3})?)", re.IGNORECASE
 )
@@ -32,8 +32,8 @@ class Table:
   """The label of each number in the masks of a data set.
 
   Attributes:
-    labels: Of the numbers 0 to 255.
-    others: (number, label) of further numbers; all the rest are illegal.
+    labels: The labels of the numbers 0 to 255.
+    others: (number, label) of further numbers; all remaining ones are illegal.
   """
 
   labels: bytes
@@ -41,7 +41,7 @@ class Table:
 
   @property
   def array(self) -> np.ndarray:
-    """Labels of the numbers 0 to 255, uint8 [256]."""
+    """The labels of the numbers 0 to 255, uint8 [256]."""
     return np.frombuffer(self.labels, np.uint8)
 
   def items(self) -> dict[Number, int]:
@@ -73,15 +73,15 @@ def plain(num_classes: int, ignore_label: int | None = IGNORE_LABEL) -> Table:
 
 
 def is_byte(value: Number) -> bool:
-  """Return whether it is a whole number of 8 bit."""
+  """Return whether a number is whole and of 8 bits."""
   return 0 <= value <= 255 and value == int(value)
 
 
 def number(text: str) -> Number:
-  """Read a number as `written` writes it.
+  """Return the number that `written` has written.
 
   Raises:
-    ValueError: It is none.
+    ValueError: The text is no number.
   """
   if not _NUMBER.fullmatch(text.strip()):
     raise ValueError(f"{text!r} is no number")
@@ -91,13 +91,13 @@ def number(text: str) -> Number:
 def plainest(value: Number) -> Number:
   """Return a whole number as an int, and always the same NaN."""
   if math.isnan(value):
-    return math.nan  # found in sets and dictionaries, because it is one object
-  # Beyond 2**53 not each whole number is a float, nor was it meant exactly.
+    return math.nan  # one object, or else sets would not find it
+  # Beyond 2**53, floats skip whole numbers, so none was meant exactly.
   return int(value) if abs(value) < 2**53 and value == int(value) else value
 
 
 def written(value: Number) -> str:
-  """Return a number as in messages and in "label_map": -9999, nan, 0.5."""
+  """Return a number as text for messages and "label_map": -9999, nan, 0.5."""
   return repr(plainest(value))
 
 
@@ -105,7 +105,7 @@ def apply(raw: np.ndarray, table: Table) -> np.ndarray:
   """Map a mask's numbers, of any type, to labels."""
   array = table.array
   if raw.dtype == np.uint8:
-    # The same, but NumPy would first make an index of 8 bytes of each pixel.
+    # NumPy would first make an index of 8 bytes for each pixel.
     return cv2.LUT(raw, array) if raw.ndim == 2 else array[raw]
   legal = (raw >= 0) & (raw <= 255)
   if raw.dtype.kind == "f":
@@ -113,7 +113,7 @@ def apply(raw: np.ndarray, table: Table) -> np.ndarray:
   labels = array[np.where(legal, raw, 0).astype(np.uint8)]
   labels = np.where(legal, labels, np.uint8(ILLEGAL))
   if raw.dtype.kind == "f" and table.others:
-    raw = raw.astype(np.float64)  # or else a wide number would overflow
+    raw = raw.astype(np.float64)  # or else comparing large numbers overflows
   for value, label in table.others:
     labels[np.isnan(raw) if math.isnan(value) else raw == value] = label
   return labels

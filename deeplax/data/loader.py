@@ -1,8 +1,8 @@
 """Batches for training and examples for evaluation, read by Grain's threads.
 
-The stream depends on the seed and nothing else: example i of the endless
-stream is drawn with (seed, i), whatever reads it. The global batch holds the
-same examples in the same order for any number of threads or processes.
+The stream depends on the seed alone: example i of the endless stream is drawn
+with (seed, i), whatever reads it. The global batch holds the same examples in
+the same order for any number of threads or processes.
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ from deeplax.data import transforms
 
 Batch = dict[str, np.ndarray]
 
-# Examples in the stream. Grain's own endless repeat overflows when a batch
-# holds one image: its length goes through a float.
+# Examples in the stream. Grain's own endless repeat overflows for batches of
+# one image, because its length goes through a float.
 _ENDLESS = 1 << 48
 
 
@@ -39,16 +39,16 @@ def train(
   iterator's state is one number, the same on every process.
 
   Args:
-    source: Of examples.
-    augmentation: What is done to each of them.
-    seed: Of the order and the augmentation.
-    batch_size: Over all processes.
-    threads: That read ahead; 0 reads when asked.
-    process_index: Of this process.
-    process_count: How many share a batch.
+    source: The training split.
+    augmentation: The settings of the random scale, crop and flip.
+    seed: The seed of the order and the augmentation.
+    batch_size: The size of the global batch.
+    threads: How many read ahead; 0 reads when a batch is asked for.
+    process_index: This process's number.
+    process_count: How many processes share a batch.
 
   Raises:
-    InputError: The batch does not divide, or there is nothing to read.
+    InputError: The batch size does not divide, or the split is empty.
   """
   if batch_size < 1 or batch_size % process_count:
     raise errors.InputError(
@@ -68,7 +68,7 @@ def train(
 
 
 def _in_order(examples: grain.MapDataset, seed: int) -> grain.MapDataset:
-  """Return examples in the order of training, each pass another one."""
+  """Return examples in the order of training, another one in each pass."""
   endless = _ENDLESS // len(examples) + 1
   return examples.seed(seed).shuffle().repeat(endless)
 
@@ -76,13 +76,13 @@ def _in_order(examples: grain.MapDataset, seed: int) -> grain.MapDataset:
 def drawn(
   source: files.Source, step: int, *, seed: int, batch_size: int
 ) -> list[int]:
-  """Return where the examples of a training step, 1 or more, stand in `source`.
+  """Return the indices in `source` of the examples of a training step.
 
   Args:
-    source: Of `train`.
-    step: Of the run; its batch is that of all processes.
-    seed: Of `train`.
-    batch_size: Of `train`.
+    source: As for `train`.
+    step: 1 or more; its batch is the global one.
+    seed: As for `train`.
+    batch_size: As for `train`.
   """
   order = _in_order(grain.MapDataset.range(len(source)), seed)
   return [order[i] for i in range((step - 1) * batch_size, step * batch_size)]
@@ -107,13 +107,13 @@ def examples(
   process_index: int = 0,
   process_count: int = 1,
 ) -> Iterator[files.Example]:
-  """Iterate over the examples in order, once, reading a few ahead.
+  """Return the examples in order, once, with a few read ahead.
 
   Args:
-    source: Of examples.
-    threads: That read ahead; 0 reads when asked.
-    process_index: Of this process, which reads every process_count-th.
-    process_count: How many share the work.
+    source: A split.
+    threads: How many read ahead; 0 reads when an example is asked for.
+    process_index: This process's number; it reads every process_count-th.
+    process_count: How many processes share the work.
   """
   data = grain.MapDataset.source(source)[process_index::process_count]
   return iter(data.to_iter_dataset(_options(threads, ahead=2 * threads)))
@@ -122,6 +122,6 @@ def examples(
 def _options(threads: int, *, ahead: int) -> grain.ReadOptions:
   if threads < 0:
     raise errors.InputError(f"data.threads {threads}: give 0 or more")
-  # Grain's threads are the parallelism: OpenCV's own would only compete.
+  # Grain's threads work in parallel: OpenCV's own would only compete.
   cv2.setNumThreads(1)
   return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)

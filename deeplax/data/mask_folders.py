@@ -1,4 +1,4 @@
-"""Two folders of masks, predicted and true: paired by name and scored."""
+"""Pair the predicted and the true masks of two folders, and score them."""
 
 import argparse
 from functools import partial
@@ -23,21 +23,23 @@ from deeplax.labels import IGNORE_LABEL
 from deeplax.metrics import confusion
 from deeplax.metrics import measures
 
-PREDICTED = "_mask"  # ends what deeplax.predict writes
-OVERLAY = "_overlay"  # ends the picture beside it, a PNG if it is very long
-# What ends the names in Cityscapes' leftImg8bit/ and gtFine/.
+# Ends of names: of the masks that deeplax.predict writes, and of the pictures
+# beside them, which are PNGs if they are very long.
+PREDICTED = "_mask"
+OVERLAY = "_overlay"
+# Ends of names in Cityscapes' leftImg8bit/ and gtFine/.
 IMAGE = "_leftImg8bit"
 TRAIN_IDS, IDS = "_labelTrainIds", "_labelIds"
 SHOWN = 3  # names in a message
 
 
 class Classes(NamedTuple):
-  """What the numbers in masks mean.
+  """The classes of masks, and where they are.
 
   Attributes:
     spec: The classes.
     table: The label of each number in the true masks.
-    ending: Of the names of the true masks, before the suffix; "": none.
+    ending: The end of the true masks' names, before the suffix; "": any.
   """
 
   spec: spec_lib.Spec
@@ -58,13 +60,9 @@ def run(args: argparse.Namespace) -> None:
     classes = published_classes(args.dataset, args.labels)
   else:
     classes = own_classes(args.classes, args.labels)
+  folders, ending = (args.predictions, args.labels), classes.ending
   result = score(
-    pairs(
-      args.predictions,
-      args.labels,
-      ending=classes.ending,
-      listed=args.list,
-    ),
+    pairs(*folders, ending=ending, listed=args.list),
     classes,
     measured=measures.from_flags(args),
     threads=args.threads,
@@ -82,8 +80,8 @@ def published_classes(name: str, labels: pathlib.Path) -> Classes:
   """Return the classes of a published data set.
 
   Args:
-    name: Of `spec.SPECS`.
-    labels: Its folder of masks; Cityscapes has several kinds in one.
+    name: One of `spec.SPECS`.
+    labels: Its folder of masks, of which Cityscapes has several kinds in one.
   """
   spec = spec_lib.SPECS[name]
   ending = ""
@@ -99,11 +97,11 @@ def own_classes(path: pathlib.Path | None, labels: pathlib.Path) -> Classes:
   """Return the classes of a classes.json.
 
   Args:
-    path: The file; None: the nearest in `labels` or up to two folders above.
+    path: The file; None: the one in `labels`, or up to two folders above.
     labels: The folder of masks.
 
   Raises:
-    InputError: There is none, or it is not as it must be.
+    InputError: The file is missing, or not as it must be.
   """
   if path is None:
     places = [labels, *labels.resolve().parents[:2]]
@@ -124,19 +122,19 @@ def pairs(
   ending: str = "",
   listed: pathlib.Path | None = None,
 ) -> list[MaskPair]:
-  """Return the pairs of two folders, by name.
+  """Return the pairs of masks in two folders, by name.
 
   Args:
     predictions: A folder of PNGs, with any sub-folders.
     labels: Another one.
-    ending: Only true masks whose names end so; what stands before it, without
-      the "gtFine" of Cityscapes, is the name.
-    listed: A list of names, one a line; only these are paired, and all of them
-      must be there. A line may also be the file of a mask.
+    ending: The end of the true masks' names: others are left out. The name is
+      what stands before it, without the "gtFine" of Cityscapes.
+    listed: A list of names, one a line: only these are paired, and all must
+      exist. A line may also name the file of a mask.
 
   Raises:
-    InputError: Nothing is there, or something is there once only; or a name is
-      listed twice.
+    InputError: A folder has no masks, or a mask has no partner; or the list has
+      a name twice.
   """
   predicted = by_name(predictions, PREDICTED, "predictions")
   true = by_name(labels, ending, "labels")
@@ -164,11 +162,12 @@ def by_name(
 
   Args:
     root: A folder, with any sub-folders.
-    ending: PREDICTED is taken off where it is; another must be there.
-    what: The files are, for messages.
+    ending: The end of the names; files without it are left out, unless it is
+      PREDICTED.
+    what: A word for the files, for messages.
 
   Raises:
-    InputError: There are none, or two of one name.
+    InputError: The folder has none, or two of one name.
   """
   paths = pngs(root, what)
   if ending != PREDICTED:
@@ -193,7 +192,7 @@ def by_name(
 
 
 def _mask_beside(path: pathlib.Path) -> pathlib.Path | None:
-  """Return the mask that an overlay of deeplax.predict lies beside."""
+  """Return the mask beside which deeplax.predict writes such an overlay."""
   if not path.stem.endswith(OVERLAY):
     return None
   return path.with_stem(path.stem.removesuffix(OVERLAY) + PREDICTED)
@@ -219,7 +218,7 @@ def _name(path: pathlib.PurePath, ending: str) -> str:
 
 
 def _named_by_file(ending: str, line: str) -> tuple[str, ...]:
-  """Return the name of a mask that a list names by a file."""
+  """Return the name of the mask whose file a line names, or nothing."""
   path = pathlib.PurePosixPath(line)
   if path.suffix.lower() not in walk.PICTURES:
     return ()
@@ -247,7 +246,7 @@ def read(pair: MaskPair, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
   """Return truth (255: ignored) and prediction of a pair.
 
   Raises:
-    InputError: A file is no mask, the sizes differ, or a number is no class.
+    InputError: A file is no mask, sizes differ, or a number is no class.
   """
   raw, predicted = (
     decoding.decode_label(files.read_bytes(path), str(path))
@@ -297,7 +296,7 @@ def score(
   """Return the scores of masks, as `evaluate.evaluate` does of a predictor.
 
   Raises:
-    InputError: As `read`, or no pixel has a label.
+    InputError: As for `read`, or no pixel has a label.
   """
   k, names = classes.spec.num_classes, classes.spec.class_names
 
@@ -309,7 +308,7 @@ def score(
     )
 
   matrix, counts = np.zeros((k, k), np.int64), measures.empty(k, measured)
-  cv2.setNumThreads(1)  # images are what is parallel
+  cv2.setNumThreads(1)  # the threads work on different images
   counted = mask_counts.each(
     count, range(len(pairs)), threads=threads, progress=print, name="scored"
   )

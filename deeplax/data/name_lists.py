@@ -18,16 +18,16 @@ def read(
 ) -> list[str]:
   """Return the names that a list holds, in its order.
 
-  A line is a name as it is, blanks and dots included. Only where there is no
-  such name is it read in another way.
+  A line is a name as it is, blanks and dots included. Only a line that is no
+  such name is read in another way.
 
   Args:
     path: The list.
-    known: All names, as `walk.key` spells them.
-    others: Returns what a line may also stand for.
+    known: All names that exist, as `walk.key` spells them.
+    others: Returns the names that a line may stand for otherwise.
 
   Raises:
-    InputError: The file is not readable, empty, or names something twice.
+    InputError: The file is unreadable or empty, or has a name twice.
   """
   names = []
   for line in text_files.read_lines(path, fix=_FIX):

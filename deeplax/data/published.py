@@ -16,6 +16,7 @@ from deeplax.labels import IGNORE_LABEL
 # Names under which the list of the 10,582 images of train_aug is handed on.
 AUG_LISTS = ("train_aug.txt", "trainaug.txt")
 AUG_LABELS = "SegmentationClassAug"
+ADE20K_FOLDERS = {"train": "training", "val": "validation"}
 BUILD = "python -m deeplax.data.build"
 SBD = (
   "SBD (10,582 images instead of 1,464): unpack "
@@ -177,18 +178,17 @@ def cityscapes(root: pathlib.Path, split: str) -> files.Files:
     files.Pair(p.name.removesuffix("_leftImg8bit.png"), p, label(p, kind))
     for p in images
   ]
-  _refuse_single(pairs)
-  return files.Files(spec_lib.CITYSCAPES, split, table, pairs)
+  return files.Files(spec_lib.CITYSCAPES, split, table, _with_masks(pairs))
 
 
 def ade20k(root: pathlib.Path, split: str) -> files.Files:
   """Read ADEChallengeData2016: number k is class k - 1, and 0 is ignored."""
-  directory = {"train": "training", "val": "validation"}.get(split, split)
+  directory = ADE20K_FOLDERS.get(split, split)
   images = _images(root / "images", directory, "*.jpg")
   labels = root / "annotations" / directory
   pairs = [files.Pair(p.stem, p, labels / f"{p.stem}.png") for p in images]
-  _refuse_single(pairs)
-  return files.Files(spec_lib.ADE20K, split, mask_table("ade20k"), pairs)
+  table = mask_table("ade20k")
+  return files.Files(spec_lib.ADE20K, split, table, _with_masks(pairs))
 
 
 def camvid(root: pathlib.Path, split: str) -> files.Files:
@@ -198,8 +198,8 @@ def camvid(root: pathlib.Path, split: str) -> files.Files:
   images = _images(root, split, "*.png")
   labels = root / f"{split}annot"
   pairs = [files.Pair(p.stem, p, labels / p.name) for p in images]
-  _refuse_single(pairs)
-  return files.Files(spec_lib.CAMVID, split, mask_table("camvid"), pairs)
+  table = mask_table("camvid")
+  return files.Files(spec_lib.CAMVID, split, table, _with_masks(pairs))
 
 
 def _images(
@@ -214,13 +214,15 @@ def _images(
   )
 
 
-def _refuse_single(pairs: list[files.Pair]) -> None:
+def _with_masks(pairs: list[files.Pair]) -> list[files.Pair]:
+  """Return the pairs, having refused images without a mask."""
   lost = [p for p in pairs if not p.label.is_file()]
   if lost:
     raise errors.InputError(
       f"{lost[0].image} has no mask {lost[0].label} ({len(lost)} of "
       f"{len(pairs)} images): unpack the annotations beside the images"
     )
+  return pairs
 
 
 @dataclasses.dataclass(frozen=True)

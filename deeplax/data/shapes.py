@@ -1,10 +1,10 @@
-"""Draw pictures to learn from where there is no data.
+"""A built-in data set of drawn shapes, for training without any data.
 
-Discs, rings, boxes and triangles, bright on dark textured ground. Their colors
-are random, so none tells a class. Disc, ring, triangle, small and big box
-differ by shape and extent alone; the disc, the striped and the dotted disc by
-texture alone, whose period is longer than the 7 pixels that three 3x3
-convolutions see. Picture i depends on (seed, split, i) only.
+Discs, rings, boxes and triangles, bright on a dark textured ground. Colors are
+random, so none tells a class. Disc, ring, triangle, small and big box differ in
+shape and extent alone; the disc, the striped and the dotted disc in texture
+alone, with a period longer than the 7 pixels that three 3x3 convolutions see.
+Picture i depends on (seed, split, i) only.
 """
 
 import argparse
@@ -25,8 +25,8 @@ SPLITS = ("train", "val")
 
 DISC, RING, SMALL_BOX, BIG_BOX, TRIANGLE, STRIPED, DOTTED = range(1, 8)
 
-# Half diameter (discs, ring, triangle's circumcircle) or half side (boxes), in
-# pixels. Random scaling by 0.75 to 1.25 keeps the two boxes apart.
+# Ranges of the radius (discs, ring, triangle's circumcircle) or half the side
+# (boxes), in pixels. Scaling by 0.75 to 1.25 keeps the two boxes apart.
 _RADII = {
   DISC: (10, 16),
   RING: (10, 16),
@@ -38,7 +38,7 @@ _RADII = {
 }
 _DRAWN = (*_RADII, SMALL_BOX)  # twice, because it covers the fewest pixels
 _PERIOD = (8.0, 10.0)  # of stripes and dots, in pixels
-# Ranges of each channel: objects of every class are brighter than the ground.
+# Ranges of the colors: objects of every class are brighter than the ground.
 _GROUND = (40, 120)
 _OBJECT = (150, 240)
 _MARKS = (10, 60)  # stripes and dots
@@ -48,7 +48,7 @@ _SUBPIXEL = 4  # bits of a drawn coordinate after the point
 
 @dataclasses.dataclass(frozen=True)
 class Placed:
-  """An object: class, center, radius (as in _RADII), turn in radians."""
+  """An object: its class, center, radius as in _RADII, and turn in radians."""
 
   label: int
   x: float
@@ -58,18 +58,18 @@ class Placed:
 
   @property
   def reach(self) -> float:
-    """Of the circle around it."""
+    """The radius of the circle around it."""
     box = self.label in (SMALL_BOX, BIG_BOX)
     return self.radius * (math.sqrt(2) if box else 1)
 
 
 class Shapes:
-  """A seeded split of made-up pictures.
+  """A split of drawn pictures.
 
   Attributes:
-    images: How many.
-    size: (height, width) of each, pixels.
-    seed: Of the pictures; the training seed does not change them.
+    images: The number of pictures.
+    size: (height, width) of each, in pixels.
+    seed: The seed of the pictures, which is not that of training.
   """
 
   spec = spec_lib.SHAPES
@@ -107,7 +107,7 @@ class Shapes:
 
 
 def _ground(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-  """Return soft blobs between two dark colors, under grain."""
+  """Return a ground of soft blobs of two dark colors, with noise."""
   h, w = size
   colors = rng.uniform(*_GROUND, (2, 3)).astype(np.float32)
   cells = rng.random((h // 16 + 2, w // 16 + 2), dtype=np.float32)
@@ -117,7 +117,11 @@ def _ground(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def _place(rng: np.random.Generator, size: tuple[int, int]) -> list[Placed]:
-  """Draw objects that do not touch, big ones first so that they find room."""
+  """Return objects that do not touch, placed from the largest to the smallest.
+
+  The small ones still find room between the others; one without room is left
+  out.
+  """
   h, w = size
   count = max(1, round(h * w / _AREA_PER_OBJECT))
   labels = rng.permutation(_DRAWN)[np.arange(count) % len(_DRAWN)]
@@ -151,7 +155,7 @@ def _draw(
   label: np.ndarray,
   item: Placed,
 ) -> None:
-  """Paint one object into image and label, inside its own window only."""
+  """Paint an object into image and label, inside its own window only."""
   h, w = label.shape
   reach = math.ceil(item.reach) + 3
   x0, y0 = max(int(item.x) - reach, 0), max(int(item.y) - reach, 0)
@@ -173,14 +177,14 @@ def _draw(
   border = cv2.dilate(inside, kernel) - cv2.erode(inside, kernel)
   target = label[window]
   target[inside == 1] = item.label
-  # One pixel on either side of an outline belongs to neither, as in VOC.
+  # A pixel on either side of an outline is ignored, as in VOC.
   target[border == 1] = IGNORE_LABEL
 
 
 def _outline(
   size: tuple[int, int], item: Placed, x: float, y: float
 ) -> np.ndarray:
-  """Return how much of each pixel the object covers, 0 to 255."""
+  """Return how much of each pixel an object covers, 0 to 255."""
   cover = np.zeros(size, np.uint8)
   unit = 1 << _SUBPIXEL
 

@@ -1,7 +1,7 @@
-"""What a data set is: class names, colors, ignore label, split sizes.
+"""The classes of a data set: names, colors, ignored label, sizes of splits.
 
-Knows nothing of files and nothing of the rest of deeplax; a workdir keeps a
-spec as JSON, so that predicting needs no data.
+A spec knows no files. A workdir keeps it as JSON, so that predicting needs no
+data.
 """
 
 from collections.abc import Mapping
@@ -22,10 +22,11 @@ class Spec:
     name: For example voc2012.
     class_names: By label; unique, because results are keyed by them.
     palette: One (red, green, blue) per class.
-    ignore_label: Of labels inside deeplax; sources map the files' own to it.
+    ignore_label: The label of ignored pixels, to which sources map the numbers
+      in their files.
     splits: (split, number of images) as published; may be empty.
-    label_map: Of own data, (number in a mask, its label) of those numbers that
-      are not the class itself; None: not known, or not the user's to change.
+    label_map: (number in a mask, its label) for the numbers of own data that
+      are not the class itself; None: unknown, or not for users to change.
   """
 
   name: str
@@ -33,7 +34,7 @@ class Spec:
   palette: tuple[Color, ...]
   ignore_label: int = IGNORE_LABEL
   splits: tuple[tuple[str, int], ...] = ()
-  # Of the files, not of the classes: prepared, a data set has none.
+  # It belongs to the files, not to the classes: prepared data have none.
   label_map: tuple[tuple[int | float, int], ...] | None = dataclasses.field(
     default=None, compare=False
   )
@@ -52,7 +53,7 @@ class Spec:
     return len(self.class_names)
 
   def to_json(self) -> dict[str, Any]:
-    """Return what `from_json` reads: only dicts, lists, text and numbers."""
+    """Return the spec as dicts, lists, texts and numbers, for `from_json`."""
     return {
       "name": self.name,
       "class_names": list(self.class_names),
@@ -64,7 +65,7 @@ class Spec:
 
   @classmethod
   def from_json(cls, obj: Mapping[str, Any]) -> "Spec":
-    # Files of earlier versions do not have it.
+    # Files of earlier versions have no "label_map".
     numbers = obj["label_map"] if "label_map" in obj else None
     return cls(
       name=obj["name"],
@@ -79,7 +80,7 @@ class Spec:
 
 
 def _number(text: str) -> int | float:
-  """Read a number that was a key: all NaN are one, to be found again."""
+  """Return the number that a key was; all NaN are one object, to be found."""
   try:
     return int(text)
   except ValueError:
@@ -88,7 +89,7 @@ def _number(text: str) -> int | float:
 
 
 def color_map(count: int) -> tuple[Color, ...]:
-  """Return the PASCAL VOC colors 0 to count - 1, which follow a rule.
+  """Return the first colors of PASCAL VOC's rule.
 
   Bits 0, 3, 6 of the label are the high bits of red, 1, 4, 7 of green and
   2, 5 of blue (VOCdevkit, VOClabelcolormap.m).

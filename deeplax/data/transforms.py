@@ -1,8 +1,8 @@
-"""What training does to an image and its label, as the reference does it.
+"""The augmentation of an image and its label, as the reference does it.
 
 Scale, pad at the bottom and right, crop, flip, in this order (tensorflow/models
 deeplab, input_preprocess.py). Pure NumPy and OpenCV; images are [h, w, c] of
-any kind of number, labels [h, w]; sizes are (height, width).
+any type, labels [h, w]; sizes are (height, width).
 """
 
 from typing import NamedTuple
@@ -21,11 +21,11 @@ class Augmentation(NamedTuple):
 
   Attributes:
     crop_size: (height, width) of the result.
-    pad_value: Per channel, for what lies outside the image; an image of bytes
-      takes it rounded (127.5 becomes 128).
-    min_scale: Of the random scale.
-    max_scale: Of the random scale.
-    scale_step: Between the scales to choose from; 0 draws any between them.
+    pad_value: Of pixels outside the image, per channel; rounded for uint8
+      (127.5 becomes 128).
+    min_scale: The smallest random scale.
+    max_scale: The largest.
+    scale_step: The distance between the scales to draw from; 0 draws any scale.
     flip: Whether to mirror half of the examples.
   """
 
@@ -60,22 +60,22 @@ def resize(
 
   Args:
     image: [h, w, c].
-    size: Of the whole result.
+    size: The size of the whole result.
     window: The part of the result to compute; all of it by default.
   """
   top, left, height, width = window or (0, 0, *size)
   if size == image.shape[:2]:
     return image[top : top + height, left : left + width]
   y, x = _step(image.shape[0], size[0]), _step(image.shape[1], size[1])
-  # The pixels that the window reads: OpenCV's 16 bit coordinates and its
-  # float32 positions then see small numbers, however large the image is.
+  # Only the pixels that the window reads, so that OpenCV's 16-bit coordinates
+  # and float32 positions get small numbers, however large the image is.
   y0, x0 = int(top * y), int(left * x)
   y1 = int((top + height - 1) * y) + 2
   x1 = int((left + width - 1) * x) + 2
   matrix = np.array([[x, 0, left * x - x0], [0, y, top * y - y0]])
   part = image[y0:y1, x0:x1]
-  # OpenCV takes half the time for four bytes that it takes for three, and the
-  # results are the same.
+  # OpenCV takes half as long for four channels as for three, with the same
+  # results.
   rgb = part.shape[-1] == 3 and part.dtype == np.uint8
   if rgb:
     part = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA)
@@ -95,9 +95,9 @@ def resize(
 
 
 def _in_parts(image: np.ndarray) -> list[np.ndarray]:
-  """Split into what OpenCV takes at once and places exactly.
+  """Split the bands into groups that OpenCV takes at once and places exactly.
 
-  That is one, three or four bands; of two it rounds positions to 1/32.
+  That is one, three or four bands; for two it rounds positions to 1/32.
   """
   fours, rest = divmod(image.shape[-1], 4)
   sizes = [4] * fours + [[], [1], [1, 1], [3]][rest]
@@ -107,22 +107,22 @@ def _in_parts(image: np.ndarray) -> list[np.ndarray]:
 def resize_labels(
   label: np.ndarray, size: Size, window: Window | None = None
 ) -> np.ndarray:
-  """Resize by the nearest neighbor with aligned corners; as `resize`."""
+  """Resize as `resize` does, but to the nearest neighbor."""
   top, left, height, width = window or (0, 0, *size)
   if size == label.shape:
     return label[top : top + height, left : left + width]
   rows = _nearest(label.shape[0], size[0])[top : top + height]
   columns = _nearest(label.shape[1], size[1])[left : left + width]
-  return label[:, columns][rows]  # a fifth of the time of both at once
+  return label[:, columns][rows]  # five times as fast as both at once
 
 
 def _step(old: int, new: int) -> float:
-  """Return the distance of two new pixels in old ones."""
+  """Return the distance between two new pixels, in old pixels."""
   return (old - 1) / (new - 1) if new > 1 else 0.0
 
 
 def _nearest(old: int, new: int) -> np.ndarray:
-  """Return the old pixel of each new one; halves go up, as TensorFlow's."""
+  """Return the old pixel for each new one; halves go up, as in TensorFlow."""
   positions = np.arange(new, dtype=np.float32) * np.float32(_step(old, new))
   return np.minimum((positions + np.float32(0.5)).astype(np.int64), old - 1)
 
@@ -134,7 +134,7 @@ def pad(
   size: Size,
   pad_value: tuple[float, ...],
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Pad at the bottom and right to at least `size`; labels with 255."""
+  """Pad at the bottom and right to at least `size`, labels with 255."""
   h, w = label.shape
   big = (max(h, size[0]), max(w, size[1]))
   if big == (h, w):
@@ -142,7 +142,7 @@ def pad(
   value = np.asarray(pad_value)
   if image.dtype == np.uint8:
     value = np.rint(value)
-  # A row at a time: NumPy is slow at repeating three numbers.
+  # NumPy is slow at repeating three numbers, so one row of them is made first.
   row = np.tile(value.astype(image.dtype), (big[1], 1))
   padded = np.empty((*big, image.shape[-1]), image.dtype)
   padded[:h, :w] = image
@@ -168,7 +168,7 @@ def flip(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mirrored(array: np.ndarray) -> np.ndarray:
-  # NumPy turns bytes round one by one, which takes ten times as long.
+  # NumPy mirrors bytes one by one, which takes ten times as long.
   if array.dtype == np.uint8 and array.shape[2:] in ((), (3,)):
     return cv2.flip(array, 1)
   return array[:, ::-1]
@@ -180,10 +180,10 @@ def augment(
   rng: np.random.Generator,
   settings: Augmentation,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Scale, pad, crop and flip at random.
+  """Return an image and its label after a random scale, padding, crop and flip.
 
-  Only the pixels of the crop are computed: the result is that of the four
-  steps one after the other, at a fraction of the time and memory.
+  Only the pixels of the crop are computed: the result equals that of the four
+  steps one after the other, in a fraction of the time and memory.
   """
   scale = random_scale(rng, settings)
   size = scaled_size((label.shape[0], label.shape[1]), scale)

@@ -1,7 +1,7 @@
-"""What lies in folders: the one way in which all of deeplax searches them.
+"""The files in folders, as all of deeplax searches them.
 
-Links are followed, and hidden things left out: names that start with a dot
-(.ipynb_checkpoints, ._a.jpg) and what file browsers and archivers leave behind.
+Links are followed. Hidden files are left out: names that start with a dot
+(.ipynb_checkpoints, ._a.jpg), and what file browsers and archivers leave.
 """
 
 import collections
@@ -31,19 +31,19 @@ def hidden(name: str) -> bool:
 
 
 def files(root: pathlib.Path) -> list[pathlib.Path]:
-  """Return all files below a folder, sorted; links that lead nowhere, too.
+  """Return all files below a folder, sorted, and links that lead nowhere.
 
-  A link is not followed to a folder that it lies in: that would not end.
+  A link to a folder that it lies in is not followed: that would never end.
 
   Args:
-    root: The folder, which itself may be a link or hidden.
+    root: The folder, which may be a link or hidden.
 
   Raises:
     InputError: A folder cannot be listed.
   """
   paths = []
-  # Folders to look into, each with where it really lies, and from where links
-  # have led there.
+  # Folders to search, each with the real path of every folder on the way, of
+  # which links may have made several.
   waiting = [(root, [pathlib.Path(os.path.realpath(root))])]
   while waiting:
     folder, real = waiting.pop()
@@ -68,25 +68,25 @@ def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
 
 
 def _is_file(entry: os.DirEntry[str], path: pathlib.Path) -> bool:
-  """Return whether it is a file or a broken link, and no pipe or device."""
+  """Return whether an entry is a file or a broken link, no pipe or device."""
   if entry.is_symlink():
     return path.is_file() or not path.exists()
   return entry.is_file(follow_symlinks=False)
 
 
 def folders(root: pathlib.Path) -> list[str]:
-  """Return the names of the folders in a folder, sorted; none without it."""
+  """Return the names of a folder's folders, sorted; none without the folder."""
   if not root.is_dir():
     return []
   return sorted(e.name for e in _entries(root) if (root / e.name).is_dir())
 
 
 def matching(root: pathlib.Path, pattern: str) -> list[pathlib.Path]:
-  """Return what is called so in a folder of a known layout, sorted.
+  """Return the files of a pattern in a folder of a known layout, sorted.
 
   Args:
     root: The folder.
-    pattern: Such as "*/*.png", of what lies one folder down.
+    pattern: A pattern such as "*/*.png", one folder down.
   """
   return sorted(
     path
@@ -98,14 +98,14 @@ def matching(root: pathlib.Path, pattern: str) -> list[pathlib.Path]:
 def key(path: pathlib.PurePath) -> str:
   """Return the name by which a file is matched with others, in Unicode.
 
-  Bytes that are no UTF-8, as old archives have in names, become escapes.
+  Bytes that are not UTF-8, as old archives have them in names, become escapes.
   """
   name = os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
   return text_files.composed(name)
 
 
 def by_suffix(paths: Iterable[pathlib.Path]) -> str:
-  """Return how many files there are of each kind: "3 .heic, 1 .txt"."""
+  """Return the number of files of each kind: "3 .heic, 1 .txt"."""
   counts = collections.Counter(
     path.suffix.lower() or "without a suffix" for path in paths
   )

@@ -244,8 +244,8 @@ def prepared(tmp_path_factory):
 
 def test_prepared_data_set_equals_the_tree(prepared):
   root, tree = prepared
-  path = prepared_lib.find(root, "voc2012")
-  assert path == root / "voc2012" / "1.0.0"
+  path = root / "voc2012" / "1.0.0"
+  assert prepared_lib.find(root, "voc2012") == path
   found = prepared_lib.Prepared(spec.VOC2012, path, "train")
   expected = published.voc(tree, "train")
   order = sorted(range(len(found)), key=found.name)

@@ -20,7 +20,6 @@ from deeplax import errors
 from deeplax import text_files
 from deeplax.data import files
 from deeplax.data import label_tables
-from deeplax.data import spec as spec_lib
 from deeplax.data.checks import faults
 from deeplax.data.checks import mask_counts
 from deeplax.labels import IGNORE_LABEL
@@ -87,7 +86,7 @@ def count(
     progress=progress,
     name="counted",
   )
-  result = tally(source.spec, mask_counts.table(source), _legal(source, masks))
+  result = tally(source, masks)
   if cache is not None and write:
     fix = "name a --workdir that can be written"
     with errors.disk_errors(f"cannot write {cache}", fix):
@@ -95,40 +94,28 @@ def count(
   return result
 
 
-def _legal(
-  source: files.Source, masks: Iterable[mask_counts.MaskCounts]
-) -> Iterable[mask_counts.MaskCounts]:
-  """Yield masks, up to the first with a number that is no class.
-
-  Raises:
-    InputError: About that mask.
-  """
-  table = mask_counts.table(source)
-  for mask in masks:
-    if mask_counts.by_label(mask, table)[label_tables.ILLEGAL]:
-      (fault,) = faults.of_numbers(source.spec, table, [mask], together=False)
-      raise errors.InputError(
-        f"{fault.text}\nFor all such masks: python -m deeplax.check_data "
-        f"DIR --split={source.split} --full"
-      )
-    yield mask
-
-
 def tally(
-  spec: spec_lib.Spec,
-  table: label_tables.Table,
-  masks: Iterable[mask_counts.MaskCounts],
+  source: files.Source, masks: Iterable[mask_counts.MaskCounts]
 ) -> ClassCounts:
   """Return the sum over masks.
 
   Args:
-    spec: The classes.
-    table: The label of each number in the masks.
-    masks: The counts of each mask, in the order of the source.
+    source: The split.
+    masks: The counts of each of its masks, in order.
+
+  Raises:
+    InputError: A mask holds a number that is no class.
   """
+  spec, table = source.spec, mask_counts.table(source)
   k, ignored, rows = spec.num_classes, 0, []
   for mask in masks:
     labels = mask_counts.by_label(mask, table)
+    if labels[label_tables.ILLEGAL]:
+      (fault,) = faults.of_numbers(spec, table, [mask], together=False)
+      raise errors.InputError(
+        f"{fault.text}\nFor all such masks: python -m deeplax.check_data "
+        f"DIR --split={source.split} --full"
+      )
     ignored += int(labels[IGNORE_LABEL])
     rows.append(labels[:k])
   matrix = np.stack(rows) if rows else np.zeros((0, k), np.int64)

@@ -19,7 +19,6 @@ from deeplax.data import walk
 from deeplax.data.checks import check
 from deeplax.data.checks import class_counts
 from deeplax.data.checks import faults as faults_lib
-from deeplax.data.checks import mask_counts
 from deeplax.data.checks import overlap
 
 ALL = "all"
@@ -146,8 +145,7 @@ def examine(
     fingerprints[name] = findings.fingerprints
     progress(str(findings.report))
     if overlap.trains(name) and not findings.faults:
-      table = mask_counts.table(source)
-      counts = class_counts.tally(source.spec, table, findings.masks)
+      counts = class_counts.tally(source, findings.masks)
       warn = result.warnings.append
       result.weights[name] = {
         rule: class_counts.weights(counts, rule, progress=warn)

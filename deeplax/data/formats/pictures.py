@@ -1,8 +1,8 @@
-"""Pictures opened by Pillow: of the kinds that deeplax reads, however large.
+"""Open pictures by Pillow: of the kinds that deeplax reads, and of any size.
 
-Pillow knows many kinds more, of which some start other programs (PostScript),
-and refuses pictures above 179 megapixels as a possible attack. What may be read
-here is bounded by the memory that is free.
+Pillow knows many more kinds, some of which start other programs (PostScript),
+and refuses pictures above 179 megapixels as a possible attack. Here the limit
+is the free memory.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ import psutil
 
 from deeplax import errors
 
-# What Pillow's readers raise on a spoiled file.
+# Exceptions of Pillow's readers about a spoiled file.
 BROKEN = (
   *(SyntaxError, ValueError, TypeError, AttributeError, RuntimeError),
   *(ArithmeticError, LookupError, MemoryError, EOFError, AssertionError),
@@ -29,13 +29,13 @@ BROKEN = (
 _KINDS = (
   *("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000", "AVIF"),
 )
-# Of a PNG: chunks of text, and the keys under which programs put EXIF and XMP.
+# PNG's chunks of text, and the keys under which programs store EXIF and XMP.
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _TURNING = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 _LONGEST_KEY = 80
 # Bytes that Deflate makes of one, at most (zlib.net, technical details).
 DEFLATED = 1032
-# Below, no memory is worth asking about.
+# Pixels below which any picture fits into memory.
 _SMALL = 1 << 24
 
 _lock = threading.Lock()
@@ -45,9 +45,9 @@ _limit: int | None = None
 
 @contextlib.contextmanager
 def any_size() -> Iterator[None]:
-  """Lift Pillow's limit of pixels, which is one for the whole process.
+  """Lift Pillow's limit of pixels, of which the process has one.
 
-  The last of several threads to leave puts it back.
+  The last of several threads to leave restores it.
   """
   global _inside, _limit
   with _lock:
@@ -64,10 +64,10 @@ def any_size() -> Iterator[None]:
 
 
 class Bounded:
-  """An open file that is read to its end at most.
+  """An open file of which no more bytes are read than it has.
 
-  Python takes the memory for all that is asked for, and readers ask for what a
-  false header says.
+  Python takes memory for all bytes that a reader asks for, and readers ask for
+  as many as a false header says.
   """
 
   def __init__(self, file: io.BufferedReader):
@@ -92,11 +92,11 @@ Stream = io.BytesIO | io.BufferedReader | Bounded
 def opened(
   stream: Stream,
 ) -> Iterator[ImageFile.ImageFile]:
-  """Open a picture, whose pixels are to be read inside the `with`.
+  """Open a picture, whose pixels must be read inside the `with`.
 
   Raises:
-    ValueError: It is of no known kind. What BROKEN lists may come as well,
-      here and when its pixels are read.
+    ValueError: The picture is of no known kind. Any of BROKEN may be raised as
+      well, here and when the pixels are read.
   """
   with any_size():
     try:
@@ -108,7 +108,7 @@ def opened(
 
 
 def first_line(error: BaseException) -> str:
-  """Return the first line of what a library says."""
+  """Return the first line of a library's message."""
   text = str(error).strip().partition("\n")[0] or type(error).__name__
   return text if len(text) <= 200 else f"{text[:200]} ..."
 
@@ -116,15 +116,15 @@ def first_line(error: BaseException) -> str:
 def may_be_turned(png: Stream) -> bool:
   """Return whether a PNG has a chunk from which Pillow takes an orientation.
 
-  Such a chunk may lie behind the pixels, so Pillow decodes all of these first.
+  Such a chunk may follow the pixels, all of which Pillow decodes to read it.
   """
-  png.seek(8)  # its signature
+  png.seek(8)  # behind the signature
   tagged = False
   while not tagged and len(start := png.read(8)) == 8:
     length, kind = struct.unpack(">I4s", start)
     text = png.read(min(length, _LONGEST_KEY)) if kind in _TEXTS else b""
     tagged = kind == b"eXIf" or text.startswith(_TURNING)
-    png.seek(length - len(text) + 4, io.SEEK_CUR)  # a checksum ends it
+    png.seek(length - len(text) + 4, io.SEEK_CUR)  # past the checksum
   png.seek(0)
   return tagged
 
@@ -134,11 +134,11 @@ def refuse_too_large(size: tuple[int, int], pixel: int, file: str) -> None:
 
   Args:
     size: (height, width).
-    pixel: Bytes that reading one takes, at most.
-    file: Its name.
+    pixel: Bytes of memory that reading a pixel takes at most.
+    file: The picture's name.
 
   Raises:
-    InputError: With what it takes and what is free.
+    InputError: The memory it takes, and the free memory.
   """
   pixels = size[0] * size[1]
   if pixels < _SMALL:

@@ -1,10 +1,10 @@
-"""TIFF files of any number of bands, which no image library here reads.
+"""Read TIFF files of any number of bands, which no image library here does.
 
-OpenCV reads up to four bands, multiplies colors with their alpha, and mixes
-up bands that are stored one after the other; Pillow reads 16 bit as 8. Here
-the strips or tiles are put together as TIFF 6.0 says (sections 2, 7, 14 and
+OpenCV reads up to four bands, multiplies colors by their alpha, and confuses
+bands that are stored one after the other; Pillow reads 16 bits as 8. Here the
+strips or tiles are put together according to TIFF 6.0 (sections 2, 7, 14 and
 15; BigTIFF too), with floating point prediction as in Adobe's Photoshop TIFF
-technical note 3. libtiff, through Pillow, takes care of compression.
+technical note 3. libtiff, through Pillow, decompresses them.
 """
 
 import io
@@ -20,12 +20,12 @@ GRAY = (0, 1)  # photometric interpretations: white is 0, black is 0
 RGB = 2
 
 _NO_COMPRESSION, _PACK_BITS = 1, 32773
-# These, LZW, Deflate by its two numbers, LZMA and Zstandard: of bytes, whatever
-# they mean. JPEG and the like are of pictures.
+# These two, LZW, Deflate by its two numbers, LZMA and Zstandard compress bytes,
+# whatever they mean; JPEG and its like compress pictures.
 _LZW, _DEFLATE = 5, (8, 32946)
 _COMPRESSIONS = (*(_NO_COMPRESSION, _PACK_BITS, _LZW, *_DEFLATE, 34925, 50000),)
-# How many bytes one stored byte may become: a run of 128 is 2 bytes; a code of
-# 12 bit is a text of 4,096 or less. Others: any.
+# Bytes that one stored byte may become, at most: 2 bytes stand for a run of
+# 128, a code of 12 bits for a text of up to 4,096. The others have no limit.
 _MOST = {_NO_COMPRESSION: 1, _PACK_BITS: 64, _LZW: 2731} | dict.fromkeys(
   _DEFLATE, pictures.DEFLATED
 )
@@ -36,22 +36,22 @@ _NO_PREDICTOR, _DIFFERENCE, _FLOAT_DIFFERENCE = 1, 2, 3
 
 
 class Layout(NamedTuple):
-  """How a file holds its first picture.
+  """How a file stores its first picture.
 
   Attributes:
     size: (height, width), as stored.
-    bands: How many numbers each pixel has.
-    bits: Of a number; 0: they differ from band to band.
-    dtype: Of the numbers, in the file's byte order; None: of some other kind,
-      as 1 bit.
+    bands: The numbers of a pixel.
+    bits: The bits of a number; 0: they differ from band to band.
+    dtype: The type of the numbers, in the file's byte order; None: NumPy has no
+      such type, as for 1 bit.
     photometric: GRAY, RGB or another kind of color.
     orientation: 1 to 8, as EXIF's.
-    compression: Its number.
-    predictor: What the compressed numbers are differences to, by its number.
+    compression: TIFF's number of the compression.
+    predictor: TIFF's number of the rule by which differences are stored.
     planar: Whether the bands lie one after the other.
-    tiled: Whether in tiles, not strips.
+    tiled: Whether the picture is stored in tiles, not in strips.
     chunk: (height, width) of a tile or strip.
-    places: (offset, length) of each, in bytes.
+    places: (offset, length) of each tile or strip, in bytes.
   """
 
   size: tuple[int, int]
@@ -69,15 +69,15 @@ class Layout(NamedTuple):
 
   @property
   def readable(self) -> bool:
-    """Whether `read` reads it."""
+    """Whether `read` can read the picture."""
     return self.dtype is not None and self.compression in _COMPRESSIONS
 
 
 def layout(file: pictures.Stream) -> Layout:
-  """Read the tags of the first picture.
+  """Return the layout of a file's first picture.
 
   Raises:
-    ValueError: They are not whole.
+    ValueError: The tags are not whole.
   """
   try:
     return _layout(*_tags(file))
@@ -111,7 +111,7 @@ def _tags(
       continue
     code = f"{length}{_NUMBERS[kind]}"
     if (size := struct.calcsize(order + code)) > len(field):
-      if size > end:  # or else a false length would take its memory
+      if size > end:  # a false length would take that much memory
         raise ValueError(f"tag {tag} is longer than the file")
       file.seek(unpack(place, field)[0])
       field = file.read(size)
@@ -151,14 +151,14 @@ def _layout(tags: dict[int, tuple[int, ...]], order: str) -> Layout:
 
 
 def read(data: bytes, layout: Layout) -> np.ndarray:
-  """Return [h, w, bands] in the file's own type, as stored.
+  """Return the picture [h, w, bands] in the file's own type, as stored.
 
   Args:
-    data: The whole file.
-    layout: Of it; `readable`.
+    data: The bytes of the file.
+    layout: The picture's, which is `readable`.
 
   Raises:
-    ValueError: It is not whole.
+    ValueError: The file is not whole.
   """
   assert layout.dtype is not None
   (height, width), (rows, columns) = layout.size, layout.chunk
@@ -166,7 +166,7 @@ def read(data: bytes, layout: Layout) -> np.ndarray:
     raise ValueError("it has no pixels")
   declared = height * width * layout.bands * layout.dtype.itemsize
   if declared > len(data) * _MOST.get(layout.compression, declared):
-    # A false size would take its memory.
+    # A false size would take that much memory.
     raise ValueError(
       f"{len(data)} bytes cannot hold {height}x{width} pixels of "
       f"{layout.bands} bands"
@@ -214,8 +214,8 @@ def _block(
   if len(stored) < shape[0] * row:
     raise ValueError("it is cut off")
   if predictor == _FLOAT_DIFFERENCE:
-    # Bytes of equal weight side by side, the weightiest first; each is the
-    # difference to that of the pixel before.
+    # A row holds the most significant bytes of all its numbers, then the next
+    # ones; each byte is the difference to that of the pixel before (note 3).
     split = np.frombuffer(stored, np.uint8, shape[0] * row)
     split = split.reshape(shape[0], -1, shape[2])
     split = np.cumsum(split, axis=1, dtype=np.uint8)
@@ -236,7 +236,7 @@ def _block(
 def _decompress(
   stored: bytes, compression: int, shape: tuple[int, int]
 ) -> bytes:
-  """Return the bytes of a strip, as libtiff decompresses a gray picture."""
+  """Return the bytes of a strip, decompressed by libtiff as a gray picture."""
   tags = {
     256: shape[1],
     257: shape[0],
@@ -262,11 +262,11 @@ def _decompress(
 
 
 def read_upright(data: bytes, layout: Layout, file: str) -> np.ndarray:
-  """Return [h, w, bands] upright, in the file's own type.
+  """Return the picture [h, w, bands] upright, in the file's own type.
 
   Raises:
-    InputError: It does not fit into memory.
-    ValueError: It is not whole.
+    InputError: The picture does not fit into memory.
+    ValueError: The file is not whole.
   """
   assert layout.dtype is not None
   # The array, and one more upright or of bytes.

@@ -1,4 +1,4 @@
-"""ADE20K as the scene parsing challenge of 2016 has it."""
+"""Prepare ADE20K, as the scene parsing challenge of 2016 has it."""
 
 import pathlib
 
@@ -6,11 +6,9 @@ from deeplax.data import published
 from deeplax.data import spec as spec_lib
 from deeplax.data.prepare import write
 
-FOLDERS = {"train": "training", "val": "validation"}
-
 
 def plan(root: pathlib.Path) -> write.Plan:
-  """Return what ADEChallengeData2016, `root`, holds.
+  """Return the splits of ADEChallengeData2016, which is `root`.
 
   Raises:
     InputError: An image has no mask.
@@ -20,7 +18,7 @@ def plan(root: pathlib.Path) -> write.Plan:
     spec=spec_lib.ADE20K,
     splits={
       split: published.ade20k(root, split)
-      for split, folder in FOLDERS.items()
+      for split, folder in published.ADE20K_FOLDERS.items()
       if (root / "images" / folder).is_dir()
     },
   )

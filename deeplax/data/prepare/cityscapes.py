@@ -1,4 +1,4 @@
-"""Cityscapes: fine annotations, and the coarse ones of train_extra."""
+"""Prepare Cityscapes: fine annotations, and the coarse ones of train_extra."""
 
 import pathlib
 
@@ -18,9 +18,9 @@ GET = (
 
 
 def plan(root: pathlib.Path) -> write.Plan:
-  """Return what leftImg8bit/ and gtFine/, in `root`, hold.
+  """Return the splits of leftImg8bit/ and gtFine/, which lie in `root`.
 
-  The labels of test are dummies, all ignored.
+  The labels of test are dummies, all of them ignored.
 
   Raises:
     InputError: An image has no mask.

@@ -1,12 +1,12 @@
-"""COCO's images with VOC's 21 classes, to train on before VOC.
+"""Prepare COCO's images with VOC's 21 classes, to train on before VOC.
 
 v3 (1706.05587, 4.1) takes the images of trainval without minival that have
-more than 1,000 annotated pixels of VOC's classes, about 60,000; all else is
-background. That trainval is train2017, and minival is val2017.
+more than 1,000 annotated pixels of VOC's classes, about 60,000. All other
+pixels are background. That trainval is train2017, and minival is val2017.
 
-Outlines are filled by OpenCV, which takes the pixels under an edge as well, so
-objects are about half a pixel larger on every side than by COCO's own tool.
-Where objects of two classes overlap, the label is ignored.
+OpenCV fills the outlines and takes the pixels under an edge as well, so objects
+are about half a pixel larger on every side than with COCO's own tool. Pixels
+where objects of two classes overlap are ignored.
 """
 
 import collections
@@ -41,7 +41,7 @@ _WORDS = {
 _SUBPIXEL = 4  # bits of a drawn coordinate after the point
 _FAR = 1 << 16  # pixels; OpenCV draws with 16 bit before the point
 
-# Class, and COCO's outlines or run lengths.
+# The class of an object, and COCO's outlines or run lengths.
 Region = tuple[int, Any]
 
 
@@ -49,8 +49,8 @@ def plan(root: pathlib.Path, *, min_pixels: int = MIN_PIXELS) -> write.Plan:
   """Return the images of train2017 and val2017 that have VOC's classes.
 
   Args:
-    root: Holds these folders, and annotations/instances_*.json.
-    min_pixels: Of VOC's classes together that an image must have more than.
+    root: The folder of these two, and of annotations/instances_*.json.
+    min_pixels: An image must have more pixels of VOC's classes than this.
 
   Raises:
     InputError: The annotations or an image are missing or damaged.
@@ -78,7 +78,7 @@ def plan(root: pathlib.Path, *, min_pixels: int = MIN_PIXELS) -> write.Plan:
 def _read(
   root: pathlib.Path, split: str, folder: str, min_pixels: int
 ) -> "Coco":
-  """Read the annotations of a split; all of them are in memory at once."""
+  """Return a split; all of its annotations are in memory at once."""
   path = root / "annotations" / f"instances_{folder}.json"
   fix = "unpack annotations_trainval2017.zip there"
   obj = text_files.read_json(path, fix=fix)
@@ -106,14 +106,14 @@ def _read(
       f"{path}: no image has more than {min_pixels} pixels of VOC's classes. "
       "Lower --min_pixels"
     )
-  # The mask is drawn: the picture stands in for its file.
+  # Masks are drawn, so the picture stands in for the mask's file.
   pairs = [files.Pair(p.stem, p, p) for p in images]
   published.refuse_missing(pairs, path)
   return Coco(split, pairs, path, sizes, drawn)
 
 
 def _classes(categories: list[dict[str, Any]]) -> dict[int, int]:
-  """Return {COCO's number: VOC's} of what VOC has, too."""
+  """Return {COCO's number: VOC's} of the classes that VOC has."""
   voc = spec_lib.VOC2012.class_names
   words = {c["id"]: _WORDS.get(c["name"], c["name"]) for c in categories}
   return {i: voc.index(word) for i, word in words.items() if word in voc[1:]}
@@ -123,11 +123,11 @@ class Coco(files.Files):
   """Images whose masks are drawn from outlines.
 
   Args:
-    split: Its name.
+    split: The split's name.
     pairs: The images.
-    path: Of the annotations, for messages.
-    sizes: (height, width) of each image, as the file has them.
-    regions: Of each image.
+    path: The file of the annotations, for messages.
+    sizes: (height, width) of each image, according to the annotations.
+    regions: The objects in each image.
   """
 
   def __init__(
@@ -147,7 +147,7 @@ class Coco(files.Files):
     file = f"{self._path}, image {self.pairs[index].name}"
     with files.opened(image) as stream:
       size = decoding.image_header(stream, str(image)).size
-    # Before that many pixels are drawn.
+    # Checked first, since a false size would draw too many pixels.
     if size != self._sizes[index]:
       raise errors.InputError(
         f"{file} says {text_files.short(self._sizes[index])} (height, width) "
@@ -167,7 +167,7 @@ def draw(regions: list[Region], size: tuple[int, int], file: str) -> np.ndarray:
     file: For messages.
 
   Raises:
-    InputError: A region is neither.
+    InputError: A region is neither of the two.
   """
   label = np.zeros(size, np.uint8)
   for number, segmentation in regions:

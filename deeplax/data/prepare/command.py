@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     "--download",
     action="store_true",
     help="fetch the archives to --source (default: downloads/ in --out) and "
-    "unpack them; goes on where it was interrupted",
+    "unpack them; continues where it was interrupted",
   )
   parser.add_argument(
     "--allow_partial",
@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     help="build splits of another size than published, too",
   )
   parser.add_argument(
-    "--overwrite", action="store_true", help="build it again if it is there"
+    "--overwrite", action="store_true", help="build it again if it exists"
   )
   parser.add_argument(
     "--sbd",
@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     type=int,
     default=4,
     metavar="N",
-    help="that read and check pictures (default: 4)",
+    help="how many read and check pictures (default: 4)",
   )
   return parser
 
@@ -101,8 +101,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if getattr(flags, flag) is not None and flags.name != name:
       commands.error(f"--{flag} is for {name} only")
   if not flags.source and not flags.download:
-    commands.error("give --source=PATH, where the data set is, or --download")
-  # The output of TFDS is silenced, ours is not.
+    commands.error("give --source=PATH, the data set's folder, or --download")
+  # Bound to this stdout: while TFDS writes, another one takes its output.
   progress = partial(print, file=sys.stdout, flush=True)
   out = flags.out or _default_out()
   if not flags.overwrite and flags.name != "folder":
@@ -131,10 +131,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _default_out() -> pathlib.Path:
-  """Return where configurations look without being told.
+  """Return the folder in which configurations look by default.
 
   Raises:
-    InputError: Nowhere, since this user has no home directory.
+    InputError: This user has no home directory.
   """
   try:
     return paths.local(
@@ -147,7 +147,7 @@ def _default_out() -> pathlib.Path:
 
 
 def _use(plan: write.Plan, flags: argparse.Namespace, out: pathlib.Path) -> str:
-  """Return the flags that read what was written."""
+  """Return the flags with which training reads the data set."""
   if flags.name == "folder":
     return f"--config.data.name=folder --config.data.root={out / plan.name}"
   name = f"--config.data.name={plan.name}"
@@ -157,7 +157,7 @@ def _use(plan: write.Plan, flags: argparse.Namespace, out: pathlib.Path) -> str:
 def _plan(
   flags: argparse.Namespace, out: pathlib.Path, progress: Callable[[str], None]
 ) -> write.Plan:
-  """Return what to write, fetched and unpacked if need be."""
+  """Return the data set to write, fetched and unpacked if need be."""
   source = flags.source or out / "downloads"
   unpacked: dict[str, pathlib.Path] = {}
   if flags.download:
@@ -184,7 +184,7 @@ def _plan(
 
 
 def _find(name: str, root: pathlib.Path) -> pathlib.Path:
-  """Return where the published tree begins."""
+  """Return the root of a published data set."""
   tree = published.TREES[name]
   if found := tree.find(root):
     return found
@@ -200,11 +200,11 @@ def _download(
   folder: pathlib.Path,
   progress: Callable[[str], None],
 ) -> dict[str, pathlib.Path]:
-  """Return the folders with what was fetched and unpacked, by name."""
+  """Return the folders of the unpacked archives, by name."""
   name = flags.name
   if name == "cityscapes":
     raise errors.InputError(cityscapes.GET)
-  # Here and below, because HTTP is dear to load for who has the files.
+  # Imported here and below, because HTTP is slow to load and rarely needed.
   from deeplax.data.prepare import download
 
   if name not in download.ARCHIVES:

@@ -1,8 +1,8 @@
 """Fetch the archives of data sets and unpack them.
 
-A transfer that breaks goes on where it stopped, by HTTP ranges. The download
-manager of TensorFlow Datasets starts again at the first byte, and unpacks with
-TensorFlow only.
+A broken transfer continues where it stopped, by HTTP ranges. The download
+manager of TensorFlow Datasets starts again at the first byte, and unpacks only
+with TensorFlow.
 """
 
 from collections.abc import Callable, Iterable
@@ -34,7 +34,7 @@ class Archive(NamedTuple):
   Attributes:
     url: Its address.
     digest: "<algorithm>:<hexadecimal>" of the file.
-    size: In bytes; None: the server tells.
+    size: Its size in bytes; None: the server tells it.
   """
 
   url: str
@@ -98,15 +98,15 @@ def fetch(
   pause: float = 3.0,
   timeout: float = 60.0,
 ) -> pathlib.Path:
-  """Return the archive in `folder`, fetched if it is not there.
+  """Return the path of an archive, fetched if the folder does not have it.
 
   Args:
-    archive: What to fetch.
-    folder: Where to; a piece of it lies there as <name>.part.
+    archive: The archive.
+    folder: The folder, in which an unfinished file is called <name>.part.
     progress: Receives lines of progress.
-    attempts: How often a broken transfer is taken up before giving up.
-    pause: Seconds before the second attempt; twice as many before the next.
-    timeout: Seconds without a byte that break a transfer.
+    attempts: How many transfers may break before the last.
+    pause: Seconds before the second attempt, twice as many before each next.
+    timeout: Seconds without a byte after which a transfer counts as broken.
 
   Raises:
     InputError: The transfer broke, the disk is too small, or the file is not
@@ -132,7 +132,7 @@ def fetch(
       reason = f"{type(error).__name__}: {error}"
       if isinstance(error, urllib.error.HTTPError):
         error.close()
-        if error.code < 500:  # it will not be there next time either
+        if error.code < 500:  # the next attempt would not find it either
           raise errors.InputError(
             f"{archive.url}: {error}. Fetch {archive.name} by other means to "
             f"{target}, and run the same command"
@@ -141,7 +141,7 @@ def fetch(
     have = part.stat().st_size if part.exists() else 0
     raise errors.InputError(
       f"{archive.url}: the transfer broke after {have / 1e6:.1f} MB "
-      f"({reason}). The same command goes on from there; or fetch "
+      f"({reason}). The same command continues from there; or fetch "
       f"{archive.name} by other means to {target}"
     )
   if not _is_published(part, archive, progress):
@@ -169,9 +169,9 @@ def _transfer(
   progress: Callable[[str], None],
   timeout: float,
 ) -> None:
-  """Fetch what `part` lacks; raise OSError where the transfer breaks."""
+  """Fetch the bytes that `part` lacks; raise OSError if the transfer breaks."""
   done = part.stat().st_size if part.exists() else 0
-  if done == archive.size:  # ended between the last byte and the check
+  if done == archive.size:  # stopped between the last byte and the check
     return
   request = urllib.request.Request(archive.url)
   request.add_header("User-Agent", "deeplax")
@@ -182,11 +182,11 @@ def _transfer(
   except urllib.error.HTTPError as error:
     if done and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
       error.close()
-      return  # all of it is there: its digest tells whether rightly
+      return  # all bytes are here, and the digest tells whether rightly
     raise
   with response:
     if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-      done = 0  # this server sends all of it, whatever is asked for
+      done = 0  # this server always sends the whole file
     length = response.headers.get("Content-Length")
     total = done + int(length) if length else archive.size or 0
     write.refuse_full_disk(
@@ -208,11 +208,11 @@ def unpack(
   *,
   progress: Callable[[str], None] = print,
 ) -> pathlib.Path:
-  """Return `target`, into which the archives are unpacked if it is not there.
+  """Return `target`, into which archives are unpacked if it does not exist.
 
   Args:
-    archives: Zip or tar files, put into one folder.
-    target: A folder that appears only when it is whole.
+    archives: Zip or tar files, all for one folder.
+    target: The folder, which appears only when it is whole.
     progress: Receives lines of progress.
 
   Raises:
@@ -250,7 +250,7 @@ def _unzip(
 def _untar(
   path: pathlib.Path, folder: pathlib.Path, progress: Callable[[str], None]
 ) -> None:
-  total = path.stat().st_size  # pictures: packing takes nothing off
+  total = path.stat().st_size  # packing makes pictures no smaller
   write.refuse_full_disk(folder, total, f"to unpack {path}")
   report = _Bytes(total, progress, name=f"unpacked {path.name}")
   with path.open("rb") as file, tarfile.open(fileobj=file) as archive:

@@ -1,4 +1,4 @@
-"""Own data: a folder of images, masks and classes.json."""
+"""Prepare own data: a folder of images, masks and classes.json."""
 
 import dataclasses
 import pathlib
@@ -11,10 +11,11 @@ from deeplax.data.prepare import write
 
 
 def plan(root: pathlib.Path) -> write.Plan:
-  """Return all splits of `root` that have masks, named as the folder is.
+  """Return all splits of a folder that have masks, under the folder's name.
 
   Raises:
-    InputError: It is no such folder, or its name or a split's cannot be kept.
+    InputError: The folder is not as it must be, or TFDS cannot keep its name or
+      a split's.
   """
   spec = folder.spec(root)
   splits, notes = {}, []
@@ -35,7 +36,7 @@ def plan(root: pathlib.Path) -> write.Plan:
     )
   return write.Plan(
     name=_name(root, spec),
-    # What is written holds labels, not the numbers of the masks.
+    # Prepared data hold labels, not the numbers of the masks.
     spec=dataclasses.replace(spec, label_map=None),
     splits=splits,
     notes=tuple(notes),

@@ -1,7 +1,7 @@
-"""PASCAL VOC 2012 and SBD, which adds masks to VOC's images.
+"""Prepare PASCAL VOC 2012, and SBD, which adds masks to VOC's images.
 
-SBD (Hariharan et al., ICCV 2011) comes as MATLAB files, and has masks of some
-of VOC's val, which are left out: 1,464 of VOC's train and 9,118 more make
+SBD (Hariharan et al., ICCV 2011) comes as MATLAB files. Its masks for images of
+VOC's val are left out: the 1,464 images of VOC's train and 9,118 more make
 train_aug, 10,582 images.
 """
 
@@ -23,11 +23,11 @@ SPLITS = ("train", "val", "trainval")  # VOC's own lists
 
 
 def plan(root: pathlib.Path, *, sbd: pathlib.Path | None = None) -> write.Plan:
-  """Return what VOCdevkit/VOC2012 holds.
+  """Return the splits of VOCdevkit/VOC2012.
 
   Args:
     root: That folder.
-    sbd: benchmark_RELEASE; None: SegmentationClassAug, if it is there.
+    sbd: benchmark_RELEASE; None: SegmentationClassAug, if it exists.
 
   Raises:
     InputError: A file that a list names is missing.
@@ -55,14 +55,14 @@ def plan(root: pathlib.Path, *, sbd: pathlib.Path | None = None) -> write.Plan:
 
 
 def augmented(root: pathlib.Path, sbd: pathlib.Path) -> tuple[files.Files, str]:
-  """Return train_aug, and how many images came from where.
+  """Return train_aug, and a note on where its images come from.
 
   Args:
     root: VOCdevkit/VOC2012.
     sbd: benchmark_RELEASE, or the dataset/ in it.
 
   Raises:
-    InputError: SBD is not there, or an image of it.
+    InputError: SBD is missing, or an image of it.
   """
   places = [sbd / "dataset", sbd, sbd / "benchmark_RELEASE" / "dataset"]
   folder = next((p for p in places if (p / "cls").is_dir()), None)
@@ -114,7 +114,7 @@ def segmentation(data: bytes, file: str) -> np.ndarray:
   Raises:
     InputError: It has none.
   """
-  import scipy.io  # a fifth of a second, for SBD only
+  import scipy.io  # takes a fifth of a second, for SBD alone
 
   try:
     # Reads arrays and runs nothing, unlike pickle.
@@ -122,7 +122,7 @@ def segmentation(data: bytes, file: str) -> np.ndarray:
     label = contents["GTcls"]["Segmentation"][0, 0]
     if label.dtype != np.uint8 or label.ndim != 2:
       raise ValueError(f"GTcls.Segmentation is {label.dtype} {label.shape}")
-  except Exception as error:  # scipy has no one class for a damaged file
+  except Exception as error:  # scipy has no common class for damaged files
     raise errors.InputError(
       f"{file} is no mask of SBD ({type(error).__name__}: {error}): unpack "
       "benchmark.tgz again"

@@ -35,14 +35,14 @@ _OVERHEAD = 0.15
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What is to be written.
+  """A data set to be written.
 
   Attributes:
-    name: Of the folder it is written to.
+    name: The name of the folder that it is written to.
     spec: Its classes.
-    splits: The images and masks.
+    splits: The images and masks of each split.
     optional: Published splits that may be absent.
-    notes: What the user should know, a line each.
+    notes: Lines that the user should read.
   """
 
   name: str
@@ -56,7 +56,7 @@ def check_counts(plan: Plan, where: pathlib.Path) -> None:
   """Compare the sizes of the splits with the published ones.
 
   Raises:
-    InputError: One differs.
+    InputError: A split has another size.
   """
   for split, published in plan.spec.splits:
     count = len(plan.splits[split]) if split in plan.splits else 0
@@ -73,12 +73,12 @@ def refuse_existing(name: str, out: pathlib.Path) -> None:
   """Refuse to write over a data set.
 
   Raises:
-    InputError: It is there.
+    InputError: The data set exists.
   """
   target = out / name / VERSION
   if target.exists():
     raise errors.InputError(
-      f"{target} is there already, ready to train on. To build it again, add "
+      f"{target} exists already, ready to train on. To build it again, add "
       "--overwrite; to keep it, give another --out"
     )
 
@@ -93,9 +93,9 @@ def write(
   """Write out/<name>/<version>, which appears only when it is whole.
 
   Args:
-    plan: What to write.
-    out: The folder that holds all prepared data sets.
-    threads: That read and check the pictures.
+    plan: The data set.
+    out: The folder of all prepared data sets.
+    threads: How many read and check pictures.
     progress: Receives lines of progress.
 
   Raises:
@@ -154,7 +154,7 @@ def refuse_full_disk(folder: pathlib.Path, needed: int, what: str) -> None:
   """Check the free space of a disk.
 
   Raises:
-    InputError: It has less than `needed` bytes.
+    InputError: Fewer than `needed` bytes are free.
   """
   free = shutil.disk_usage(folder).free
   if free < needed:
@@ -165,7 +165,7 @@ def refuse_full_disk(folder: pathlib.Path, needed: int, what: str) -> None:
 
 
 def _sizes(source: files.Files) -> list[int]:
-  """Return the bytes of each picture."""
+  """Return the size of each picture in bytes."""
   try:
     return [pair.image.stat().st_size for pair in source.pairs]
   except OSError as error:
@@ -182,16 +182,16 @@ def _builder(
 ) -> type[Any]:
   """Return the TFDS builder of a plan.
 
-  Shard based and not generator based: the latter sorts a split of more than
-  1,000 MiB on disk, for which it needs TensorFlow.
+  It yields whole shards: a generator based builder would sort splits of more
+  than 1,000 MiB on disk, for which it needs TensorFlow.
   """
   import tensorflow_datasets as tfds
 
   class Info(tfds.core.DatasetInfo):
-    """What TFDS keeps about a data set; it is not looked up on the net."""
+    """TFDS's information on a data set, which is not looked up on the net."""
 
     def initialize_from_bucket(self) -> None:
-      # Would leave an empty folder in the system's temporary folder, too.
+      # It would also leave an empty folder in the system's temporary folder.
       pass
 
   def examples(split: str, indices: range) -> Iterator[tuple[str, Any]]:
@@ -239,11 +239,11 @@ def _builder(
 
 
 def shards(sizes: list[int], limit: int = SHARD_BYTES) -> list[range]:
-  """Return the indices of each shard: as many images, `limit` bytes or less.
+  """Return the indices of each shard, all of about as many images.
 
   Args:
-    sizes: Bytes of each picture.
-    limit: Of a shard, on average.
+    sizes: The size of each picture in bytes.
+    limit: Bytes of a shard at most, on average.
   """
   count = min(len(sizes), -(-sum(sizes) // limit)) or 1
   ends = np.linspace(0, len(sizes), count + 1).round().astype(int).tolist()
@@ -251,10 +251,10 @@ def shards(sizes: list[int], limit: int = SHARD_BYTES) -> list[range]:
 
 
 def _example(source: files.Files, index: int) -> dict[str, Any]:
-  """Return what is stored of an example, having decoded all of it.
+  """Return the record of an example, after decoding all of it as a check.
 
   Raises:
-    InputError: It cannot be used.
+    InputError: The example cannot be used.
   """
   item = source.encoded(index)
   label = source.decoded(item)["label"]
@@ -273,7 +273,7 @@ def _example(source: files.Files, index: int) -> dict[str, Any]:
 
 
 def png(label: np.ndarray) -> bytes:
-  """Encode labels, uint8 [h, w]."""
+  """Return labels, uint8 [h, w], as a PNG."""
   data = io.BytesIO()
   Image.fromarray(label).save(data, "PNG")
   return data.getvalue()

@@ -95,7 +95,7 @@ def test_a_broken_transfer_goes_on_where_it_stopped(site, tmp_path):
   with pytest.raises(errors.InputError) as error:
     fetch(site, tmp_path, attempts=1)
   told = str(error.value)
-  assert "broke after 0.1 MB" in told and "goes on from there" in told
+  assert "broke after 0.1 MB" in told and "continues from there" in told
   assert not (tmp_path / "a.bin").exists()
   assert (tmp_path / "a.bin.part").read_bytes() == CONTENT[:100_000]
   path = fetch(site, tmp_path, attempts=1)

@@ -171,7 +171,7 @@ def test_what_is_there_is_kept_until_overwrite(capsys, tmp_path):
   before = builds.contents(tmp_path / "out")
   argv = ("folder", f"--source={tree}", f"--out={tmp_path / 'out'}")
   status, _, told = builds.run(capsys, *argv)
-  assert status == 2 and "is there already" in told and "--overwrite" in told
+  assert status == 2 and "exists already" in told and "--overwrite" in told
   broken = tree / "images/train/00.jpg"
   good = broken.read_bytes()
   broken.write_bytes(b"")
