@@ -19,6 +19,7 @@ from deeplax import errors
 from deeplax.data import decoding
 from deeplax.data import evaluation_servers
 from deeplax.data import files
+from deeplax.data.formats import pictures
 
 # {path in the archive: (predicted mask, image)}
 Members = Mapping[str, tuple[pathlib.Path, pathlib.Path]]
@@ -62,9 +63,7 @@ def encode(server: evaluation_servers.Server, classes: np.ndarray) -> bytes:
   picture = Image.fromarray(numbers)
   if server.palette:
     picture.putpalette([v for color in server.palette for v in color])
-  buffer = io.BytesIO()
-  picture.save(buffer, format="PNG")
-  return buffer.getvalue()
+  return pictures.png(picture)
 
 
 def write(

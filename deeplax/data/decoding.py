@@ -364,13 +364,8 @@ def image_header(
   Raises:
     InputError: It has no header of a known kind.
   """
-  stream: pictures.Stream
-  if isinstance(data, bytes):
-    stream = io.BytesIO(data)
-  elif isinstance(data, io.BufferedReader):
-    stream = pictures.Bounded(data)
-  else:
-    stream = data
+  file_object = io.BytesIO(data) if isinstance(data, bytes) else data
+  stream = pictures.Bounded(file_object)
   start = stream.read(4)
   stream.seek(0)
   try:

@@ -166,17 +166,13 @@ def of_one(
   )
 
 
-def _is_missing(value: label_tables.Number) -> bool:
-  """Return whether a number stands for missing data."""
-  return not math.isfinite(value) or value < 0 or value in _NO_DATA
-
-
 def _is_nodata(
   bad: Sequence[label_tables.Number], present: Sequence[label_tables.Number]
 ) -> bool:
+  """Return whether all illegal numbers stand for missing data."""
   if len(bad) > _FEW or list(present) == [0, 65535]:  # black, white in 16 bit
     return False
-  return all(map(_is_missing, bad))
+  return all(not math.isfinite(v) or v < 0 or v in _NO_DATA for v in bad)
 
 
 def _no_data(bad: Sequence[label_tables.Number], labels: Labels) -> str:

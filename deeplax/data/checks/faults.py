@@ -141,9 +141,8 @@ def of_numbers(
 
 def legal(mask: mask_counts.MaskCounts, table: label_tables.Table) -> int:
   """Return how many pixels of a mask belong to a class."""
-  return int(
-    mask_counts.by_label(mask, table)[: label_tables.MAX_CLASSES].sum()
-  )
+  pixels = mask_counts.by_label(mask, table)
+  return int(pixels[: label_tables.MAX_CLASSES].sum())
 
 
 def _illegal(

@@ -70,7 +70,7 @@ class Bounded:
   as many as a false header says.
   """
 
-  def __init__(self, file: io.BufferedReader):
+  def __init__(self, file: io.BufferedReader | io.BytesIO):
     self._file = file
     self._end = file.seek(0, io.SEEK_END)
     file.seek(0)
@@ -105,6 +105,13 @@ def opened(
       raise ValueError("of no known kind") from error
     with picture:
       yield picture
+
+
+def png(picture: Image.Image) -> bytes:
+  """Return a picture as a PNG file."""
+  data = io.BytesIO()
+  picture.save(data, "PNG")
+  return data.getvalue()
 
 
 def first_line(error: BaseException) -> str:

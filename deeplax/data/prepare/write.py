@@ -25,6 +25,7 @@ from deeplax.data import label_tables
 from deeplax.data import spec as spec_lib
 from deeplax.data.checks import faults as faults_lib
 from deeplax.data.checks import mask_counts
+from deeplax.data.formats import pictures
 
 VERSION = "1.0.0"
 # A shard passes through memory as a whole.
@@ -274,6 +275,4 @@ def _example(source: files.Files, index: int) -> dict[str, Any]:
 
 def png(label: np.ndarray) -> bytes:
   """Return labels, uint8 [h, w], as a PNG."""
-  data = io.BytesIO()
-  Image.fromarray(label).save(data, "PNG")
-  return data.getvalue()
+  return pictures.png(Image.fromarray(label))
