@@ -186,16 +186,14 @@ def measure(
     InputError: A band has one value everywhere, or an image cannot be read.
   """
   chosen = views.evenly(len(source), images)
-  parts = list(
-    mask_counts.each(
-      lambda index: _moments(source[index]["image"]),
-      chosen,
-      threads=threads,
-      progress=progress,
-      name="measured",
-    )
+  moments = mask_counts.each(
+    lambda index: _moments(source[index]["image"]),
+    chosen,
+    threads=threads,
+    progress=progress,
+    name="measured",
   )
-  pixels, means, variances = (np.stack(p) for p in zip(*parts, strict=True))
+  pixels, means, variances = (np.stack(m) for m in zip(*moments, strict=True))
   share = (pixels / pixels.sum())[:, None]
   mean = (share * means).sum(axis=0)
   # The variance within the images, and that between their means.

@@ -28,11 +28,8 @@ Reader = Callable[[bytes, str], np.ndarray]
 class Source(Protocol):
   """A split as training and evaluation read it."""
 
-  @property
-  def spec(self) -> spec_lib.Spec: ...
-
-  @property
-  def split(self) -> str: ...
+  spec: spec_lib.Spec
+  split: str
 
   def __len__(self) -> int: ...
 

@@ -77,9 +77,7 @@ class Bounded:
 
   def read(self, size: int | None = -1) -> bytes:
     left = max(self._end - self._file.tell(), 0)
-    return self._file.read(
-      left if size is None or size < 0 else min(size, left)
-    )
+    return self._file.read(left if size in (None, -1) else min(size, left))
 
   def __getattr__(self, name: str) -> Any:
     return getattr(self._file, name)

@@ -26,10 +26,9 @@ def plan(root: pathlib.Path) -> write.Plan:
     InputError: An image has no mask.
   """
   folder = root / "leftImg8bit"
-  names = [name for name, _ in spec_lib.CITYSCAPES.splits]
   splits = {
     name: published.cityscapes(root, name)
-    for name in names
+    for name, _ in spec_lib.CITYSCAPES.splits
     if (folder / name).is_dir()
   }
   notes = ()
