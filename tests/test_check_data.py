@@ -67,7 +67,9 @@ def test_class_weights_are_printed_ready_to_copy(good, check):
   counted = class_counts.count(folder.source(good, "train"))
   for rule, text in zip(class_counts.RULES, texts, strict=True):
     expected = class_counts.weights(counted, rule)
-    assert class_counts.numbers(text, 3) == pytest.approx(expected, rel=1e-3)
+    assert class_counts.parse_weights(text, 3) == pytest.approx(
+      expected, rel=1e-3
+    )
     assert f"--config.train.class_weights={rule}" in printed
 
 

@@ -99,7 +99,7 @@ def channels(data: Config) -> bands.Channels | None:
 def fill_channels(
   data: Config,
   source: files.Source,
-  kept: Config | None = None,
+  old: Config | None = None,
   *,
   progress: Callable[[str], None] = print,
 ) -> bool:
@@ -108,7 +108,7 @@ def fill_channels(
   Args:
     data: `config.data`.
     source: The training split, to measure them on.
-    kept: `config.data` of the run to resume, which has them.
+    old: `config.data` of the run to resume, which has them.
     progress: Receives lines while measuring.
 
   Returns:
@@ -130,8 +130,8 @@ def fill_channels(
       f"data.channel_mean {given[0]} and data.channel_std {given[1]}: give "
       "both, or neither to have them measured on the training images"
     )
-  if kept is not None:
-    data.channel_mean, data.channel_std = kept.channel_mean, kept.channel_std
+  if old is not None:
+    data.channel_mean, data.channel_std = old.channel_mean, old.channel_std
     return False
   data.channel_mean, data.channel_std = bands.measure(
     source, threads=data.threads, progress=progress
@@ -142,8 +142,8 @@ def fill_channels(
 def _published(data: Config, split: str, root_flag: str) -> files.Decoded:
   """Return a split of a published data set from the first place that has it."""
   for _, root in _places(data):
-    if root and (found := _in(root, data.name, split)):
-      return found
+    if root and (source := _in(root, data.name, split)):
+      return source
   tree = published.TREES[data.name]
   raise errors.InputError(_missing(data, tree.what, tree.get, root_flag))
 
@@ -228,8 +228,8 @@ def _at(root: pathlib.Path, split: str) -> files.Decoded:
   if (root / folder.CLASSES).is_file() or prepared.newest(root):
     return _own(root, split)
   for name in published.TREES:
-    if found := _in(root, name, split):
-      return found
+    if source := _in(root, name, split):
+      return source
   if (root / "images").is_dir():
     return folder.source(root, split)  # raises: classes.json is missing
   kinds = ", ".join(tree.what for tree in published.TREES.values() if tree.what)
@@ -268,8 +268,8 @@ def _places(
 
 def tree(data: Config) -> pathlib.Path | None:
   """Return the folder of a published data set, None if it is not found."""
-  found = (published.TREES[data.name].find(p) for _, p in _places(data) if p)
-  return next((path for path in found if path), None)
+  roots = (published.TREES[data.name].find(p) for _, p in _places(data) if p)
+  return next((path for path in roots if path), None)
 
 
 def _folder_root(data: Config, root_flag: str = ROOT_FLAG) -> pathlib.Path:

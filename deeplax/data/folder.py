@@ -190,7 +190,7 @@ def _parse(
       if number != label or number >= len(names)
     ),
   )
-  return spec, label_tables.table(values)
+  return spec, label_tables.from_labels(values)
 
 
 def _palette(obj: Any) -> tuple[spec_lib.Color, ...]:

@@ -50,7 +50,7 @@ class Table:
     return low | dict(self.others)
 
 
-def table(values: Mapping[int, int] | Mapping[Number, int]) -> Table:
+def from_labels(values: Mapping[int, int] | Mapping[Number, int]) -> Table:
   """Return the table of {number in the file: class or 255}.
 
   All other numbers become illegal.
@@ -69,7 +69,7 @@ def plain(num_classes: int, ignore_label: int | None = IGNORE_LABEL) -> Table:
   values = {i: i for i in range(num_classes)}
   if ignore_label is not None:
     values[ignore_label] = IGNORE_LABEL
-  return table(values)
+  return from_labels(values)
 
 
 def is_byte(value: Number) -> bool:

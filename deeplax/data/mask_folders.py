@@ -242,7 +242,7 @@ def _refuse_single(
   )
 
 
-def read(pair: MaskPair, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
+def decode(pair: MaskPair, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
   """Return truth (255: ignored) and prediction of a pair.
 
   Raises:
@@ -296,12 +296,12 @@ def score(
   """Return the scores of masks, as `evaluate.evaluate` does of a predictor.
 
   Raises:
-    InputError: As for `read`, or no pixel has a label.
+    InputError: As for `decode`, or no pixel has a label.
   """
   k, names = classes.spec.num_classes, classes.spec.class_names
 
   def count(index: int) -> tuple[np.ndarray, measures.Counts]:
-    truth, predicted = read(pairs[index], classes)
+    truth, predicted = decode(pairs[index], classes)
     return (
       confusion.count(truth, predicted, k),
       measures.count(truth, predicted, k, measured),

@@ -38,10 +38,10 @@ def mask_table(name: str, *, ids: bool = False) -> label_tables.Table:
   spec = spec_lib.SPECS[name]
   if ids:
     ignored = dict.fromkeys(range(34), IGNORE_LABEL)
-    return label_tables.table(ignored | spec_lib.CITYSCAPES_IDS)
+    return label_tables.from_labels(ignored | spec_lib.CITYSCAPES_IDS)
   if name == "ade20k":
     values = {k: k - 1 for k in range(1, spec.num_classes + 1)}
-    return label_tables.table(values | {0: IGNORE_LABEL})
+    return label_tables.from_labels(values | {0: IGNORE_LABEL})
   # SegNet-Tutorial, Models/segnet_train.prototxt: 11 is void.
   ignore = 11 if name == "camvid" else spec.ignore_label
   return label_tables.plain(spec.num_classes, ignore_label=ignore)
@@ -79,8 +79,8 @@ def voc_ids(listed: pathlib.Path) -> list[str]:
       "of these"
     )
   images = names_in(listed.parents[2] / "JPEGImages")
-  known = {name.removesuffix(".jpg") for name in images}
-  ids = name_lists.read(listed, known, _ids_of_paths)
+  names = {name.removesuffix(".jpg") for name in images}
+  ids = name_lists.read(listed, names, _ids_of_paths)
   # Ids become names of files that predict writes, so a path could lead away.
   if paths := [i for i in ids if "/" in i or "\\" in i]:
     raise errors.InputError(

@@ -29,7 +29,7 @@ def examples_and_loss(
   by_count = rule in class_counts.RULES
   weights = None
   if not by_count and rule != "none":
-    weights = class_counts.numbers(rule, source.spec.num_classes)
+    weights = class_counts.parse_weights(rule, source.spec.num_classes)
   if by_count or config.data.duplicate_classes:
     counted = class_counts.count(
       source,

@@ -33,7 +33,7 @@ def test_a_number_of_floating_point_has_the_label_of_its_table(value, dtype):
     label_tables.apply(raw, plain), [[0, 1, 254, 2, 254]]
   )
   number = label_tables.number(label_tables.written(value))
-  table = label_tables.table(plain.items() | {number: 255})
+  table = label_tables.from_labels(plain.items() | {number: 255})
   np.testing.assert_array_equal(
     label_tables.apply(raw, table), [[0, 1, 255, 2, 254]]
   )
@@ -46,13 +46,13 @@ def test_wide_integers_have_the_label_of_their_table(dtype):
   values = {1: 1, limits.max: 255, -9999: 0} | (
     {limits.min: 2} if limits.min else {}
   )
-  found = label_tables.apply(raw, label_tables.table(values))
+  found = label_tables.apply(raw, label_tables.from_labels(values))
   assert found.tolist() == [[2 if limits.min else 254, 1, 255]]
 
 
 def test_tables_of_the_same_labels_are_equal():
   one, other = (
-    label_tables.table({0: 0, label_tables.number("nan"): 255})
+    label_tables.from_labels({0: 0, label_tables.number("nan"): 255})
     for _ in range(2)
   )
-  assert one == other != label_tables.table({0: 0})
+  assert one == other != label_tables.from_labels({0: 0})

@@ -116,7 +116,7 @@ def of_one(
     spec: The classes.
     labels: The label of each legal number.
   """
-  present = mask_counts.numbers(mask)
+  present = mask.numbers
   if text := _palette(bad, present, spec):
     return text
   if list(bad) == [255]:

@@ -177,7 +177,7 @@ def examine(
   examples: list[ExampleFindings] = [*findings]
   # Some faults show only in the numbers of all masks together.
   masks = [example.mask for example in examples if example.mask]
-  table = mask_counts.table(source)
+  table = mask_counts.label_table(source)
   faults = [fault for example in examples for fault in example.faults]
   faults += faults_lib.of_numbers(source.spec, table, masks)
   report = _report(source, masks, table, right=not faults)
@@ -284,7 +284,7 @@ def _report(
   labels = np.zeros(256, np.int64)
   for mask in masks:
     labels += mask_counts.by_label(mask, table)
-    values = mask_counts.numbers(mask)
+    values = mask.numbers
     pixels.update(dict(zip(values, mask.pixels.tolist(), strict=True)))
     images.update(values)
   total = max(pixels.total(), 1)
@@ -315,8 +315,8 @@ def _report(
   if isinstance(source, files.Decoded) and source.left_out:
     notes.append(f"left out, of kinds that are not read: {source.left_out}")
   if right:
-    whole = len(masks) == len(source)
-    notes += _notes(by_class, class_names, whole=whole)
+    complete = len(masks) == len(source)
+    notes += _notes(by_class, class_names, complete=complete)
   return SplitReport(
     name=_title(source),
     images=len(source),
@@ -346,14 +346,14 @@ def _names(
 
 
 def _notes(
-  by_class: np.ndarray, class_names: Sequence[str], *, whole: bool
+  by_class: np.ndarray, class_names: Sequence[str], *, complete: bool
 ) -> list[str]:
   """Return which classes are absent, and what a constant answer would score.
 
   Args:
     by_class: Pixels of each class.
     class_names: The data set's.
-    whole: Whether all masks were counted.
+    complete: Whether all masks were counted.
   """
   notes = []
   absent = [n for n, c in zip(class_names, by_class, strict=True) if not c]
@@ -363,7 +363,7 @@ def _notes(
     notes.append(
       f"{count} in none of these masks: {shown}. No network can learn what it "
       "never sees: add images that show it, or take the name out of the classes"
-      + ("" if whole else "; --full looks at all masks (deeplax.check_data)")
+      + ("" if complete else "; --full looks at all masks (deeplax.check_data)")
     )
   if np.count_nonzero(by_class) > 1:  # one alone is a warning
     share = by_class.max() / by_class.sum()

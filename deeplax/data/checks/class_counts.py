@@ -106,7 +106,7 @@ def tally(
   Raises:
     InputError: A mask holds a number that is no class.
   """
-  spec, table = source.spec, mask_counts.table(source)
+  spec, table = source.spec, mask_counts.label_table(source)
   k, ignored, rows = spec.num_classes, 0, []
   for mask in masks:
     labels = mask_counts.by_label(mask, table)
@@ -132,7 +132,7 @@ def tally(
 def _key(source: files.Source) -> dict[str, Any]:
   """Return all that the counts depend on and that costs no reading of masks."""
   stamp = source.stamp() if isinstance(source, files.Decoded) else ""
-  table = mask_counts.table(source)
+  table = mask_counts.label_table(source)
   contents = stamp.encode() + table.labels
   if table.others:  # left out if empty, so that files of earlier versions hold
     contents += repr(table.others).encode()
@@ -195,7 +195,7 @@ def weights(
     InputError: The rule is none of these, or no class ever occurs.
   """
   if rule not in RULES:
-    return numbers(rule, len(counts.class_names))
+    return parse_weights(rule, len(counts.class_names))
   pixels = counts.pixels
   if not pixels.any():
     raise errors.InputError(
@@ -215,7 +215,7 @@ def weights(
   return tuple(result.tolist())
 
 
-def numbers(text: str, num_classes: int) -> tuple[float, ...]:
+def parse_weights(text: str, num_classes: int) -> tuple[float, ...]:
   """Return the class weights that a text lists, "0.5,1.0,2.0".
 
   Raises:

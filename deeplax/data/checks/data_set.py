@@ -180,8 +180,8 @@ def splits(root: pathlib.Path) -> list[str]:
   """
   if (root / folder.CLASSES).is_file():
     # Images without masks are for predicting, as a competition's test split.
-    if found := folder.splits(root, "labels") or folder.splits(root):
-      return _ordered(found)
+    if names := folder.splits(root, "labels") or folder.splits(root):
+      return _ordered(names)
     images, labels = (_holds(root / kind) for kind in ("images", "labels"))
     raise errors.InputError(
       f"{root} has no split. Each is a folder of images and one of masks: "
@@ -192,13 +192,13 @@ def splits(root: pathlib.Path) -> list[str]:
   for name, tree in published.TREES.items():
     if path := tree.find(root):
       places = _SPLITS[name].items()
-      if found := [s for s, place in places if (path / place).exists()]:
-        return found
+      if names := [s for s, place in places if (path / place).exists()]:
+        return names
     if path := prepared.find(root, name):
-      names = [split for split, _ in spec_lib.SPECS[name].splits]
-      have = {*prepared.splits(path)} - {*filter(overlap.whole, names)}
-      if found := [split for split in names if split in have]:
-        return found
+      stored = prepared.splits(path)
+      names = [s for s, _ in spec_lib.SPECS[name].splits if s in stored]
+      if names := [s for s in names if not overlap.is_union(s)]:
+        return names
   if path := prepared.newest(root):
     return _ordered(prepared.splits(path))
   build.at(root, "train")  # raises, with all places that it looked in
@@ -239,7 +239,7 @@ def _class_warnings(reports: dict[str, check.SplitReport]) -> list[str]:
     names = {row.name for row in report.rows if row.images}
     if overlap.trains(split):
       learned |= names
-    elif not overlap.whole(split):
+    elif not overlap.is_union(split):
       scored |= names
   if len(reports) < 2:
     return []

@@ -105,7 +105,7 @@ def of_numbers(
     together: Whether to look for causes that only all masks of a split show;
       one mask alone would be misread.
   """
-  present = advice.ascending({v for m in masks for v in mask_counts.numbers(m)})
+  present = advice.ascending({v for m in masks for v in m.numbers})
   labels = table.items()
   # Masks of 0 and 255 alone are black and white pictures.
   if (
@@ -120,9 +120,7 @@ def of_numbers(
       if 255 in m.values
     ]
   # Numbers that are neither a class nor ignored.
-  bad = [
-    (m, [v for v in mask_counts.numbers(m) if v not in labels]) for m in masks
-  ]
+  bad = [(m, [v for v in m.numbers if v not in labels]) for m in masks]
   bad = [(mask, values) for mask, values in bad if values]
   if bad:
     every = advice.ascending({*present} - labels.keys())

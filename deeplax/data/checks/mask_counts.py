@@ -35,6 +35,11 @@ class MaskCounts(NamedTuple):
   pixels: np.ndarray
   blended: bool = False
 
+  @property
+  def numbers(self) -> list[label_tables.Number]:
+    """The numbers that occur, whole ones as int."""
+    return [label_tables.plainest(value) for value in self.values.tolist()]
+
 
 def count(raw: np.ndarray, file: str, table: label_tables.Table) -> MaskCounts:
   """Return the counts of a decoded mask.
@@ -63,16 +68,11 @@ def _plainest(values: np.ndarray) -> np.ndarray:
   if values.dtype.kind == "f":
     values = values.astype(np.float64)
     with np.errstate(invalid="ignore"):
-      whole = np.abs(values) < 2.0**53
-      whole &= values == np.floor(values)
-    return values.astype(np.int64) if whole.all() else values
+      is_whole = np.abs(values) < 2.0**53
+      is_whole &= values == np.floor(values)
+    return values.astype(np.int64) if is_whole.all() else values
   wide = values.dtype == np.uint64 and values[-1] >= 1 << 63
   return values.astype(np.float64 if wide else np.int64)
-
-
-def numbers(counts: MaskCounts) -> list[label_tables.Number]:
-  """Return the numbers in a mask, the whole ones as int."""
-  return [label_tables.plainest(value) for value in counts.values.tolist()]
 
 
 def _blended(raw: np.ndarray, table: label_tables.Table) -> bool:
@@ -97,12 +97,12 @@ def read(source: files.Source, index: int) -> MaskCounts:
   """
   if not isinstance(source, files.Decoded):  # images made on the spot
     label = np.asarray(source[index]["label"])
-    return count(label, str(index), table(source))
+    return count(label, str(index), label_table(source))
   data, file = source.mask(index)
   return count(decoding.decode_label(data, file), file, source.table)
 
 
-def table(source: files.Source) -> label_tables.Table:
+def label_table(source: files.Source) -> label_tables.Table:
   """Return the label of each number in the masks of a source."""
   if isinstance(source, files.Decoded):
     return source.table

@@ -19,10 +19,10 @@ SAME = 1.5
 
 def trains(split: str) -> bool:
   """Return whether a split is trained on; trainval is both and is neither."""
-  return split.startswith("train") and not whole(split)
+  return split.startswith("train") and not is_union(split)
 
 
-def whole(split: str) -> bool:
+def is_union(split: str) -> bool:
   """Return whether a split is the others put together."""
   return split.startswith("trainval")
 
@@ -88,7 +88,7 @@ def doubles(splits: Splits) -> list[str]:
 
 
 def _evaluated(splits: Splits) -> list[str]:
-  return [s for s in splits if not trains(s) and not whole(s)]
+  return [s for s in splits if not trains(s) and not is_union(s)]
 
 
 def _alike(one: check.Fingerprint, other: check.Fingerprint) -> bool:

@@ -89,13 +89,13 @@ def _read(
       if label := classes.get(item["category_id"]):
         regions[item["image_id"]].append((label, item["segmentation"]))
         areas[item["image_id"]] += item["area"]
-    kept = sorted(
+    entries = sorted(
       (i for i in obj["images"] if areas[i["id"]] > min_pixels),
       key=lambda i: i["id"],
     )
-    sizes = [(i["height"], i["width"]) for i in kept]
-    images = [root / folder / i["file_name"] for i in kept]
-    drawn = [regions[i["id"]] for i in kept]
+    sizes = [(i["height"], i["width"]) for i in entries]
+    images = [root / folder / i["file_name"] for i in entries]
+    drawn = [regions[i["id"]] for i in entries]
   except text_files.WRONG_CONTENTS as error:
     raise errors.InputError(
       f"{path} cannot be read ({type(error).__name__}: {str(error)[:200]}): "

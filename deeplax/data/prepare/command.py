@@ -186,8 +186,8 @@ def _plan(
 def _find(name: str, root: pathlib.Path) -> pathlib.Path:
   """Return the root of a published data set."""
   tree = published.TREES[name]
-  if found := tree.find(root):
-    return found
+  if path := tree.find(root):
+    return path
   markers = ", no ".join(tree.markers)
   raise errors.InputError(
     f"--source={root} does not hold {tree.what}: no {markers} there. To get "
@@ -233,8 +233,8 @@ def _cityscapes(
   root: pathlib.Path, out: pathlib.Path, progress: Callable[[str], None]
 ) -> pathlib.Path:
   """Return the tree of Cityscapes, unpacked if `root` holds its zips."""
-  if found := published.TREES["cityscapes"].find(root):
-    return found
+  if tree := published.TREES["cityscapes"].find(root):
+    return tree
   paths = [root / name for name in cityscapes.ZIPS]
   lost = [path for path in paths if not path.is_file()]
   if lost:
