@@ -150,6 +150,7 @@ def _parse(
     raise ValueError(
       f"unknown keys {_short(unknown)}; known are {sorted(_KEYS)}"
     )
+  # The names: texts that tables can show, each of one class.
   names = obj["names"]
   if not isinstance(names, list):
     raise ValueError(f'"names" is {_short(names)}, not a list of texts')
@@ -165,6 +166,7 @@ def _parse(
     )
   if not 1 <= len(names) <= label_tables.MAX_CLASSES:
     raise ValueError(f"{len(names)} names, not 1 to {label_tables.MAX_CLASSES}")
+  # The label of each number: its own, or what "label_map" says, or ignored.
   ignore = obj.get("ignore_label", IGNORE_LABEL)
   if ignore is not None and not _is_byte(ignore):
     raise ValueError(

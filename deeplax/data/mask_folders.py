@@ -138,6 +138,7 @@ def pairs(
   """
   predicted = by_name(predictions, PREDICTED, "predictions")
   true = by_name(labels, ending, "labels")
+  # With a list, masks that it does not name may lack a partner.
   if listed is None:
     _refuse_single(predicted.keys() - true.keys(), predicted, labels, "label")
     wanted = sorted(true)
@@ -264,6 +265,7 @@ def decode(pair: MaskPair, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
   _refuse_values(
     raw, truth == label_tables.ILLEGAL, pair.label, f"in the masks of {name}"
   )
+  # What is predicted of ignored pixels does not count, whatever its number.
   wrong = (predicted < 0) | (predicted >= k)
   wrong &= truth != IGNORE_LABEL
   _refuse_values(

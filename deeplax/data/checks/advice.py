@@ -125,6 +125,7 @@ def of_one(
     return _no_data(bad, labels)
   if any(v != math.floor(v) for v in bad if math.isfinite(v)):
     return _fractions(bad, mask, labels)
+  # Numbers that are no bytes: below 0, or of 16 bits and more.
   if math.isnan(bad[-1]) or bad[0] < 0:
     return (
       "Numbers below 0 are no classes. Map each of these in classes.json, "
@@ -141,6 +142,7 @@ def of_one(
       "These need 16 bits: an instance or color code, not a class. Map them "
       "to classes and save 8 bit PNGs"
     )
+  # Bytes: blended edges, or classes that classes.json does not name.
   k = spec.num_classes
   # JPEG leaves numbers around edges that are not between their neighbors: many
   # numbers of few pixels each. Classes that classes.json does not name may be

@@ -171,6 +171,7 @@ def read(data: bytes, layout: Layout) -> np.ndarray:
       f"{len(data)} bytes cannot hold {height}x{width} pixels of "
       f"{layout.bands} bands"
     )
+  # Planar: all strips or tiles of the first band, then those of the next.
   planes = layout.bands if layout.planar else 1
   bands = layout.bands // planes
   parts = planes * -(-height // rows) * -(-width // columns)

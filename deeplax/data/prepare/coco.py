@@ -84,6 +84,7 @@ def _read(
   obj = text_files.read_json(path, fix=fix)
   try:
     classes = _classes(obj["categories"])
+    # The objects of VOC's classes and their total area, by image.
     regions, areas = collections.defaultdict(list), collections.Counter()
     for item in obj["annotations"]:
       if label := classes.get(item["category_id"]):

@@ -105,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   # Bound to this stdout: while TFDS writes, another one takes its output.
   progress = partial(print, file=sys.stdout, flush=True)
   out = flags.out or _default_out()
+  # Refused before anything is fetched; own data are named later, by the plan.
   if not flags.overwrite and flags.name != "folder":
     write.refuse_existing(flags.name, out)
   plan = _plan(flags, out, progress)

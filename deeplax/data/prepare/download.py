@@ -123,7 +123,7 @@ def fetch(
   write.make_folder(folder)
   progress(f"fetching {archive.url} to {folder}")
   for attempt in range(attempts):
-    if attempt:
+    if attempt:  # twice as long before each further attempt
       time.sleep(pause * 2 ** (attempt - 1))
     try:
       _transfer(archive, part, progress, timeout)

@@ -106,6 +106,7 @@ def write(
 
   target = out / plan.name / VERSION
   with staged(out / f"incomplete.{plan.name}") as staging:
+    # A full disk is refused before hours of writing.
     sizes = {split: _sizes(source) for split, source in plan.splits.items()}
     total = int((1 + _OVERHEAD) * sum(sum(s) for s in sizes.values()))
     refuse_full_disk(out, total, f"to write {plan.name}")
@@ -118,6 +119,7 @@ def write(
       builder.download_and_prepare(
         download_config=tfds.download.DownloadConfig(try_download_gcs=False)
       )
+    # The whole data set takes its place at once.
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
       shutil.rmtree(target)
