@@ -3,7 +3,6 @@
 import numpy as np
 from PIL import Image
 
-from deeplax.data import bands
 from deeplax.data import files
 from deeplax.data import views
 from deeplax.inference import predictor as predictor_lib
@@ -38,11 +37,4 @@ class PictureSheet:
       else predictor.labels(example["image"])
       for index, example in zip(self._wanted, examples, strict=True)
     ]
-    spec = self._chosen.spec
-    return pictures.strip(
-      [bands.to_show(example["image"]) for example in examples],
-      [example["label"] for example in examples],
-      labels,
-      spec.palette,
-      spec.class_names,
-    )
+    return pictures.strip(examples, labels, self._chosen.spec)

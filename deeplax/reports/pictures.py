@@ -4,12 +4,15 @@ from collections.abc import Sequence
 import os
 from typing import IO
 
-from jaxtyping import Integer, Shaped, UInt8
+from jaxtyping import Integer, UInt8
 import numpy as np
 from PIL import Image
 from PIL import ImageDraw
 from PIL import ImageFont
 
+from deeplax.data import bands
+from deeplax.data import files
+from deeplax.data import spec as spec_lib
 from deeplax.labels import IGNORE_LABEL
 
 Palette = Sequence[Sequence[int]]
@@ -20,37 +23,6 @@ IGNORE_COLOR = (224, 224, 192)
 GAP = 6  # pixels between the pictures of a strip
 BAND = 256  # rows that are computed at a time
 LINE = 18  # pixels of a text line
-# Percentiles of a band that are shown black and white: a few odd pixels would
-# else darken the rest.
-STRETCH = (2, 98)
-
-
-def as_rgb(image: Shaped[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
-  """Return how to show an image of any number of bands and any numbers.
-
-  RGB bytes stay as they are. Of anything else the first three bands, or the
-  first alone if there are fewer, are stretched: each from its own STRETCH
-  percentiles to 0 and 255. What is no finite number is black.
-  """
-  if image.dtype == np.uint8 and image.shape[2] == 3:
-    return image
-  shown = np.zeros((*image.shape[:2], 3), np.uint8)
-  count = 3 if image.shape[2] >= 3 else 1
-  for band in range(count):
-    values = image[..., band].astype(np.float64)
-    finite = np.isfinite(values)
-    if not finite.any():
-      continue
-    low, high = np.percentile(values[finite], STRETCH)
-    # A band of one value has no range to stretch: mid gray.
-    scaled = np.full(values.shape, 0.5)
-    if high > low:
-      scaled = ((values - low) / (high - low)).clip(0, 1)
-    scaled = np.where(finite, scaled, 0)
-    shown[..., band] = np.rint(scaled * 255)
-  if count == 1:
-    shown[..., 1:] = shown[..., :1]
-  return shown
 
 
 def color_table(palette: Palette, *, size: int = 256) -> np.ndarray:
@@ -107,30 +79,28 @@ def index_png(
 
 
 def strip(
-  images: Sequence[Shaped[np.ndarray, "_ _ _"]],
-  truths: Sequence[Integer[np.ndarray, "_ _"] | None],
+  examples: Sequence[files.Example],
   predictions: Sequence[Integer[np.ndarray, "_ _"]],
-  palette: Palette,
-  names: Sequence[str],
+  spec: spec_lib.Spec,
   *,
   width: int = 240,
 ) -> Image.Image:
   """Return a sheet: a row of image, truth and prediction each, and a legend.
 
   Args:
-    images: Of any sizes, shown by `as_rgb`.
-    truths: Labels, 255 where ignored; None leaves the place empty.
-    predictions: Labels.
-    palette: Colors of the classes.
-    names: Of the classes; the legend shows those that occur.
+    examples: With images of any sizes and bands.
+    predictions: Labels of each.
+    spec: Names and colors of the classes; the legend shows those that occur.
     width: Of one picture on the sheet, pixels.
   """
-  rows = list(zip(images, truths, predictions, strict=True))
-  heights = [
-    max(round(image.shape[0] * width / image.shape[1]), 1)
-    for image, _, _ in rows
+  rows = [
+    (bands.to_show(example["image"]), example["label"], labels)
+    for example, labels in zip(examples, predictions, strict=True)
   ]
-  legend = _legend(rows, names)
+  heights = [max(round(x.shape[0] * width / x.shape[1]), 1) for x, _, _ in rows]
+  used = {n for row in rows for x in row[1:] for n in np.unique(x).tolist()}
+  names = dict(enumerate(spec.class_names)) | {IGNORE_LABEL: "ignored"}
+  legend = sorted(used & names.keys())
   total = 3 * width + 4 * GAP
   columns = max(total // 160, 1)
   bottom = sum(heights) + GAP * (len(rows) + 1) + LINE
@@ -140,47 +110,22 @@ def strip(
   for column, title in enumerate(("image", "truth", "prediction")):
     _text(draw, (GAP + column * (width + GAP), 2), title)
   top = LINE + GAP
-  for (image, truth, prediction), height in zip(rows, heights, strict=True):
-    pictures = [
-      _shown(image, (width, height)),
-      None if truth is None else _small(truth, palette, (width, height)),
-      _small(prediction, palette, (width, height)),
-    ]
-    for column, picture in enumerate(pictures):
-      if picture is not None:
-        sheet.paste(picture, (GAP + column * (width + GAP), top))
+  for (image, *maps), height in zip(rows, heights, strict=True):
+    shown = [image, *(colors(labels, spec.palette) for labels in maps)]
+    for column, pixels in enumerate(shown):
+      # Labels have no values between them.
+      kind = Image.Resampling.NEAREST if column else Image.Resampling.BILINEAR
+      picture = Image.fromarray(pixels).resize((width, height), kind)
+      sheet.paste(picture, (GAP + column * (width + GAP), top))
     top += height + GAP
+  table = color_table(spec.palette)
   for place, label in enumerate(legend):
     x = GAP + place % columns * 160
     y = bottom + place // columns * LINE
-    color = tuple(color_table(palette)[label].tolist())
+    color = tuple(table[label].tolist())
     draw.rectangle((x, y + 2, x + 12, y + 14), fill=color, outline="black")
-    _text(
-      draw, (x + 18, y + 1), names[label] if label < len(names) else "ignored"
-    )
+    _text(draw, (x + 18, y + 1), names[label])
   return sheet
-
-
-def _legend(rows: list[tuple], names: Sequence[str]) -> list[int]:
-  found = set()
-  for _, truth, prediction in rows:
-    for labels in (truth, prediction):
-      if labels is not None:
-        found.update(np.unique(labels).tolist())
-  return sorted(
-    label for label in found if label < len(names) or label == IGNORE_LABEL
-  )
-
-
-def _shown(image: np.ndarray, size: tuple[int, int]) -> Image.Image:
-  return Image.fromarray(as_rgb(image)).resize(size, Image.Resampling.BILINEAR)
-
-
-def _small(
-  labels: np.ndarray, palette: Palette, size: tuple[int, int]
-) -> Image.Image:
-  picture = Image.fromarray(colors(labels, palette))
-  return picture.resize(size, Image.Resampling.NEAREST)
 
 
 def _text(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str) -> None:

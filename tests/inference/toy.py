@@ -78,12 +78,4 @@ def as_drawn(source, indices, spoil=None):
   predictions = [e["image"].argmax(-1).astype(np.uint8) for e in examples]
   if spoil is not None:
     predictions[spoil] = predictions[spoil] * 0
-  return np.asarray(
-    pictures.strip(
-      [e["image"] for e in examples],
-      [e["label"] for e in examples],
-      predictions,
-      SPEC.palette,
-      SPEC.class_names,
-    )
-  )
+  return np.asarray(pictures.strip(examples, predictions, SPEC))
