@@ -254,17 +254,15 @@ def test_ticks_are_round_and_enclose_the_values(ends, expected):
 def test_a_difference_shows_its_zero():
   line = line_plot.Line("gain", np.array([3.0, 4.0]), np.array([0.1, 0.2]))
   for difference in (False, True):
-    panel = line_plot.Panel("points", [line], difference)
-    root = xml.etree.ElementTree.fromstring(
-      line_plot.svg([panel], (1, 9), "px")
-    )
+    panel = line_plot.Panel("points", [line], (1, 9), "px", difference)
+    root = xml.etree.ElementTree.fromstring(line_plot.svg([panel]))
     ends = [e.text for e in root.iter() if e.get("text-anchor") == "end"]
     assert ("0" in ends) == difference
 
 
 def test_names_are_text_in_the_plot():
   line = line_plot.Line("<b>&", np.array([1.0, 2.0]), np.array([np.nan, 0.5]))
-  text = line_plot.svg([line_plot.Panel("a<b", [line])], (1, 2), "x & y")
+  text = line_plot.svg([line_plot.Panel("a<b", [line], (1, 2), "x & y")])
   root = xml.etree.ElementTree.fromstring(text)
   found = [e.text for e in root.iter() if e.text]
   assert {"<b>&", "a<b", "x & y"} <= set(found)

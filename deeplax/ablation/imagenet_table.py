@@ -11,8 +11,8 @@ from deeplax.ablation import imagenet
 from deeplax.ablation import imagenet_sources
 from deeplax.ablation import papers
 from deeplax.data import views
+from deeplax.metrics import printed
 from deeplax.models import cost
-from deeplax.reports import tables
 from deeplax.workdir import environment
 
 NAME = "v3plus_table4"
@@ -140,5 +140,5 @@ def markdown(
     f"Paper: {paper['source']}.",
     *(f"{r['network']}: {r['weights']} as {r['backbone']}." for r in rows),
   ]
-  table = tables.aligned(lines)
+  table = printed.markdown(lines)
   return "\n\n".join([f"# {paper['title']}", table, *notes]) + "\n"

@@ -4,7 +4,6 @@ Page and Markdown are made from one list of sections.
 """
 
 from collections.abc import Sequence
-import html
 import pathlib
 from typing import NamedTuple
 
@@ -18,9 +17,9 @@ from deeplax.ablation import page
 from deeplax.ablation import papers
 from deeplax.ablation import results as results_lib
 from deeplax.ablation import tables
-from deeplax.reports import tables as tables_lib
+from deeplax.metrics import printed
+from deeplax.reports import html
 
-Costs = dict[str, costs_lib.Costs]
 COSTS = (
   "Multiply-Adds are of the convolutions for one image, over all scales and "
   'flips; "as the papers count" rounds those of atrous convolutions up to '
@@ -33,21 +32,26 @@ class Section(NamedTuple):
 
   Attributes:
     title: Its heading on the page; "": none.
-    html: What the page has; a titled section without any is left out.
+    parts: HTML; a titled section without any is left out.
     markdown: What table.md has below the table.
-    plot: File beside the page with the pictures of this section.
+    plot: File beside the page with the picture of this section.
   """
 
   title: str
-  html: Sequence[str]
+  parts: Sequence[str]
   markdown: str = ""
   plot: str = ""
 
+  def html(self) -> list[str]:
+    """Return what the page has of it."""
+    if not self.title:
+      return list(self.parts)
+    inside = [part for part in self.parts if part]
+    return [f"<h2>{html.escape(self.title)}</h2>", *inside] if inside else []
+
 
 def report(
-  experiment: experiment_lib.Experiment,
-  lines: Sequence[results_lib.Line],
-  costs: Costs,
+  outcome: tables.Outcome,
   out: pathlib.Path,
   *,
   name: str,
@@ -56,9 +60,7 @@ def report(
   """Write <name>.html, table.md (or <name>.md), <name>.csv and the plots.
 
   Args:
-    experiment: What was run.
-    lines: Of results.jsonl; none for costs alone.
-    costs: Of the rows; empty: left out.
+    outcome: What was run.
     out: Where.
     name: "report" or "costs".
     pictures: Show images of the data, with truth and prediction.
@@ -66,53 +68,49 @@ def report(
   Returns:
     The table as Markdown.
   """
-  table = tables.table(experiment, lines, costs)
+  table, lines = tables.table(outcome), outcome.lines
   sections = [
-    *_above(experiment, lines),
+    *_above(outcome),
     Section("", [page.sortable(table)]),
-    *_of_costs(experiment, lines, costs),
+    *_of_costs(outcome),
   ]
   if lines:
     sections.append(Section("Failures", [page.failures(lines)]))
-    sections += _plots(experiment, lines, costs)
+    sections += _plots(outcome)
   if lines and pictures:
     sections.append(Section("Pictures", [page.sheets(lines, out)]))
-  sections += _below(experiment, lines)
-  title = tables.title(experiment)
-  body = [
-    part
-    for section in sections
-    for part in page.section(section.title, *section.html)
-  ]
+  sections += _below(outcome)
+  title = tables.title(outcome.experiment)
+  body = [part for section in sections for part in section.html()]
   notes = [section.markdown for section in sections if section.markdown]
-  text = tables.markdown(title, table, notes)
+  shown = printed.markdown(table.lines())
+  text = "\n\n".join([f"# {title}", shown, *notes]) + "\n"
   markdown = "table.md" if name == "report" else f"{name}.md"
   for file, content in (
     (f"{name}.html", page.page(title, body)),
     (markdown, text),
-    (f"{name}.csv", tables.as_csv(experiment, lines, costs)),
+    (f"{name}.csv", tables.as_csv(outcome)),
   ):
     atomic.write_text(epath.Path(out / file), content)
   for section in sections:
     if section.plot:
-      _write_plot(out / section.plot, page.side_by_side(section.html))
+      _write_plot(out / section.plot, "".join(section.parts))
   return text
 
 
 def _text(text: str) -> Section:
-  return Section("", [page.paragraph(text)], text)
+  return Section("", [html.paragraph(text)], text)
 
 
-def _above(
-  experiment: experiment_lib.Experiment, lines: Sequence[results_lib.Line]
-) -> list[Section]:
+def _above(outcome: tables.Outcome) -> list[Section]:
   """Return what stands above the table."""
+  experiment = outcome.experiment
   sections = [Section("", [f"<pre>{html.escape(experiment.about)}</pre>"])]
   if experiment.paper:
     sections.append(_text(f"Paper: {experiment.paper.source}."))
-  if lines:
+  if outcome.lines:
     sections.append(_text(_read_with_care(experiment)))
-    sections.append(_text(tables.noise(experiment, lines)))
+    sections.append(_text(tables.noise(outcome)))
   return sections
 
 
@@ -128,55 +126,48 @@ def _read_with_care(experiment: experiment_lib.Experiment) -> str:
   )
 
 
-def _of_costs(
-  experiment: experiment_lib.Experiment,
-  lines: Sequence[results_lib.Line],
-  costs: Costs,
-) -> list[Section]:
+def _of_costs(outcome: tables.Outcome) -> list[Section]:
   """Return what there is to say of Multiply-Adds; nothing without costs."""
-  if not costs:
+  if not outcome.costs:
     return []
-  verdicts = costs_lib.verdicts(experiment, costs)
+  verdicts = costs_lib.verdicts(outcome.experiment, outcome.costs)
   measured = {
     row: {
       key: tables.middle(seeds, key)
       for key in ("images_per_second", "step_memory")
     }
-    for row, seeds in tables.by_row(experiment, lines).items()
+    for row, seeds in outcome.by_row.items()
   }
-  savings = costs_lib.savings(experiment, costs, measured)
+  savings = costs_lib.savings(outcome.experiment, outcome.costs, measured)
   saved = "Saved by the second row of each pair:"
   return [
     _text(COSTS),
     Section(
       "",
-      [page.paragraph(line) for line in verdicts],
+      [html.paragraph(line) for line in verdicts],
       "\n".join(f"- {line}" for line in verdicts),
     ),
     Section(
       "What the second row of each pair saves",
-      [page.plain_table(savings, text=False)],
-      f"{saved}\n\n{tables_lib.aligned(savings)}" if savings else "",
+      [html.table(savings)],
+      f"{saved}\n\n{printed.markdown(savings)}" if savings else "",
     ),
   ]
 
 
-def _plots(
-  experiment: experiment_lib.Experiment,
-  lines: Sequence[results_lib.Line],
-  costs: Costs,
-) -> list[Section]:
+def _plots(outcome: tables.Outcome) -> list[Section]:
   """Return a section for each plot, empty where nothing is known."""
-  scatter = page.scatter(experiment, lines, costs)
-  classes = page.heat_map(experiment, lines)
-  trimap = page.trimap(experiment, lines)
   return [
-    Section(title, list(filter(None, plots)), plot=file)
-    for file, title, plots in (
-      ("cost_accuracy.svg", "mIoU and cost", [scatter]),
-      ("learning_curves.svg", "Learning curves", page.learning_curves(lines)),
-      ("classes.svg", "IoU of each class, %", [classes]),
-      ("trimap.svg", "Trimap curves", [trimap]),
+    Section(title, [plot], plot=file)
+    for file, title, plot in (
+      ("cost_accuracy.svg", "mIoU and cost", page.scatter(outcome)),
+      (
+        "learning_curves.svg",
+        "Learning curves",
+        page.learning_curves(outcome.lines),
+      ),
+      ("classes.svg", "IoU of each class, %", page.heat_map(outcome)),
+      ("trimap.svg", "Trimap curves", page.trimap(outcome)),
     )
   ]
 
@@ -189,44 +180,43 @@ def _write_plot(path: pathlib.Path, text: str) -> None:
     path.unlink(missing_ok=True)
 
 
-def _below(
-  experiment: experiment_lib.Experiment, lines: Sequence[results_lib.Line]
-) -> list[Section]:
+def _below(outcome: tables.Outcome) -> list[Section]:
   """Return how the trainings were made, and the paper's own table."""
+  experiment, lines = outcome.experiment, outcome.lines
   shared, own = deviations.recipe(experiment, lines)
   not_trained = [["row", "why"], *map(list, deviations.refused(experiment))]
   sections = [
     Section(
       "Recipe: what differs from the paper's protocol",
       [
-        page.plain_table(shared)
-        or page.paragraph("In all trainings: nothing."),
+        _table(shared) or html.paragraph("In all trainings: nothing."),
         *(
-          page.paragraph(f"Also in {cell}:") + page.plain_table(table)
+          html.paragraph(f"Also in {cell}:") + _table(table)
           for cell, table in own.items()
         ),
       ],
     ),
-    Section("Rows that are not trained", [page.plain_table(not_trained)]),
+    Section("Rows that are not trained", [_table(not_trained)]),
   ]
   if lines:
-    times = page.plain_table(deviations.times(lines))
-    commands = page.commands(experiment, lines)
+    times = _table(deviations.times(lines))
     sections.append(Section("Training times", [times]))
-    sections.append(Section("Commands of each row", [commands]))
+    sections.append(Section("Commands of each row", [page.commands(outcome)]))
   if experiment.paper and experiment.paper.table:
     paper = papers.table(experiment.paper.table)
     rows = [[str(value) for value in row] for row in paper["rows"]]
     sections.append(
       Section(
         f"The paper's table: {paper['title']}",
-        [
-          page.plain_table([paper["columns"], *rows]),
-          page.paragraph(paper["note"]),
-        ],
+        [_table([paper["columns"], *rows]), html.paragraph(paper["note"])],
       )
     )
   return sections
+
+
+def _table(lines: printed.Table) -> str:
+  """Return a table of words."""
+  return html.table(lines, kind="text")
 
 
 def write(
@@ -250,4 +240,5 @@ def write(
     lines = results_lib.collect(experiment, jobs, out)
   costs = costs_lib.of(experiment, lambda line: print(line, flush=True))
   name = "costs" if costs_only else "report"
-  return report(experiment, lines, costs, out, name=name, pictures=pictures)
+  outcome = tables.Outcome(experiment, lines, costs)
+  return report(outcome, out, name=name, pictures=pictures)

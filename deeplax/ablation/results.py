@@ -11,6 +11,7 @@ import os
 import pathlib
 import platform
 import shlex
+import statistics
 import sys
 from typing import Any
 
@@ -179,10 +180,5 @@ def _plain_text(text: str) -> str:
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:
   """Return mean and standard deviation (n - 1); NaN of fewer than two."""
-  if not values:
-    return math.nan, math.nan
-  mean = sum(values) / len(values)
-  if len(values) < 2:
-    return mean, math.nan
-  squares = sum((value - mean) ** 2 for value in values)
-  return mean, math.sqrt(squares / (len(values) - 1))
+  mean = statistics.fmean(values) if values else math.nan
+  return mean, statistics.stdev(values) if len(values) > 1 else math.nan

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 import csv
+import dataclasses
+import functools
 import io
 import math
 from typing import Any, NamedTuple
@@ -10,9 +12,23 @@ from deeplax import clocks
 from deeplax.ablation import costs as costs_lib
 from deeplax.ablation import experiment as experiment_lib
 from deeplax.ablation import results as results_lib
-from deeplax.reports import tables
 
 Line = dict[str, Any]
+
+# Of costs, and of what trainings took, means of their seeds: title, key, form,
+# unit.
+COLUMNS = (
+  ("Multiply-Adds, B", "multiply_adds", "{:.2f}", 1e9),
+  ("as the papers count", "multiply_adds_paper", "{:.2f}", 1e9),
+  ("published, B", "published", "{:.2f}", None),
+  ("off", "off", "{:+.2f}%", None),
+  ("parameters, M", "parameters", "{:.2f}", 1e6),
+  ("field of view, px", "field_of_view", "{}", None),
+  ("images/s", "images_per_second", "{:.2f}", None),
+  ("images/s, training", "train_images_per_second", "{:.1f}", None),
+  ("memory of a step, GB", "step_memory", "{:.1f}", 1e9),
+  ("memory of the host, GB", "host_memory", "{:.1f}", 1e9),
+)
 
 
 class Value(NamedTuple):
@@ -37,15 +53,11 @@ class Table(NamedTuple):
 
   def lines(self) -> list[list[str]]:
     """Return titles and rows, as text."""
-    columns = self.columns.values()
-    head = ["row", *self.columns]
-    return [
-      head,
-      *(
-        [name, *(column[i].text for column in columns)]
-        for i, name in enumerate(self.rows)
-      ),
+    rows = [
+      [name, *(column[i].text for column in self.columns.values())]
+      for i, name in enumerate(self.rows)
     ]
+    return [["row", *self.columns], *rows]
 
 
 class Scores(NamedTuple):
@@ -68,15 +80,28 @@ class Scores(NamedTuple):
     return f"{self.mean:.2f}{spread}"
 
 
-def by_row(
-  experiment: experiment_lib.Experiment, lines: Sequence[Line]
-) -> dict[str, list[Line]]:
-  """Return the lines of each row, seed by seed."""
-  grouped: dict[str, list[Line]] = {row.name: [] for row in experiment.rows}
-  for line in lines:
-    if line["row"] in grouped and line["seed"] is not None:
-      grouped[line["row"]].append(line)
-  return grouped
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """What a report is about.
+
+  Attributes:
+    experiment: Names the rows and the paper's numbers.
+    lines: Of results.jsonl; none for the costs alone.
+    costs: By row; empty: not computed.
+  """
+
+  experiment: experiment_lib.Experiment
+  lines: Sequence[Line]
+  costs: dict[str, costs_lib.Costs]
+
+  @functools.cached_property
+  def by_row(self) -> dict[str, list[Line]]:
+    """The lines of each row, seed by seed."""
+    grouped = {row.name: [] for row in self.experiment.rows}
+    for line in self.lines:
+      if line["row"] in grouped and line["seed"] is not None:
+        grouped[line["row"]].append(line)
+    return grouped
 
 
 def scores(lines: Sequence[Line]) -> Scores:
@@ -119,38 +144,25 @@ def _setting(value: Any) -> Value:
   return Value(text, text)
 
 
-def table(
-  experiment: experiment_lib.Experiment,
-  lines: Sequence[Line],
-  costs: dict[str, costs_lib.Costs],
-) -> Table:
-  """Return all columns that are not empty.
-
-  Args:
-    experiment: Names the rows and the paper's numbers.
-    lines: Of results.jsonl; none for the costs alone.
-    costs: By row; empty: not computed.
-  """
-  grouped = by_row(experiment, lines)
+def table(outcome: Outcome) -> Table:
+  """Return all columns that are not empty."""
+  experiment, by_row = outcome.experiment, outcome.by_row
   columns = {
     **setting_columns(experiment),
-    **_score_columns(experiment, grouped),
+    **_score_columns(experiment, by_row),
     "status": [
-      _setting(_status(row, grouped[row.name])) for row in experiment.rows
+      _setting(_status(row, by_row[row.name])) for row in experiment.rows
     ],
-    **_cost_columns(experiment, costs),
-    **_measured_columns(grouped),
+    **_measured_columns(outcome),
   }
   return Table(
-    [row.name for row in experiment.rows],
-    {t: c for t, c in columns.items() if any(v.text for v in c)},
+    list(by_row), {t: c for t, c in columns.items() if any(v.text for v in c)}
   )
 
 
 def _numbers(
   values: Iterable[float | int | None],
   form: str = "{:.2f}",
-  *,
   unit: float | None = None,
 ) -> list[Value]:
   """Return a column of numbers, in a unit of so many."""
@@ -168,7 +180,7 @@ def _score_columns(
   means = [None if math.isnan(s.mean) else s.mean for s in of_rows]
   paper = [row.miou for row in experiment.rows]
   columns = {
-    "mIoU": [Value(str(s), _last(s.mean)) for s in of_rows],
+    "mIoU": [Value.number(s.mean)._replace(text=str(s)) for s in of_rows],
     "seeds": _numbers((s.count or None for s in of_rows), "{}"),
     "paper": _numbers(paper),
   }
@@ -186,59 +198,32 @@ def _score_columns(
   return columns
 
 
-def _cost_columns(
-  experiment: experiment_lib.Experiment, costs: dict[str, costs_lib.Costs]
-) -> dict[str, list[Value]]:
-  """Return the columns of Multiply-Adds, parameters and field of view."""
-  of_rows = [costs.get(row.name, {}) for row in experiment.rows]
-  columns = {
-    "Multiply-Adds, B": _numbers(
-      (c.get("multiply_adds") for c in of_rows), unit=1e9
-    ),
-    "as the papers count": _numbers(
-      (c.get("multiply_adds_paper") for c in of_rows), unit=1e9
-    ),
+def _measured_columns(outcome: Outcome) -> dict[str, list[Value]]:
+  """Return the columns of COLUMNS, and time and commit of the trainings."""
+  seconds, commits = [], []
+  numbers: dict[str, list[float | None]] = {key: [] for _, key, _, _ in COLUMNS}
+  for row in outcome.experiment.rows:
+    seeds = outcome.by_row[row.name]
+    found = {key: middle(seeds, key) for key in numbers}
+    found |= outcome.costs.get(row.name, {})
+    if not outcome.experiment.data:
+      off = costs_lib.against_paper(row, outcome.costs.get(row.name, {}))
+      found["off"] = None if off is None else 100 * off
+      found["published"] = row.multiply_adds
+    for key, values in numbers.items():
+      values.append(found[key])
+    taken = middle(seeds, "seconds")
+    text = "" if taken is None else clocks.duration(taken)
+    seconds.append(Value.number(taken)._replace(text=text))
+    commits.append(_setting(", ".join(_distinct(seeds, "commit"))))
+  return {
+    **{
+      title: _numbers(numbers[key], form, unit)
+      for title, key, form, unit in COLUMNS
+    },
+    "time of a training": seconds,
+    "commit": commits,
   }
-  if not experiment.data:
-    shares = map(costs_lib.against_paper, experiment.rows, of_rows)
-    columns["published, B"] = _numbers(
-      row.multiply_adds for row in experiment.rows
-    )
-    columns["off"] = _numbers(
-      (None if share is None else 100 * share for share in shares), "{:+.2f}%"
-    )
-  columns["parameters, M"] = _numbers(
-    (c.get("parameters") for c in of_rows), unit=1e6
-  )
-  columns["field of view, px"] = _numbers(
-    (c.get("field_of_view") for c in of_rows), "{}"
-  )
-  return columns
-
-
-def _measured_columns(grouped: dict[str, list[Line]]) -> dict[str, list[Value]]:
-  """Return the columns of what the trainings took, means of their seeds."""
-  columns = {
-    title: _numbers(
-      (middle(seeds, key) for seeds in grouped.values()), form, unit=unit
-    )
-    for title, key, form, unit in (
-      ("images/s", "images_per_second", "{:.2f}", None),
-      ("images/s, training", "train_images_per_second", "{:.1f}", None),
-      ("memory of a step, GB", "step_memory", "{:.1f}", 1e9),
-      ("memory of the host, GB", "host_memory", "{:.1f}", 1e9),
-    )
-  }
-  seconds = [middle(seeds, "seconds") for seeds in grouped.values()]
-  columns["time of a training"] = [
-    Value.number(None) if s is None else Value(clocks.duration(s), s)
-    for s in seconds
-  ]
-  columns["commit"] = [
-    _setting(", ".join(_distinct(seeds, "commit")))
-    for seeds in grouped.values()
-  ]
-  return columns
 
 
 def _gains(
@@ -251,10 +236,6 @@ def _gains(
     Value.number(None if x is None or base is None else x - base, "{:+.2f}")
     for x in values
   ]
-
-
-def _last(value: float) -> float:
-  return -math.inf if math.isnan(value) else value
 
 
 def _distinct(lines: Sequence[Line], key: str) -> list[str]:
@@ -274,9 +255,9 @@ def _status(row: experiment_lib.Row, lines: Sequence[Line]) -> str:
   return ", ".join(f"{n} {kind}" for kind, n in counts.items())
 
 
-def noise(experiment: experiment_lib.Experiment, lines: Sequence[Line]) -> str:
+def noise(outcome: Outcome) -> str:
   """Return in words how far seeds of one row lie apart."""
-  of_rows = [scores(x) for x in by_row(experiment, lines).values()]
+  of_rows = [scores(x) for x in outcome.by_row.values()]
   spread = [s.std for s in of_rows if not math.isnan(s.std)]
   if not spread:
     return (
@@ -294,24 +275,14 @@ def noise(experiment: experiment_lib.Experiment, lines: Sequence[Line]) -> str:
   )
 
 
-def markdown(heading: str, made: Table, notes: Sequence[str]) -> str:
-  """Return table.md: what it is, the table, notes."""
-  return (
-    "\n\n".join([f"# {heading}", tables.aligned(made.lines()), *notes]) + "\n"
-  )
-
-
 def title(experiment: experiment_lib.Experiment) -> str:
   """Return the first line of what an experiment is about."""
   return experiment.about.splitlines()[0].rstrip(".")
 
 
-def as_csv(
-  experiment: experiment_lib.Experiment,
-  lines: Sequence[Line],
-  costs: dict[str, costs_lib.Costs],
-) -> str:
+def as_csv(outcome: Outcome) -> str:
   """Return report.csv: a line for each row and seed, mIoU in percent."""
+  experiment, lines = outcome.experiment, outcome.lines
   names = [n for line in lines for n in line.get("iou") or ()]
   classes = list(dict.fromkeys(names))
   keys = list(dict.fromkeys(k for r in experiment.rows for k in r.settings))
@@ -339,7 +310,7 @@ def as_csv(
       *(row.name, line["seed"]),
       *(row.settings.get(key, "") for key in keys),
       *(_percent(line.get("miou")), row.miou, row.multiply_adds),
-      *(costs.get(row.name, {}).get(key) for key in counted),
+      *(outcome.costs.get(row.name, {}).get(key) for key in counted),
       *(line.get(key) for key in plain),
       *(_percent(of_classes.get(name)) for name in classes),
     ])  # fmt: skip

@@ -161,15 +161,11 @@ def trimap_scores(
   }
   bands = counts["trimap"][KINDS.index(kind)]
   for width, matrix in zip(widths, bands, strict=True):
-    scores: dict[str, Any] = {
-      "miou": None,
-      "pixel_accuracy": None,
-      "iou": dict.fromkeys(class_names),
-    }
+    scores: dict[str, Any] = {"iou": dict.fromkeys(class_names)}
     if matrix.any():
       scores = confusion.scores(matrix, class_names)
-    result["trimap"][str(width)] = scores["miou"]
-    result["trimap_accuracy"][str(width)] = scores["pixel_accuracy"]
+    result["trimap"][str(width)] = scores.get("miou")
+    result["trimap_accuracy"][str(width)] = scores.get("pixel_accuracy")
     result["trimap_iou"][str(width)] = scores["iou"]
   return result
 
@@ -295,13 +291,11 @@ def f_scores(counts: Counts, class_names: Sequence[str]) -> dict[str, Any]:
     boundary_f_class: By class name, the mean over the images with it in their
       truth; None: there are none.
   """
-  values = [
-    float(total / F_UNIT / number) if number else None
-    for total, number in counts["boundary_f"].tolist()
-  ]
+  total, images = counts["boundary_f"].T
+  f = confusion.share(total / F_UNIT, images)
   return {
-    "boundary_f": values[-1],
-    "boundary_f_class": dict(zip(class_names, values[:-1], strict=True)),
+    "boundary_f": confusion.mean(f[-1:]),
+    "boundary_f_class": confusion.by_name(f[:-1], class_names),
   }
 
 
@@ -374,13 +368,8 @@ def iou_scores(counts: Counts, class_names: Sequence[str]) -> dict[str, Any]:
     boundary_iou_class: By class name; None: the class is neither.
   """
   both, true, predicted = counts["boundary_iou"].T
-  union = true + predicted - both
-  values = both / np.maximum(union, 1)
-  there = union > 0
+  ious = confusion.iou(both, true, predicted)
   return {
-    "boundary_iou": float(values[there].mean()) if there.any() else None,
-    "boundary_iou_class": {
-      name: float(values[i]) if there[i] else None
-      for i, name in enumerate(class_names)
-    },
+    "boundary_iou": confusion.mean(ious),
+    "boundary_iou_class": confusion.by_name(ious, class_names),
   }

@@ -6,15 +6,18 @@ tf.metrics.mean_iou). Averaging per image or per batch gives other numbers.
 """
 
 from collections.abc import Sequence
+import math
 from typing import Any
 
-from jaxtyping import Integer
+from jaxtyping import Float, Integer
 import numpy as np
 
 from deeplax.labels import IGNORE_LABEL
-from deeplax.metrics import printed
+from deeplax.metrics import label_pair
 
 Matrix = Integer[np.ndarray, "k k"]
+# Of each class; NaN: there is nothing to divide by.
+Shares = Float[np.ndarray, " k"]
 
 # Confusions kept in `scores`: at most so many, each at least such a share.
 MAX_CONFUSIONS = 10
@@ -42,32 +45,68 @@ def count(
   if labels.dtype == predictions.dtype == np.uint8 and num_classes <= 256:
     # Six times as fast as what follows, which says what is wrong.
     pairs = (labels.astype(np.uint16) << 8) | predictions
-    table = np.bincount(pairs.ravel(), minlength=1 << 16).reshape(256, 256)
+    counts = np.bincount(pairs.ravel(), minlength=1 << 16).reshape(256, 256)
     if ignore_label in range(256):
-      table[ignore_label] = 0
-    known = table[:num_classes, :num_classes]
-    if known.sum() == table.sum():
-      return known.astype(np.int64)
-  valid = np.ones(labels.shape, bool)
-  if ignore_label is not None:
-    valid = labels != ignore_label
+      counts[ignore_label] = 0
+    of_classes = counts[:num_classes, :num_classes]
+    if of_classes.sum() == counts.sum():
+      return of_classes.astype(np.int64)
+  truth, predicted = label_pair.pair(
+    labels, predictions, num_classes, ignore_label
+  )
+  valid = truth != label_pair.void(num_classes)
   # int64 before the product: uint8 * 21 wraps around.
-  truth = labels[valid].astype(np.int64)
-  predicted = predictions[valid].astype(np.int64)
-  for name, values in (("labels", truth), ("predictions", predicted)):
-    if values.size and (values.min() < 0 or values.max() >= num_classes):
-      bad = np.unique(values[(values < 0) | (values >= num_classes)])
-      raise ValueError(
-        f"{name} have values {bad[:8].tolist()} but num_classes={num_classes} "
-        f"allows 0..{num_classes - 1} (and {ignore_label} = ignore in labels)"
-      )
-  pairs = np.bincount(truth * num_classes + predicted, minlength=num_classes**2)
-  return pairs.reshape(num_classes, num_classes).astype(np.int64)
+  pairs = truth[valid].astype(np.int64) * num_classes + predicted[valid]
+  counts = np.bincount(pairs, minlength=num_classes**2)
+  return counts.reshape(num_classes, num_classes).astype(np.int64)
 
 
 def add(matrix: Matrix, other: Matrix) -> Matrix:
   """Add the counts of two sets of pixels."""
   return matrix + other
+
+
+def share(part: np.ndarray, total: np.ndarray) -> Shares:
+  """Return part of total; NaN where the total is 0."""
+  return np.where(total > 0, part / np.maximum(total, 1), np.nan)
+
+
+def mean(shares: Shares) -> float | None:
+  """Return the mean of those that are numbers; None: there are none."""
+  numbers = shares[~np.isnan(shares)]
+  return float(numbers.mean()) if numbers.size else None
+
+
+def by_name(
+  shares: Shares, class_names: Sequence[str]
+) -> dict[str, float | None]:
+  """Return the share of each class by its name, None for NaN."""
+  return {
+    name: None if math.isnan(value) else value
+    for name, value in zip(class_names, shares.tolist(), strict=True)
+  }
+
+
+def iou(right: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> Shares:
+  """Return the IoU of each class; NaN: it is neither true nor predicted.
+
+  Args:
+    right: Pixels of each class that are predicted so.
+    true: Pixels of each class in the truth.
+    predicted: Pixels of each class in the prediction.
+  """
+  return share(right, true + predicted - right)
+
+
+def miou(matrix: Matrix) -> float | None:
+  """Return the mean IoU over the classes that are true or predicted."""
+  right, true, predicted = _pixels(matrix)
+  return mean(iou(right, true, predicted))
+
+
+def _pixels(matrix: Matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Return each class's pixels: right, true, predicted."""
+  return np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
 
 
 def scores(matrix: Matrix, class_names: Sequence[str]) -> dict[str, Any]:
@@ -100,35 +139,21 @@ def scores(matrix: Matrix, class_names: Sequence[str]) -> dict[str, Any]:
   total = int(matrix.sum())
   if not total:
     raise ValueError("no pixel was counted: every label is the ignore label")
-  right = np.diagonal(matrix)
-  true, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
-  union = true + predicted - right
-  iou = right / np.maximum(union, 1)
-  recall = right / np.maximum(true, 1)
-  precision = right / np.maximum(predicted, 1)
+  right, true, predicted = _pixels(matrix)
+  ious, recall = iou(right, true, predicted), share(right, true)
   return {
-    "miou": float(iou[union > 0].mean()),
-    "iou": _by_name(names, iou, union),
+    "miou": mean(ious),
+    "iou": by_name(ious, names),
     "pixel_accuracy": float(right.sum() / total),
-    "mean_accuracy": float(recall[true > 0].mean()),
-    "precision": _by_name(names, precision, predicted),
-    "recall": _by_name(names, recall, true),
+    "mean_accuracy": mean(recall),
+    "precision": by_name(share(right, predicted), names),
+    "recall": by_name(recall, names),
     "pixel_share": {
       name: (float(true[i] / total), float(predicted[i] / total))
       for i, name in enumerate(names)
     },
     "confusions": _confusions(matrix, names),
     "confusion_matrix": matrix.tolist(),
-  }
-
-
-def _by_name(
-  names: list[str], values: np.ndarray, pixels: np.ndarray
-) -> dict[str, float | None]:
-  """Name the values; those of no pixel are None."""
-  return {
-    name: float(value) if count else None
-    for name, value, count in zip(names, values, pixels, strict=True)
   }
 
 
@@ -144,38 +169,6 @@ def _confusions(
     for i, j in pairs
     if shares[i, j] >= MIN_CONFUSION
   ]
-
-
-def table(scores: dict[str, Any], class_names: Sequence[str]) -> str:
-  """Lay the scores out for reading, the worst class last.
-
-  Args:
-    scores: Of `scores`.
-    class_names: The rows to show.
-  """
-  rows = by_iou(scores, class_names)
-  width = max(len("class"), *(len(name) for name in rows))
-  lines = [
-    f"{'class':<{width}}      IoU  precision   recall   of pixels   predicted"
-  ]
-  for name in rows:
-    iou = printed.score(scores["iou"][name], "absent")
-    precision, recall = (
-      printed.score(scores[key][name]) for key in ("precision", "recall")
-    )
-    true, predicted = scores["pixel_share"][name]
-    lines.append(
-      f"{name:<{width}}  {iou:>7}  {precision:>9}  {recall:>7}"
-      f"  {true:>10.2%}  {predicted:>10.2%}"
-    )
-  lines.append(
-    f"mIoU {printed.score(scores['miou'])}   "
-    f"pixel accuracy {printed.score(scores['pixel_accuracy'])}   "
-    f"mean accuracy {printed.score(scores['mean_accuracy'])}"
-  )
-  if scores["confusions"]:
-    lines.append("most confused: " + "; ".join(in_words(scores, limit=5)))
-  return "\n".join(lines)
 
 
 def by_iou(scores: dict[str, Any], class_names: Sequence[str]) -> list[str]:

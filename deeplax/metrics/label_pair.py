@@ -15,11 +15,11 @@ def void(num_classes: int) -> int:
 
 
 def pair(
-  labels: Labels,
-  predictions: Labels,
+  labels: Integer[np.ndarray, "..."],
+  predictions: Integer[np.ndarray, "..."],
   num_classes: int,
   ignore_label: int | None = IGNORE_LABEL,
-) -> tuple[Labels, Labels]:
+) -> tuple[Integer[np.ndarray, "..."], Integer[np.ndarray, "..."]]:
   """Return truth and prediction as uint8 (or 16), `void` in ignored pixels.
 
   Predictions in ignored pixels are overwritten, so that they can change no
@@ -53,5 +53,5 @@ def pair(
         f"num_classes={num_classes} allows 0..{num_classes - 1} "
         f"(and {ignore_label} = ignore in labels)"
       )
-    result.append(np.where(ignored, empty, values).astype(kind))
+    result.append(np.where(ignored, kind(empty), values.astype(kind)))
   return result[0], result[1]

@@ -18,6 +18,17 @@ from deeplax.metrics import printed
 
 Counts = dict[str, np.ndarray]
 
+# What the bands of a trimap lie around, by its kind.
+AROUND = {"void": "the void border", "class": "class boundaries"}
+# Titles of the means of a result; those of BOUNDARY also have one by class.
+BOUNDARY = {"boundary_f": "boundary F1", "boundary_iou": "boundary IoU"}
+MEANS = {
+  "miou": "mIoU",
+  "pixel_accuracy": "pixel accuracy",
+  "mean_accuracy": "mean accuracy",
+  **BOUNDARY,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Measures:
@@ -44,10 +55,6 @@ def from_flags(args: argparse.Namespace) -> Measures:
     boundary=args.boundary,
     objects=args.objects,
   )
-
-
-# What the bands of a trimap lie around, by its kind.
-AROUND = {"void": "the void border", "class": "class boundaries"}
 
 
 def count(
@@ -101,45 +108,61 @@ def scores(
 
 
 def table(result: dict[str, Any], class_names: Sequence[str]) -> str:
-  """Lay a whole result out for reading, whatever was measured of it."""
-  parts = [confusion.table(result, class_names)]
-  if "trimap" in result:
-    parts.append(_trimap_table(result))
-  if "boundary_f" in result:
-    parts.append(_boundary_table(result, class_names))
-  if "objects" in result:
-    parts.append(_objects_table(result))
+  """Return all that was measured as text for a terminal."""
+  means = (
+    f"{title} {printed.score(result[key])}"
+    for key, title in MEANS.items()
+    if key in result
+  )
+  lines = [printed.text(classes(result, class_names)), "   ".join(means)]
+  if result["confusions"]:
+    lines.append("most confused: " + "; ".join(confusion.in_words(result)))
+  parts = ["\n".join(lines)]
+  parts += [
+    f"{title}\n{printed.text(lines)}"
+    for title, lines in by_size_and_distance(result)
+  ]
   return "\n\n".join(parts)
 
 
-def _trimap_table(result: dict[str, Any]) -> str:
-  head = f"pixels from {AROUND[result['trimap_kind']]}"
-  lines = [f"{head}     mIoU   pixel accuracy"]
-  for band, miou in result["trimap"].items():
-    score = printed.score(miou)
-    accuracy = printed.score(result["trimap_accuracy"][band])
-    lines.append(f"{band:>{len(head)}}  {score:>7}   {accuracy:>14}")
-  return "\n".join(lines)
+def classes(
+  result: dict[str, Any], class_names: Sequence[str]
+) -> list[list[str]]:
+  """Return the table of the classes, the one of the best IoU first."""
+  near = [key for key in BOUNDARY if f"{key}_class" in result]
+  lines = [["class", "IoU", "precision", "recall", "of pixels", "predicted"]]
+  lines[0] += [BOUNDARY[key] for key in near]
+  for name in confusion.by_iou(result, class_names):
+    values = [result[key][name] for key in ("iou", "precision", "recall")]
+    values += result["pixel_share"][name]
+    values += [result[f"{key}_class"][name] for key in near]
+    lines.append([name, *map(printed.score, values)])
+  return lines
 
 
-def _boundary_table(result: dict[str, Any], class_names: Sequence[str]) -> str:
-  by_class = [result[key] for key in ("boundary_f_class", "boundary_iou_class")]
-  rows = [(name, *(by[name] for by in by_class)) for name in class_names]
-  rows.append(("mean", result["boundary_f"], result["boundary_iou"]))
-  width = max(len("class"), *(len(name) for name in class_names))
-  lines = [f"{'class':<{width}}  boundary F1   boundary IoU"]
-  for name, *values in rows:
-    f, iou = map(printed.score, values)
-    lines.append(f"{name:<{width}}  {f:>11}   {iou:>12}")
-  return "\n".join(lines)
+def by_size_and_distance(
+  result: dict[str, Any],
+) -> list[tuple[str, list[list[str]]]]:
+  """Return (title, table) of the scores by object size and in the trimap.
 
-
-def _objects_table(result: dict[str, Any]) -> str:
-  lines = ["object, of the image   objects     mIoU   mean recall"]
-  for row in result["objects"]:
-    size = f"{row['from']:.2%} to {row['to']:.2%}"
-    lines.append(
-      f"{size:>20}  {row['objects']:>8}  {printed.score(row['miou']):>7}"
-      f"  {printed.score(row['mean_recall']):>12}"
-    )
-  return "\n".join(lines)
+  Args:
+    result: Of `scores`; without what was not measured.
+  """
+  tables = []
+  if "objects" in result:
+    lines = [["of the image", "objects", "mIoU", "mean recall"]]
+    for size in result["objects"]:
+      lines.append([
+        f"{size['from']:.2%} to {size['to']:.2%}",
+        f"{size['objects']:,}",
+        printed.score(size["miou"]),
+        printed.score(size["mean_recall"]),
+      ])  # fmt: skip
+    tables.append(("By the size of objects", lines))
+  if "trimap" in result:
+    lines = [["at most pixels away", "mIoU", "pixel accuracy"]]
+    for width, miou in result["trimap"].items():
+      accuracy = result["trimap_accuracy"][width]
+      lines.append([width, printed.score(miou), printed.score(accuracy)])
+    tables.append((f"Around {AROUND[result['trimap_kind']]}", lines))
+  return tables

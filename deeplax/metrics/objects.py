@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int64, Integer
 import numpy as np
 
 from deeplax.labels import IGNORE_LABEL
+from deeplax.metrics import confusion
 from deeplax.metrics import label_pair
 
 Counts = dict[str, np.ndarray]
@@ -140,31 +141,19 @@ def scores(counts: Counts, class_names: Sequence[str]) -> dict[str, Any]:
   result = []
   for size, rows in enumerate(counts["objects"]):
     number, true, right, false = rows.T
-    there = number > 0
-    iou = right / np.maximum(true + false, 1)
-    recall = right / np.maximum(true, 1)
+    # Classes without an object of this size have no score, only false pixels.
+    true = np.where(number > 0, true, np.nan)
+    iou = right / (true + false)
+    recall = right / true
     result.append(
       {
         "from": edges[size],
         "to": edges[size + 1],
         "objects": int(number.sum()),
-        "miou": _mean(iou[there]),
-        "mean_recall": _mean(recall[there]),
-        "iou": _by_name(iou, there, class_names),
-        "recall": _by_name(recall, there, class_names),
+        "miou": confusion.mean(iou),
+        "mean_recall": confusion.mean(recall),
+        "iou": confusion.by_name(iou, class_names),
+        "recall": confusion.by_name(recall, class_names),
       }
     )
   return {"objects": result}
-
-
-def _mean(values: np.ndarray) -> float | None:
-  return float(values.mean()) if values.size else None
-
-
-def _by_name(
-  values: np.ndarray, there: np.ndarray, class_names: Sequence[str]
-) -> dict[str, float | None]:
-  return {
-    name: float(values[i]) if there[i] else None
-    for i, name in enumerate(class_names)
-  }

@@ -1,11 +1,41 @@
-"""How a score is printed: in percent, with the papers' two decimals."""
+"""How scores and tables are printed: percent, text for a terminal, Markdown."""
+
+from collections.abc import Sequence
+
+# The first line has the titles of the columns.
+Table = Sequence[Sequence[str]]
 
 
 def score(value: float | None, none: str = "none") -> str:
-  """Return 0.7721 as 77.21%.
+  """Return 0.7721 as 77.21%, with the papers' two decimals.
 
   Args:
     value: A share, 0 to 1; None: there is nothing to score.
     none: What stands for None.
   """
   return none if value is None else f"{value:.2%}"
+
+
+def text(table: Table) -> str:
+  """Return a table for a terminal."""
+  return "\n".join("  ".join(line) for line in _aligned(table))
+
+
+def markdown(table: Table) -> str:
+  """Return a Markdown table, its columns aligned in the source too."""
+  escaped = [[cell.replace("|", "\\|") for cell in line] for line in table]
+  head, *rows = _aligned(escaped)
+  first, *others = map(len, head)
+  rule = ["-" * first, *("-" * (width - 1) + ":" for width in others)]
+  return "\n".join(f"| {' | '.join(line)} |" for line in [head, rule, *rows])
+
+
+def _aligned(table: Table) -> list[list[str]]:
+  """Pad cells to the width of their column: text on the left, numbers right."""
+  first, *widths = (
+    max(map(len, column)) for column in zip(*table, strict=True)
+  )
+  return [
+    [name.ljust(first), *map(str.rjust, cells, widths)]
+    for name, *cells in table
+  ]

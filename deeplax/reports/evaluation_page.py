@@ -5,10 +5,7 @@ the worst images. A cell of the matrix leads to the image that has most of that
 confusion, an image's errors lead back to their cells.
 """
 
-import base64
-from collections.abc import Iterable, Sequence
-import html
-import io
+from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
@@ -19,7 +16,9 @@ from deeplax import atomic
 from deeplax.data import bands
 from deeplax.data import spec as spec_lib
 from deeplax.metrics import confusion
+from deeplax.metrics import measures
 from deeplax.metrics import printed
+from deeplax.reports import html
 from deeplax.reports import pictures as pictures_lib
 from deeplax.reports import tables
 from deeplax.reports import worst_images
@@ -27,38 +26,25 @@ from deeplax.reports import worst_images
 SIDE = 320  # pixels, the longer one of a picture
 LISTED = 5  # errors of an image, images of an error
 LETTERS = 22  # of a class name in the picture of the matrix
-DARK = np.array((8, 48, 107))  # the color of a share of 1; that of 0 is white
-
-# Nothing from elsewhere, and no script even from here.
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>
-body {{ font: 15px sans-serif; margin: 2em; color: #222; }}
-table {{ border-collapse: collapse; margin: 1em 0; }}
-th, td {{ padding: 2px 10px; text-align: right;
-  border-bottom: 1px solid #ddd; }}
-th:first-child, td:first-child {{ text-align: left; }}
-.this td {{ background: #e8f0fa; font-weight: bold; }}
-.numbers {{ overflow: auto; font-size: 12px; }}
-.color {{ display: inline-block; width: 12px; height: 12px;
-  border: 1px solid #888; }}
-svg text {{ font: 11px sans-serif; }}
-svg a rect:hover, svg rect:target {{ stroke: #d61414; stroke-width: 2; }}
-figure {{ margin: 2em 0; padding: 6px; }}
-figure:target {{ outline: 3px solid #d61414; }}
-figure img {{ margin-right: 6px; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-{body}
-</body>
-</html>
+MATRIX = (
+  "Rows are true classes, columns predicted ones; the darker, the larger the "
+  "share of the true class. A cell with an error leads to that one of the "
+  "images below that has most of it, if one has."
+)
+WORST = (
+  "By the mIoU of each image alone: image, truth, prediction, error (red: "
+  "wrong)."
+)
+STYLE = """
+.this td { background: #e8f0fa; font-weight: bold; }
+.numbers { overflow: auto; font-size: 12px; }
+.color { display: inline-block; width: 12px; height: 12px;
+  border: 1px solid #888; }
+svg rect { stroke: #ddd; }
+svg a rect:hover, svg rect:target { stroke: #d61414; stroke-width: 2; }
+figure { margin: 2em 0; padding: 6px; }
+figure:target { outline: 3px solid #d61414; }
+figure img { margin-right: 6px; }
 """
 
 
@@ -86,72 +72,43 @@ def write(
     _rows(rows, path),
     "<h2>Classes</h2>",
     _classes(result, spec),
-    *_measured(result),
+  ]
+  for heading, lines in measures.by_size_and_distance(result):
+    parts += [f"<h2>{html.escape(heading)}</h2>", html.table(lines)]
+  parts += [
     "<h2>Confusion matrix</h2>",
-    "<p>Rows are true classes, columns predicted ones; the darker, the larger "
-    "the share of the true class. A cell with an error leads to that one of "
-    "the images below that has most of it, if one has.</p>",
+    html.paragraph(MATRIX),
     _matrix(result, spec, seen),
     _words(result, spec, seen),
     _numbers(result, spec),
     f"<h2>The {len(seen)} worst images</h2>",
-    "<p>By the mIoU of each image alone: image, truth, prediction, error "
-    "(red: wrong).</p>",
+    html.paragraph(WORST),
     *(_figure(i, image, spec) for i, image in enumerate(seen)),
   ]
-  page = _PAGE.format(title=html.escape(title), body="\n".join(parts))
-  atomic.write_text(path, page)
-
-
-def _table(lines: Iterable[str]) -> str:
-  return "<table>\n" + "\n".join(lines) + "\n</table>"
-
-
-def _line(cells: Iterable[str], tag: str = "td", kind: str = "") -> str:
-  inside = "".join(f"<{tag}>{cell}</{tag}>" for cell in cells)
-  return f"<tr{kind}>{inside}</tr>"
+  policy = html.policy(html.POLICY)
+  atomic.write_text(path, html.page(title, parts, style=STYLE, head=policy))
 
 
 def _rows(rows: Sequence[dict[str, Any]], path: epath.Path) -> str:
-  head, *texts = (
-    [html.escape(cell) for cell in line] for line in tables.cells(rows)
-  )
-  lines = [_line(head, "th")]
-  for row, cells in zip(rows, texts, strict=True):
+  """Return the table of all evaluations; the others lead to their pages."""
+  lines, this = tables.cells(rows), None
+  for i, row in enumerate(rows):
     page = epath.Path(row["file"]).with_suffix(".html").name
-    here = page == path.name
-    if not here:
-      link = html.escape(page)
-      cells[3] = f'<a href="{link}">{cells[3]}</a>'
-    lines.append(_line(cells, kind=' class="this"' if here else ""))
-  return _table(lines)
+    if page == path.name:
+      this = i
+    else:
+      lines[i + 1][3] = html.link(page, lines[i + 1][3])
+  return html.table(lines, marked=this)
 
 
 def _classes(result: dict[str, Any], spec: spec_lib.Spec) -> str:
-  titles = ["class", "IoU", "precision", "recall", "of pixels", "predicted"]
-  beside = [key for key in tables.MEASURES if key in result]
-  titles += [tables.MEASURES[key] for key in beside]
-  lines = [_line(titles, "th")]
-  for name in confusion.by_iou(result, spec.class_names):
-    values = [result[key][name] for key in ("iou", "precision", "recall")]
-    values += result["pixel_share"][name]
-    values += [result[f"{key}_class"][name] for key in beside]
-    texts = map(printed.score, values)
-    red, green, blue = spec.palette[spec.class_names.index(name)]
+  head, *lines = measures.classes(result, spec.class_names)
+  for line in lines:
+    red, green, blue = spec.palette[spec.class_names.index(line[0])]
     color = f"background: rgb({red},{green},{blue})"
     swatch = f'<span class="color" style="{color}"></span>'
-    lines.append(_line((f"{swatch} {html.escape(name)}", *texts)))
-  return _table(lines)
-
-
-def _measured(result: dict[str, Any]) -> list[str]:
-  """Return the tables by size of objects and by distance from boundaries."""
-  parts = []
-  for title, lines in tables.measured(result):
-    head, *rest = ([html.escape(cell) for cell in line] for line in lines)
-    parts.append(f"<h2>{html.escape(title)}</h2>")
-    parts.append(_table([_line(head, "th"), *map(_line, rest)]))
-  return parts
+    line[0] = html.Markup(f"{swatch} {html.escape(line[0])}")
+  return html.table([head, *lines])
 
 
 def _most(
@@ -169,38 +126,23 @@ def _matrix(
 ) -> str:
   matrix = np.array(result["confusion_matrix"])
   shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-  names = [html.escape(name) for name in spec.class_names]
-  short = [html.escape(name[:LETTERS]) for name in spec.class_names]
-  k, side = len(names), 22 if len(names) <= 40 else 12
-  edge = 7 * max(min(len(name), LETTERS) for name in spec.class_names) + 8
-  whole = edge + k * side
-  parts = [
-    '<svg xmlns="http://www.w3.org/2000/svg" role="img" '
-    f'width="{whole}" height="{whole}">',
-    "<title>confusion matrix</title>",
-  ]
-  for i, name in enumerate(short):
-    place = edge + i * side + side * 0.7
-    parts += [
-      f'<text x="{edge - 4}" y="{place:.1f}" text-anchor="end">{name}</text>',
-      f'<text transform="translate({place:.1f},{edge - 4}) rotate(-90)">{name}'
-      "</text>",
-    ]
-  for i, j in np.ndindex(k, k):
-    # The root, so that the small shares of errors can be seen.
-    mixed = 255 + (DARK - 255) * shares[i, j] ** 0.5
-    red, green, blue = np.rint(mixed).astype(int).tolist()
-    cell = (
-      f'<rect id="cell-{i}-{j}" x="{edge + j * side}" y="{edge + i * side}" '
-      f'width="{side}" height="{side}" fill="rgb({red},{green},{blue})" '
-      f'stroke="#ddd"><title>{names[i]} called {names[j]}: {shares[i, j]:.2%}, '
-      f"{matrix[i, j]:,} pixels</title></rect>"
-    )
+  names = spec.class_names
+  cells = {}
+  for i, j in np.ndindex(matrix.shape):
     images = _most(seen, i, j) if i != j else []
-    if images:
-      cell = f'<a href="#image-{images[0]}">{cell}</a>'
-    parts.append(cell)
-  return "\n".join([*parts, "</svg>"])
+    cells[i, j] = html.Cell(
+      # The root, so that the small shares of errors can be seen.
+      share=shares[i, j] ** 0.5,
+      title=f"{names[i]} called {names[j]}: {shares[i, j]:.2%}, "
+      f"{matrix[i, j]:,} pixels",
+      name=f"cell-{i}-{j}",
+      link=f"#image-{images[0]}" if images else "",
+    )
+  side = 22 if len(names) <= 40 else 12
+  short = [name[:LETTERS] for name in names]
+  return html.heat_map(
+    "confusion matrix", short, short, cells, size=(side, side)
+  )
 
 
 def _words(
@@ -216,26 +158,21 @@ def _words(
   ):
     i, j = place[true], place[predicted]
     links = ", ".join(
-      f'<a href="#image-{n}">{html.escape(seen[n].name)}</a>'
-      for n in _most(seen, i, j)[:LISTED]
+      html.link(f"#image-{n}", seen[n].name) for n in _most(seen, i, j)[:LISTED]
     )
-    lines.append(
-      f'<li><a href="#cell-{i}-{j}">{html.escape(text)}</a>'
-      + (f": {links}" if links else "")
-      + "</li>"
-    )
+    cell = html.link(f"#cell-{i}-{j}", text)
+    lines.append(f"<li>{cell}{': ' if links else ''}{links}</li>")
   return "<ul>\n" + "\n".join(lines) + "\n</ul>" if lines else ""
 
 
 def _numbers(result: dict[str, Any], spec: spec_lib.Spec) -> str:
-  names = [html.escape(name) for name in spec.class_names]
-  lines = [_line(("pixels", *names), "th")]
-  for name, counts in zip(names, result["confusion_matrix"], strict=True):
-    lines.append(_line((name, *(f"{count:,}" for count in counts))))
+  lines = [["pixels", *spec.class_names]]
+  matrix = result["confusion_matrix"]
+  for name, counts in zip(spec.class_names, matrix, strict=True):
+    lines.append([name, *(f"{count:,}" for count in counts)])
   return (
     '<details class="numbers"><summary>The matrix in numbers</summary>\n'
-    + _table(lines)
-    + "\n</details>"
+    f"{html.table(lines)}\n</details>"
   )
 
 
@@ -251,8 +188,8 @@ def _figure(place: int, seen: worst_images.Seen, spec: spec_lib.Spec) -> str:
   }
   names = spec.class_names
   wrong = [
-    f'<a href="#cell-{i}-{j}">{html.escape(f"{names[i]} called {names[j]}")}'
-    f"</a> {pixels:,} pixels"
+    html.link(f"#cell-{i}-{j}", f"{names[i]} called {names[j]}")
+    + f" {pixels:,} pixels"
     for pixels, i, j in seen.confusions(LISTED)
   ]
   images = "".join(
@@ -268,18 +205,5 @@ def _figure(place: int, seen: worst_images.Seen, spec: spec_lib.Spec) -> str:
 
 
 def _picture(pixels: np.ndarray, *, smooth: bool = False) -> str:
-  """Return a picture as the address of itself: photographs as JPEG."""
-  picture = Image.fromarray(pixels)
-  factor = min(SIDE / max(picture.size), 1)
-  width, height = (max(round(side * factor), 1) for side in picture.size)
-  size = (width, height)
-  data = io.BytesIO()
-  if smooth:
-    picture = picture.resize(size, Image.Resampling.BILINEAR)
-    picture.save(data, format="JPEG", quality=80)
-  else:
-    picture = picture.resize(size, Image.Resampling.NEAREST)
-    picture.save(data, format="PNG", optimize=True)
-  kind = "jpeg" if smooth else "png"
-  text = base64.b64encode(data.getvalue()).decode()
-  return f"data:image/{kind};base64,{text}"
+  factor = SIDE / max(pixels.shape[:2])
+  return html.picture(Image.fromarray(pixels), factor, smooth=smooth)

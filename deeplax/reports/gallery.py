@@ -4,7 +4,6 @@ pictures/<split>-<step>.png is a sheet of image, truth and prediction;
 pictures/index.html shows the sheets, newest first, and reloads itself.
 """
 
-import html
 import re
 from typing import NamedTuple
 
@@ -13,21 +12,12 @@ from PIL import Image
 
 from deeplax import atomic
 from deeplax.metrics import printed
+from deeplax.reports import html
 from deeplax.workdir import layout
 from deeplax.workdir import results
 
 _NAME = re.compile(r"(?P<split>.+)-(?P<step>\d{8})\.png")
-_PAGE = """<!doctype html>
-<meta charset="utf-8">
-<meta http-equiv="refresh" content="30">
-<title>{title}</title>
-<style>
-  body {{ font: 15px sans-serif; margin: 2em; }}
-  img {{ max-width: 100%; border: 1px solid #ccc; }}
-</style>
-<h1>{title}</h1>
-{figures}
-"""
+_REFRESH = '<meta http-equiv="refresh" content="30">'
 
 
 class Sheet(NamedTuple):
@@ -74,8 +64,8 @@ def _write_page(workdir: epath.Path) -> None:
     f'\n<img src="{html.escape(path.name)}" alt="step {step}">'
     for step, split, path in reversed(sheets(workdir))
   ]
-  title = html.escape(workdir.name)
-  page = _PAGE.format(title=title, figures="\n".join(figures))
+  border = "img { border: 1px solid #ccc; }\n"
+  page = html.page(workdir.name, figures, style=border, head=_REFRESH)
   atomic.write_text(workdir / layout.PICTURES / "index.html", page)
 
 

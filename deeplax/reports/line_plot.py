@@ -1,11 +1,12 @@
-"""Line plots as SVG text: panels side by side over the same x."""
+"""Line plots as SVG text: panels side by side."""
 
 from collections.abc import Callable, Sequence
-import html
 import math
 from typing import NamedTuple
 
 import numpy as np
+
+from deeplax.reports import html
 
 # Okabe and Ito's colors, which the color-blind tell apart, without yellow.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
@@ -38,13 +39,28 @@ class Panel(NamedTuple):
   Attributes:
     title: Above them.
     lines: The curves.
+    x: Ascending, the same for all lines.
+    label: Of the x axis.
     difference: Its axis holds 0, and its colors are not those of two curves
       beside it.
   """
 
   title: str
   lines: Sequence[Line]
+  x: Sequence[float | int]
+  label: str
   difference: bool = False
+
+
+def deviation(values: np.ndarray) -> np.ndarray:
+  """Return the standard deviation of one run (n - 1); NaN of one alone.
+
+  Args:
+    values: [run, x].
+  """
+  if len(values) < 2:
+    return np.full(values.shape[1], np.nan)
+  return values.std(axis=0, ddof=1)
 
 
 def ticks(low: float | int, high: float | int, most: int = 7) -> list[float]:
@@ -60,14 +76,8 @@ def ticks(low: float | int, high: float | int, most: int = 7) -> list[float]:
   return [round(i * step, digits) for i in range(first, last + 1)]
 
 
-def svg(panels: Sequence[Panel], x: Sequence[float | int], label: str) -> str:
-  """Return a picture.
-
-  Args:
-    panels: From left to right.
-    x: Ascending, the same for all lines.
-    label: Of the x axis.
-  """
+def svg(panels: Sequence[Panel]) -> str:
+  """Return a picture of panels, from left to right."""
   legend = max(len(panel.lines) for panel in panels) * ROW
   step = LEFT + WIDTH + 20
   whole = (step * len(panels), TOP + HEIGHT + BELOW + legend)
@@ -79,12 +89,12 @@ def svg(panels: Sequence[Panel], x: Sequence[float | int], label: str) -> str:
   ]
   for i, panel in enumerate(panels):
     parts.append(f'<g transform="translate({i * step + LEFT},{TOP})">')
-    parts += _panel(panel, x, label)
+    parts += _panel(panel)
     parts.append("</g>")
   return "\n".join([*parts, "</svg>\n"])
 
 
-def _panel(panel: Panel, x: Sequence[float | int], label: str) -> list[str]:
+def _panel(panel: Panel) -> list[str]:
   ends = [np.zeros(int(panel.difference))]
   for line in panel.lines:
     spread = np.nan_to_num(line.spread)
@@ -94,7 +104,7 @@ def _panel(panel: Panel, x: Sequence[float | int], label: str) -> list[str]:
   if not known.size:
     known = np.zeros(1)
   marks = ticks(known.min().item(), known.max().item())
-  right = ticks(0, max(x))
+  right = ticks(0, max(panel.x))
 
   def place(at: float | int, value: float) -> tuple[float, float]:
     share = (value - marks[0]) / (marks[-1] - marks[0])
@@ -122,7 +132,7 @@ def _panel(panel: Panel, x: Sequence[float | int], label: str) -> list[str]:
   parts += [
     f'<path d="M0 0V{HEIGHT}H{WIDTH}" fill="none" stroke="#444"/>',
     f'<text x="{WIDTH / 2:g}" y="{HEIGHT + 38}" text-anchor="middle">'
-    f"{html.escape(label)}</text>",
+    f"{html.escape(panel.label)}</text>",
   ]
   for i, line in enumerate(panel.lines):
     kind = i + 2 * panel.difference
@@ -130,7 +140,7 @@ def _panel(panel: Panel, x: Sequence[float | int], label: str) -> list[str]:
     dash = DASHES[kind // len(COLORS) % len(DASHES)]
     parts.append(
       f'<g stroke="{color}" fill="none" stroke-width="2">'
-      f"{_line(line, x, place, dash)}</g>"
+      f"{_line(line, panel.x, place, dash)}</g>"
     )
     y = HEIGHT + BELOW + 6 + i * ROW
     parts.append(

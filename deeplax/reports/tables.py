@@ -14,11 +14,6 @@ from deeplax.metrics import measures
 from deeplax.metrics import printed
 
 OPERATIONS = ("multiply_adds", "multiply_adds_paper")
-# Measures beside mIoU that a column is made of where a result has them.
-MEASURES = {
-  "boundary_f": "boundary F1",
-  "boundary_iou": "boundary IoU",
-}
 # Other fields of a result that a row has where they were measured.
 MEASURED = ("trimap_kind", "trimap", "trimap_accuracy", "objects")
 
@@ -44,7 +39,11 @@ def row(
   return {
     **{key: result[key] for key in ("output_stride", "scales", "flip")},
     **{key: result[key] for key in ("miou", "pixel_accuracy", "mean_accuracy")},
-    **{key: result[key] for key in (*MEASURES, *MEASURED) if key in result},
+    **{
+      key: result[key]
+      for key in (*measures.BOUNDARY, *MEASURED)
+      if key in result
+    },
     "multiply_adds": operations["true"],
     "multiply_adds_paper": operations["paper"],
     "multiply_adds_size": list(sweep.size),
@@ -59,10 +58,10 @@ def row(
 
 def cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
   """Return the table as text: a line of titles, then one for each row."""
-  extra = [key for key in MEASURES if any(key in row for row in rows)]
+  extra = [k for k in measures.BOUNDARY if any(k in row for row in rows)]
   widths = list(rows[0].get("trimap", {}))
   head = ["OS", "scales", "flip", "mIoU", "pixel accuracy"]
-  head += [MEASURES[key] for key in extra]
+  head += [measures.BOUNDARY[key] for key in extra]
   head += [f"trimap {width} px" for width in widths]
   head += ["Multiply-Adds", "as the papers count", "images/s"]
   lines = [head]
@@ -81,35 +80,6 @@ def cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
   return lines
 
 
-def measured(
-  result: dict[str, Any],
-) -> list[tuple[str, list[list[str]]]]:
-  """Return (title, lines of cells) of what a result has by size and distance.
-
-  Args:
-    result: Of `evaluate`, or its row.
-  """
-  tables = []
-  if "objects" in result:
-    lines = [["of the image", "objects", "mIoU", "mean recall"]]
-    for size in result["objects"]:
-      lines.append([
-        f"{size['from']:.2%} to {size['to']:.2%}",
-        f"{size['objects']:,}",
-        printed.score(size["miou"]),
-        printed.score(size["mean_recall"]),
-      ])  # fmt: skip
-    tables.append(("By the size of objects", lines))
-  if "trimap" in result:
-    lines = [["at most pixels away", "mIoU", "pixel accuracy"]]
-    for width, miou in result["trimap"].items():
-      accuracy = result["trimap_accuracy"][width]
-      lines.append([width, printed.score(miou), printed.score(accuracy)])
-    around = measures.AROUND[result["trimap_kind"]]
-    tables.append((f"Around {around}", lines))
-  return tables
-
-
 def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
   """Return the first row of the largest mIoU."""
   return max(rows, key=lambda row: row["miou"])
@@ -125,44 +95,22 @@ def name(row: dict[str, Any]) -> str:
 def markdown(rows: Sequence[dict[str, Any]], title: str) -> str:
   """Return the table, and the classes of the best row, as Markdown."""
   top = best(rows)
-  lines = [["class", "IoU", "precision", "recall", "of pixels", "predicted"]]
-  for label in confusion.by_iou(top, list(top["iou"])):
-    values = [top[key][label] for key in ("iou", "precision", "recall")]
-    values += top["pixel_share"][label]
-    lines.append([label, *map(printed.score, values)])
   height, width = top["multiply_adds_size"]
   parts = [
     f"# {title}",
-    aligned(cells(rows)),
+    printed.markdown(cells(rows)),
     f"Multiply-Adds are of an image of {height}x{width}, in billions, over all "
     "its scales and flips. Images/s are those of a row alone, one image at a "
     "time, without reading and counting.",
     f"## Classes at {name(top)}",
-    aligned(lines),
+    printed.markdown(measures.classes(top, list(top["iou"]))),
   ]
   if top["confusions"]:
     words = confusion.in_words(top, limit=confusion.MAX_CONFUSIONS)
     parts.append("Most confused: " + "; ".join(words) + ".")
-  for heading, table in measured(top):
-    parts += [f"## {heading}, at {name(top)}", aligned(table)]
+  for heading, lines in measures.by_size_and_distance(top):
+    parts += [f"## {heading}, at {name(top)}", printed.markdown(lines)]
   return "\n\n".join(parts) + "\n"
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-  """Return a Markdown table, in columns for who reads it as it is."""
-  escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-  first, *widths = (
-    max(map(len, column)) for column in zip(*escaped, strict=True)
-  )
-  rule = ["-" * first, *("-" * (width - 1) + ":" for width in widths)]
-  return "\n".join(
-    " | ".join([
-      "| " + name.ljust(first),
-      *(c.rjust(w) for c, w in zip(cells, widths, strict=True)),
-    ])
-    + " |"
-    for name, *cells in [escaped[0], rule, *escaped[1:]]
-  )  # fmt: skip
 
 
 def write(

@@ -15,8 +15,8 @@ from deeplax import errors
 from deeplax import paths as paths_lib
 from deeplax import text_files
 from deeplax.metrics import measures
+from deeplax.metrics import printed
 from deeplax.reports import line_plot
-from deeplax.reports import tables
 from deeplax.workdir import layout
 
 # What is drawn, by the field of a result, and the same of the whole image.
@@ -50,10 +50,7 @@ class Curve:
 
   def std(self, measure: str) -> np.ndarray:
     """Return the standard deviation of one result (n - 1); NaN of one alone."""
-    values = self.values[measure]
-    if len(values) < 2:
-      return np.full(values.shape[1], np.nan)
-    return values.std(axis=0, ddof=1)
+    return line_plot.deviation(self.values[measure])
 
 
 def run(args: argparse.Namespace) -> None:
@@ -267,7 +264,7 @@ def markdown(
     lines = [head]
     for i, label in enumerate([*map(str, widths), "whole image"]):
       lines.append([label, *(_percent(m[i], s[i]) for m, s in columns)])
-    parts += [f"## {title}", tables.aligned(lines)]
+    parts += [f"## {title}", printed.markdown(lines)]
   if len(curves) == 2:
     parts.append(
       f"Gain: {curves[1].name} less {curves[0].name}, in points; its standard "
@@ -289,25 +286,22 @@ def picture(
   curves: Sequence[Curve], widths: Sequence[int], fields: dict[str, Any]
 ) -> str:
   """Return the curves, and with two groups the gain, as SVG."""
-  band = f"pixels from {measures.AROUND[fields['trimap_kind']]}"
+  around = measures.AROUND[fields["trimap_kind"]]
+  label = f"width of the band: pixels from {around}"
+
+  def line(name: str, mean: np.ndarray, std: np.ndarray) -> line_plot.Line:
+    # Without the whole image, which has no width.
+    return line_plot.Line(name, 100 * mean[:-1], 100 * std[:-1])
+
   panels = []
   for measure, title in MEASURES.items():
-    lines = [
-      line_plot.Line(
-        c.name, 100 * c.mean(measure)[:-1], 100 * c.std(measure)[:-1]
-      )
-      for c in curves
-    ]
-    panels.append(line_plot.Panel(f"{title}, %", lines))
+    lines = [line(c.name, c.mean(measure), c.std(measure)) for c in curves]
+    panels.append(line_plot.Panel(f"{title}, %", lines, widths, label))
   if len(curves) == 2:
     lines = []
     for measure, title in MEASURES.items():
       gained = gain(curves[0], curves[1], measure)
-      lines.append(
-        line_plot.Line(
-          title, 100 * gained["mean"][:-1], 100 * gained["std"][:-1]
-        )
-      )
+      lines.append(line(title, gained["mean"], gained["std"]))
     name = f"gain of {curves[1].name} over {curves[0].name}, points"
-    panels.append(line_plot.Panel(name, lines, difference=True))
-  return line_plot.svg(panels, widths, f"width of the band: {band}")
+    panels.append(line_plot.Panel(name, lines, widths, label, difference=True))
+  return line_plot.svg(panels)

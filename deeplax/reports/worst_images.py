@@ -9,6 +9,7 @@ import numpy as np
 from deeplax.data import files
 from deeplax.labels import IGNORE_LABEL
 from deeplax.metrics import confusion
+from deeplax.reports import pictures
 
 
 class Seen(NamedTuple):
@@ -60,9 +61,10 @@ class Worst:
       labels: Prediction.
       matrix: Its `confusion.count`.
     """
-    if not matrix.sum():
+    miou = confusion.miou(matrix)
+    if miou is None:
       return
-    key = (-_miou(matrix), -index)
+    key = (-miou, -index)
     if len(self._heap) >= self._images and key < self._heap[0][:2]:
       return
     # Level 1: half the time of the usual one, and labels are easy.
@@ -86,12 +88,6 @@ class Worst:
     return found
 
 
-def _miou(matrix: np.ndarray) -> float:
-  right = np.diagonal(matrix)
-  union = matrix.sum(axis=0) + matrix.sum(axis=1) - right
-  return float((right[union > 0] / union[union > 0]).mean())
-
-
 def error_picture(
   image: np.ndarray, truth: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
@@ -105,5 +101,5 @@ def error_picture(
   gray = image.mean(axis=-1, keepdims=True)
   shown = np.repeat(160 + gray * 0.35, 3, axis=-1)
   shown[truth != labels] = (214, 20, 20)
-  shown[truth == IGNORE_LABEL] = (224, 224, 192)
+  shown[truth == IGNORE_LABEL] = pictures.IGNORE_COLOR
   return shown.astype(np.uint8)

@@ -110,8 +110,7 @@ COSTS = {
 
 
 def test_the_table_has_means_and_deviations(made):
-  experiment, lines = made
-  table = tables.table(experiment, lines, COSTS)
+  table = tables.table(tables.Outcome(*made, COSTS))
   shown = dict(zip(table.rows, table.lines()[1:], strict=True))
   titles = table.lines()[0]
   first = dict(zip(titles, shown["low_level_channels=8"], strict=True))
@@ -135,12 +134,12 @@ def test_the_table_has_means_and_deviations(made):
 def test_gains_stand_beside_the_papers_and_differences_only_on_its_data(made):
   experiment, lines = made
   titles = ["over the first", "paper's, over the first"]
-  columns = tables.table(experiment, lines, COSTS).columns
+  columns = tables.table(tables.Outcome(experiment, lines, COSTS)).columns
   assert [columns[title][0].text for title in titles] == ["+0.00", "+0.00"]
   assert [columns[title][1].text for title in titles] == ["+3.50", "+0.31"]
   assert "difference" not in columns
   own = dataclasses.replace(experiment, data="")
-  columns = tables.table(own, lines, COSTS).columns
+  columns = tables.table(tables.Outcome(own, lines, COSTS)).columns
   assert columns["difference"][0].text == "-36.61"
   assert columns["difference"][3].text == ""
   assert not columns.keys() & set(titles)
@@ -154,7 +153,7 @@ def test_costs_stand_beside_the_published_ones_in_percent():
     for name, count in published.items()
     if count
   }
-  columns = tables.table(experiment, [], costs).columns
+  columns = tables.table(tables.Outcome(experiment, [], costs)).columns
   name, count = next((n, c) for n, c in published.items() if c)
   place = [row.name for row in experiment.rows].index(name)
   assert columns["published, B"][place].text == f"{count:.2f}"
@@ -162,8 +161,7 @@ def test_costs_stand_beside_the_published_ones_in_percent():
 
 
 def test_only_columns_that_vary_or_hold_something_are_shown(made):
-  experiment, lines = made
-  titles = tables.table(experiment, lines, {}).columns
+  titles = tables.table(tables.Outcome(*made, {})).columns
   assert "low_level_channels" in titles
   assert "convs" not in titles
   assert not [title for title in titles if "Multiply" in title]
@@ -172,15 +170,14 @@ def test_only_columns_that_vary_or_hold_something_are_shown(made):
 def test_the_noise_is_that_of_one_run_over_all_rows(made):
   # Deviations of 1.414 and 0.707: the root of the mean variance.
   experiment, lines = made
-  said = tables.noise(experiment, lines)
+  said = tables.noise(tables.Outcome(experiment, lines, {}))
   assert "1.12 points, over 2 rows of up to 2 seeds" in said
   alone = [line for line in lines if line["seed"] == 0]
-  assert "no telling" in tables.noise(experiment, alone)
+  assert "no telling" in tables.noise(tables.Outcome(experiment, alone, {}))
 
 
 def test_the_csv_has_every_seed_and_class(made):
-  experiment, lines = made
-  text = tables.as_csv(experiment, lines, COSTS)
+  text = tables.as_csv(tables.Outcome(*made, COSTS))
   found = list(csv.DictReader(text.splitlines()))
   assert len(found) == 10
   line = next(
@@ -215,8 +212,8 @@ class Page(html.parser.HTMLParser):
 
 @pytest.fixture
 def written(made, tmp_path):
-  experiment, lines = made
-  text = report.report(experiment, lines, COSTS, tmp_path, name="report")
+  outcome = tables.Outcome(*made, COSTS)
+  text = report.report(outcome, tmp_path, name="report")
   return text, tmp_path / "report.html"
 
 
@@ -251,7 +248,8 @@ def test_the_page_is_one_file_with_every_section(written):
 def test_the_plots_stand_beside_the_page(made, tmp_path):
   experiment, lines = made
   names = ["classes", "cost_accuracy", "learning_curves", "trimap"]
-  report.report(experiment, lines, COSTS, tmp_path, name="report")
+  outcome = tables.Outcome(experiment, lines, COSTS)
+  report.report(outcome, tmp_path, name="report")
   files = sorted(tmp_path.glob("*.svg"))
   assert [file.stem for file in files] == names
   for file in files:
@@ -268,19 +266,18 @@ def test_the_plots_stand_beside_the_page(made, tmp_path):
   # A point and its name in the legend.
   assert ">2</text>" in costs and ">2: low_level_channels=16<" in costs
   curves = ElementTree.parse(tmp_path / "learning_curves.svg").getroot()
-  inner = [child for child in curves if child.tag.endswith("svg")]
-  assert [child.get("x") for child in inner] == ["0", "480"]
+  panels = [child.get("transform") for child in curves if child.tag[-1] == "g"]
+  assert panels == ["translate(60,34)", "translate(540,34)"]
   for line in lines:
     line.pop("trimap", None)
-  report.report(experiment, lines, COSTS, tmp_path, name="report")
+  outcome = tables.Outcome(experiment, lines, COSTS)
+  report.report(outcome, tmp_path, name="report")
   assert sorted(file.stem for file in tmp_path.glob("*.svg")) == names[:3]
 
 
 def test_images_of_the_data_can_be_left_out(made, tmp_path):
-  experiment, lines = made
-  report.report(
-    experiment, lines, COSTS, tmp_path, name="report", pictures=False
-  )
+  outcome = tables.Outcome(*made, COSTS)
+  report.report(outcome, tmp_path, name="report", pictures=False)
   content = (tmp_path / "report.html").read_text()
   assert "Learning curves" in content
   assert "Pictures" not in content and "data:image" not in content
@@ -309,7 +306,8 @@ def test_what_is_committed_has_no_path_of_this_machine(monkeypatch, tmp_path):
   jobs[1].sibling(".json").write_text(json.dumps(record))
   found = results_lib.collect(experiment, jobs, out)
   results_lib.write(out, found)
-  report.report(experiment, found, COSTS, out, name="report")
+  outcome = tables.Outcome(experiment, found, COSTS)
+  report.report(outcome, out, name="report")
   files = [path for path in (tmp_path / "found").iterdir() if path.is_file()]
   assert len(files) == 7  # one point has no scatter
   for file in files:
@@ -330,7 +328,8 @@ def test_a_report_without_any_run_still_stands(tmp_path):
   lines = results_lib.collect(
     experiment, results_lib.jobs(experiment, tmp_path), tmp_path
   )
-  text = report.report(experiment, lines, {}, tmp_path, name="report")
+  outcome = tables.Outcome(experiment, lines, {})
+  text = report.report(outcome, tmp_path, name="report")
   assert "not run" in text and "77.61" in text
 
 

@@ -75,20 +75,25 @@ def test_the_table_shows_what_was_measured(all_void):
   labels, predictions = pairs.blobs(0)
   result = confusion.scores(confusion.count(labels, predictions, K), NAMES)
   plain = measures.table(result, NAMES)
-  assert plain == confusion.table(result, NAMES)
   counted = np.full_like(labels, 255) if all_void else labels
   counts = measures.count(counted, predictions, K, ALL)
   result |= measures.scores(counts, NAMES, ALL)
   table = measures.table(result, NAMES)
-  assert table.startswith(plain)
   rows = [line.split() for line in table.splitlines()]
+  # The classes in the same order, with more columns; the same confusions.
+  for line in plain.splitlines():
+    assert line.split() in [row[: len(line.split())] for row in rows]
   if all_void:
-    assert ["mean", "none", "none"] in rows and ["40", "none", "none"] in rows
+    assert table.splitlines()[K + 1].endswith(
+      "boundary F1 none   boundary IoU none"
+    )
+    assert ["40", "none", "none"] in rows
     return
   band = f"{result['trimap']['5']:.2%}"
   assert ["5", band, f"{result['trimap_accuracy']['5']:.2%}"] in rows
   pole = f"{result['boundary_f_class']['pole']:.2%}"
-  assert ["pole", pole, f"{result['boundary_iou_class']['pole']:.2%}"] in rows
+  (row,) = (row for row in rows if row[:1] == ["pole"])
+  assert row[-2:] == [pole, f"{result['boundary_iou_class']['pole']:.2%}"]
   largest = result["objects"][-1]
-  assert rows[-1][:3] == ["6.25%", "to", "100.00%"]
-  assert rows[-1][3:5] == [str(largest["objects"]), f"{largest['miou']:.2%}"]
+  (row,) = (row for row in rows if row[:3] == ["6.25%", "to", "100.00%"])
+  assert row[3:5] == [str(largest["objects"]), f"{largest['miou']:.2%}"]

@@ -15,6 +15,7 @@ from deeplax.data import spec as spec_lib
 from deeplax.metrics import confusion
 from deeplax.metrics import measures
 from deeplax.reports import evaluation_page
+from deeplax.reports import html as html_lib
 from deeplax.reports import worst_images
 from tests import browser
 
@@ -256,7 +257,7 @@ def test_a_browser_shows_the_page_and_its_console_is_clean(made, tmp_path):
   said, led = browser.shown(tmp_path / "val-8.html", "#image-1")
   assert not said
   # The diagonal of the matrix, and the labels of the images below.
-  for color in (evaluation_page.DARK, *SPEC.palette):
+  for color in (html_lib.DARK, *SPEC.palette):
     assert _pixels_of(led, color) > 50
   # What the page forbids is told: the console is read.
   broken = tmp_path / "broken.html"
