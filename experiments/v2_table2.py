@@ -14,7 +14,7 @@ PAPER = papers.numbers("v2_table2")
 
 def sweep():
   """Yield the settings of each row, in the columns' order."""
-  for policy, batch, steps, _ in papers.table(PAPER.table)["rows"]:
+  for policy, batch, steps, _ in PAPER.rows():
     yield {
       "optim.schedule": policy,
       "train.batch_size": batch,

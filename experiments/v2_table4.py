@@ -18,9 +18,7 @@ RATES = {"plain": (1,), "large_fov": (12,), "aspp": (6, 12, 18, 24)}
 
 def sweep():
   """Yield the settings of each row, in the columns' order."""
-  for scales, coco, augmented, large_fov, aspp, crf, _ in papers.table(
-    PAPER.table
-  )["rows"]:
+  for scales, coco, augmented, large_fov, aspp, crf, _ in PAPER.rows():
     head = "aspp" if aspp else "large_fov" if large_fov else "plain"
     yield {
       "model.input_scales": (0.75, 0.5) if scales else (),

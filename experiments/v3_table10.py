@@ -15,7 +15,7 @@ BATCHES = {8: 6, 16: 16, 32: 24}
 
 def sweep():
   """Yield the settings of each row, in the columns' order."""
-  for trained_at, evaluated_at, _ in papers.table(PAPER.table)["rows"]:
+  for trained_at, evaluated_at, _ in PAPER.rows():
     yield {
       "model.output_stride": trained_at,
       "train.batch_size": BATCHES[trained_at],

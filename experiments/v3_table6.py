@@ -10,19 +10,16 @@ from deeplax.ablation import papers
 
 BASE = "v3_resnet101"
 PAPER = papers.numbers("v3_table6")
-SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # v3, 4.1
 
 
 def sweep():
   """Yield the settings of each row, in the columns' order."""
-  for stride, several_scales, flip, coco, _ in papers.table(PAPER.table)[
-    "rows"
-  ]:
+  for stride, several_scales, flip, coco, _ in PAPER.rows():
     words = "-scales" * several_scales + "-flip" * flip + "-coco" * coco
     yield {
       "name": f"{stride}{words}",
       "base": f"{BASE}:after_coco" if coco else BASE,
       "eval.output_stride": stride,
-      "eval.scales": SCALES if several_scales else (1.0,),
+      "eval.scales": papers.SCALES if several_scales else (1.0,),
       "eval.flip": flip,
     }

@@ -14,9 +14,7 @@ PAPER = papers.numbers("v3_table8")
 
 def sweep():
   """Yield the settings of each row, in the columns' order."""
-  for crop, upsample_logits, trained_norms, _ in papers.table(PAPER.table)[
-    "rows"
-  ]:
+  for crop, upsample_logits, trained_norms, _ in PAPER.rows():
     yield {
       "data.crop_size": (crop, crop),
       "train.upsample_logits": upsample_logits,

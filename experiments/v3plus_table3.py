@@ -15,12 +15,11 @@ from deeplax.ablation import papers
 
 BASE = "v3plus_resnet101"
 PAPER = papers.numbers("v3plus_table3", multiply_adds="MAdds_B")
-SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # v3, 4.1
 
 
 def sweep():
   """Yield the settings of each row, in the columns' order."""
-  for row in papers.table(PAPER.table)["rows"]:
+  for row in PAPER.rows():
     trained_at, evaluated_at, decoder, several_scales, flip, *_ = row
     words = ("decoder", "scales", "flip")
     marks = zip(words, (decoder, several_scales, flip), strict=True)
@@ -30,6 +29,6 @@ def sweep():
       "model.output_stride": trained_at,
       "eval.output_stride": evaluated_at,
       "model.decoder.kind": "concat" if decoder else "none",
-      "eval.scales": SCALES if several_scales else (1.0,),
+      "eval.scales": papers.SCALES if several_scales else (1.0,),
       "eval.flip": flip,
     }

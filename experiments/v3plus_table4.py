@@ -27,6 +27,7 @@ import argparse
 from deeplax import errors
 from deeplax import paths
 from deeplax.ablation import experiment
+from deeplax.ablation import flags
 from deeplax.ablation import imagenet_sources
 
 
@@ -53,14 +54,10 @@ def parser() -> argparse.ArgumentParser:
     ("batch", 32, "pictures at once (default: 32)"),
     ("max_images", None, "so many, evenly over the folder (default: all)"),
   ):
-    add(f"--{flag}", type=_positive, default=default, metavar="N", help=text)
+    add(
+      f"--{flag}", type=flags.positive, default=default, metavar="N", help=text
+    )
   return parser
-
-
-def _positive(text: str) -> int:
-  if not text.isdecimal() or not int(text):
-    raise argparse.ArgumentTypeError(f"{text!r} must be 1 or more")
-  return int(text)
 
 
 @errors.command

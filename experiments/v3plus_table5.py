@@ -12,7 +12,6 @@ from deeplax.ablation import papers
 
 BASE = "v3plus_xception"
 PAPER = papers.numbers("v3plus_table5", multiply_adds="MAdds_B")
-SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # v3, 4.1
 # (without, with) separable convolutions in head and decoder.
 SAVINGS = (
   ("16-16-decoder", "16-16-decoder-separable"),
@@ -25,9 +24,7 @@ SAVINGS = (
 def sweep():
   """Yield the settings of each row, in the columns' order."""
   words = ("decoder", "scales", "flip", "separable", "coco", "jft")
-  for trained_at, evaluated_at, *marks, _, _ in papers.table(PAPER.table)[
-    "rows"
-  ]:
+  for trained_at, evaluated_at, *marks, _, _ in PAPER.rows():
     decoder, several_scales, flip, separable, coco, jft = marks
     on = [word for word, mark in zip(words, marks, strict=True) if mark]
     yield {
@@ -37,7 +34,7 @@ def sweep():
       "model.output_stride": trained_at,
       "eval.output_stride": evaluated_at,
       "model.decoder.kind": "concat" if decoder else "none",
-      "eval.scales": SCALES if several_scales else (1.0,),
+      "eval.scales": papers.SCALES if several_scales else (1.0,),
       "eval.flip": flip,
       "model.separable": separable,
       "model.decoder.separable": separable,

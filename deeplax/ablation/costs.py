@@ -4,7 +4,7 @@ Multiply-Adds are of one image, over all scales and flips of its evaluation, and
 in two conventions: true counts, and as the papers counted (see `models.cost`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 import functools
 from typing import Any
 
@@ -13,23 +13,22 @@ import flax.linen as nn
 from deeplax.ablation import experiment as experiment_lib
 from deeplax.data import spec
 from deeplax.inference import averaging
-from deeplax.inference import probabilities
+from deeplax.inference import sweep
 from deeplax.models import build
 from deeplax.models import cost
 
 Costs = dict[str, Any]
 # A published number and ours, as the papers count, may differ by this share.
 TOLERANCE = 0.003
-
-
-@functools.cache
-def _multiply_adds(model: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
-  """Return (true, as the papers count) of one view; both from one trace."""
-  true, paper = (
-    cost.multiply_adds(model, size, convention=name)
-    for name in cost.CONVENTIONS
-  )
-  return true, paper
+# Columns of `savings`, and what they compare.
+SAVED = {
+  "Multiply-Adds": "multiply_adds",
+  "as the papers count": "multiply_adds_paper",
+  "published": "published",
+  "parameters": "parameters",
+  "images/s": "images_per_second",
+  "memory of a step": "step_memory",
+}
 
 
 @functools.cache
@@ -61,13 +60,10 @@ def of_row(row: experiment_lib.Row, *, field_of_view: bool = False) -> Costs:
   model = network(config, row.evaluation.output_stride)
   size = tuple(config.eval.pad_to or config.data.crop_size)
   mode = averaging.Mode(row.evaluation.scales, row.evaluation.flip)
-  views = [
-    _multiply_adds(model, probabilities.scaled_size(size, scale))
-    for _, scale in mode.views
-  ]
+  operations = sweep.multiply_adds(model, size, mode)
   costs = {
-    "multiply_adds": sum(true for true, _ in views),
-    "multiply_adds_paper": sum(paper for _, paper in views),
+    "multiply_adds": operations["true"],
+    "multiply_adds_paper": operations["paper"],
     "parameters": _parameters(model),
     "size": list(size),
   }
@@ -150,29 +146,23 @@ def savings(
   """
   if not experiment.savings:
     return []
-  by_name = {row.name: row for row in experiment.rows}
-  lines = [[
-    "from", "to", "Multiply-Adds", "as the papers count", "published",
-    "parameters", "images/s", "memory of a step",
-  ]]  # fmt: skip
-  for before, after in experiment.savings:
-    old, new = by_name[before], by_name[after]
-    texts = [before, after]
-    for key in (
-      *("multiply_adds", "multiply_adds_paper", "published", "parameters"),
-    ):
-      if key == "published":
-        pair = (old.multiply_adds, new.multiply_adds)
-      else:
-        pair = (costs[before].get(key), costs[after].get(key))
-      texts.append(_change(pair))
-    for key in ("images_per_second", "step_memory"):
-      pair = tuple(measured.get(n, {}).get(key) for n in (before, after))
-      texts.append(_change(pair))
-    lines.append(texts)
+  values = {
+    row.name: {
+      **costs[row.name],
+      "published": row.multiply_adds,
+      **measured.get(row.name, {}),
+    }
+    for row in experiment.rows
+  }
+  lines = [["from", "to", *SAVED]]
+  for old, new in experiment.savings:
+    changes = (
+      _change(values[old].get(key), values[new].get(key))
+      for key in SAVED.values()
+    )
+    lines.append([old, new, *changes])
   return lines
 
 
-def _change(pair: Sequence[float | int | None]) -> str:
-  old, new = pair
+def _change(old: float | int | None, new: float | int | None) -> str:
   return "" if not old or not new else f"{new / old - 1:+.1%}"

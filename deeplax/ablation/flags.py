@@ -112,5 +112,5 @@ def integers(text: str) -> tuple[int, ...]:
 def positive(text: str) -> int:
   """Return a number of steps, for argparse."""
   if not text.isdecimal() or int(text) < 1:
-    raise argparse.ArgumentTypeError(f"{text!r} is not 1 or more")
+    raise argparse.ArgumentTypeError(f"{text!r} must be 1 or more")
   return int(text)

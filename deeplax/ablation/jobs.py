@@ -229,33 +229,32 @@ class Job:
 
   def curve(self) -> dict[str, list[list[float | int]]]:
     """Return [step, value] of loss and mIoU, thinned out."""
-    path = self.workdir / layout.METRICS
     curves: dict[str, list[list[float | int]]] = {"loss": [], "miou": []}
-    if path.exists():
-      for line in atomic.read_jsonl(path):
-        for key, points in curves.items():
-          if key in line:
-            points.append([line["step"], line[key]])
+    for line in self._metrics():
+      for key, points in curves.items():
+        if key in line:
+          points.append([line["step"], line[key]])
     return {key: thinned(points) for key, points in curves.items()}
+
+  def _metrics(self) -> list[dict[str, Any]]:
+    """Return the lines of the training's metrics.jsonl."""
+    path = self.workdir / layout.METRICS
+    return list(atomic.read_jsonl(path)) if path.exists() else []
+
+  def _logged(self, pattern: str) -> list[tuple[str, str]]:
+    """Return the groups of a pattern's matches in the lines of the log."""
+    log = self.sibling(".log")
+    text = log.read_text(errors="replace") if log.exists() else ""
+    return re.findall(pattern, text, re.M)
 
   def training(self) -> dict[str, Any]:
     """Return images/s of the training and the memory that a step needs."""
-    path = self.workdir / layout.METRICS
-    speeds = []
-    if path.exists():
-      lines = list(atomic.read_jsonl(path))
-      speeds = [v["images_per_second"] for v in lines if "loss" in v]
+    speeds = [v["images_per_second"] for v in self._metrics() if "loss" in v]
     speeds = sorted(speeds[1:])  # the first has the compilation in it
     needed = None
-    log = self.sibling(".log")
-    if log.exists():
-      for amount, unit in re.findall(
-        r"^ *memory +([\d.]+) (\w+) needed",
-        log.read_text(errors="replace"),
-        re.M,
-      ):
-        factor = {"GB": 1e9, "MB": 1e6, "kB": 1e3}.get(unit)
-        needed = float(amount) * factor if factor else None
+    for amount, unit in self._logged(r"^ *memory +([\d.]+) (\w+) needed"):
+      factor = {"GB": 1e9, "MB": 1e6, "kB": 1e3}.get(unit)
+      needed = float(amount) * factor if factor else None
     return {
       "train_images_per_second": speeds[len(speeds) // 2] if speeds else None,
       "step_memory": needed,
@@ -263,12 +262,7 @@ class Job:
 
   def hardware(self) -> str | None:
     """Return what the training says that it ran on; of a CPU, which."""
-    log = self.sibling(".log")
-    devices = re.findall(
-      r"^ *devices +(\d+) x (.+)$",
-      log.read_text(errors="replace") if log.exists() else "",
-      re.M,
-    )
+    devices = self._logged(r"^ *devices +(\d+) x (.+)$")
     if not devices:
       return None
     count, kind = devices[-1]

@@ -13,6 +13,9 @@ from typing import Any
 
 from deeplax import errors
 
+# Of an evaluation at several scales: v3, sec. 4.1; v3+ has the same.
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
 FILE = pathlib.Path(__file__).with_name("papers.json")
 
 
@@ -33,6 +36,10 @@ class Paper:
   multiply_adds: tuple[float, ...] = ()
   inconsistent: tuple[float, ...] = ()
   table: str = ""
+
+  def rows(self) -> list[list[Any]]:
+    """Return the lines of `table`."""
+    return table(self.table)["rows"]
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from deeplax import clocks
 from deeplax.ablation import costs as costs_lib
 from deeplax.ablation import experiment as experiment_lib
 from deeplax.ablation import results as results_lib
+from deeplax.metrics import printed
 
 Line = dict[str, Any]
 
@@ -74,10 +75,7 @@ class Scores(NamedTuple):
   std: float
 
   def __str__(self) -> str:
-    if not self.count:
-      return ""
-    spread = "" if math.isnan(self.std) else f" ± {self.std:.2f}"
-    return f"{self.mean:.2f}{spread}"
+    return printed.mean(self.mean, self.std)
 
 
 @dataclasses.dataclass(frozen=True)

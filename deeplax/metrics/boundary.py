@@ -153,21 +153,19 @@ def trimap_scores(
     trimap_iou: By width: IoU by class name.
   """
   kind = trimap_kind(counts["borders"])
-  result: dict[str, Any] = {
-    "trimap_kind": kind,
-    "trimap": {},
-    "trimap_accuracy": {},
-    "trimap_iou": {},
+  empty: dict[str, Any] = {"iou": dict.fromkeys(class_names)}
+  scores = {
+    str(width): confusion.scores(matrix, class_names) if matrix.any() else empty
+    for width, matrix in zip(
+      widths, counts["trimap"][KINDS.index(kind)], strict=True
+    )
   }
-  bands = counts["trimap"][KINDS.index(kind)]
-  for width, matrix in zip(widths, bands, strict=True):
-    scores: dict[str, Any] = {"iou": dict.fromkeys(class_names)}
-    if matrix.any():
-      scores = confusion.scores(matrix, class_names)
-    result["trimap"][str(width)] = scores.get("miou")
-    result["trimap_accuracy"][str(width)] = scores.get("pixel_accuracy")
-    result["trimap_iou"][str(width)] = scores["iou"]
-  return result
+  return {
+    "trimap_kind": kind,
+    "trimap": {w: s.get("miou") for w, s in scores.items()},
+    "trimap_accuracy": {w: s.get("pixel_accuracy") for w, s in scores.items()},
+    "trimap_iou": {w: s["iou"] for w, s in scores.items()},
+  }
 
 
 def count_f(

@@ -1,6 +1,7 @@
 """How scores and tables are printed: percent, text for a terminal, Markdown."""
 
 from collections.abc import Sequence
+import math
 
 # The first line has the titles of the columns.
 Table = Sequence[Sequence[str]]
@@ -14,6 +15,14 @@ def score(value: float | None, none: str = "none") -> str:
     none: What stands for None.
   """
   return none if value is None else f"{value:.2%}"
+
+
+def mean(value: float, deviation: float) -> str:
+  """Return 41.00 ± 1.41, less what is NaN."""
+  if math.isnan(value):
+    return ""
+  spread = "" if math.isnan(deviation) else f" ± {deviation:.2f}"
+  return f"{value:.2f}{spread}"
 
 
 def text(table: Table) -> str:

@@ -14,8 +14,14 @@ from deeplax.metrics import measures
 from deeplax.metrics import printed
 
 OPERATIONS = ("multiply_adds", "multiply_adds_paper")
-# Other fields of a result that a row has where they were measured.
-MEASURED = ("trimap_kind", "trimap", "trimap_accuracy", "objects")
+# What a row has of a result, if it was measured: before its costs, ...
+SCORES = (
+  *("output_stride", "scales", "flip"),
+  *("miou", "pixel_accuracy", "mean_accuracy", *measures.BOUNDARY),
+  *("trimap_kind", "trimap", "trimap_accuracy", "objects"),
+)
+# ... and after them.
+OF_CLASSES = ("iou", "precision", "recall", "pixel_share", "confusions")
 
 
 def row(
@@ -37,21 +43,13 @@ def row(
   """
   operations = sweep_lib.multiply_adds(model, sweep.size, mode)
   return {
-    **{key: result[key] for key in ("output_stride", "scales", "flip")},
-    **{key: result[key] for key in ("miou", "pixel_accuracy", "mean_accuracy")},
-    **{
-      key: result[key]
-      for key in (*measures.BOUNDARY, *MEASURED)
-      if key in result
-    },
+    **{key: result[key] for key in SCORES if key in result},
     "multiply_adds": operations["true"],
     "multiply_adds_paper": operations["paper"],
     "multiply_adds_size": list(sweep.size),
     "images_per_second": sweep.images_per_second(mode),
     "timed_images": sweep.timed,
-    **{key: result[key] for key in ("iou", "precision", "recall")},
-    "pixel_share": result["pixel_share"],
-    "confusions": result["confusions"],
+    **{key: result[key] for key in OF_CLASSES},
     "file": file,
   }
 

@@ -1,10 +1,10 @@
 """Trimap curves of several runs: mIoU by distance from the boundaries."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 import glob
-import math
 from typing import Any
 
 from etils import epath
@@ -14,6 +14,7 @@ from deeplax import atomic
 from deeplax import errors
 from deeplax import paths as paths_lib
 from deeplax import text_files
+from deeplax.metrics import confusion
 from deeplax.metrics import measures
 from deeplax.metrics import printed
 from deeplax.reports import line_plot
@@ -169,28 +170,35 @@ def refuse_different(
   first = next(iter(groups.values()))[0]
   for results in groups.values():
     for result in results:
-      for key in SHARED:
-        _refuse(first, result, key, [r[1].get(key) for r in (first, result)])
-      widths = [", ".join(r[1]["trimap"]) for r in (first, result)]
-      _refuse(first, result, "width", widths)
-      classes = [", ".join(r[1]["iou"]) for r in (first, result)]
-      _refuse(first, result, "class", classes)
-      for key in MODE:
-        values = [r[1].get(key) for r in (results[0], result)]
-        _refuse(results[0], result, key, values)
+      _refuse(first, result, _data_of)
+      _refuse(results[0], result, _mode_of)
+
+
+def _data_of(result: dict[str, Any]) -> dict[str, Any]:
+  """Return what must be the same in all results."""
+  return {key: result.get(key) for key in SHARED} | {
+    "width": ", ".join(result["trimap"]),
+    "class": ", ".join(result["iou"]),
+  }
+
+
+def _mode_of(result: dict[str, Any]) -> dict[str, Any]:
+  """Return what must be the same in the results of a group."""
+  return {key: result.get(key) for key in MODE}
 
 
 def _refuse(
   first: tuple[str, dict[str, Any]],
   second: tuple[str, dict[str, Any]],
-  key: str,
-  values: Sequence[Any],
+  fields: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> None:
-  if values[0] != values[1]:
-    raise errors.InputError(
-      f"{key} is {values[0]} in {first[0]} and {values[1]} in {second[0]}: "
-      "evaluate both alike, or choose other results by --result"
-    )
+  expected, own = fields(first[1]), fields(second[1])
+  for key, value in expected.items():
+    if value != own[key]:
+      raise errors.InputError(
+        f"{key} is {value} in {first[0]} and {own[key]} in {second[0]}: "
+        "evaluate both alike, or choose other results by --result"
+      )
 
 
 def gain(first: Curve, second: Curve, measure: str) -> dict[str, np.ndarray]:
@@ -202,14 +210,12 @@ def gain(first: Curve, second: Curve, measure: str) -> dict[str, np.ndarray]:
       sum of both variances; NaN if a group has one result.
     standard_error: Of `mean`, which more results make smaller.
   """
-  variances = [c.std(measure) ** 2 for c in (first, second)]
-  shares = [
-    v / len(c.files) for v, c in zip(variances, (first, second), strict=True)
-  ]
+  one, two = (curve.std(measure) ** 2 for curve in (first, second))
+  error = one / len(first.files) + two / len(second.files)
   return {
     "mean": second.mean(measure) - first.mean(measure),
-    "std": np.sqrt(sum(variances)),
-    "standard_error": np.sqrt(sum(shares)),
+    "std": np.sqrt(one + two),
+    "standard_error": np.sqrt(error),
   }
 
 
@@ -218,11 +224,7 @@ def numbers(
 ) -> dict[str, Any]:
   """Return all of it for JSON, in fractions; `fields` stand first."""
   columns = [*map(str, widths), "whole image"]
-
-  def named(values: np.ndarray) -> dict[str, Any]:
-    plain = [None if math.isnan(v) else v for v in values.tolist()]
-    return dict(zip(columns, plain, strict=True))
-
+  named = functools.partial(confusion.by_name, class_names=columns)
   found: dict[str, Any] = {**fields, "groups": []}
   for one in curves:
     group: dict[str, Any] = {"name": one.name, "files": list(one.files)}
@@ -263,7 +265,9 @@ def markdown(
       head += ["gain", "standard error"]
     lines = [head]
     for i, label in enumerate([*map(str, widths), "whole image"]):
-      lines.append([label, *(_percent(m[i], s[i]) for m, s in columns)])
+      lines.append(
+        [label, *(printed.mean(100 * m[i], 100 * s[i]) for m, s in columns)]
+      )
     parts += [f"## {title}", printed.markdown(lines)]
   if len(curves) == 2:
     parts.append(
@@ -272,14 +276,6 @@ def markdown(
       "the mean gain."
     )
   return "\n\n".join(parts) + "\n"
-
-
-def _percent(mean: float, std: float) -> str:
-  if math.isnan(mean):
-    return ""
-  return f"{100 * mean:.2f}" + (
-    "" if math.isnan(std) else f" ± {100 * std:.2f}"
-  )
 
 
 def picture(
