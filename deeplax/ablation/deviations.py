@@ -57,16 +57,17 @@ def recipe(
     if start.startswith("random"):
       known = recipes.KNOWN["init.checkpoint"]
       by_cell[cell.name]["init"] = ("ImageNet weights", "random weights", known)
-  shared = {}
-  for key, value in next(iter(by_cell.values()), {}).items():
-    if all(other.get(key) == value for other in by_cell.values()):
-      shared[key] = value
-  own = {
-    name: [HEAD, *([key, *v] for key, v in other.items() if key not in shared)]
-    for name, other in by_cell.items()
+  lines_of = {
+    name: [[key, *values] for key, values in differing.items()]
+    for name, differing in by_cell.items()
   }
-  table = [HEAD, *([key, *value] for key, value in shared.items())]
-  return table, {name: t for name, t in own.items() if len(t) > 1}
+  every, first = lines_of.values(), next(iter(lines_of.values()), [])
+  shared = [line for line in first if all(line in lines for lines in every)]
+  own = {
+    name: [HEAD, *(line for line in lines if line not in shared)]
+    for name, lines in lines_of.items()
+  }
+  return [HEAD, *shared], {name: t for name, t in own.items() if len(t) > 1}
 
 
 def refused(experiment: experiment_lib.Experiment) -> list[tuple[str, str]]:

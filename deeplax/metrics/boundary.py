@@ -232,10 +232,21 @@ def _per_class(
 def _edges(classes: Labels, empty: int) -> Labels:
   """Return the classes on their boundary pixels, `empty` elsewhere."""
   cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-  low, high = (
-    function(classes, cross, borderType=cv2.BORDER_REPLICATE)
-    for function in (cv2.erode, cv2.dilate)
-  )
+  return _changing(classes, cross, empty, borderType=cv2.BORDER_REPLICATE)
+
+
+def _changing(
+  classes: Labels, window: np.ndarray, empty: int, **border: Any
+) -> Labels:
+  """Return the classes where a window around a pixel has several.
+
+  Args:
+    classes: Of each pixel.
+    window: Neighbors that are looked at.
+    empty: Number of the other pixels.
+    **border: What lies beyond the frame, for cv2.
+  """
+  low, high = (f(classes, window, **border) for f in (cv2.erode, cv2.dilate))
   return np.where(low != high, classes, classes.dtype.type(empty))
 
 
@@ -343,13 +354,13 @@ def _rims(classes: Labels, d: int, empty: int) -> Labels:
   """Return the classes at most `d` inside their boundary, else `empty`."""
   window = np.ones((2 * d + 1, 2 * d + 1), np.uint8)
   # Inside, a window holds one number only. Beyond the frame all is void.
-  low, high = (
-    function(
-      classes, window, borderType=cv2.BORDER_CONSTANT, borderValue=(empty,)
-    )
-    for function in (cv2.erode, cv2.dilate)
+  return _changing(
+    classes,
+    window,
+    empty,
+    borderType=cv2.BORDER_CONSTANT,
+    borderValue=(empty,),
   )
-  return np.where(low != high, classes, classes.dtype.type(empty))
 
 
 def iou_scores(counts: Counts, class_names: Sequence[str]) -> dict[str, Any]:

@@ -141,6 +141,7 @@ def scores(matrix: Matrix, class_names: Sequence[str]) -> dict[str, Any]:
     raise ValueError("no pixel was counted: every label is the ignore label")
   right, true, predicted = _pixels(matrix)
   ious, recall = iou(right, true, predicted), share(right, true)
+  of_true = matrix / np.maximum(true, 1)[:, None]
   return {
     "miou": mean(ious),
     "iou": by_name(ious, names),
@@ -152,23 +153,30 @@ def scores(matrix: Matrix, class_names: Sequence[str]) -> dict[str, Any]:
       name: (float(true[i] / total), float(predicted[i] / total))
       for i, name in enumerate(names)
     },
-    "confusions": _confusions(matrix, names),
+    "confusions": [
+      (value, names[i], names[j])
+      for value, i, j in largest_errors(of_true, MAX_CONFUSIONS)
+      if value >= MIN_CONFUSION
+    ],
     "confusion_matrix": matrix.tolist(),
   }
 
 
-def _confusions(
-  matrix: Matrix, names: list[str]
-) -> list[tuple[float, str, str]]:
-  shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-  np.fill_diagonal(shares, 0.0)
-  order = np.argsort(-shares, axis=None, kind="stable")[:MAX_CONFUSIONS]
-  pairs = [divmod(int(i), len(names)) for i in order]
-  return [
-    (float(shares[i, j]), names[i], names[j])
-    for i, j in pairs
-    if shares[i, j] >= MIN_CONFUSION
-  ]
+def largest_errors(
+  counts: np.ndarray, limit: int
+) -> list[tuple[float | int, int, int]]:
+  """Return (count or share, true, predicted) of the largest errors.
+
+  Args:
+    counts: By true class (rows) and predicted class; those that are right, on
+      the diagonal, are left out.
+    limit: At most so many.
+  """
+  errors = counts.copy()
+  np.fill_diagonal(errors, 0)
+  order = np.argsort(-errors, axis=None, kind="stable")[:limit]
+  places = (divmod(i, len(errors)) for i in order.tolist())
+  return [(errors[i, j].item(), i, j) for i, j in places if errors[i, j]]
 
 
 def by_iou(scores: dict[str, Any], class_names: Sequence[str]) -> list[str]:

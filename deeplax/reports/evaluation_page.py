@@ -190,7 +190,7 @@ def _figure(place: int, seen: worst_images.Seen, spec: spec_lib.Spec) -> str:
   wrong = [
     html.link(f"#cell-{i}-{j}", f"{names[i]} called {names[j]}")
     + f" {pixels:,} pixels"
-    for pixels, i, j in seen.confusions(LISTED)
+    for pixels, i, j in confusion.largest_errors(seen.matrix, LISTED)
   ]
   images = "".join(
     f'<img src="{data}" alt="{what}" title="{what}">'

@@ -35,14 +35,6 @@ class Seen(NamedTuple):
   def pixel_accuracy(self) -> float:
     return float(np.trace(self.matrix) / self.matrix.sum())
 
-  def confusions(self, limit: int) -> list[tuple[int, int, int]]:
-    """Return (pixels, true, predicted) of the largest errors."""
-    wrong = self.matrix.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:limit]
-    pairs = [divmod(int(i), len(wrong)) for i in order]
-    return [(int(wrong[i, j]), i, j) for i, j in pairs if wrong[i, j]]
-
 
 class Worst:
   """Keeps the worst predictions of a pass, packed: labels shrink a lot."""

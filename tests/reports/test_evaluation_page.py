@@ -143,7 +143,7 @@ def test_the_worst_images_are_kept_worst_first():
     assert image.miou == pytest.approx(scores["miou"])
   truth, found = source[2]["label"], _predicted(2)
   sheep, sky = ((truth == k).sum() for k in (1, 0))
-  assert seen[0].confusions(9) == sorted(
+  assert confusion.largest_errors(seen[0].matrix, 9) == sorted(
     [(sheep, 1, 2), (sky, 0, 2)], reverse=True
   )
   assert (found[truth == 1] == 2).all()
