@@ -1,13 +1,12 @@
-"""How good a segmentation is near boundaries: trimap, boundary F1 and IoU.
+"""Scores of a segmentation near boundaries: trimap, boundary F1, boundary IoU.
 
-Each measure has a `count_...` of one image and a `..._scores`. Counts are
-int64: those of a split, in whatever order and by however many processes, are
-the sum of those of its images.
+Each measure has a `count_...` for one image and a `..._scores`. Counts are
+int64, so the counts of a split are the sum of its images' counts, in any order
+and over any number of processes.
 
-Void (ignored) pixels belong to no class on both sides: where the truth is void
-the prediction is taken as void, too. So a true class ends where void begins,
-which is where the objects of PASCAL VOC end, and what is predicted in void
-changes nothing.
+Void (ignored) pixels have no class in truth or prediction: where the truth is
+void, the prediction is made void too. A true class therefore ends where void
+begins, as the objects of PASCAL VOC do, and predictions in void change nothing.
 """
 
 from collections.abc import Sequence
@@ -24,19 +23,19 @@ from deeplax.metrics import label_pair
 Labels = label_pair.Labels
 Counts = dict[str, np.ndarray]
 
-# Where the bands of a trimap may lie, as `count_trimap` counts them.
+# The boundaries around which `count_trimap` counts.
 KINDS = ("void", "class")
-# Class borders per void border, below which void is what parts the classes. It
-# is 0.03 in a mask of PASCAL VOC 2012, and 3 in CamVid.
+# Ratio of class borders to void borders below which void separates the classes.
+# It is 0.03 in a mask of PASCAL VOC 2012, and 3 in CamVid.
 VOID_PARTS = 0.25
 
-# SegNet (1511.00561), sec. 4.1: of the image's diagonal.
+# Share of the image's diagonal: SegNet (1511.00561), sec. 4.1.
 F_TOLERANCE = 0.0075
-# F1 are summed as multiples of 1 / F_UNIT: integers have the same sum in any
-# order, and 2 to the 31 images have room.
+# F1 scores are summed as multiples of 1 / F_UNIT: integers have the same sum in
+# any order, and int64 has room for 2**31 images.
 F_UNIT = 1 << 32
 
-# Cheng et al. 2021 (2103.16562), sec. 5: d by the image's diagonal.
+# d as a share of the image's diagonal: Cheng et al. 2021 (2103.16562), sec. 5.
 IOU_DISTANCE = 0.02
 
 
@@ -50,36 +49,39 @@ def count_trimap(
 ) -> Counts:
   """Count confusions in bands around the true boundaries, a trimap.
 
-  The bands of "void" hold the pixels at most `width` pixels (Euclidean) from
-  void, which itself has no class and does not count. So v2 (1606.00915, fig.
-  10) and v3+ (1802.02611, sec. 4.4 and fig. 5) dilate the void label of PASCAL
-  VOC; the form of their kernel is not stated. The bands of "class" are as wide,
-  on data without such a border: a pixel beside (4 neighbors) one of another
-  class is at 1, the next at 2, and so on, on either side.
+  A band of "void" holds the pixels at most `width` pixels (Euclidean) from
+  void; void itself is not counted. This is how v2 (1606.00915, fig. 10) and v3+
+  (1802.02611, sec. 4.4 and fig. 5) dilate the void label of PASCAL VOC; they do
+  not state the shape of their kernel. A band of "class" is the same for data
+  without a void border: a pixel next to (4 neighbors) one of another class is
+  at distance 1, the next at 2, and so on, on both sides.
 
   Args:
     labels: True classes, and `ignore_label`.
     predictions: Predicted classes.
     num_classes: Background included.
     widths: Pixels, ascending.
-    ignore_label: Of void; None: there is none.
+    ignore_label: Label of void pixels; None: no pixel is void.
 
   Returns:
     trimap: [kind, width, true class, predicted class], by KINDS.
-    borders: How many sides of pixels part two classes, and a class from void.
+    borders: Number of pixel sides between two classes, and between a class and
+      void.
 
   Raises:
-    ValueError: The widths do not ascend from 1, or a value is no class.
+    ValueError: The widths do not ascend from 1, or a value is not a class.
   """
   if not widths or list(widths) != sorted({w for w in widths if w >= 1}):
     raise ValueError(f"widths {list(widths)} must ascend and be 1 or more")
-  truth, found = label_pair.pair(labels, predictions, num_classes, ignore_label)
+  truth, predicted = label_pair.pair(
+    labels, predictions, num_classes, ignore_label
+  )
   valid = truth != label_pair.void(num_classes)
   beside, borders = _borders(truth, valid)
   bands = [
-    # A pixel on the boundary is in the band of width 1: at distance 0 of it.
-    _bands(~valid, valid, truth, found, num_classes, np.array(widths)),
-    _bands(beside, valid, truth, found, num_classes, np.array(widths) - 1),
+    # Pixels at the boundary have distance 0 and belong to the band of width 1.
+    _bands(~valid, valid, truth, predicted, num_classes, np.array(widths)),
+    _bands(beside, valid, truth, predicted, num_classes, np.array(widths) - 1),
   ]
   return {"trimap": np.stack(bands), "borders": borders}
 
@@ -87,7 +89,7 @@ def count_trimap(
 def _borders(
   truth: Labels, valid: Bool[np.ndarray, "h w"]
 ) -> tuple[Bool[np.ndarray, "h w"], Int64[np.ndarray, " 2"]]:
-  """Return the pixels beside one of another class, and what parts pixels."""
+  """Return the pixels next to another class, and `borders` of count_trimap."""
   beside = np.zeros(truth.shape, bool)
   borders = np.zeros(2, np.int64)
   for a, b in (
@@ -105,7 +107,7 @@ def _bands(
   start: Bool[np.ndarray, "h w"],
   valid: Bool[np.ndarray, "h w"],
   truth: Labels,
-  found: Labels,
+  predicted: Labels,
   k: int,
   limits: Integer[np.ndarray, " n"],
 ) -> Int64[np.ndarray, "n k k"]:
@@ -116,21 +118,24 @@ def _bands(
     (~start).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
   )
   inside = valid & (away < limits[-1] + 0.5)
-  # Squares of distances between pixels are whole numbers: no rounding left.
+  # Squared distances between pixels are integers: rounding makes them exact.
   square = np.rint(np.square(away[inside])).astype(np.int64)
   ring = np.searchsorted(limits * limits, square)
-  pairs = truth[inside].astype(np.int64) * k + found[inside]
+  pairs = truth[inside].astype(np.int64) * k + predicted[inside]
   size = k * k
   rings = np.bincount(ring * size + pairs, minlength=(len(limits) + 1) * size)
-  # The last ring is what rounding up above let in.
+  # The last ring holds the pixels beyond the widest band.
   return rings.reshape(-1, k, k)[: len(limits)].cumsum(axis=0, dtype=np.int64)
 
 
 def trimap_kind(borders: Int64[np.ndarray, " 2"]) -> str:
-  """Return which of KINDS suits data with these borders, added over a split.
+  """Return the one of KINDS that suits data with these borders.
 
-  "void" where void parts the classes, as the border of the objects in PASCAL
-  VOC does; else "class".
+  It is "void" if void separates the classes, as around the objects of PASCAL
+  VOC, else "class".
+
+  Args:
+    borders: Of `count_trimap`, added over the split.
   """
   between, void = borders.tolist()
   return "void" if between < VOID_PARTS * void else "class"
@@ -139,18 +144,18 @@ def trimap_kind(borders: Int64[np.ndarray, " 2"]) -> str:
 def trimap_scores(
   counts: Counts, class_names: Sequence[str], *, widths: Sequence[int]
 ) -> dict[str, Any]:
-  """Turn counts into the curves of the papers, as fractions.
+  """Return the papers' curves of a trimap, as fractions.
 
   Args:
     counts: Of `count_trimap`, added over the data set.
     class_names: One for each class.
-    widths: As they were counted.
+    widths: Those of `count_trimap`.
 
   Returns:
     trimap_kind: "void" or "class", of `trimap_kind`.
-    trimap: By width, as text: mIoU in the band; None: it has no pixel.
-    trimap_accuracy: By width: share of the pixels that are right.
-    trimap_iou: By width: IoU by class name.
+    trimap: mIoU in the band by width (a string); None: the band has no pixel.
+    trimap_accuracy: Pixel accuracy by width.
+    trimap_iou: IoU by width and class name.
   """
   kind = trimap_kind(counts["borders"])
   empty: dict[str, Any] = {"iou": dict.fromkeys(class_names)}
@@ -178,43 +183,47 @@ def count_f(
 ) -> Counts:
   """Count the boundary F1 of an image (SegNet, 1511.00561, sec. 4.1).
 
-  The boundary of a class are its pixels beside (4 neighbors) one that is not
-  of it; the image's frame is no boundary. Matching is that of Csurka et al.
-  (BMVC 2013): a predicted boundary pixel is right if one of the true boundary
-  of its class is closer than `tolerance` of the image's diagonal, a true one is
-  found if a predicted one is; several may have the same partner. F1 is the
-  harmonic mean of both shares. The image's is the mean over the classes in its
-  truth, as the paper says; the authors' script takes those that are only
-  predicted, too. A class without a boundary on either side has no F1.
+  The boundary of a class consists of its pixels next to (4 neighbors) a pixel
+  of another class; the image's frame is not a boundary. Matching follows Csurka
+  et al. (BMVC 2013): a predicted boundary pixel is right if a true boundary
+  pixel of its class is closer than `tolerance` times the image's diagonal, and
+  a true one is recalled if a predicted one is; several may share a partner. F1
+  is the harmonic mean of precision and recall. The F1 of an image is the mean
+  over the classes in its truth, as the paper says; the authors' script adds
+  those that are only predicted. A class without any boundary has no F1.
 
   Args:
     labels: True classes, and `ignore_label`.
     predictions: Predicted classes.
     num_classes: Background included.
-    ignore_label: Of void; None: there is none.
+    ignore_label: Label of void pixels; None: no pixel is void.
     tolerance: Share of the diagonal.
 
   Returns:
-    boundary_f: [class, or at last the image][sum of F1 in 1 / F_UNIT, number].
+    boundary_f: [class, last the image][sum of F1 in 1 / F_UNIT, number of F1].
 
   Raises:
-    ValueError: A value is no class.
+    ValueError: A value is not a class.
   """
-  truth, found = label_pair.pair(labels, predictions, num_classes, ignore_label)
+  truth, predicted = label_pair.pair(
+    labels, predictions, num_classes, ignore_label
+  )
   empty = label_pair.void(num_classes)
   present = np.zeros(empty + 1, bool)
   present[truth.ravel()] = True
-  edges = [_edges(side, empty) for side in (truth, found)]
+  edges = [_edges(side, empty) for side in (truth, predicted)]
   steps = _disc(tolerance * float(np.hypot(*truth.shape)))
-  points = [_per_class(edge[edge != empty], num_classes) for edge in edges]
-  true, predicted = points
-  caught = _per_class(_near(edges[0], edges[1], steps, empty), num_classes)
+  # Boundary pixels of each class, and those with a partner.
+  of_truth, of_prediction = (
+    _per_class(edge[edge != empty], num_classes) for edge in edges
+  )
+  recalled = _per_class(_near(edges[0], edges[1], steps, empty), num_classes)
   right = _per_class(_near(edges[1], edges[0], steps, empty), num_classes)
-  precision = right / np.maximum(predicted, 1)
-  recall = caught / np.maximum(true, 1)
+  precision = right / np.maximum(of_prediction, 1)
+  recall = recalled / np.maximum(of_truth, 1)
   both = precision + recall
   f = 2 * precision * recall / np.where(both > 0, both, 1)
-  counted = present[:num_classes] & (true + predicted > 0)
+  counted = present[:num_classes] & (of_truth + of_prediction > 0)
   result = np.zeros((num_classes + 1, 2), np.int64)
   if counted.any():
     result[:-1, 0] = np.where(counted, np.rint(f * F_UNIT), 0)
@@ -251,7 +260,7 @@ def _changing(
 
 
 def _disc(radius: float) -> Int64[np.ndarray, "n 2"]:
-  """Return (rows, columns) of the steps shorter than a radius, short first."""
+  """Return the (row, column) offsets within a radius, the nearest first."""
   reach = int(np.ceil(radius))
   side = np.arange(-reach, reach + 1)
   rows, columns = (x.ravel() for x in np.meshgrid(side, side, indexing="ij"))
@@ -267,10 +276,16 @@ def _near(
   steps: Int64[np.ndarray, "n 2"],
   empty: int,
 ) -> Integer[np.ndarray, " m"]:
-  """Return the classes of the points that have one of their class near.
+  """Return the classes of the edge pixels with one of their class near.
 
-  Most have one within a step or two, and only the rest is looked up further:
+  Most have one within a step or two, and only the others are searched further:
   less work than a distance transform of the image for each class.
+
+  Args:
+    edges: Classes on boundary pixels, else `empty`.
+    others: The same of the other map.
+    steps: Offsets to search, of `_disc`.
+    empty: Number of the pixels off the boundaries.
   """
   reach = int(np.abs(steps).max(initial=0))
   padded = np.pad(others, reach, constant_values=empty)
@@ -289,16 +304,16 @@ def _near(
 
 
 def f_scores(counts: Counts, class_names: Sequence[str]) -> dict[str, Any]:
-  """Turn counts of `count_f` into means over images, as fractions.
+  """Return the means of F1 over images, as fractions.
 
   Args:
-    counts: Added over the data set.
+    counts: Of `count_f`, added over the data set.
     class_names: One for each class.
 
   Returns:
     boundary_f: Mean of the images' means; None: no image has a boundary.
-    boundary_f_class: By class name, the mean over the images with it in their
-      truth; None: there are none.
+    boundary_f_class: By class name, the mean over the images with the class in
+      their truth; None: no image has it.
   """
   total, images = counts["boundary_f"].T
   f = confusion.share(total / F_UNIT, images)
@@ -318,34 +333,36 @@ def count_iou(
 ) -> Counts:
   """Count boundary IoU (Cheng et al., CVPR 2021, 2103.16562, sec. 5).
 
-  It is the IoU of the rims of truth and prediction: the pixels of a class at
-  most d pixels inside its boundary, d being `distance` of the image's diagonal,
-  rounded, and at least 1. As in the authors' code distance is counted along
+  It is the IoU of the rims of truth and prediction. The rim of a class is its
+  pixels at most d pixels inside its boundary; d is `distance` times the image's
+  diagonal, rounded, and at least 1. As in the authors' code, distance counts
   rows, columns and diagonals alike, and the image's frame is a boundary. They
-  compare single objects; here the rim of a class is that of all its pixels.
-  Their d is 2% on COCO and LVIS; on Cityscapes it is 0.5%, which this is not.
+  compare single objects; here all pixels of a class form one region. Their d is
+  2% of the diagonal on COCO and LVIS, as here, and 0.5% on Cityscapes.
 
   Args:
     labels: True classes, and `ignore_label`.
     predictions: Predicted classes.
     num_classes: Background included.
-    ignore_label: Of void; None: there is none.
+    ignore_label: Label of void pixels; None: no pixel is void.
     distance: Share of the diagonal.
 
   Returns:
     boundary_iou: [class][pixels of both rims, of the true, of the predicted].
 
   Raises:
-    ValueError: A value is no class.
+    ValueError: A value is not a class.
   """
-  truth, found = label_pair.pair(labels, predictions, num_classes, ignore_label)
+  truth, predicted = label_pair.pair(
+    labels, predictions, num_classes, ignore_label
+  )
   empty = label_pair.void(num_classes)
   d = max(1, round(distance * float(np.hypot(*truth.shape))))
-  true, predicted = (_rims(side, d, empty) for side in (truth, found))
-  both = true[(true == predicted)]
+  rims = [_rims(side, d, empty) for side in (truth, predicted)]
+  both = rims[0][rims[0] == rims[1]]
   result = [
-    _per_class(side[side != empty], num_classes)
-    for side in (both, true, predicted)
+    _per_class(classes[classes != empty], num_classes)
+    for classes in (both, *rims)
   ]
   return {"boundary_iou": np.stack(result, axis=1)}
 
@@ -353,7 +370,7 @@ def count_iou(
 def _rims(classes: Labels, d: int, empty: int) -> Labels:
   """Return the classes at most `d` inside their boundary, else `empty`."""
   window = np.ones((2 * d + 1, 2 * d + 1), np.uint8)
-  # Inside, a window holds one number only. Beyond the frame all is void.
+  # A window inside a region holds one class. Beyond the frame all is void.
   return _changing(
     classes,
     window,
@@ -364,17 +381,17 @@ def _rims(classes: Labels, d: int, empty: int) -> Labels:
 
 
 def iou_scores(counts: Counts, class_names: Sequence[str]) -> dict[str, Any]:
-  """Turn counts of `count_iou` into scores, as fractions.
+  """Return boundary IoU, as fractions.
 
   Args:
-    counts: Added over the data set: as for mIoU, rims are added over the images
-      before they are divided.
+    counts: Of `count_iou`, added over the data set before they are divided, as
+      for mIoU.
     class_names: One for each class.
 
   Returns:
     boundary_iou: Mean over the classes that are true or predicted somewhere;
       None: no class is.
-    boundary_iou_class: By class name; None: the class is neither.
+    boundary_iou_class: By class name; None: neither true nor predicted.
   """
   both, true, predicted = counts["boundary_iou"].T
   ious = confusion.iou(both, true, predicted)

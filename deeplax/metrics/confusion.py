@@ -1,8 +1,9 @@
-"""Mean intersection over union, counted over a whole data set.
+"""The confusion matrix of a data set, and mean IoU and other scores of it.
 
-The reference counts one confusion matrix over all images and averages over the
-classes with a non-zero union (tensorflow/models research/deeplab eval.py, by
-tf.metrics.mean_iou). Averaging per image or per batch gives other numbers.
+As in the reference (tensorflow/models research/deeplab eval.py, with
+tf.metrics.mean_iou), one matrix is counted over all images, and mIoU is the
+mean over the classes with a non-zero union. Averaging per image or per batch
+gives other numbers.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ Matrix = Integer[np.ndarray, "k k"]
 # Of each class; NaN: there is nothing to divide by.
 Shares = Float[np.ndarray, " k"]
 
-# Confusions kept in `scores`: at most so many, each at least such a share.
+# `scores` lists at most so many confusions, each of at least such a share.
 MAX_CONFUSIONS = 10
 MIN_CONFUSION = 0.01
 
@@ -39,11 +40,10 @@ def count(
     ignore_label: None counts every pixel.
 
   Raises:
-    ValueError: A label or a prediction is no class: a silent wrong count would
-      be a wrong mIoU.
+    ValueError: A label or a prediction is not a class.
   """
   if labels.dtype == predictions.dtype == np.uint8 and num_classes <= 256:
-    # Six times as fast as what follows, which says what is wrong.
+    # Six times as fast as the general way below, which reports wrong values.
     pairs = (labels.astype(np.uint16) << 8) | predictions
     counts = np.bincount(pairs.ravel(), minlength=1 << 16).reshape(256, 256)
     if ignore_label in range(256):
@@ -62,7 +62,7 @@ def count(
 
 
 def add(matrix: Matrix, other: Matrix) -> Matrix:
-  """Add the counts of two sets of pixels."""
+  """Return the counts of two sets of pixels together."""
   return matrix + other
 
 
@@ -110,7 +110,7 @@ def _pixels(matrix: Matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def scores(matrix: Matrix, class_names: Sequence[str]) -> dict[str, Any]:
-  """Turn a confusion matrix into the numbers of the papers, as fractions.
+  """Return the papers' scores of a confusion matrix, as fractions.
 
   Args:
     matrix: Of `count`, added over the data set.
@@ -121,13 +121,13 @@ def scores(matrix: Matrix, class_names: Sequence[str]) -> dict[str, Any]:
     iou: By class name; None where the class is neither true nor predicted.
     pixel_accuracy: Share of pixels that are right.
     mean_accuracy: Mean recall over the classes in the ground truth.
-    precision: By class name, share of the pixels predicted so that are right;
-      None where there are none.
+    precision: By class name, share of the predicted pixels that are right; None
+      where the class is not predicted.
     recall: By class name, share of the true pixels that are right; None where
-      there are none.
+      the class is not in the truth.
     pixel_share: By class name, (share of true pixels, of predicted pixels).
-    confusions: [(share, true name, predicted name), ...], largest first: this
-      share of the true class was predicted as the other.
+    confusions: [(share, true name, predicted name), ...], largest first: the
+      share of the true class that was predicted as the other.
     confusion_matrix: Pixels by true class (rows) and predicted class, in the
       order of `class_names`.
   """
@@ -180,7 +180,7 @@ def largest_errors(
 
 
 def by_iou(scores: dict[str, Any], class_names: Sequence[str]) -> list[str]:
-  """Sort classes by IoU, best first; those without an IoU come last."""
+  """Return the classes by IoU, best first; those without an IoU come last."""
 
   def key(name: str) -> float:
     iou = scores["iou"][name]
@@ -190,7 +190,7 @@ def by_iou(scores: dict[str, Any], class_names: Sequence[str]) -> list[str]:
 
 
 def in_words(scores: dict[str, Any], *, limit: int = 5) -> list[str]:
-  """Return the top confusions as "23% of sheep called cow"."""
+  """Return the largest confusions as "23% of sheep called cow"."""
   return [
     f"{share:.0%} of {true} called {predicted}"
     for share, true, predicted in scores["confusions"][:limit]

@@ -1,16 +1,16 @@
-"""Two label maps made comparable: void lies where the truth is ignored."""
+"""A truth and a prediction as comparable maps: void in both where ignored."""
 
 from jaxtyping import Integer
 import numpy as np
 
 from deeplax.labels import IGNORE_LABEL
 
-# Any two sizes: that those of a pair are the same is checked in `pair`.
+# Of any size: `pair` checks that both maps of a pair have the same.
 Labels = Integer[np.ndarray, "_ _"]
 
 
 def void(num_classes: int) -> int:
-  """Return the number that stands for "no class", above every class."""
+  """Return the number of "no class", which is above every class."""
   return 255 if num_classes <= 255 else 65535
 
 
@@ -32,7 +32,7 @@ def pair(
     ignore_label: None: no pixel is ignored.
 
   Raises:
-    ValueError: The sizes differ, or a pixel that counts has no class.
+    ValueError: The sizes differ, or a pixel that is not ignored has no class.
   """
   if labels.shape != predictions.shape:
     raise ValueError(

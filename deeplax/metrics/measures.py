@@ -1,7 +1,7 @@
-"""All measures of a prediction under one roof, for every command that scores.
+"""All measures of a prediction and their tables, for all commands that score.
 
-Commands that count and score by this module give the same numbers for the same
-predictions: there is no second place that could differ.
+Commands count, score and print through this module, so the same predictions
+have the same numbers everywhere.
 """
 
 import argparse
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from deeplax.labels import IGNORE_LABEL
 from deeplax.metrics import boundary
 from deeplax.metrics import confusion
 from deeplax.metrics import objects
@@ -18,7 +19,7 @@ from deeplax.metrics import printed
 
 Counts = dict[str, np.ndarray]
 
-# What the bands of a trimap lie around, by its kind.
+# The boundaries in the middle of a trimap's bands, by its kind.
 AROUND = {"void": "the void border", "class": "class boundaries"}
 # Titles of the means of a result; those of BOUNDARY also have one by class.
 BOUNDARY = {"boundary_f": "boundary F1", "boundary_iou": "boundary IoU"}
@@ -32,7 +33,7 @@ MEANS = {
 
 @dataclasses.dataclass(frozen=True)
 class Measures:
-  """What to measure besides the confusion matrix.
+  """The measures that are wanted besides the confusion matrix.
 
   Attributes:
     trimap: Widths of the bands, pixels, ascending; (): no trimap.
@@ -49,7 +50,7 @@ CONFUSION_ONLY = Measures()
 
 
 def from_flags(args: argparse.Namespace) -> Measures:
-  """Return what the flags of `flags.add_measure_arguments` ask for."""
+  """Return the measures of the flags of `flags.add_measure_arguments`."""
   return Measures(
     trimap=tuple(sorted(set(args.trimap))),
     boundary=args.boundary,
@@ -63,10 +64,10 @@ def count(
   num_classes: int,
   measured: Measures,
 ) -> Counts:
-  """Count what `measured` needs in one image; 255 is ignored.
+  """Return the counts of one image; 255 is ignored.
 
   Raises:
-    ValueError: The sizes differ, or a value is no class.
+    ValueError: The sizes differ, or a value is not a class.
   """
   pair = labels, predictions, num_classes
   counts: Counts = {}
@@ -80,20 +81,20 @@ def count(
 
 
 def empty(num_classes: int, measured: Measures) -> Counts:
-  """Return the counts of no image, to add to."""
-  pixel = np.full((1, 1), 255)  # ignored, so that it counts nowhere
+  """Return the counts of no image, to which others are added."""
+  pixel = np.full((1, 1), IGNORE_LABEL)
   return count(pixel, pixel, num_classes, measured)
 
 
 def add(counts: Counts, other: Counts) -> Counts:
-  """Add the counts of two sets of images."""
+  """Return the counts of two sets of images together."""
   return {name: counts[name] + other[name] for name in counts}
 
 
 def scores(
   counts: Counts, class_names: Sequence[str], measured: Measures
 ) -> dict[str, Any]:
-  """Turn counts, added over the data set, into the fields of a result."""
+  """Return the fields of a result, from counts added over the data set."""
   result: dict[str, Any] = {}
   if measured.trimap:
     result |= boundary.trimap_scores(
@@ -108,7 +109,7 @@ def scores(
 
 
 def table(result: dict[str, Any], class_names: Sequence[str]) -> str:
-  """Return all that was measured as text for a terminal."""
+  """Return a result as text for a terminal: tables, means and confusions."""
   means = (
     f"{title} {printed.score(result[key])}"
     for key, title in MEANS.items()
@@ -128,7 +129,7 @@ def table(result: dict[str, Any], class_names: Sequence[str]) -> str:
 def classes(
   result: dict[str, Any], class_names: Sequence[str]
 ) -> list[list[str]]:
-  """Return the table of the classes, the one of the best IoU first."""
+  """Return the table of the classes, best IoU first."""
   near = [key for key in BOUNDARY if f"{key}_class" in result]
   lines = [["class", "IoU", "precision", "recall", "of pixels", "predicted"]]
   lines[0] += [BOUNDARY[key] for key in near]
@@ -146,7 +147,7 @@ def by_size_and_distance(
   """Return (title, table) of the scores by object size and in the trimap.
 
   Args:
-    result: Of `scores`; without what was not measured.
+    result: A measure that it lacks has no table.
   """
   tables = []
   if "objects" in result:
