@@ -1,8 +1,8 @@
-"""One page about an evaluation, in one file that needs no network.
+"""The page of an evaluation, one file that needs no network.
 
-The table, the classes, the confusion matrix as a picture and as numbers, and
-the worst images. A cell of the matrix leads to the image that has most of that
-confusion, an image's errors lead back to their cells.
+It has the table of all evaluations, the scores of the classes, the confusion
+matrix as a picture and as numbers, and the worst images. A cell of the matrix
+links to the image with most of its error, and an error of an image to its cell.
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ LISTED = 5  # errors of an image, images of an error
 LETTERS = 22  # of a class name in the picture of the matrix
 MATRIX = (
   "Rows are true classes, columns predicted ones; the darker, the larger the "
-  "share of the true class. A cell with an error leads to that one of the "
-  "images below that has most of it, if one has."
+  "share of the true class. A cell with an error leads to the image below with "
+  "most of it, if there is one."
 )
 WORST = (
   "By the mIoU of each image alone: image, truth, prediction, error (red: "
@@ -54,18 +54,18 @@ def write(
   rows: Sequence[dict[str, Any]],
   *,
   spec: spec_lib.Spec,
-  seen: Sequence[worst_images.Seen],
+  worst: Sequence[worst_images.BadImage],
   title: str,
 ) -> None:
   """Write the page of one row of a table.
 
   Args:
-    path: Ends in .html; pages of the other rows lie beside it, each named like
-      the row's JSON.
-    result: Of this row, of `evaluate`.
-    rows: Of `tables.row`, this one among them.
+    path: Ends in .html. The pages of the other rows lie beside it, named like
+      the rows' JSON files.
+    result: Of `evaluate`, for this row.
+    rows: Of `tables.row`, including this one.
     spec: Names and colors of the classes.
-    seen: The worst images, the worst first.
+    worst: The worst images, the worst first.
     title: Of the page.
   """
   parts = [
@@ -78,27 +78,27 @@ def write(
   parts += [
     "<h2>Confusion matrix</h2>",
     html.paragraph(MATRIX),
-    _matrix(result, spec, seen),
-    _words(result, spec, seen),
+    _matrix(result, spec, worst),
+    _words(result, spec, worst),
     _numbers(result, spec),
-    f"<h2>The {len(seen)} worst images</h2>",
+    f"<h2>The {len(worst)} worst images</h2>",
     html.paragraph(WORST),
-    *(_figure(i, image, spec) for i, image in enumerate(seen)),
+    *(_figure(i, image, spec) for i, image in enumerate(worst)),
   ]
   policy = html.policy(html.POLICY)
   atomic.write_text(path, html.page(title, parts, style=STYLE, head=policy))
 
 
 def _rows(rows: Sequence[dict[str, Any]], path: epath.Path) -> str:
-  """Return the table of all evaluations; the others lead to their pages."""
-  lines, this = tables.cells(rows), None
+  """Return the table of all evaluations, with links to the other pages."""
+  lines, marked = tables.cells(rows), None
   for i, row in enumerate(rows):
     page = epath.Path(row["file"]).with_suffix(".html").name
     if page == path.name:
-      this = i
+      marked = i
     else:
       lines[i + 1][3] = html.link(page, lines[i + 1][3])
-  return html.table(lines, marked=this)
+  return html.table(lines, marked=marked)
 
 
 def _classes(result: dict[str, Any], spec: spec_lib.Spec) -> str:
@@ -112,26 +112,27 @@ def _classes(result: dict[str, Any], spec: spec_lib.Spec) -> str:
 
 
 def _most(
-  seen: Sequence[worst_images.Seen], true: int, predicted: int
+  worst: Sequence[worst_images.BadImage], true: int, predicted: int
 ) -> list[int]:
-  """Return the images with this error, by its pixels, the most first."""
-  having = [i for i, s in enumerate(seen) if s.matrix[true, predicted]]
-  return sorted(having, key=lambda i: -seen[i].matrix[true, predicted])
+  """Return the places of the images with this error, the most pixels first."""
+  pixels = [int(image.matrix[true, predicted]) for image in worst]
+  places = [i for i, count in enumerate(pixels) if count]
+  return sorted(places, key=lambda i: -pixels[i])
 
 
 def _matrix(
   result: dict[str, Any],
   spec: spec_lib.Spec,
-  seen: Sequence[worst_images.Seen],
+  worst: Sequence[worst_images.BadImage],
 ) -> str:
   matrix = np.array(result["confusion_matrix"])
   shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
   names = spec.class_names
   cells = {}
   for i, j in np.ndindex(matrix.shape):
-    images = _most(seen, i, j) if i != j else []
+    images = _most(worst, i, j) if i != j else []
     cells[i, j] = html.Cell(
-      # The root, so that the small shares of errors can be seen.
+      # The root, so that the small shares of errors can be bad.
       share=shares[i, j] ** 0.5,
       title=f"{names[i]} called {names[j]}: {shares[i, j]:.2%}, "
       f"{matrix[i, j]:,} pixels",
@@ -148,7 +149,7 @@ def _matrix(
 def _words(
   result: dict[str, Any],
   spec: spec_lib.Spec,
-  seen: Sequence[worst_images.Seen],
+  worst: Sequence[worst_images.BadImage],
 ) -> str:
   place = {name: i for i, name in enumerate(spec.class_names)}
   lines = []
@@ -158,7 +159,8 @@ def _words(
   ):
     i, j = place[true], place[predicted]
     links = ", ".join(
-      html.link(f"#image-{n}", seen[n].name) for n in _most(seen, i, j)[:LISTED]
+      html.link(f"#image-{n}", worst[n].name)
+      for n in _most(worst, i, j)[:LISTED]
     )
     cell = html.link(f"#cell-{i}-{j}", text)
     lines.append(f"<li>{cell}{': ' if links else ''}{links}</li>")
@@ -176,30 +178,30 @@ def _numbers(result: dict[str, Any], spec: spec_lib.Spec) -> str:
   )
 
 
-def _figure(place: int, seen: worst_images.Seen, spec: spec_lib.Spec) -> str:
-  shown = bands.to_show(seen.image)
+def _figure(place: int, bad: worst_images.BadImage, spec: spec_lib.Spec) -> str:
+  image = bands.to_show(bad.image)
   pictures = {
-    "image": _picture(shown, smooth=True),
-    "truth": _picture(pictures_lib.colors(seen.truth, spec.palette)),
-    "prediction": _picture(pictures_lib.colors(seen.labels, spec.palette)),
+    "image": _picture(image, smooth=True),
+    "truth": _picture(pictures_lib.colors(bad.truth, spec.palette)),
+    "prediction": _picture(pictures_lib.colors(bad.labels, spec.palette)),
     "error": _picture(
-      worst_images.error_picture(shown, seen.truth, seen.labels), smooth=True
+      worst_images.error_picture(image, bad.truth, bad.labels), smooth=True
     ),
   }
   names = spec.class_names
   wrong = [
     html.link(f"#cell-{i}-{j}", f"{names[i]} called {names[j]}")
     + f" {pixels:,} pixels"
-    for pixels, i, j in confusion.largest_errors(seen.matrix, LISTED)
+    for pixels, i, j in confusion.largest_errors(bad.matrix, LISTED)
   ]
   images = "".join(
     f'<img src="{data}" alt="{what}" title="{what}">'
     for what, data in pictures.items()
   )
-  miou, accuracy = map(printed.score, (seen.miou, seen.pixel_accuracy))
+  miou, accuracy = map(printed.score, (bad.miou, bad.pixel_accuracy))
   return (
     f'<figure id="image-{place}">\n{images}\n<figcaption>'
-    f"<b>{html.escape(seen.name)}</b>: mIoU {miou}, pixel accuracy "
+    f"<b>{html.escape(bad.name)}</b>: mIoU {miou}, pixel accuracy "
     f"{accuracy}. {'; '.join(wrong)}</figcaption>\n</figure>"
   )
 

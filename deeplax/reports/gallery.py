@@ -1,7 +1,8 @@
-"""The same validation images after each evaluation, on one local page.
+"""The page of a run's validation pictures.
 
-pictures/<split>-<step>.png is a sheet of image, truth and prediction;
-pictures/index.html shows the sheets, newest first, and reloads itself.
+pictures/<split>-<step>.png is a sheet of images, truths and predictions, the
+same images after each evaluation; pictures/index.html shows all sheets, newest
+first, and reloads itself.
 """
 
 import re
@@ -21,7 +22,7 @@ _REFRESH = '<meta http-equiv="refresh" content="30">'
 
 
 class Sheet(NamedTuple):
-  """One picture of the page."""
+  """A picture of the page."""
 
   step: int
   split: str
@@ -31,7 +32,7 @@ class Sheet(NamedTuple):
 def add(
   workdir: epath.Path, split: str, step: int, sheet: Image.Image
 ) -> epath.Path:
-  """Write the sheet of a step and the page of all; return the sheet's path."""
+  """Write the sheet of a step, and the page anew; return the sheet's path."""
   path = workdir / layout.PICTURES / f"{split}-{step:08d}.png"
   with atomic.writing(path) as file:
     sheet.save(file, format="PNG")
@@ -40,7 +41,7 @@ def add(
 
 
 def cut(workdir: epath.Path, step: int) -> None:
-  """Take away what is later than `step`, from which a run goes on."""
+  """Delete the sheets after `step`, from which a run is resumed."""
   later = [sheet for sheet in sheets(workdir) if sheet.step > step]
   for sheet in later:
     sheet.path.unlink()
@@ -51,11 +52,11 @@ def cut(workdir: epath.Path, step: int) -> None:
 def sheets(workdir: epath.Path) -> list[Sheet]:
   """Return every sheet of a run, the oldest first."""
   folder = workdir / layout.PICTURES
-  found = []
+  pictures = []
   for path in folder.iterdir() if folder.is_dir() else ():
     if match := _NAME.fullmatch(path.name):
-      found.append(Sheet(int(match["step"]), match["split"], path))
-  return sorted(found)
+      pictures.append(Sheet(int(match["step"]), match["split"], path))
+  return sorted(pictures)
 
 
 def _write_page(workdir: epath.Path) -> None:
@@ -70,9 +71,9 @@ def _write_page(workdir: epath.Path) -> None:
 
 
 def _score(workdir: epath.Path, split: str, step: int) -> str:
-  """Return ", mIoU 54.5%" where that step was evaluated."""
+  """Return ", mIoU 54.50%" if the step was evaluated, else ""."""
   paths = (workdir / layout.EVALUATIONS).glob(f"{split}-{step:08d}-os*.json")
-  # The shortest is the plain one: a sweep may have left others.
+  # The shortest name is the plain evaluation's; a sweep may have left others.
   for path in sorted(paths, key=lambda p: (len(p.name), p.name)):
     miou = results.miou_in(path)
     return "" if miou is None else f", mIoU {printed.score(miou)}"

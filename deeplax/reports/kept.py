@@ -1,4 +1,4 @@
-"""What a pass over a split keeps for its pictures and its page."""
+"""Predictions that an evaluation keeps for its pictures and its page."""
 
 import argparse
 from typing import Any
@@ -14,10 +14,15 @@ from deeplax.reports import worst_images
 
 
 class Kept:
-  """What the pictures and the page of one row need from its pass."""
+  """The predictions for the pictures and the page of one row."""
 
   def __init__(self, source: files.Source, args: argparse.Namespace):
-    """Prepare for `args.pictures`, `args.html` and `args.worst`."""
+    """Start without any.
+
+    Args:
+      source: The images.
+      args: With `pictures`, `html` and `worst` of deeplax.evaluate.
+    """
     self._source = source
     self._pictures = min(args.pictures, len(source))
     self._sheet = (
@@ -30,14 +35,20 @@ class Kept:
       self._worst = worst_images.Worst(args.worst)
 
   def keep(self, index: int, labels: np.ndarray, matrix: np.ndarray) -> None:
-    """Look at a prediction and its confusion matrix."""
+    """Keep a prediction if a picture or the page shows it.
+
+    Args:
+      index: Of the image in the source.
+      labels: Prediction.
+      matrix: Its confusion matrix.
+    """
     if self._sheet:
       self._sheet.keep(index, labels)
     if self._worst:
       self._worst.keep(index, labels, matrix)
 
   def draw(self, path: epath.Path, predictor: predictor_lib.Predictor) -> None:
-    """Write the sheet, if there is one."""
+    """Write the sheet of pictures, if one is wanted."""
     if self._sheet:
       with path.open("wb") as file:
         self._sheet.draw(predictor).save(file, format="PNG")
@@ -51,10 +62,13 @@ class Kept:
     *,
     title: str,
   ) -> None:
-    """Write the page; see `evaluation_page.write`."""
+    """Write the page, if one is wanted; see `evaluation_page.write`."""
     if self._worst:
-      seen = self._worst.unpack(self._source)
-      spec = self._source.spec
       evaluation_page.write(
-        path, result, rows, spec=spec, seen=seen, title=title
+        path,
+        result,
+        rows,
+        spec=self._source.spec,
+        worst=self._worst.unpack(self._source),
+        title=title,
       )

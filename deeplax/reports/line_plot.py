@@ -8,9 +8,9 @@ import numpy as np
 
 from deeplax.reports import html
 
-# Okabe and Ito's colors, which the color-blind tell apart, without yellow.
+# Okabe and Ito's palette, safe for the color-blind, without its yellow.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-DASHES = ("", "6 3", "2 3", "8 3 2 3")  # after all colors, again dashed
+DASHES = ("", "6 3", "2 3", "8 3 2 3")  # the next for each round of colors
 # Pixels.
 WIDTH, HEIGHT = 400, 300  # of a panel's field
 LEFT, TOP, BELOW = 60, 34, 48
@@ -22,9 +22,9 @@ class Line(NamedTuple):
 
   Attributes:
     name: In the legend.
-    values: At each x; NaN: none.
-    spread: Half the length of the bar at each; NaN: none.
-    label: Beside its points, where colors alone would not do; "": none.
+    values: At each x; NaN: no point.
+    spread: Half the length of the error bar at each x; NaN: no bar.
+    label: Text beside its points, if colors do not tell enough curves apart.
   """
 
   name: str
@@ -41,8 +41,8 @@ class Panel(NamedTuple):
     lines: The curves.
     x: Ascending, the same for all lines.
     label: Of the x axis.
-    difference: Its axis holds 0, and its colors are not those of two curves
-      beside it.
+    difference: Its axis includes 0, and its colors are not those of the two
+      curves in the panels beside it.
   """
 
   title: str
@@ -64,7 +64,7 @@ def deviation(values: np.ndarray) -> np.ndarray:
 
 
 def ticks(low: float | int, high: float | int, most: int = 7) -> list[float]:
-  """Return round numbers that enclose a range, at most about so many."""
+  """Return round numbers that enclose a range, about `most` of them."""
   if not high > low:
     low, high = low - 0.5, high + 0.5
   raw = (high - low) / (most - 1)
@@ -80,12 +80,12 @@ def svg(panels: Sequence[Panel]) -> str:
   """Return a picture of panels, from left to right."""
   legend = max(len(panel.lines) for panel in panels) * ROW
   step = LEFT + WIDTH + 20
-  whole = (step * len(panels), TOP + HEIGHT + BELOW + legend)
+  width, height = step * len(panels), TOP + HEIGHT + BELOW + legend
   parts = [
-    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole[0]} '
-    f'{whole[1]}" width="{whole[0]}" height="{whole[1]}" '
+    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} '
+    f'{height}" width="{width}" height="{height}" '
     'font-family="sans-serif" font-size="12">',
-    f'<rect width="{whole[0]}" height="{whole[1]}" fill="white"/>',
+    f'<rect width="{width}" height="{height}" fill="white"/>',
   ]
   for i, panel in enumerate(panels):
     parts.append(f'<g transform="translate({i * step + LEFT},{TOP})">')
@@ -99,11 +99,11 @@ def _panel(panel: Panel) -> list[str]:
   for line in panel.lines:
     spread = np.nan_to_num(line.spread)
     ends += [line.values - spread, line.values + spread]
-  known = np.concatenate(ends)
-  known = known[~np.isnan(known)]
-  if not known.size:
-    known = np.zeros(1)
-  marks = ticks(known.min().item(), known.max().item())
+  limits = np.concatenate(ends)
+  limits = limits[~np.isnan(limits)]
+  if not limits.size:
+    limits = np.zeros(1)
+  marks = ticks(limits.min().item(), limits.max().item())
   right = ticks(0, max(panel.x))
 
   def place(at: float | int, value: float) -> tuple[float, float]:
@@ -116,7 +116,7 @@ def _panel(panel: Panel) -> list[str]:
   ]
   for mark in marks:
     y = place(0, mark)[1]
-    # The zero of a gain stands out.
+    # A darker line at 0, to read gains by.
     stroke = "#888" if mark == 0 else "#ddd"
     parts.append(
       f'<path d="M0 {y:.1f}H{WIDTH}" stroke="{stroke}"/>'
@@ -157,7 +157,7 @@ def _line(
   place: Callable[[float | int, float], tuple[float, float]],
   dash: str,
 ) -> str:
-  """Return the path, which has gaps, its points and their bars."""
+  """Return the path, with a gap at each NaN, its points and their bars."""
   path, rest, down = [], [], False
   for at, value, spread in zip(x, line.values, line.spread, strict=True):
     if math.isnan(value):

@@ -1,4 +1,4 @@
-"""The same few images of a split, with truth and prediction, as one picture."""
+"""A picture of a few images of a split, with truth and prediction."""
 
 import numpy as np
 from PIL import Image
@@ -10,24 +10,29 @@ from deeplax.reports import pictures
 
 
 class PictureSheet:
-  """The same few images of a source, each time with what is predicted now."""
+  """The same images of a source at each evaluation, with its predictions."""
 
   def __init__(self, source: files.Source, images: int):
-    """Choose so many images, spread evenly over the source."""
+    """Choose images, spread evenly over the source.
+
+    Args:
+      source: The images.
+      images: Their number.
+    """
     self._chosen = views.Subset(source, images)
-    self._wanted = [self._chosen.index(i) for i in range(len(self._chosen))]
+    self._indices = [self._chosen.index(i) for i in range(len(self._chosen))]
     self._predicted: dict[int, np.ndarray] = {}
 
   def keep(self, index: int, labels: np.ndarray) -> None:
-    """Keep a prediction that is shown; for `evaluate`."""
-    if index in self._wanted:
+    """Keep a prediction if its image is shown; `keep` of `evaluate`."""
+    if index in self._indices:
       self._predicted[index] = labels
 
   def draw(self, predictor: predictor_lib.Predictor) -> Image.Image:
     """Return image, truth and prediction of each, and forget the predictions.
 
-    What `evaluate` did not come across, because of its max_images or because
-    it was another process's, is predicted here.
+    Images that this process did not evaluate, because of max_images or because
+    another process did, are predicted now.
     """
     predicted, self._predicted = self._predicted, {}
     examples = [self._chosen[i] for i in range(len(self._chosen))]
@@ -35,6 +40,6 @@ class PictureSheet:
       predicted[index]
       if index in predicted
       else predictor.labels(example["image"])
-      for index, example in zip(self._wanted, examples, strict=True)
+      for index, example in zip(self._indices, examples, strict=True)
     ]
     return pictures.strip(examples, labels, self._chosen.spec)

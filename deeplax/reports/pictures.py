@@ -1,4 +1,4 @@
-"""Pictures of label maps: palette PNGs, overlays, strips for a report."""
+"""Pictures of label maps: palette PNGs, overlays, sheets with a legend."""
 
 from collections.abc import Sequence
 import os
@@ -26,7 +26,10 @@ LINE = 18  # pixels of a text line
 
 
 def color_table(palette: Palette, *, size: int = 256) -> np.ndarray:
-  """Return uint8 [size, 3]: the palette, then gray, and 255 as in VOC."""
+  """Return the color of each label, uint8 [size, 3].
+
+  Labels beyond the palette are gray, and 255 has the color of void in VOC.
+  """
   table = np.full((max(size, len(palette)), 3), 128, np.uint8)
   table[: len(palette)] = np.asarray(palette, np.uint8).reshape(-1, 3)
   if len(palette) <= IGNORE_LABEL < len(table):
@@ -46,26 +49,26 @@ def overlay(
   *,
   opacity: float = 0.6,
 ) -> UInt8[np.ndarray, "h w 3"]:
-  """Lay the labels' colors over an image.
+  """Return an image under the colors of its labels.
 
-  A class that is black in the palette (VOC's background) leaves the image as
-  it is.
+  Pixels of a class that is black in the palette (VOC's background) stay as they
+  are.
   """
-  found = np.empty_like(image)
-  # In bands: the float64 of a whole image of 10000x10000 are 2.4 GB.
+  result = np.empty_like(image)
+  # In bands of rows: a 10000x10000 image in float64 takes 2.4 GB.
   for top in range(0, image.shape[0], BAND):
     rows = slice(top, top + BAND)
     color = colors(labels[rows], palette)
     mixed = image[rows] * (1 - opacity) + color * opacity
-    shown = color.any(axis=-1, keepdims=True)
-    found[rows] = np.where(shown, np.rint(mixed), image[rows])
-  return found
+    colored = color.any(axis=-1, keepdims=True)
+    result[rows] = np.where(colored, np.rint(mixed), image[rows])
+  return result
 
 
 def index_png(
   path: str | os.PathLike[str] | IO[bytes], labels: Labels, palette: Palette
 ) -> None:
-  """Write labels as a PNG of class indices with colors to look at.
+  """Write labels as a PNG of class indices with a palette.
 
   A palette PNG holds 256 classes; more are written as 16-bit gray without
   colors.
@@ -91,7 +94,7 @@ def strip(
     examples: With images of any sizes and bands.
     predictions: Labels of each.
     spec: Names and colors of the classes; the legend shows those that occur.
-    width: Of one picture on the sheet, pixels.
+    width: Pixels of one picture on the sheet.
   """
   rows = [
     (bands.to_show(example["image"]), example["label"], labels)
@@ -129,6 +132,6 @@ def strip(
 
 
 def _text(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str) -> None:
-  # Pillow's own font has Latin letters only, and raises on others.
+  # Pillow's own font has only Latin letters, and raises on others.
   text = text.encode("latin-1", "replace").decode("latin-1")
   draw.text(place, text[:22], fill="black", font=ImageFont.load_default())

@@ -1,4 +1,4 @@
-"""The images that a network does worst on, and what it took for what there."""
+"""The images of a split on which a network does worst."""
 
 import heapq
 from typing import NamedTuple
@@ -12,12 +12,12 @@ from deeplax.metrics import confusion
 from deeplax.reports import pictures
 
 
-class Seen(NamedTuple):
-  """A bad prediction.
+class BadImage(NamedTuple):
+  """An image with a bad prediction.
 
   Attributes:
     name: Of the example.
-    miou: Of this image alone, over the classes there or predicted.
+    miou: Of this image alone, over the classes that are true or predicted.
     image: As the source reads it.
     truth: Labels.
     labels: Prediction.
@@ -37,19 +37,23 @@ class Seen(NamedTuple):
 
 
 class Worst:
-  """Keeps the worst predictions of a pass, packed: labels shrink a lot."""
+  """The worst predictions of a pass, compressed: labels shrink a lot."""
 
   def __init__(self, images: int):
-    """Prepare to keep so many."""
+    """Start without any.
+
+    Args:
+      images: At most so many are kept.
+    """
     self._images = images
-    # The best of them first, of equal ones the later: that is thrown out.
+    # The next to be dropped is first: the best, of equals the later image.
     self._heap: list[tuple[float, int, np.dtype, bytes]] = []
 
   def keep(self, index: int, labels: np.ndarray, matrix: np.ndarray) -> None:
-    """Look at a prediction.
+    """Keep a prediction if it is among the worst so far.
 
     Args:
-      index: Of the example, in the source.
+      index: Of the example in the source.
       labels: Prediction.
       matrix: Its `confusion.count`.
     """
@@ -59,35 +63,37 @@ class Worst:
     key = (-miou, -index)
     if len(self._heap) >= self._images and key < self._heap[0][:2]:
       return
-    # Level 1: half the time of the usual one, and labels are easy.
+    # Level 1 takes half the time of the default, and labels compress well.
     packed = zlib.compress(labels.tobytes(), 1)
     heapq.heappush(self._heap, (*key, labels.dtype, packed))
     if len(self._heap) > self._images:
       heapq.heappop(self._heap)
 
-  def unpack(self, source: files.Source) -> list[Seen]:
-    """Return them with their images, the worst first."""
-    found = []
+  def unpack(self, source: files.Source) -> list[BadImage]:
+    """Return the predictions with their images, the worst first."""
+    images = []
     for miou, index, dtype, packed in sorted(self._heap, reverse=True):
       example = source[-index]
       truth = example["label"]
       labels = np.frombuffer(zlib.decompress(packed), dtype)
       labels = labels.reshape(truth.shape)
       matrix = confusion.count(truth, labels, source.spec.num_classes)
-      found.append(
-        Seen(example["name"], -miou, example["image"], truth, labels, matrix)
+      images.append(
+        BadImage(
+          example["name"], -miou, example["image"], truth, labels, matrix
+        )
       )
-    return found
+    return images
 
 
 def error_picture(
   image: np.ndarray, truth: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
-  """Return uint8 [h, w, 3]: wrong pixels red, the others pale, void as in VOC.
+  """Return a picture, uint8 [h, w, 3]: wrong pixels red, right ones pale.
 
   Args:
     image: RGB, uint8.
-    truth: Labels.
+    truth: Labels; void has its color in VOC.
     labels: Prediction.
   """
   gray = image.mean(axis=-1, keepdims=True)

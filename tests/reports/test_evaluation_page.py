@@ -118,7 +118,7 @@ def made(tmp_path):
   path = epath.Path(tmp_path) / "val-8.html"
   seen = keeper.unpack(source)
   evaluation_page.write(
-    path, result, rows, spec=SPEC, seen=seen, title="run <1> & more"
+    path, result, rows, spec=SPEC, worst=seen, title="run <1> & more"
   )
   reader = Reader()
   reader.text = path.read_text()
@@ -242,7 +242,7 @@ def test_a_page_without_errors_or_images_is_whole(tmp_path):
   row = result | {"output_stride": 8, "scales": [1.0], "flip": True}
   row |= {"multiply_adds": 1, "multiply_adds_paper": 1, "file": "a.json"}
   row["images_per_second"] = 2.5
-  evaluation_page.write(path, result, [row], spec=SPEC, seen=[], title="run")
+  evaluation_page.write(path, result, [row], spec=SPEC, worst=[], title="run")
   reader = Reader()
   reader.feed(path.read_text())
   assert not reader.open and not reader.links
