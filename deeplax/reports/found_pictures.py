@@ -1,4 +1,4 @@
-"""Pictures that files, folders and globs of a command line stand for."""
+"""The pictures that files, folders and globs of a command line name."""
 
 import collections
 from collections.abc import Callable, Iterable, Sequence
@@ -29,29 +29,30 @@ def find(
   suffixes: tuple[str, ...] = walk.PICTURES,
   progress: Callable[[str], None] = print,
 ) -> list[Picture]:
-  """Return the pictures that files, folders and globs stand for.
+  """Return the pictures that files, folders and globs name.
 
   Args:
-    inputs: A folder is searched with its sub-folders, which the outputs keep.
-    out: Where outputs go; it is left out of the search.
-    suffixes: Of what is looked for in folders and globs.
-    progress: Receives a line about what is left out of a folder, and one about
-      names that differ in their suffix only; it becomes part of the output's.
+    inputs: Folders are searched with their sub-folders, which outputs keep.
+    out: Folder of the outputs, which is not searched.
+    suffixes: Of the pictures in folders and globs.
+    progress: Receives a line about the other files of a folder, and one about
+      names that differ only in their suffix, which then becomes part of the
+      output's name.
 
   Raises:
-    InputError: Something is not there, or two outputs would be one file, or an
-      output would be an input.
+    InputError: An input does not exist, two outputs would be the same file, or
+      an output would overwrite an input.
   """
   pictures = {}
   for text in inputs:
     try:
-      found, others = _find_one(text, out, suffixes)
+      matching, others = _find_one(text, out, suffixes)
     except OSError as error:  # such as a name too long
       raise errors.InputError(
         f"{text!r} cannot be read: {error.strerror}"
       ) from error
     left_out = walk.by_suffix(others)
-    if not found:
+    if not matching:
       raise errors.InputError(
         f"no picture matches {text!r}: looked for files that end in "
         f"{' '.join(suffixes)}"
@@ -59,17 +60,17 @@ def find(
       )
     if left_out:
       progress(f"left out of {text}: {left_out}")
-    # The same file, named twice, is one input.
-    pictures |= {(p.path.resolve(), p.stem): p for p in found}
-  found = _apart(list(pictures.values()), progress)
-  _refuse_clashes(found, out)
-  return found
+    # A file that is named twice is one input.
+    pictures |= {(p.path.resolve(), p.stem): p for p in matching}
+  apart = _apart(list(pictures.values()), progress)
+  _refuse_clashes(apart, out)
+  return apart
 
 
 def _find_one(
   text: str, out: pathlib.Path, suffixes: tuple[str, ...]
 ) -> tuple[list[Picture], list[pathlib.Path]]:
-  """Return the pictures that an input stands for, and what is left out."""
+  """Return the pictures that an input names, and the other files there."""
   path = pathlib.Path(text)
   if path.is_file():
     return [Picture(path, pathlib.Path(path.stem))], []
@@ -86,24 +87,28 @@ def _find_one(
     raise errors.InputError(f"no file or folder {text!r}")
   outputs = out.resolve()
   paths = [p for p in paths if outputs not in p.resolve().parents]
-  found = [p for p in paths if p.suffix.lower() in suffixes]
-  pictures = [Picture(p, p.relative_to(root).with_suffix("")) for p in found]
-  return pictures, [p for p in paths if p.suffix.lower() not in suffixes]
+  pictures, others = [], []
+  for p in paths:
+    if p.suffix.lower() in suffixes:
+      pictures.append(Picture(p, p.relative_to(root).with_suffix("")))
+    else:
+      others.append(p)
+  return pictures, others
 
 
 def _matching(
   path: pathlib.Path,
 ) -> tuple[pathlib.Path, list[pathlib.Path]]:
-  """Return the last folder of a glob that has no wildcard, and its files.
+  """Return the last folder of a glob before a wildcard, and the files matched.
 
-  "set[1]" is no wildcard where a folder is called so.
+  "set[1]" is not a wildcard if a folder has that name.
   """
   root, *parts = pathlib.Path(path.anchor), *path.relative_to(path.anchor).parts
   while len(parts) > 1 and (
     not glob.has_magic(parts[0]) or (root / parts[0]).is_dir()
   ):
     root /= parts.pop(0)
-  if "**" in parts:  # glob would walk in circles where links lead back
+  if "**" in parts:  # glob would follow circles of links
     if not root.is_dir():
       return root, []
     paths = walk.files(root)
@@ -114,7 +119,7 @@ def _matching(
 
 
 def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
-  """Return whether a path fits a glob, both in parts; ** is any folders."""
+  """Return whether a path matches a glob, both in parts; ** is any folders."""
   if not names or not pattern:
     return not names and {*pattern} <= {"**"}
   if pattern[0] == "**":
@@ -125,8 +130,8 @@ def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
 def _apart(
   pictures: list[Picture], progress: Callable[[str], None]
 ) -> list[Picture]:
-  """Name the outputs of a.jpg and a.png by these names if both are there."""
-  said = False
+  """Return the pictures; a.jpg beside a.png keeps its suffix in its stem."""
+  reported = False
   while True:
     names = collections.defaultdict(set)
     for picture in pictures:
@@ -134,8 +139,8 @@ def _apart(
     same = {stem for stem, those in names.items() if len(those) > 1}
     if not same:
       return pictures
-    if not said:
-      said = True
+    if not reported:
+      reported = True
       one, two, *_ = sorted(names[min(same)])
       progress(
         f"{one} and {two} differ in their suffix only, so their outputs keep "

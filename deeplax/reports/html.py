@@ -1,6 +1,6 @@
-"""Pages that are one file each: document, tables, pictures, heat maps.
+"""HTML of all pages: the document, tables, pictures and heat maps.
 
-Every text is escaped, unless it is `Markup`.
+A page is one file. Every text is escaped, unless it is `Markup`.
 """
 
 import base64
@@ -14,7 +14,7 @@ from PIL import Image
 
 from deeplax.metrics import printed
 
-# Nothing from elsewhere, and no script unless a page allows its own.
+# A page loads nothing from elsewhere, and runs no script unless it adds one.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 DARK = np.array((8, 48, 107))  # the color of a share of 1; that of 0 is white
 
@@ -54,10 +54,10 @@ class Cell(NamedTuple):
 
   Attributes:
     share: 0 is white, 1 is dark.
-    title: What a pointer on it shows.
-    text: Inside.
-    name: To link to it.
-    link: What it leads to.
+    title: Shown under the pointer.
+    text: Inside the square.
+    name: Its id, for links to it.
+    link: Target of the link that it is.
   """
 
   share: float
@@ -92,7 +92,7 @@ def page(
 
 
 def policy(text: str) -> str:
-  """Return the element that allows a page no more than this."""
+  """Return the element with a page's content security policy."""
   return f'<meta http-equiv="Content-Security-Policy" content="{text}">'
 
 
@@ -102,7 +102,7 @@ def paragraph(text: str) -> str:
 
 
 def link(target: str, text: str) -> Markup:
-  """Return text that leads to a page, or to #name."""
+  """Return text as a link to a page, or to #name."""
   return Markup(f'<a href="{escape(target)}">{escape(text)}</a>')
 
 
@@ -131,11 +131,11 @@ def table(
 def picture(
   image: Image.Image, factor: float = 1, *, smooth: bool = True
 ) -> str:
-  """Return a picture as the address of itself.
+  """Return a picture as a data URI.
 
   Args:
     image: RGB.
-    factor: Of its sides; it is never made larger.
+    factor: Scale of its sides; the picture is never enlarged.
     smooth: A photograph, as JPEG; else labels, as PNG.
   """
   width, height = (max(round(s * min(factor, 1)), 1) for s in image.size)
@@ -158,7 +158,7 @@ def heat_map(
   *,
   size: tuple[int, int],
 ) -> str:
-  """Return squares, the darker the larger, as SVG.
+  """Return a table of squares as SVG, the darker the larger the share.
 
   Args:
     title: Of the picture.

@@ -1,4 +1,4 @@
-"""Predictions of a test split as the archive that a test server takes."""
+"""The archive for a test server, with the predictions of a test split."""
 
 import argparse
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ from deeplax.workdir import settings
 def run(
   args: argparse.Namespace, predicting: argparse.Namespace | None
 ) -> None:
-  """Write the archive that the flags of `deeplax.submit` ask for.
+  """Write the archive; `deeplax.submit` with its flags.
 
   Args:
-    args: These flags.
-    predicting: Those of `deeplax.predict`, to label the images first; None:
+    args: The flags of `deeplax.submit`.
+    predicting: The flags of `deeplax.predict`, to label the images first; None:
       the masks are in `args.predictions`.
   """
   server = evaluation_servers.SERVERS[args.server]
@@ -53,16 +53,16 @@ def _pack(
 ) -> None:
   """Pack the masks in a folder, one for each wanted image."""
   server = evaluation_servers.SERVERS[args.server]
-  found = {
+  files = {
     evaluation_servers.member(server, name, args.split, args.comp): (
       mask,
       wanted[name],
     )
     for name, mask in masks(folder, wanted).items()
   }
-  archives.pack(server, args.out, found)
+  archives.pack(server, args.out, files)
   print(
-    f"{args.out}: {len(found)} files, {args.out.stat().st_size / 1e6:.1f} MB, "
+    f"{args.out}: {len(files)} files, {args.out.stat().st_size / 1e6:.1f} MB, "
     "read again and equal to the masks"
   )
 
@@ -70,13 +70,17 @@ def _pack(
 def tree(
   server: evaluation_servers.Server, args: argparse.Namespace
 ) -> pathlib.Path:
-  """Return where a run's data lie, if they are what the server tests."""
+  """Return the folder of a run's data, if it is the server's data set.
+
+  Raises:
+    InputError: There is no run, or it has other data.
+  """
   if args.workdir:
     data = settings.load_config(args.workdir).data
     data.root = args.data_root or data.root
-    found = data.name == server.spec.name and data_build.tree(data)
-    if found:
-      return found
+    folder = data.name == server.spec.name and data_build.tree(data)
+    if folder:
+      return folder
   raise errors.InputError(
     "which images are the test's? Name their folder: "
     f"--images=DIR, that holds {published.TREES[server.spec.name].what}"
@@ -89,30 +93,29 @@ def images(
   """Return {name in the archive: image} of a split.
 
   Args:
-    server: Whose names.
-    root: The published tree, or a folder that has it.
+    server: It decides on the names.
+    root: The published tree, or a folder with it.
     split: Usually "test".
 
   Raises:
-    InputError: It is not there.
+    InputError: The tree, the split or an image is missing.
   """
   tree = published.TREES[server.spec.name]
-  found = tree.find(root)
-  if found is None:
+  folder = tree.find(root)
+  if folder is None:
     raise errors.InputError(
       f"--images={root} is not {tree.what}: looked for "
       f"{' or '.join(tree.markers)}. Unpack the archive of the test images and "
       "name its folder"
     )
   if server.spec is spec_lib.VOC2012:
-    listed = found / "ImageSets" / "Segmentation" / f"{split}.txt"
+    listed = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
     names = published.voc_ids(listed)
-    result = {name: published.voc_pair(found, name).image for name in names}
+    result = {name: published.voc_pair(folder, name).image for name in names}
   else:
-    folder, ending = found / "leftImg8bit" / split, "_leftImg8bit.png"
-    paths = walk.matching(folder, f"*/*{ending}")
+    listed, ending = folder / "leftImg8bit" / split, "_leftImg8bit.png"
+    paths = walk.matching(listed, f"*/*{ending}")
     result = {path.name.removesuffix(ending): path for path in paths}
-    listed = folder
   if not result:
     raise errors.InputError(
       f"no {listed / '*/*_leftImg8bit.png'}: unpack the archive of the test "
@@ -132,26 +135,26 @@ def masks(
   """Return {name: predicted mask} of images, found by name in any sub-folder.
 
   Raises:
-    InputError: One is missing, or there twice.
+    InputError: A mask is missing, or an image has two.
   """
-  found: dict[str, pathlib.Path] = {}
+  by_name: dict[str, pathlib.Path] = {}
   for key, path in mask_folders.by_name(
     folder, mask_folders.PREDICTED, "predictions"
   ).items():
     name = pathlib.PurePosixPath(key).name
-    if name in wanted and name in found:
+    if name in wanted and name in by_name:
       raise errors.InputError(
-        f"{found[name]} and {path} are both predictions of {name}: remove one"
+        f"{by_name[name]} and {path} are both predictions of {name}: remove one"
       )
-    found[name] = path
-  lost = sorted(wanted.keys() - found.keys())
+    by_name[name] = path
+  lost = sorted(wanted.keys() - by_name.keys())
   if lost:
     raise errors.InputError(
       f"{folder} has no mask of {len(lost)} of {len(wanted)} images, of "
       f"{lost[0]} for example ({lost[0]}_mask.png): predict {wanted[lost[0]]} "
       "too"
     )
-  return {name: found[name] for name in wanted}
+  return {name: by_name[name] for name in wanted}
 
 
 def label(
@@ -160,7 +163,7 @@ def label(
   wanted: Mapping[str, pathlib.Path],
   out: pathlib.Path,
 ) -> None:
-  """Label images into a folder by a run, with the flags of deeplax.predict.
+  """Label images into a folder with a run, by the flags of deeplax.predict.
 
   Raises:
     InputError: The run has other classes, or an image cannot be read.

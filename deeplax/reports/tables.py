@@ -1,4 +1,4 @@
-"""Results of evaluations as tables of text and Markdown."""
+"""The table of several evaluations, as JSON and Markdown."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,14 +32,14 @@ def row(
   model: nn.Module,
   file: str,
 ) -> dict[str, Any]:
-  """Return the table's row of a result.
+  """Return a result as a row of the table.
 
   Args:
     result: Of `evaluate`, with output_stride, scales and flip.
-    sweep: That predicted.
+    sweep: The predictor.
     mode: Of this row.
-    model: At this output stride.
-    file: With all of the result.
+    model: The network at this output stride.
+    file: Name of the file with the whole result.
   """
   operations = sweep_lib.multiply_adds(model, sweep.size, mode)
   return {
@@ -55,7 +55,7 @@ def row(
 
 
 def cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-  """Return the table as text: a line of titles, then one for each row."""
+  """Return the table as text, the titles first."""
   extra = [k for k in measures.BOUNDARY if any(k in row for row in rows)]
   widths = list(rows[0].get("trimap", {}))
   head = ["OS", "scales", "flip", "mIoU", "pixel accuracy"]
@@ -79,19 +79,19 @@ def cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-  """Return the first row of the largest mIoU."""
+  """Return the row of the largest mIoU, of equals the first."""
   return max(rows, key=lambda row: row["miou"])
 
 
 def name(row: dict[str, Any]) -> str:
-  """Return what a row is, in words."""
+  """Return a row's name: its output stride, scales and flip."""
   scales = tuple(row["scales"])
   mode = averaging.Mode(scales, row["flip"])
   return f"output stride {row['output_stride']}, {mode}"
 
 
 def markdown(rows: Sequence[dict[str, Any]], title: str) -> str:
-  """Return the table, and the classes of the best row, as Markdown."""
+  """Return the table, and the details of its best row, as Markdown."""
   top = best(rows)
   height, width = top["multiply_adds_size"]
   parts = [
@@ -124,7 +124,7 @@ def write(
     path: Ends in .json.
     rows: Of `row`.
     title: Of the Markdown.
-    **fields: Of all rows: split, step, images, ...
+    **fields: Those that all rows share: split, step, images, ...
   """
   atomic.write_json(path, {**fields, "rows": list(rows)})
   atomic.write_text(path.with_suffix(".md"), markdown(rows, title))

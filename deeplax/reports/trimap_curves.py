@@ -20,24 +20,25 @@ from deeplax.metrics import printed
 from deeplax.reports import line_plot
 from deeplax.workdir import layout
 
-# What is drawn, by the field of a result, and the same of the whole image.
+# Titles of the measures that are drawn, by field of a result, ...
 MEASURES = {"trimap": "mIoU", "trimap_accuracy": "pixel accuracy"}
-WHOLE = {"trimap": "miou", "trimap_accuracy": "pixel_accuracy"}
-# Must be the same in all results, else their numbers do not compare, ...
+# ... and the fields with the same measures of the whole image.
+WHOLE_IMAGE = {"trimap": "miou", "trimap_accuracy": "pixel_accuracy"}
+# Fields that must agree in all results, or they cannot be compared, ...
 SHARED = ("split", "images", "split_images", "trimap_kind")
-# ... and in those of a group.
+# ... and in the results of a group.
 MODE = ("output_stride", "scales", "flip", "crf", "sizes", "window")
 LISTED = 5  # files in a message
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-  """Means of a group of results, in fractions.
+  """The results of a group, as fractions.
 
   Attributes:
     name: Of the group.
-    files: That were read.
-    values: By measure, [result, width or at last the whole image]; NaN: no
+    files: The results' files.
+    values: By measure, [result, width, or the whole image as the last]; NaN: no
       pixel.
   """
 
@@ -46,7 +47,7 @@ class Curve:
   values: dict[str, np.ndarray]
 
   def mean(self, measure: str) -> np.ndarray:
-    """Return the mean over results, of each width and the whole image."""
+    """Return the mean over the results, for each width and the whole image."""
     return self.values[measure].mean(axis=0)
 
   def std(self, measure: str) -> np.ndarray:
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
   _, first = next(iter(results.values()))[0]
   fields = {key: first.get(key) for key in SHARED}
   widths = [int(width) for width in first["trimap"]]
-  curves = [curve(name, found) for name, found in results.items()]
+  curves = [curve(name, of_group) for name, of_group in results.items()]
   text = markdown(curves, widths, fields)
   out = epath.Path(args.out)
   try:
@@ -77,12 +78,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def groups(args: argparse.Namespace) -> dict[str, list[str]]:
-  """Return the runs of each group, those of --group last.
+  """Return the runs of each group by its name, those of --group last.
 
   Raises:
-    InputError: There is none, two have the same name, or one has no run.
+    InputError: There is no group, two have the same name, or one has no run.
   """
-  found = [(epath.Path(run).name or run, [run]) for run in args.runs]
+  named = [(epath.Path(run).name or run, [run]) for run in args.runs]
   for text in args.group:
     name, equals, runs = text.partition("=")
     if not name or not equals:
@@ -97,27 +98,27 @@ def groups(args: argparse.Namespace) -> dict[str, list[str]]:
       paths += matching
     if len(set(paths)) < len(paths):
       raise errors.InputError(f"--group={text} has a run twice")
-    found.append((name, paths))
-  if not found:
+    named.append((name, paths))
+  if not named:
     raise errors.InputError("no run: give workdirs, or --group=NAME=RUN,RUN")
-  names = [name for name, _ in found]
+  names = [name for name, _ in named]
   for name in names:
     if names.count(name) > 1:
       raise errors.InputError(
         f"two curves would be named {name!r}: name them by --group=NAME=RUN"
       )
-  return dict(found)
+  return dict(named)
 
 
 def find(path: epath.PathLike, pattern: str) -> tuple[str, dict[str, Any]]:
-  """Return (file, result) of a workdir's one result with a trimap.
+  """Return (file, result) of the only result of a workdir with a trimap.
 
   Args:
-    path: Of a workdir, or of a result.
-    pattern: Of the result's name in the workdir's eval/.
+    path: A workdir or a result's file.
+    pattern: Name of the result in the workdir's eval/, with wildcards.
 
   Raises:
-    InputError: There is none, or more than one.
+    InputError: No result has a trimap, or several have.
   """
   path = epath.Path(path)
   if not path.exists():
@@ -127,34 +128,34 @@ def find(path: epath.PathLike, pattern: str) -> tuple[str, dict[str, Any]]:
     if path.is_dir()
     else [path]
   )
-  found = []
+  results = []
   for file in paths:
     result = text_files.read_json(
       file, fix="delete it, or evaluate again (python -m deeplax.evaluate)"
     )
     if "trimap" in result:
-      found.append((str(file), result))
-  if not found:
+      results.append((str(file), result))
+  if not results:
     where = path / layout.EVALUATIONS / pattern if path.is_dir() else path
     raise errors.InputError(
       f"no trimap in {where}. Run: python -m deeplax.evaluate --workdir="
       f"{path if path.is_dir() else 'DIR'} --no-sweep --trimap=1,2,5,10,20,40"
     )
-  if len(found) > 1:
-    names = [epath.Path(name).name for name, _ in found]
+  if len(results) > 1:
+    names = [epath.Path(name).name for name, _ in results]
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     raise errors.InputError(
       f"{path} has {len(names)} results with a trimap, "
       f"{', '.join(names[:LISTED])}{more}: choose one by --result=NAME"
     )
-  return found[0]
+  return results[0]
 
 
 def curve(name: str, results: Sequence[tuple[str, dict[str, Any]]]) -> Curve:
-  """Return the curve of a group of (file, result)."""
+  """Return the curve of a group's (file, result) pairs."""
   values = {
     measure: np.array(
-      [[*result[measure].values(), result[WHOLE[measure]]]
+      [[*result[measure].values(), result[WHOLE_IMAGE[measure]]]
        for _, result in results],
       np.float64,  # None becomes NaN
     )
@@ -175,7 +176,7 @@ def refuse_different(
 
 
 def _data_of(result: dict[str, Any]) -> dict[str, Any]:
-  """Return what must be the same in all results."""
+  """Return the fields that must agree in all results."""
   return {key: result.get(key) for key in SHARED} | {
     "width": ", ".join(result["trimap"]),
     "class": ", ".join(result["iou"]),
@@ -183,7 +184,7 @@ def _data_of(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mode_of(result: dict[str, Any]) -> dict[str, Any]:
-  """Return what must be the same in the results of a group."""
+  """Return the fields that must agree in the results of a group."""
   return {key: result.get(key) for key in MODE}
 
 
@@ -202,13 +203,13 @@ def _refuse(
 
 
 def gain(first: Curve, second: Curve, measure: str) -> dict[str, np.ndarray]:
-  """Return what the second group has more than the first.
+  """Return the gain of the second group over the first.
 
   Returns:
-    mean: Difference of the means, of each width and the whole image.
-    std: Of the difference of two results, one of each group: the root of the
-      sum of both variances; NaN if a group has one result.
-    standard_error: Of `mean`, which more results make smaller.
+    mean: Difference of the means, for each width and the whole image.
+    std: Standard deviation of the difference of two results, one of each group:
+      the root of the sum of the variances; NaN if a group has only one result.
+    standard_error: That of `mean`; it falls with the number of results.
   """
   one, two = (curve.std(measure) ** 2 for curve in (first, second))
   error = one / len(first.files) + two / len(second.files)
@@ -222,32 +223,32 @@ def gain(first: Curve, second: Curve, measure: str) -> dict[str, np.ndarray]:
 def numbers(
   curves: Sequence[Curve], widths: Sequence[int], fields: dict[str, Any]
 ) -> dict[str, Any]:
-  """Return all of it for JSON, in fractions; `fields` stand first."""
+  """Return the curves and the gain for JSON, as fractions, after `fields`."""
   columns = [*map(str, widths), "whole image"]
   named = functools.partial(confusion.by_name, class_names=columns)
-  found: dict[str, Any] = {**fields, "groups": []}
-  for one in curves:
-    group: dict[str, Any] = {"name": one.name, "files": list(one.files)}
+  result: dict[str, Any] = {**fields, "groups": []}
+  for curve in curves:
+    group: dict[str, Any] = {"name": curve.name, "files": list(curve.files)}
     for measure in MEASURES:
       group[measure] = {
-        "mean": named(one.mean(measure)),
-        "std": named(one.std(measure)),
-        "values": [named(row) for row in one.values[measure]],
+        "mean": named(curve.mean(measure)),
+        "std": named(curve.std(measure)),
+        "values": [named(row) for row in curve.values[measure]],
       }
-    found["groups"].append(group)
+    result["groups"].append(group)
   if len(curves) == 2:
     gains: dict[str, Any] = {"of": curves[1].name, "over": curves[0].name}
     for measure in MEASURES:
       gained = gain(curves[0], curves[1], measure)
       gains[measure] = {k: named(v) for k, v in gained.items()}
-    found["gain"] = gains
-  return found
+    result["gain"] = gains
+  return result
 
 
 def markdown(
   curves: Sequence[Curve], widths: Sequence[int], fields: dict[str, Any]
 ) -> str:
-  """Return a table for each measure."""
+  """Return a Markdown table for each measure."""
   band = f"pixels from {measures.AROUND[fields['trimap_kind']]}"
   parts = [
     "# Trimap curves",
