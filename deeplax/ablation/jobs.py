@@ -1,7 +1,7 @@
 """A job, one training of a cell with one seed: its commands and their files.
 
-Nothing here runs anything; `running.py` does. All that is known of a job lies
-in three places: its workdir, `<workdir>.log` and `<workdir>.json`.
+`running.py` runs the commands. The state of a job lies in three places: its
+workdir, `<workdir>.log` and `<workdir>.json`.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ from deeplax.reports import gallery
 from deeplax.workdir import layout
 from deeplax.workdir import settings
 
-LOG_LINES = 12  # of a failed run's log that are kept
-POINTS = 60  # of a learning curve that are kept
+LOG_LINES = 12  # at the end of a failed run's log
+POINTS = 60  # of a learning curve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Job:
   Attributes:
     cell: What is trained.
     seed: `config.seed`.
-    rows: The evaluations of it.
+    rows: Those that evaluate the training.
     measure: Flags of every evaluation.
     weights: "source:file" to start from, or "".
     out: Of the experiment.
@@ -50,12 +50,12 @@ class Job:
 
   @property
   def name(self) -> str:
-    """Its workdir's name."""
+    """The name of its workdir."""
     return f"{self.cell.name}-seed{self.seed}"
 
   @property
   def workdir(self) -> pathlib.Path:
-    """Where it is trained."""
+    """The workdir of the training."""
     return self.out / "runs" / self.name
 
   def sibling(self, suffix: str) -> pathlib.Path:
@@ -63,7 +63,7 @@ class Job:
     return self.workdir.with_name(self.name + suffix)
 
   def record(self) -> dict[str, Any]:
-    """Return what earlier attempts have left: status, seconds, memory, tail."""
+    """Return the record of earlier attempts: status, seconds, log's end, ..."""
     path = self.sibling(".json")
     return json.loads(path.read_text()) if path.exists() else {}
 
@@ -71,10 +71,10 @@ class Job:
     """Return its command lines, to be run in the checkout one after another.
 
     Args:
-      missing_only: Without what has been done before.
+      missing_only: Leave out the commands that are done.
     """
     missing = [r for r in self.rows if not (missing_only and self.result(r))]
-    # The rest is what the training evaluates itself, at its end.
+    # The training does the other evaluations itself, at its end.
     rest = [
       row
       for row in missing
@@ -87,7 +87,7 @@ class Job:
         commands += self._convert()
       commands.append(self._train())
     most = self.cell.config.eval.max_images
-    root = self.cell.settings.get("data.root")  # it may have moved since
+    root = self.cell.settings.get("data.root")  # the data may have moved since
     return commands + [
       [*_python("deeplax.evaluate"), f"--workdir={self.shown(self.workdir)}"]
       + [*flags, *self.measure, *([f"--max_images={most}"] if most else [])]
@@ -110,27 +110,27 @@ class Job:
     ]
 
   def _start(self) -> pathlib.Path:
-    """Return the workdir to start from: its new layers are the seed's own."""
+    """Return the workdir to start from; the seed draws its new layers."""
     return self.sibling("-start")
 
   def source(self) -> str:
-    """Return `weights`, or what an earlier attempt was given."""
+    """Return `weights`, or those of an earlier attempt."""
     return self.weights or self.record().get("weights", "")
 
   def _starts(self) -> bool:
-    """Return whether weights are its start; COCO's rows have their own."""
+    """Return whether it starts from weights; rows after COCO have their own."""
     return bool(self.source()) and self.cell.config.init.checkpoint is None
 
   def _saved(self) -> bool:
-    """Return whether the last step's checkpoint is there, to be evaluated.
+    """Return whether the checkpoint of the last step exists, to be evaluated.
 
-    A training that is stopped between its last evaluation and that has none.
+    It does not if a training is stopped after its last evaluation.
     """
     last = str(self.cell.config.train.total_steps)
     return (self.workdir / layout.CHECKPOINTS / last).is_dir()
 
   def _convert(self) -> list[list[str]]:
-    """Return the command that makes the workdir to start from."""
+    """Return the command that makes the workdir to start from, if any."""
     if not self._starts():
       return []
     source, _, file = self.source().partition(":")
@@ -144,13 +144,13 @@ class Job:
     ]
 
   def shown(self, path: pathlib.Path) -> str:
-    """Return a path as commands have it, which run in the checkout."""
+    """Return a path for commands, which run in the checkout."""
     if path.is_relative_to(experiment.ROOT):
       path = path.relative_to(experiment.ROOT)
     return path.as_posix()
 
   def trained(self) -> bool:
-    """Return whether the training has come to its end, with these settings.
+    """Return whether the training has finished with these settings.
 
     Raises:
       InputError: The workdir is of other settings.
@@ -163,11 +163,11 @@ class Job:
     wanted["seed"] = self.seed
     start = trained["init.checkpoint"]
     if self._starts() or (start or "").endswith("-start"):
-      # Wherever that lay; a report is not told of --weights.
+      # Wherever those weights lay: a report has no --weights.
       wanted["init.checkpoint"] = start or "--weights"
     for key, value in wanted.items():
       filled = key in settings.FILLED_KEYS and value is None
-      # A key that has come since has its default there.
+      # A key that is newer than the workdir has its default there.
       have = trained.get(key, value)
       if have != value and key not in settings.FREE_KEYS and not filled:
         raise errors.InputError(
@@ -178,7 +178,7 @@ class Job:
     return any(r["step"] == steps for r in self._results().values())
 
   def _results(self) -> dict[str, dict[str, Any]]:
-    """Return each file of eval/ that is one evaluation."""
+    """Return the result in each file of eval/ that is not a table."""
     results = {}
     for path in sorted((self.workdir / layout.EVALUATIONS).glob("*.json")):
       result = json.loads(path.read_text())
@@ -187,7 +187,7 @@ class Job:
     return results
 
   def result(self, row: experiment.Row) -> dict[str, Any] | None:
-    """Return the evaluation of the last step that a row asks for, or None."""
+    """Return a row's evaluation of the last step, or None."""
     if not self.trained():
       return None
     config, how = self.cell.config, row.evaluation
@@ -198,7 +198,7 @@ class Job:
       "scales": list(how.scales),
       "flip": how.flip,
     }
-    # Someone may have evaluated otherwise besides.
+    # A user may have added evaluations in other ways.
     sizing = settings_lib.sizing(config)
     asked["sizes"] = sizing.sizes
     for file, result in self._results().items():
@@ -218,7 +218,7 @@ class Job:
     return all(self.result(row) for row in self.rows)
 
   def speed(self, file: str) -> float | None:
-    """Return the images/s of an evaluation, where a table has measured it."""
+    """Return the images/s of an evaluation, if a table has measured it."""
     for path in sorted(
       (self.workdir / layout.EVALUATIONS).glob("*-table*.json")
     ):
@@ -228,7 +228,7 @@ class Job:
     return None
 
   def curve(self) -> dict[str, list[list[float | int]]]:
-    """Return [step, value] of loss and mIoU, thinned out."""
+    """Return the [step, value] pairs of loss and mIoU, thinned out."""
     curves: dict[str, list[list[float | int]]] = {"loss": [], "miou": []}
     for line in self._metrics():
       for key, points in curves.items():
@@ -248,9 +248,9 @@ class Job:
     return re.findall(pattern, text, re.M)
 
   def training(self) -> dict[str, Any]:
-    """Return images/s of the training and the memory that a step needs."""
+    """Return the training's images/s and the memory of a step in bytes."""
     speeds = [v["images_per_second"] for v in self._metrics() if "loss" in v]
-    speeds = sorted(speeds[1:])  # the first has the compilation in it
+    speeds = sorted(speeds[1:])  # the first includes the compilation
     needed = None
     for amount, unit in self._logged(r"^ *memory +([\d.]+) (\w+) needed"):
       factor = {"GB": 1e9, "MB": 1e6, "kB": 1e3}.get(unit)
@@ -261,7 +261,7 @@ class Job:
     }
 
   def hardware(self) -> str | None:
-    """Return what the training says that it ran on; of a CPU, which."""
+    """Return the devices in the training's log, a CPU by its model's name."""
     devices = self._logged(r"^ *devices +(\d+) x (.+)$")
     if not devices:
       return None
@@ -279,7 +279,7 @@ class Job:
 
 
 def _measured(flag: str, result: dict[str, Any]) -> bool:
-  """Return whether a result has what a flag of deeplax.evaluate asks for."""
+  """Return whether a result has the measure of a flag of deeplax.evaluate."""
   name, _, widths = flag.partition("=")
   if name == "--trimap":
     return set(result.get("trimap", ())) == set(widths.split(","))
@@ -287,7 +287,7 @@ def _measured(flag: str, result: dict[str, Any]) -> bool:
 
 
 def thinned(points: list[list[float | int]]) -> list[list[float | int]]:
-  """Return at most about `POINTS` of them: means of equal stretches."""
+  """Return about `POINTS` points: the means of equal stretches."""
   size = -(-len(points) // POINTS) or 1
   return [
     [part[-1][0], sum(value for _, value in part) / len(part)]
@@ -296,7 +296,7 @@ def thinned(points: list[list[float | int]]) -> list[list[float | int]]:
 
 
 def _processor() -> str:
-  """Return this machine's kind of CPU."""
+  """Return the name of this machine's CPU."""
   path = pathlib.Path("/proc/cpuinfo")
   text = path.read_text() if path.exists() else ""
   named = re.search(r"^model name\s*:\s*(.+)$", text, re.M)
@@ -308,7 +308,7 @@ def _python(module: str) -> list[str]:
 
 
 def own_evaluation(cell: experiment.Cell) -> experiment.Evaluation:
-  """Return how the training itself evaluates at its end."""
+  """Return the evaluation that the training does at its end."""
   config = cell.config
   return experiment.Evaluation(
     settings_lib.output_stride(config),
@@ -321,13 +321,13 @@ def own_evaluation(cell: experiment.Cell) -> experiment.Evaluation:
 def evaluations(
   wanted: Sequence[experiment.Evaluation], flips: Sequence[bool] = (False, True)
 ) -> list[list[str]]:
-  """Return flags of deeplax.evaluate, which shares work inside a command.
+  """Return flags for deeplax.evaluate, which shares work inside a command.
 
-  Several scales are computed with one scale, and without flips, beside them.
+  A command of several scales also evaluates one scale, and no flips.
 
   Args:
-    wanted: What rows ask for.
-    flips: Of the configuration's own table, eval.sweep.flip.
+    wanted: The evaluations of the rows.
+    flips: The configuration's eval.sweep.flip.
   """
   commands = []
   plain = [e for e in wanted if not e.crf]

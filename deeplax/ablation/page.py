@@ -1,4 +1,4 @@
-"""The report as one self-contained page: HTML, SVG, a script that sorts."""
+"""Parts of the report's page: the sortable table, plots, pictures, commands."""
 
 from collections.abc import Sequence
 import math
@@ -59,13 +59,13 @@ for (const button of document.querySelectorAll("th button")) {
 
 
 def page(title: str, parts: Sequence[str]) -> str:
-  """Return the document, whose only script sorts its table."""
+  """Return the page; its only script sorts the table."""
   policy = html.policy(f"{html.POLICY}; script-src 'unsafe-inline'")
   return html.page(title, [*parts, _SORT], style=_STYLE, head=policy)
 
 
 def sortable(made: tables.Table) -> str:
-  """Return the table; a click on a title sorts by it."""
+  """Return the table; a click on a title sorts it by that column."""
   heads = "".join(
     f'<th scope="col"><button type="button">{html.escape(title)}</button></th>'
     for title in ("row", *made.columns)
@@ -93,7 +93,7 @@ def _key(key: float | int | str) -> str:
 
 
 def learning_curves(lines: Sequence[dict[str, Any]]) -> str:
-  """Return loss and mIoU by step, a curve for each training: means of seeds."""
+  """Return plots of loss and mIoU by step, means of each training's seeds."""
   of_cells: dict[str, dict[int, dict[str, Any]]] = {}
   for line in lines:
     if any((line.get("curve") or {}).values()):
@@ -119,7 +119,7 @@ def learning_curves(lines: Sequence[dict[str, Any]]) -> str:
 def _at(
   steps: Sequence[int], points: Sequence[Sequence[float | int]]
 ) -> np.ndarray:
-  """Return a curve's values at other steps; NaN outside it."""
+  """Return a curve's values at other steps, interpolated; NaN outside it."""
   if not points:
     return np.full(len(steps), np.nan)
   x, y = np.array(points, np.float64).T
@@ -127,7 +127,7 @@ def _at(
 
 
 def scatter(outcome: tables.Outcome) -> str:
-  """Return mIoU over Multiply-Adds, a point for each row."""
+  """Return a plot of mIoU over Multiply-Adds, a point for each row."""
   points = []
   for name, seeds in outcome.by_row.items():
     score, costs = tables.scores(seeds), outcome.costs.get(name)
@@ -141,7 +141,7 @@ def scatter(outcome: tables.Outcome) -> str:
     values, spread = np.full((2, len(x)), np.nan)
     values[x.index(cost)] = score.mean
     spread[x.index(cost)] = score.std
-    label = f"{i + 1}"  # of many rows colors come again
+    label = f"{i + 1}"  # colors repeat if there are many rows
     title = f"{label}: {name[:LETTERS]}"
     drawn.append(line_plot.Line(title, values, spread, label))
   axis = "Multiply-Adds of an image, billions"
@@ -149,7 +149,7 @@ def scatter(outcome: tables.Outcome) -> str:
 
 
 def trimap(outcome: tables.Outcome) -> str:
-  """Return trimap curves, where they were measured."""
+  """Return a plot of the trimap curves; "" if none was measured."""
   curves = []
   fields, widths = {}, []
   for name, seeds in outcome.by_row.items():
@@ -162,7 +162,7 @@ def trimap(outcome: tables.Outcome) -> str:
 
 
 def heat_map(outcome: tables.Outcome) -> str:
-  """Return IoU of rows by classes as a picture, the darker the higher."""
+  """Return a heat map of IoU by row and class; "" without scores."""
   ious = {
     name: of_seeds
     for name, seeds in outcome.by_row.items()
@@ -184,7 +184,7 @@ def heat_map(outcome: tables.Outcome) -> str:
 
 
 def sheets(lines: Sequence[dict[str, Any]], out: pathlib.Path) -> str:
-  """Return each training's newest pictures, of its first seed that has some."""
+  """Return the newest pictures of each training's first seed that has any."""
   newest = {}
   for line in lines:
     picture = line.get("picture")
@@ -206,7 +206,7 @@ def _picture(path: pathlib.Path) -> str:
 
 
 def failures(lines: Sequence[dict[str, Any]]) -> str:
-  """Return the last log lines of what failed, once for each training."""
+  """Return the last log lines of each training that failed."""
   failed = {}
   for line in lines:
     if line["status"] == "failed":
@@ -220,7 +220,7 @@ def failures(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def commands(outcome: tables.Outcome) -> str:
-  """Return the command lines of each row, of its first seed."""
+  """Return the command lines of each row's first seed."""
   parts = []
   for name, seeds in outcome.by_row.items():
     if seeds:

@@ -1,6 +1,6 @@
-"""The report of an experiment: a page, its table as Markdown, a CSV, plots.
+"""The report of an experiment: a page, a Markdown table, a CSV and plots.
 
-Page and Markdown are made from one list of sections.
+The page and the Markdown come from one list of sections.
 """
 
 from collections.abc import Sequence
@@ -31,10 +31,10 @@ class Section(NamedTuple):
   """A part of the report.
 
   Attributes:
-    title: Its heading on the page; "": none.
-    parts: HTML; a titled section without any is left out.
-    markdown: What table.md has below the table.
-    plot: File beside the page with the picture of this section.
+    title: Heading on the page; "": no heading.
+    parts: HTML; a section with a title but no part is left out.
+    markdown: Text for table.md, below the table.
+    plot: Name of the SVG file with the picture of this section; "": none.
   """
 
   title: str
@@ -43,7 +43,7 @@ class Section(NamedTuple):
   plot: str = ""
 
   def html(self) -> list[str]:
-    """Return what the page has of it."""
+    """Return the section's parts of the page, with its heading."""
     if not self.title:
       return list(self.parts)
     inside = [part for part in self.parts if part]
@@ -60,8 +60,8 @@ def report(
   """Write <name>.html, table.md (or <name>.md), <name>.csv and the plots.
 
   Args:
-    outcome: What was run.
-    out: Where.
+    outcome: Results and costs of the experiment.
+    out: Folder.
     name: "report" or "costs".
     pictures: Show images of the data, with truth and prediction.
 
@@ -83,8 +83,8 @@ def report(
   title = tables.title(outcome.experiment)
   body = [part for section in sections for part in section.html()]
   notes = [section.markdown for section in sections if section.markdown]
-  shown = printed.markdown(table.lines())
-  text = "\n\n".join([f"# {title}", shown, *notes]) + "\n"
+  paragraphs = [f"# {title}", printed.markdown(table.lines()), *notes]
+  text = "\n\n".join(paragraphs) + "\n"
   markdown = "table.md" if name == "report" else f"{name}.md"
   for file, content in (
     (f"{name}.html", page.page(title, body)),
@@ -103,7 +103,7 @@ def _text(text: str) -> Section:
 
 
 def _above(outcome: tables.Outcome) -> list[Section]:
-  """Return what stands above the table."""
+  """Return the sections above the table."""
   experiment = outcome.experiment
   sections = [Section("", [f"<pre>{html.escape(experiment.about)}</pre>"])]
   if experiment.paper:
@@ -115,7 +115,7 @@ def _above(outcome: tables.Outcome) -> list[Section]:
 
 
 def _read_with_care(experiment: experiment_lib.Experiment) -> str:
-  """Say what a table on other data can and cannot tell."""
+  """Return a warning about a table on other data; "" on the paper's own."""
   if not experiment.data:
     return ""
   return (
@@ -127,7 +127,7 @@ def _read_with_care(experiment: experiment_lib.Experiment) -> str:
 
 
 def _of_costs(outcome: tables.Outcome) -> list[Section]:
-  """Return what there is to say of Multiply-Adds; nothing without costs."""
+  """Return the sections about Multiply-Adds; none without costs."""
   if not outcome.costs:
     return []
   verdicts = costs_lib.verdicts(outcome.experiment, outcome.costs)
@@ -156,7 +156,7 @@ def _of_costs(outcome: tables.Outcome) -> list[Section]:
 
 
 def _plots(outcome: tables.Outcome) -> list[Section]:
-  """Return a section for each plot, empty where nothing is known."""
+  """Return a section for each plot, empty if there is nothing to plot."""
   return [
     Section(title, [plot], plot=file)
     for file, title, plot in (
@@ -173,7 +173,7 @@ def _plots(outcome: tables.Outcome) -> list[Section]:
 
 
 def _write_plot(path: pathlib.Path, text: str) -> None:
-  """Write a plot; one of an earlier report that there is none for goes."""
+  """Write a plot, or delete that of an earlier report if it is empty now."""
   if text:
     atomic.write_text(path, text)
   else:
@@ -181,7 +181,7 @@ def _write_plot(path: pathlib.Path, text: str) -> None:
 
 
 def _below(outcome: tables.Outcome) -> list[Section]:
-  """Return how the trainings were made, and the paper's own table."""
+  """Return the sections below: recipe, times, commands, the paper's table."""
   experiment, lines = outcome.experiment, outcome.lines
   shared, own = deviations.recipe(experiment, lines)
   not_trained = [["row", "why"], *map(list, deviations.refused(experiment))]
@@ -227,10 +227,10 @@ def write(
   costs_only: bool = False,
   pictures: bool = True,
 ) -> str:
-  """Make a report of what the trainings in `out` have left; return its table.
+  """Write the report of the trainings in `out`; return its Markdown table.
 
   Raises:
-    InputError: There is nothing in `out`, or it is of other settings.
+    InputError: There is no result in `out`, or it is of other settings.
   """
   lines: list[results_lib.Line] = []
   if not costs_only:

@@ -1,7 +1,7 @@
 """results.jsonl of an experiment: one line for each row and seed.
 
-Lines are made anew from what the workdirs say. Where a workdir is gone, or lies
-on another host, the earlier line stays.
+Lines are made anew from the workdirs. If a workdir has been deleted, or lies on
+another host, its earlier line stays.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ from deeplax.ablation import jobs as jobs_lib
 from deeplax.workdir import layout
 
 FILE = "results.jsonl"
-# Of an evaluation's result.
+# Fields of an evaluation's result that a line has.
 KEPT = (
   *("miou", "pixel_accuracy", "iou", "images", "step", "init", "crf"),
   *("trimap_kind", "trimap", "trimap_accuracy", "boundary_f", "boundary_iou"),
@@ -45,7 +45,7 @@ def read(out: pathlib.Path) -> list[Line]:
 
 
 def write(out: pathlib.Path, lines: Iterable[Line]) -> None:
-  """Write all lines in one go; another shard may do so at the same time."""
+  """Write all lines at once, even if another shard writes them too."""
   own = out / f".{FILE}.{platform.node()}-{os.getpid()}"
   atomic.write_text(own, "".join(json.dumps(x) + "\n" for x in lines))
   own.replace(out / FILE)
@@ -58,7 +58,7 @@ def jobs(
   seeds: Sequence[int] = (),
   weights: str = "",
 ) -> list[jobs_lib.Job]:
-  """Return all trainings, the first seed's before the second's."""
+  """Return all trainings, those of the first seed first."""
   return [
     jobs_lib.Job(
       cell,
@@ -95,14 +95,14 @@ def collect(
         job.record() and not (line and "miou" in line)
       )
       lines.append(of_job(row, job) if has_run or line is None else line)
-    # Seeds that were asked for another time.
+    # Seeds of an earlier command.
     others = [key for key in old if key[0] == row.name and key[1] is not None]
     lines += [old.pop(key) for key in others]
     for line in lines:
       _refuse_other_length(row, line, out)
     if row.cell is None:
       lines.append({**_plain(row), "seed": None, "status": "not here"})
-  # As they will be read: tuples are lists.
+  # As `read` returns them: lists in place of tuples.
   return json.loads(json.dumps(lines))
 
 
@@ -132,7 +132,7 @@ def _plain(row: experiment_lib.Row) -> Line:
 
 
 def of_job(row: experiment_lib.Row, job: jobs_lib.Job) -> Line:
-  """Return the line of a row, from what the job's folder says."""
+  """Return the line of a row, from its job's files."""
   result = job.result(row)
   record = job.record()
   environment = job.workdir / layout.ENVIRONMENT
@@ -142,7 +142,7 @@ def of_job(row: experiment_lib.Row, job: jobs_lib.Job) -> Line:
   status = record.get("status", "not run")
   if result:
     status = "finished"
-  elif status == "finished":  # and its workdir has been taken away
+  elif status == "finished":  # but its workdir has been deleted
     status = "not run"
   tail = record.get("log_tail", [])
   line = {
@@ -172,13 +172,13 @@ def of_job(row: experiment_lib.Row, job: jobs_lib.Job) -> Line:
 
 
 def _plain_text(text: str) -> str:
-  """Return a line of a log without where things lie on this machine."""
+  """Return a line of a log without this machine's paths."""
   for folder in (experiment_lib.ROOT, pathlib.Path(sys.prefix)):
     text = text.replace(f"{folder}/", "")
   return text.replace(f"{os.path.expanduser('~')}/", "~/")
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:
-  """Return mean and standard deviation (n - 1); NaN of fewer than two."""
+  """Return mean and standard deviation (n - 1), NaN if not defined."""
   mean = statistics.fmean(values) if values else math.nan
   return mean, statistics.stdev(values) if len(values) > 1 else math.nan

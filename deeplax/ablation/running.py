@@ -1,10 +1,10 @@
-"""Running an experiment's jobs: the processes, their logs, what is done.
+"""Running an experiment's jobs: the processes, their logs and records.
 
-Every job is a `python -m deeplax.main` in a workdir of its own, and what its
-rows evaluate otherwise a `python -m deeplax.evaluate`.
+A job is a `python -m deeplax.main` in its own workdir, followed by a `python -m
+deeplax.evaluate` for the rows that the training does not evaluate itself.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
 import fnmatch
@@ -28,16 +28,16 @@ from deeplax.ablation import jobs as jobs_lib
 from deeplax.ablation import results as results_lib
 from deeplax.metrics import printed
 
-# Seconds between a job's own lines, and between looks at its process.
-SAID_EVERY = 30.0
-POLLED_EVERY = 0.1
+# Seconds between a job's lines, and between checks of its process.
+REPORT_EVERY = 30.0
+POLL_EVERY = 0.1
 
 
 def environment(out: pathlib.Path) -> dict[str, str]:
   """Return the commands' environment: all trainings share compiled programs.
 
-  Seeds run the very same ones. Where JAX has been told another place for them,
-  that stays.
+  Seeds run the same programs. If the user has chosen a cache folder for JAX, it
+  is kept.
   """
   folder = jax.config.values["jax_compilation_cache_dir"]
   folder = folder or os.path.abspath(out / "runs" / "compiled")
@@ -49,18 +49,18 @@ def start(
   log: pathlib.Path,
   *,
   env: dict[str, str] | None = None,
-  progress: Any = print,
+  progress: Callable[..., None] = print,
 ) -> tuple[int, int]:
   """Run a command, its output appended to `log`.
 
   Args:
     command: With its arguments.
-    log: Of this and of earlier commands.
+    log: May have the output of earlier commands.
     env: Environment; None: this process's.
-    progress: Receives the log's last line now and then.
+    progress: Receives the log's last line now and then, with flush=True.
 
   Returns:
-    Exit status, and the largest memory of the host that it took, in bytes.
+    Exit status, and peak memory on the host in bytes.
   """
   with log.open("a") as file:
     file.write(f"$ {shlex.join(command)}\n")
@@ -68,25 +68,25 @@ def start(
     process = subprocess.Popen(
       command, cwd=experiment_lib.ROOT, env=env, stdout=file, stderr=file
     )
-    said = time.perf_counter()
+    reported = time.perf_counter()
     pid = 0
     code, usage = 0, None
     try:
       while not pid:
         pid, code, usage = os.wait4(process.pid, os.WNOHANG)
         if not pid:
-          time.sleep(POLLED_EVERY)
-        if time.perf_counter() - said > SAID_EVERY:
-          said = time.perf_counter()
+          time.sleep(POLL_EVERY)
+        if time.perf_counter() - reported > REPORT_EVERY:
+          reported = time.perf_counter()
           if line := last_line(log):
             progress(f"    {line}", flush=True)
     except KeyboardInterrupt:
-      # A terminal has told it too; it writes a checkpoint.
+      # A terminal has signaled the process too; it writes a checkpoint.
       process.send_signal(signal.SIGINT)
       process.wait()
       raise
     process.returncode = os.waitstatus_to_exitcode(code)
-  # In kilobytes, but for macOS.
+  # In kilobytes, except on macOS.
   unit = 1 if sys.platform == "darwin" else 1024
   return process.returncode, usage.ru_maxrss * unit if usage else 0
 
@@ -107,7 +107,7 @@ def last_line(log: pathlib.Path) -> str:
 
 
 def run_job(job: jobs_lib.Job) -> dict[str, Any]:
-  """Run what a job still lacks; return and keep its record."""
+  """Run the commands of a job that are not done; return its record."""
   log, path = job.sibling(".log"), job.sibling(".json")
   log.parent.mkdir(parents=True, exist_ok=True)
   log.touch()
@@ -136,7 +136,7 @@ def run_job(job: jobs_lib.Job) -> dict[str, Any]:
   finally:
     record["host_memory"] = memory
     record["hardware"] = job.hardware() or record.get("hardware")
-    # Earlier attempts took their time as well.
+    # Earlier attempts count too.
     record["seconds"] = round(before + time.perf_counter() - begin, 1)
     if record["status"] == "failed" and not record["log_tail"]:
       record["log_tail"] = tail(log, offset)
@@ -156,8 +156,8 @@ def run(
   Args:
     experiment: Of the jobs.
     jobs: To run.
-    out: For results.jsonl.
-    others: All that results.jsonl has lines of, another shard's too.
+    out: Folder of results.jsonl.
+    others: All jobs with a line in results.jsonl, other shards' included.
   """
   every_job = others or jobs
   todo = [job for job in jobs if not job.done()]
@@ -192,7 +192,7 @@ def run(
 
 
 def _outcome(job: jobs_lib.Job, record: dict[str, Any]) -> str:
-  """Return how a job ended: its scores, or the end of its log."""
+  """Return the outcome of a job: its scores, or the end of its log."""
   if record["status"] != "finished":
     lines = "\n".join(f"  | {line}" for line in record["log_tail"][-3:])
     return f"  failed, see {job.sibling('.log')}\n{lines}"
@@ -206,9 +206,9 @@ def _outcome(job: jobs_lib.Job, record: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def interrupted_by_sigterm() -> Iterator[None]:
-  """Let SIGTERM, a batch system's way to stop, do what Ctrl-C does.
+  """Treat SIGTERM, which batch systems send, like Ctrl-C inside.
 
-  The training is told then, and not left alone.
+  The training is then stopped too.
   """
   previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
   try:
@@ -224,13 +224,13 @@ def chosen(
   patterns: Sequence[str],
   shard: tuple[int, int],
 ) -> list[jobs_lib.Job]:
-  """Return the jobs of some rows, and of these every n-th.
+  """Return the jobs of some rows that belong to a shard.
 
   Args:
     experiment: Of the jobs.
-    jobs: To choose from.
-    patterns: Of rows, as `only` has them; none: all rows.
-    shard: (place, number), places from 1.
+    jobs: All of them.
+    patterns: Names of rows, as for `only`; none: all rows.
+    shard: (place, number), places from 1: every number-th job.
   """
   if patterns:
     names = {row.name for row in only(experiment, patterns)}
@@ -246,10 +246,10 @@ def chosen(
 def only(
   experiment: experiment_lib.Experiment, patterns: Sequence[str]
 ) -> list[experiment_lib.Row]:
-  """Return the rows whose name, or whose cell's, matches a pattern.
+  """Return the rows with a name, or a cell's name, that matches a pattern.
 
   Raises:
-    InputError: A pattern matches none.
+    InputError: A pattern matches no row.
   """
   rows = []
   for pattern in patterns:
@@ -271,7 +271,7 @@ def only(
 def print_commands(
   experiment: experiment_lib.Experiment, jobs: Sequence[jobs_lib.Job]
 ) -> None:
-  """Print every command of the jobs, and why rows have none."""
+  """Print every command of the jobs, and the reasons of rows without one."""
   for job in jobs:
     for command in job.commands():
       print(shlex.join(["python", *command[1:]]))

@@ -68,7 +68,7 @@ def fake(monkeypatch, failing=()):
     return json.dumps(config | {"seed": self.seed})
 
   monkeypatch.setattr(jobs_lib.Job, "commands", commands)
-  monkeypatch.setattr(running, "POLLED_EVERY", 0.01)
+  monkeypatch.setattr(running, "POLL_EVERY", 0.01)
   monkeypatch.setattr(jobs_lib.Job, "config_json", config_json, raising=False)
   return ran
 
