@@ -1,4 +1,4 @@
-"""What a row costs, without training: Multiply-Adds, parameters, field of view.
+"""Costs of a row without training: Multiply-Adds, parameters, field of view.
 
 Multiply-Adds are of one image, over all scales and flips of its evaluation, and
 in two conventions: true counts, and as the papers counted (see `models.cost`).
@@ -9,6 +9,7 @@ import functools
 from typing import Any
 
 import flax.linen as nn
+import ml_collections
 
 from deeplax.ablation import experiment as experiment_lib
 from deeplax.data import spec
@@ -18,9 +19,9 @@ from deeplax.models import build
 from deeplax.models import cost
 
 Costs = dict[str, Any]
-# A published number and ours, as the papers count, may differ by this share.
+# Largest relative difference that counts as agreement with a published number.
 TOLERANCE = 0.003
-# Columns of `savings`, and what they compare.
+# Columns of `savings`, and the keys that they compare.
 SAVED = {
   "Multiply-Adds": "multiply_adds",
   "as the papers count": "multiply_adds_paper",
@@ -36,7 +37,7 @@ def _parameters(model: nn.Module) -> int:
   return cost.parameters(model)
 
 
-def network(config: Any, output_stride: int) -> nn.Module:
+def network(config: ml_collections.ConfigDict, output_stride: int) -> nn.Module:
   """Return a row's network at an output stride."""
   return build.from_config(
     config.model,
@@ -46,13 +47,13 @@ def network(config: Any, output_stride: int) -> nn.Module:
 
 
 def of_row(row: experiment_lib.Row, *, field_of_view: bool = False) -> Costs:
-  """Return a row's costs; empty for one that no network here has.
+  """Return a row's costs; empty if no network here is that of the row.
 
   Returns:
     multiply_adds, multiply_adds_paper: Of an image.
-    parameters: That are trained.
+    parameters: The number that is trained.
     size: (height, width) of the image.
-    field_of_view: In pixels, if asked for; of VGG-16 as v1 counts it.
+    field_of_view: In pixels, if asked for; for VGG-16 as v1 counts it.
   """
   config = row.config
   if config is None or row.why.startswith("output strides"):
@@ -87,7 +88,7 @@ def of(
 
 
 def against_paper(row: experiment_lib.Row, costs: Costs) -> float | None:
-  """Return how much more ours are than published, as a share, or None.
+  """Return the relative difference from the published Multiply-Adds, or None.
 
   Only of the paper's own network at its own size.
   """
@@ -99,7 +100,7 @@ def against_paper(row: experiment_lib.Row, costs: Costs) -> float | None:
 def verdicts(
   experiment: experiment_lib.Experiment, costs: dict[str, Costs]
 ) -> list[str]:
-  """Return in words how Multiply-Adds compare with the paper's."""
+  """Return sentences that compare Multiply-Adds with the paper's."""
   paper = experiment.paper
   if experiment.data or not (paper and paper.multiply_adds):
     return []
@@ -136,12 +137,12 @@ def savings(
   costs: dict[str, Costs],
   measured: Mapping[str, Mapping[str, float | None]],
 ) -> list[list[str]]:
-  """Return a table of what the second row of each pair saves.
+  """Return a table of the savings of the second row of each pair.
 
   Args:
     experiment: With the pairs.
-    costs: Of the rows.
-    measured: Of each row what has been measured: "images_per_second",
+    costs: By row.
+    measured: Means over the seeds, by row: "images_per_second",
       "step_memory".
   """
   if not experiment.savings:

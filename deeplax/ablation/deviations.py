@@ -1,4 +1,4 @@
-"""How a training differs from its paper's, and what that is known to cost."""
+"""Differences of a training from its paper's, and their known costs in mIoU."""
 
 from collections.abc import Sequence
 import json
@@ -9,7 +9,7 @@ from deeplax.ablation import papers
 from deeplax.ablation import recipes
 from deeplax.workdir import settings
 
-# Without influence on the trained network.
+# Keys without influence on the trained network.
 SILENT = (
   *("checkpoint.", "log.", "eval.sweep.", "eval.every", "eval.pictures"),
   *("data.root", "data.threads", "data.check_images", "data.shapes_", "seed"),
@@ -40,11 +40,11 @@ def _text(value: Any) -> str:
 def recipe(
   experiment: experiment_lib.Experiment, lines: Sequence[dict[str, Any]]
 ) -> tuple[list[list[str]], dict[str, list[list[str]]]]:
-  """Return a table of what all trainings share, and one for each of the rest.
+  """Return a table of the differences of all trainings, and each one's others.
 
   Args:
     experiment: Of the trainings.
-    lines: Of results.jsonl, which know what a finished run started from.
+    lines: Of results.jsonl, with the weights that finished runs started from.
   """
   by_cell = {cell.name: differences(cell) for cell in experiment.cells}
   for cell in experiment.cells:
@@ -55,8 +55,8 @@ def recipe(
     ]
     start = cell.config.init.checkpoint or (starts or ["random"])[0]
     if start.startswith("random"):
-      known = recipes.KNOWN["init.checkpoint"]
-      by_cell[cell.name]["init"] = ("ImageNet weights", "random weights", known)
+      cost = recipes.KNOWN["init.checkpoint"]
+      by_cell[cell.name]["init"] = ("ImageNet weights", "random weights", cost)
   lines_of = {
     name: [[key, *values] for key, values in differing.items()]
     for name, differing in by_cell.items()
@@ -76,10 +76,10 @@ def refused(experiment: experiment_lib.Experiment) -> list[tuple[str, str]]:
 
 
 def times(lines: Sequence[dict[str, Any]]) -> list[list[str]]:
-  """Return a table of training times, the papers' and these, with hardware."""
-  table = [["training", "time", "hardware", "source"]]
-  for one in papers.training_times():
-    table.append([one[k] for k in ("what", "time", "hardware", "source")])
+  """Return a table of training times, the papers' and ours, with hardware."""
+  times = [["training", "time", "hardware", "source"]]
+  for published in papers.training_times():
+    times.append([published[k] for k in ("what", "time", "hardware", "source")])
   by_hardware: dict[str, dict[str, float]] = {}
   for line in lines:  # several rows are of one training
     if line["status"] == "finished" and line.get("seconds"):
@@ -88,5 +88,5 @@ def times(lines: Sequence[dict[str, Any]]) -> list[list[str]]:
   for where, seconds in by_hardware.items():
     mean = sum(seconds.values()) / len(seconds) / 60
     what = "a training here, its evaluations included"
-    table.append([what, f"{mean:.1f} minutes", where, "measured"])
-  return table
+    times.append([what, f"{mean:.1f} minutes", where, "measured"])
+  return times

@@ -16,15 +16,15 @@ from deeplax import errors
 from deeplax.ablation import papers
 from deeplax.settings import find
 
-# The tables. A checkout keeps their results beside them and its commands run
-# there; an installed package is left as it is, for the folder one stands in.
+# The tables' folder. A checkout keeps results beside it and runs commands in
+# itself; with an installed package both happen in the current folder.
 FOLDER = find.shipped("experiments")
 INSTALLED = FOLDER.parent == find.PACKAGE
 ROOT = pathlib.Path.cwd() if INSTALLED else FOLDER.parent
 RESULTS = ROOT / "experiments" / "results"
-# Of `python -m`: run and report, as they are called here.
+# Package of the commands run and report, for `python -m`.
 COMMANDS = "deeplax.experiments" if INSTALLED else "experiments"
-# What MEASURE may have, and the field of a result that it makes.
+# Flags that MEASURE may have, and the field of a result that each one adds.
 MEASURES = {
   "--trimap": "trimap",
   "--boundary": "boundary_f",
@@ -43,15 +43,15 @@ class Evaluation(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-  """One training, whatever its seed.
+  """One training, for any seed.
 
   Attributes:
     name: Of its workdir.
-    file: What --config is, without the flags.
-    settings: The flags.
-    unset: Keys that `file` sets and this cell does not.
-    config: All of it.
-    protocol: The configuration of the same row as its paper trains it.
+    file: The value of --config.
+    settings: The values of --config.KEY flags.
+    unset: Keys that `file` sets and this cell sets to None.
+    config: The whole configuration.
+    protocol: The configuration of the paper's training of the same row.
   """
 
   name: str
@@ -62,7 +62,7 @@ class Cell:
   protocol: ml_collections.ConfigDict
 
   def flags(self) -> list[str]:
-    """Return the command line's part that says what to train."""
+    """Return the flags of deeplax.main that set the configuration."""
     values = {k: v for k, v in self.settings.items() if v is not None}
     return [
       f"--config={self.file}",
@@ -76,11 +76,11 @@ class Row:
 
   Attributes:
     name: Unique.
-    settings: As the experiment gives them, without its words.
-    cell: What is trained; None: nothing, see `why`.
+    settings: Of the experiment's sweep, without name and not_here.
+    cell: Its training; None: it has none, see `why`.
     evaluation: How it is evaluated.
-    config: The training's; None where it is refused.
-    why: It is not run.
+    config: Of the training; None if it is refused.
+    why: The reason not to run it; "": it is run.
     miou: The paper's, in percent.
     multiply_adds: The paper's, in billions.
   """
@@ -97,7 +97,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """A table: its rows, and what the report says of them."""
+  """A table: its rows, and settings of its runs and its report."""
 
   name: str
   about: str
@@ -120,7 +120,7 @@ class Experiment:
     return [r for r in self.rows if r.cell and r.cell.name == cell.name]
 
   def out(self) -> pathlib.Path:
-    """Return where its results are kept unless a command says otherwise."""
+    """Return the default folder of its results."""
     words = [self.name, self.argument, self.data]
     return RESULTS / "_".join(filter(None, words))
 
@@ -134,7 +134,7 @@ def varying(settings: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def row_names(sweep: Sequence[dict[str, Any]]) -> list[str]:
-  """Name each row by the settings that vary: low_level_channels=48."""
+  """Return a name for each row, of the settings that vary."""
   keys = [key for key in varying(sweep) if key not in ("name", "not_here")]
   names = [
     _file_name(row["name"])
@@ -148,7 +148,7 @@ def row_names(sweep: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def name_of(settings: dict[str, Any]) -> str:
-  """Return settings as a name that a folder may have; "base" of none."""
+  """Return settings as a folder's name; "base" of no settings."""
   return _file_name(
     ",".join(f"{_short(k)}={_text(v)}" for k, v in settings.items())
   )
@@ -164,7 +164,7 @@ def _text(value: Any) -> str:
 
 
 def _short(key: str) -> str:
-  """Return a key's last word; of a pair that would be mixed up, both."""
+  """Return a key's last word, or a longer name if that is ambiguous."""
   if key in ("decoder.output_stride", "model.decoder.output_stride"):
     return "decoder_stride"
   return key if key.startswith("eval.") else key.rsplit(".", 1)[-1]

@@ -1,4 +1,4 @@
-"""Flags that the experiments' commands share, and what they mean together.
+"""Flags that the experiments' commands share, and the experiment they choose.
 
 Importing this loads no JAX: `--help` and a mistyped flag answer at once.
 """
@@ -15,7 +15,7 @@ from deeplax.ablation import recipes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Add what `run` and `report` must both know to mean the same trainings."""
+  """Add the flags that `run` and `report` need to find the same trainings."""
   parser.add_argument(
     "name", metavar="NAME", help="module in experiments/, NAME:debug to try it"
   )
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def loaded(
   args: argparse.Namespace,
 ) -> tuple[experiment_lib.Experiment, pathlib.Path]:
-  """Return the experiment and the folder that a command line means."""
+  """Return the experiment and the folder of a command line."""
   if args.full_size and not args.data:
     raise errors.InputError("--full_size goes with --data")
   from deeplax.ablation import load  # loads JAX
@@ -69,13 +69,13 @@ def loaded(
   )
   out = args.out or experiment.out()
   if not out.is_absolute():
-    # Commands, which run in the checkout, then have it relative to that.
+    # Relative to the checkout, where the commands run.
     out = experiment_lib.ROOT / os.path.relpath(out, experiment_lib.ROOT)
   return experiment, out
 
 
 def report_command(args: argparse.Namespace) -> str:
-  """Return the command that reports what these arguments have run."""
+  """Return the command for the report of a run with these arguments."""
   words = [args.name, *([f"--data={args.data}"] if args.data else [])]
   words += ["--full_size"] if args.full_size else []
   words += [f"--steps={args.steps}"] if args.steps else []

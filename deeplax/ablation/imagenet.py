@@ -1,4 +1,4 @@
-"""How whole ImageNet networks rank the classes of a folder of pictures."""
+"""Whole ImageNet networks: how they rank the right class of pictures."""
 
 from collections.abc import Sequence
 import pathlib
@@ -179,7 +179,7 @@ def classify(
   views = grain.MapDataset.source(labeled).map(read).to_iter_dataset(ahead)
   for some, wanted in views.batch(batch):
     count = len(some)
-    # What is left of the last batch stays as it was.
+    # The rest of a short last batch keeps older pictures, which are ignored.
     images[:count], labels[:count] = some, wanted
     answers = [
       program(n.variables, images, labels)

@@ -1,4 +1,4 @@
-"""Loading an experiment: its module, its rows, the cells that they share.
+"""Loads an experiment: its module, its rows, the cells that they share.
 
 An experiment is a module of experiments/, or a file anywhere, with
 
@@ -44,14 +44,14 @@ def load(
   steps: int | None = None,
   flags: Sequence[str] = (),
 ) -> experiment_lib.Experiment:
-  """Return the experiment `<module>[:<argument>]`, all rows checked.
+  """Return the experiment `<module>[:<argument>]` with all rows checked.
 
   Args:
     name: Of a module of experiments/, or the path of a file; an argument
       replaces that of every configuration, and `:debug` is the quick test.
     data: A recipe of `recipes`, in place of the table's own data.
     full_size: The recipe keeps the network.
-    steps: Of each training; a table that varies them has its own scaled.
+    steps: Of each training; those of a table that varies them are scaled.
     flags: Further "key=value" settings of all trainings.
 
   Raises:
@@ -96,7 +96,7 @@ def load(
 
 
 def _measure(module: Any) -> tuple[str, ...]:
-  """Return MEASURE; refuse flags whose result nothing here reads."""
+  """Return MEASURE; refuse flags whose result the report does not use."""
   measure = tuple(getattr(module, "MEASURE", ()))
   for flag in measure:
     if flag.partition("=")[0] not in experiment_lib.MEASURES:
@@ -108,7 +108,7 @@ def _measure(module: Any) -> tuple[str, ...]:
 
 
 def _savings(module: Any, rows: list[str]) -> tuple[tuple[str, str], ...]:
-  """Return SAVINGS; refuse names that no row has."""
+  """Return SAVINGS; refuse names that are not rows."""
   pairs: Any = getattr(module, "SAVINGS", ())
   savings = tuple(pairs)
   for name in (name for pair in savings for name in pair):
@@ -120,7 +120,7 @@ def _savings(module: Any, rows: list[str]) -> tuple[tuple[str, str], ...]:
 
 
 def _sweep(module: Any) -> list[dict[str, Any]]:
-  """Return what sweep() yields; it may be a user's own."""
+  """Return the rows of sweep(), which may be a user's own code."""
   path = pathlib.Path(module.__file__)
   try:
     sweep = [dict(row) for row in module.sweep()]
@@ -134,7 +134,7 @@ def _sweep(module: Any) -> list[dict[str, Any]]:
 
 
 def _where(error: Exception, path: pathlib.Path) -> str:
-  """Return an error and the last line of a file that it went through."""
+  """Return an error's text and the last line of a file in its traceback."""
   lines = [
     frame.lineno
     for frame in traceback.extract_tb(error.__traceback__)
@@ -149,7 +149,7 @@ def _with_argument(base: str, argument: str) -> str:
 
 
 class _Maker:
-  """Makes rows, and each cell once."""
+  """Makes the rows of an experiment, and each of their cells once."""
 
   def __init__(
     self,
@@ -164,12 +164,12 @@ class _Maker:
     self._steps, self._sweep = steps, sweep
     self._flags = _parsed(flags)
     self._cells: dict[str, experiment_lib.Cell] = {}
-    self._known: dict[str, tuple[experiment_lib.Cell | None, str]] = {}
+    self._made: dict[str, tuple[experiment_lib.Cell | None, str]] = {}
     trained = [self._trained(settings) for settings in sweep]
     self._varied = experiment_lib.varying(trained) if len(trained) > 1 else []
 
   def _trained(self, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return what a row trains, its configuration as "base"."""
+    """Return a row's settings of the training, its configuration as "base"."""
     base = _with_argument(settings.get("base", self._base), self._argument)
     words = (*WORDS, *EVALUATED)
     return {
@@ -185,11 +185,11 @@ class _Maker:
     cell = None
     if not why:
       key = repr((base, trained))
-      if key not in self._known:
-        self._known[key] = self._cell(base, trained)
-      cell, why = self._known[key]
+      if key not in self._made:
+        self._made[key] = self._cell(base, trained)
+      cell, why = self._made[key]
     plain = cell.config if cell else apply(configuration(base), trained, base)
-    # A row that is not run for want of weights or data has its costs too.
+    # A row that is not run for lack of weights or data has costs, too.
     absent = settings.get("not_here") and not self._data
     config = plain if cell or absent else None
     evaluation = experiment_lib.Evaluation(
@@ -205,7 +205,7 @@ class _Maker:
   def _cell(
     self, base: str, trained: dict[str, Any]
   ) -> tuple[experiment_lib.Cell | None, str]:
-    """Return the cell, or None and why there is none."""
+    """Return the cell and "", or None and the reason."""
     protocol = apply(configuration(base), trained, base)
     file = base
     settings = dict(trained)
@@ -224,7 +224,7 @@ class _Maker:
       }
       config = from_file(file)
     elif self._argument == "debug":
-      # What a row says of batch, steps and crop is of the whole run.
+      # A row's batch, steps and crop are those of the full-size run.
       small = {key: recipes.look_up(config, key) for key in recipes.SCALED}
       whole = configuration(base.partition(":")[0])
       settings = recipes.scaled(whole, small, trained)
@@ -255,7 +255,7 @@ class _Maker:
     return self._cells.setdefault(name, cell), ""
 
   def _of_length(self, config: Any, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings with those of a run of `steps` steps."""
+    """Return the settings, changed for a run of `steps` steps."""
     if not self._steps:
       return settings
     ratio = self._steps / config.train.total_steps
@@ -281,17 +281,17 @@ class _Maker:
     if start and "init.checkpoint" in recipe:
       return f"{where}: it starts from {start}, another network"
     for key in sorted(recipes.fixed(recipe) & set(trained) & set(self._varied)):
-      # One value of those that rows have may stand for the recipe's.
+      # The row with the table's own value may run with the recipe's.
       values = [s.get(key, recipes.look_up(config, key)) for s in self._sweep]
       stands = recipes.look_up(config, key)
       if stands not in values:
         stands = recipe[key]
       if trained[key] != stands:
-        said = f"{where}: all trainings there have {key} {recipe[key]}"
+        text = f"{where}: all trainings there have {key} {recipe[key]}"
         if stands == recipe[key]:
-          return f"{said}, and this row is of {trained[key]}"
+          return f"{text}, and this row is of {trained[key]}"
         return (
-          f"{said}. The rows of {stands}, the table's own network, are run so; "
+          f"{text}. The rows of {stands}, the table's own network, are run so; "
           f"this one differs from them by {trained[key]}, which it cannot there"
         )
     return ""
@@ -314,7 +314,7 @@ def _parsed(flags: list[str]) -> dict[str, Any]:
 
 
 def apply(config: Any, settings: dict[str, Any], what: str) -> Any:
-  """Return the configuration with settings; refuse what it refuses."""
+  """Return the configuration with settings; refuse those that it refuses."""
   try:
     config.update_from_flattened_dict(settings)
   except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -323,7 +323,7 @@ def apply(config: Any, settings: dict[str, Any], what: str) -> Any:
 
 
 def names() -> list[str]:
-  """Return the experiments there are."""
+  """Return the names of all experiments."""
   return sorted(
     path.stem
     for path in experiment_lib.FOLDER.glob("*.py")
@@ -332,7 +332,7 @@ def names() -> list[str]:
 
 
 def _module(name: str) -> Any:
-  """Return an experiment's module, of its name or its file."""
+  """Return the module of an experiment's name or file."""
   path = pathlib.Path(name)
   if name in names():
     path = experiment_lib.FOLDER / f"{name}.py"
@@ -356,7 +356,7 @@ def configuration(base: str) -> Any:
   """Return configuration `<name>[:<argument>]`, locked.
 
   Raises:
-    InputError: There is none.
+    InputError: No configuration has this name.
   """
   name, _, argument = base.partition(":")
   try:
@@ -366,7 +366,7 @@ def configuration(base: str) -> Any:
 
 
 def from_file(file: str) -> Any:
-  """Return what `experiments/config.py:<file>` is."""
+  """Return the configuration `experiments/config.py:<file>`."""
   return find.load(experiment_lib.FOLDER / "config.py").get_config(file)
 
 

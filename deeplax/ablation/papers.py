@@ -1,4 +1,4 @@
-"""The papers' tables, papers.json, as the experiments and reports read them.
+"""The papers' tables, read from papers.json.
 
 Numbers only: mIoU in percent, Multiply-Adds in billions. Tables of a test
 server, of PASCAL-Context and of Person-Part are there for reference; no
@@ -21,14 +21,14 @@ FILE = pathlib.Path(__file__).with_name("papers.json")
 
 @dataclasses.dataclass(frozen=True)
 class Paper:
-  """What a paper has for the rows of an experiment, in their order.
+  """A paper's numbers for the rows of an experiment, in their order.
 
   Attributes:
     source: Paper and table.
-    miou: In percent; None: it has no number for that row.
-    multiply_adds: In billions; empty: it has none.
-    inconsistent: Of these, values that contradict the paper's own others.
-    table: In papers.json; empty: not from there.
+    miou: In percent; None: no number for that row.
+    multiply_adds: In billions; empty: no numbers.
+    inconsistent: Values of these that contradict the paper's other numbers.
+    table: Name in papers.json; "": not from there.
   """
 
   source: str

@@ -12,7 +12,7 @@ from deeplax.settings import defaults
 
 Settings = dict[str, Any]
 
-# What each data set sets. A crop is 16 n + 1, as align-corners resizes like it.
+# Settings by data set. Crops are 16 n + 1, to suit align-corners resizing.
 DATA: dict[str, Settings] = {
   "camvid": {
     "data.name": "camvid",
@@ -75,14 +75,14 @@ TRAINING: Settings = {
   "checkpoint.every": 125,
   "log.every": 5,
 }
-# Sides of crops and images, widths, and what follows the length of a run.
+# Keys of widths, of the length of a run, and of all sizes but widths.
 WIDTHS = ("model.channels", "model.decoder.channels")
 STEPS = ("train.total_steps", "optim.step_every")
 SCALED = (*STEPS, "train.batch_size", "data.crop_size")
 
 
 def settings(config: Any, data: str, *, full_size: bool = False) -> Settings:
-  """Return what a recipe changes in a table's configuration.
+  """Return the settings of a recipe for a table's configuration.
 
   Args:
     config: Of the table.
@@ -146,7 +146,7 @@ def scaled(config: Any, recipe: Settings, row: Settings) -> Settings:
 def fixed(recipe: Settings) -> set[str]:
   """Return the keys that a row may not set beside this recipe."""
   free = {*WIDTHS, *SCALED}
-  # A policy is what a table may be about, and every network can have it.
+  # A table may be about a schedule, which every network can have.
   free |= {"optim.schedule", "data.min_scale", "data.max_scale"}
   return set(recipe) - free
 
@@ -158,8 +158,8 @@ def look_up(config: Any, key: str) -> Any:
   return config
 
 
-# What a difference from the papers' protocol is known to cost, by its key.
-# Numbers are mIoU, of VOC 2012 val where nothing else is said.
+# Known costs of a difference from the papers' protocol, by its key. Numbers are
+# mIoU, on VOC 2012 val unless another data set is named.
 KNOWN: dict[str, str] = {
   "data.name": "another data set: only differences between rows compare with "
   "the paper's, and they need not carry over",

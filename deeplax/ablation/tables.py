@@ -1,4 +1,4 @@
-"""A report's table: one line a row, the columns that vary, text and numbers."""
+"""The table of a report: a line for each row, as text, numbers and CSV."""
 
 from collections.abc import Iterable, Sequence
 import csv
@@ -16,8 +16,8 @@ from deeplax.metrics import printed
 
 Line = dict[str, Any]
 
-# Of costs, and of what trainings took, means of their seeds: title, key, form,
-# unit.
+# Columns of costs, and of the trainings' speed and memory (means over seeds):
+# title, key, format, unit.
 COLUMNS = (
   ("Multiply-Adds, B", "multiply_adds", "{:.2f}", 1e9),
   ("as the papers count", "multiply_adds_paper", "{:.2f}", 1e9),
@@ -33,27 +33,27 @@ COLUMNS = (
 
 
 class Value(NamedTuple):
-  """A cell of the table: what it shows and what it sorts by."""
+  """A cell of the table: its text, and the key that its column sorts by."""
 
   text: str
   key: float | int | str
 
   @classmethod
   def number(cls, value: float | int | None, form: str = "{:.2f}") -> "Value":
-    """Return a number; nothing for None and NaN, which sort last."""
+    """Return a number's cell; that of None and NaN is empty and sorts last."""
     if value is None or math.isnan(value):
       return cls("", -math.inf)
     return cls(form.format(value), value)
 
 
 class Table(NamedTuple):
-  """Columns by title, each with a value for each row."""
+  """Columns by title, each with a cell for each row."""
 
   rows: list[str]
   columns: dict[str, list[Value]]
 
   def lines(self) -> list[list[str]]:
-    """Return titles and rows, as text."""
+    """Return the text of the titles and rows."""
     rows = [
       [name, *(column[i].text for column in self.columns.values())]
       for i, name in enumerate(self.rows)
@@ -62,12 +62,12 @@ class Table(NamedTuple):
 
 
 class Scores(NamedTuple):
-  """Of a row over its seeds; NaN: none.
+  """The mIoU of a row over its seeds, in percent.
 
   Attributes:
-    count: Finished seeds.
-    mean: mIoU in percent.
-    std: Of one run, n - 1.
+    count: Number of finished seeds.
+    mean: NaN: no seed has finished.
+    std: Standard deviation of one run (n - 1); NaN: fewer than two seeds.
   """
 
   count: int
@@ -80,11 +80,11 @@ class Scores(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """What a report is about.
+  """Results and costs of an experiment.
 
   Attributes:
-    experiment: Names the rows and the paper's numbers.
-    lines: Of results.jsonl; none for the costs alone.
+    experiment: With the rows and the paper's numbers.
+    lines: Of results.jsonl; empty: costs only.
     costs: By row; empty: not computed.
   """
 
@@ -103,13 +103,13 @@ class Outcome:
 
 
 def scores(lines: Sequence[Line]) -> Scores:
-  """Return mean and spread of the finished lines of a row."""
+  """Return mean and deviation of the finished lines of a row."""
   values = [100 * x["miou"] for x in lines if x.get("miou") is not None]
   return Scores(len(values), *results_lib.mean_std(values))
 
 
 def middle(lines: Sequence[Line], key: str) -> float | None:
-  """Return the mean of what is known of a key."""
+  """Return the mean of a key over the lines that have it; None: no line has."""
   values = [x[key] for x in lines if x.get(key) is not None]
   return sum(values) / len(values) if values else None
 
@@ -163,7 +163,7 @@ def _numbers(
   form: str = "{:.2f}",
   unit: float | None = None,
 ) -> list[Value]:
-  """Return a column of numbers, in a unit of so many."""
+  """Return a column of numbers, divided by a unit."""
   return [
     Value.number(v / unit if unit and v is not None else v, form)
     for v in values
@@ -173,7 +173,7 @@ def _numbers(
 def _score_columns(
   experiment: experiment_lib.Experiment, grouped: dict[str, list[Line]]
 ) -> dict[str, list[Value]]:
-  """Return the columns of mIoU, here and in the paper."""
+  """Return the columns of mIoU, measured and in the paper."""
   of_rows = [scores(grouped[row.name]) for row in experiment.rows]
   means = [None if math.isnan(s.mean) else s.mean for s in of_rows]
   paper = [row.miou for row in experiment.rows]
@@ -182,7 +182,7 @@ def _score_columns(
     "seeds": _numbers((s.count or None for s in of_rows), "{}"),
     "paper": _numbers(paper),
   }
-  if experiment.data:  # other data's numbers compare only with each other
+  if experiment.data:  # on other data only rows can be compared with each other
     columns["over the first"] = _gains(means, means)
     columns["paper's, over the first"] = _gains(paper, means)
   else:
@@ -202,14 +202,14 @@ def _measured_columns(outcome: Outcome) -> dict[str, list[Value]]:
   numbers: dict[str, list[float | None]] = {key: [] for _, key, _, _ in COLUMNS}
   for row in outcome.experiment.rows:
     seeds = outcome.by_row[row.name]
-    found = {key: middle(seeds, key) for key in numbers}
-    found |= outcome.costs.get(row.name, {})
+    values = {key: middle(seeds, key) for key in numbers}
+    values |= outcome.costs.get(row.name, {})
     if not outcome.experiment.data:
       off = costs_lib.against_paper(row, outcome.costs.get(row.name, {}))
-      found["off"] = None if off is None else 100 * off
-      found["published"] = row.multiply_adds
-    for key, values in numbers.items():
-      values.append(found[key])
+      values["off"] = None if off is None else 100 * off
+      values["published"] = row.multiply_adds
+    for key, column in numbers.items():
+      column.append(values[key])
     taken = middle(seeds, "seconds")
     text = "" if taken is None else clocks.duration(taken)
     seconds.append(Value.number(taken)._replace(text=text))
@@ -227,7 +227,7 @@ def _measured_columns(outcome: Outcome) -> dict[str, list[Value]]:
 def _gains(
   values: Sequence[float | None], means: Sequence[float | None]
 ) -> list[Value]:
-  """Return by how much values exceed that of the first row that was found."""
+  """Return the gains of values over that of the first row with a mean."""
   first = next((i for i, x in enumerate(means) if x is not None), None)
   base = None if first is None else values[first]
   return [
@@ -241,7 +241,7 @@ def _distinct(lines: Sequence[Line], key: str) -> list[str]:
 
 
 def _status(row: experiment_lib.Row, lines: Sequence[Line]) -> str:
-  """Return "finished", or how many seeds are what."""
+  """Return "finished", or the number of seeds in each state."""
   if row.cell is None:
     return row.why
   kinds = [line["status"] for line in lines]
@@ -254,7 +254,7 @@ def _status(row: experiment_lib.Row, lines: Sequence[Line]) -> str:
 
 
 def noise(outcome: Outcome) -> str:
-  """Return in words how far seeds of one row lie apart."""
+  """Return a sentence about the spread of the seeds of a row."""
   of_rows = [scores(x) for x in outcome.by_row.values()]
   spread = [s.std for s in of_rows if not math.isnan(s.std)]
   if not spread:
@@ -274,7 +274,7 @@ def noise(outcome: Outcome) -> str:
 
 
 def title(experiment: experiment_lib.Experiment) -> str:
-  """Return the first line of what an experiment is about."""
+  """Return an experiment's title, the first line about it."""
   return experiment.about.splitlines()[0].rstrip(".")
 
 
@@ -296,10 +296,10 @@ def as_csv(outcome: Outcome) -> str:
     + [*counted, *plain, *(f"iou {name}" for name in classes)]
   )
   by_name = {row.name: row for row in experiment.rows}
-  shown = list(lines) or [
+  lines = list(lines) or [
     {"row": row.name, "seed": None} for row in experiment.rows
   ]
-  for line in shown:
+  for line in lines:
     if line["row"] not in by_name:
       continue
     row = by_name[line["row"]]
