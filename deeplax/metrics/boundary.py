@@ -247,13 +247,11 @@ def _edges(classes: Labels, empty: int) -> Labels:
 def _changing(
   classes: Labels, window: np.ndarray, empty: int, **border: Any
 ) -> Labels:
-  """Return the classes where a window around a pixel has several.
+  """Return the classes where a window has several, `empty` elsewhere.
 
   Args:
-    classes: Of each pixel.
     window: Neighbors that are looked at.
-    empty: Number of the other pixels.
-    **border: What lies beyond the frame, for cv2.
+    **border: For cv2, the pixels beyond the frame.
   """
   low, high = (f(classes, window, **border) for f in (cv2.erode, cv2.dilate))
   return np.where(low != high, classes, classes.dtype.type(empty))

@@ -17,31 +17,16 @@ class Kept:
   """The predictions for the pictures and the page of one row."""
 
   def __init__(self, source: files.Source, args: argparse.Namespace):
-    """Start without any.
-
-    Args:
-      source: The images.
-      args: With `pictures`, `html` and `worst` of deeplax.evaluate.
-    """
+    """Start without any; `args` has the flags pictures, html and worst."""
     self._source = source
     self._pictures = min(args.pictures, len(source))
-    self._sheet = (
-      picture_sheet.PictureSheet(source, self._pictures)
-      if self._pictures > 0
-      else None
-    )
-    self._worst = None
-    if args.html:
-      self._worst = worst_images.Worst(args.worst)
+    self._sheet = None
+    if self._pictures > 0:
+      self._sheet = picture_sheet.PictureSheet(source, self._pictures)
+    self._worst = worst_images.Worst(args.worst) if args.html else None
 
   def keep(self, index: int, labels: np.ndarray, matrix: np.ndarray) -> None:
-    """Keep a prediction if a picture or the page shows it.
-
-    Args:
-      index: Of the image in the source.
-      labels: Prediction.
-      matrix: Its confusion matrix.
-    """
+    """Keep a prediction, with its confusion matrix, if it may be shown."""
     if self._sheet:
       self._sheet.keep(index, labels)
     if self._worst:

@@ -109,8 +109,13 @@ COSTS = {
 }
 
 
+def _outcome(made, costs):
+  experiment, lines = made
+  return tables.Outcome(experiment, lines, costs)
+
+
 def test_the_table_has_means_and_deviations(made):
-  table = tables.table(tables.Outcome(*made, COSTS))
+  table = tables.table(_outcome(made, COSTS))
   shown = dict(zip(table.rows, table.lines()[1:], strict=True))
   titles = table.lines()[0]
   first = dict(zip(titles, shown["low_level_channels=8"], strict=True))
@@ -161,7 +166,7 @@ def test_costs_stand_beside_the_published_ones_in_percent():
 
 
 def test_only_columns_that_vary_or_hold_something_are_shown(made):
-  titles = tables.table(tables.Outcome(*made, {})).columns
+  titles = tables.table(_outcome(made, {})).columns
   assert "low_level_channels" in titles
   assert "convs" not in titles
   assert not [title for title in titles if "Multiply" in title]
@@ -177,7 +182,7 @@ def test_the_noise_is_that_of_one_run_over_all_rows(made):
 
 
 def test_the_csv_has_every_seed_and_class(made):
-  text = tables.as_csv(tables.Outcome(*made, COSTS))
+  text = tables.as_csv(_outcome(made, COSTS))
   found = list(csv.DictReader(text.splitlines()))
   assert len(found) == 10
   line = next(
@@ -212,7 +217,7 @@ class Page(html.parser.HTMLParser):
 
 @pytest.fixture
 def written(made, tmp_path):
-  outcome = tables.Outcome(*made, COSTS)
+  outcome = _outcome(made, COSTS)
   text = report.report(outcome, tmp_path, name="report")
   return text, tmp_path / "report.html"
 
@@ -276,7 +281,7 @@ def test_the_plots_stand_beside_the_page(made, tmp_path):
 
 
 def test_images_of_the_data_can_be_left_out(made, tmp_path):
-  outcome = tables.Outcome(*made, COSTS)
+  outcome = _outcome(made, COSTS)
   report.report(outcome, tmp_path, name="report", pictures=False)
   content = (tmp_path / "report.html").read_text()
   assert "Learning curves" in content
