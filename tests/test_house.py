@@ -49,8 +49,6 @@ EXCEPTIONS = {
 # "path::function" of more arguments than the rule allows, and why.
 MANY_ARGUMENTS = {
   "deeplax/crf/dense.py::dense_crf": "the parameters of the papers' CRF",
-  "deeplax/inference/predictor.py::__init__": "each a key of config.eval",
-  "deeplax/models/heads/blocks.py::convolution": "each a choice of a head",
 }
 
 

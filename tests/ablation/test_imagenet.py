@@ -315,7 +315,7 @@ def test_a_spoiled_picture_and_spoiled_weights_end_with_their_file(
   assert str(spoiled) in said and "Replace it" in said
   assert not (tmp_path / "out" / "table4.json").exists()
   spoiled.write_bytes(whole)
-  arrays = files.read(str(weights))
+  arrays = dict(files.read(str(weights)))
   arrays["fc.weight"] = np.full_like(arrays["fc.weight"], 1e38)
   files.write(str(weights), arrays)
   assert "not finite" in refused(capsys, *flags)
