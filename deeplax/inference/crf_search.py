@@ -73,13 +73,12 @@ def miou(pixels: Int64[np.ndarray, "3 k"]) -> float:
   Raises:
     InputError: No pixel has a label.
   """
-  right, true, predicted = pixels
-  union = true + predicted - right
-  if not union.any():
+  score = confusion.mean(confusion.iou(*pixels))
+  if score is None:
     raise errors.InputError(
       "no pixel to score: every label is the ignore label"
     )
-  return float((right / np.maximum(union, 1))[union > 0].mean())
+  return score
 
 
 def count_image(
