@@ -1,4 +1,4 @@
-"""A built-in data set of drawn shapes, for training without any data.
+"""A data set of drawn shapes, to train without any data.
 
 Discs, rings, boxes and triangles, bright on a dark textured ground. Colors are
 random, so none tells a class. Disc, ring, triangle, small and big box differ in

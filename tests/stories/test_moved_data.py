@@ -102,7 +102,7 @@ def test_a_run_does_not_go_on_with_other_images(moved, tmp_path):
   done = commands.command("main", *flags, f"--workdir={workdir}", short=True)
   assert done.returncode == 2
   assert "trained on 3 images, and the data now has 2" in done.stderr
-  (path,) = re.findall(r"or remove (\S+) to go on", done.stderr)
+  (path,) = re.findall(r"or remove (\S+) to resume", done.stderr)
   os.remove(path)
   done = commands.command("main", *flags, f"--workdir={workdir}", short=True)
   assert done.returncode == 0 and "finished" in done.stdout, done.stderr
