@@ -65,7 +65,7 @@ def check_counts(plan: Plan, where: pathlib.Path) -> None:
       continue
     raise errors.InputError(
       f"{split} of {plan.name} has {count} images in {where}, but {published} "
-      "are published: unpack the archives again. To build the others alone, add "
+      "are published: unpack the archives again. To build the others, add "
       "--allow_partial; results then do not compare with the papers'"
     )
 
