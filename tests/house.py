@@ -324,6 +324,18 @@ def few_files_read_a_config(tree: Tree, readers: Iterable[str]) -> list[str]:
   return wrong
 
 
+def _measured(
+  large: Mapping[str, int], allowed: Iterable[str], unit: str, what: str
+) -> list[str]:
+  """Return what is too large, and what the list allows without need."""
+  wrong = [f"{k}: {v} {unit}" for k, v in large.items() if k not in allowed]
+  return wrong + [
+    f"{key}: not {what}, is listed in vain"
+    for key in allowed
+    if key not in large
+  ]
+
+
 def nothing_is_too_long(tree: Tree, allowed: Iterable[str]) -> list[str]:
   """Files by path, functions by path::name; what is allowed must be long."""
   long = {}
@@ -334,12 +346,7 @@ def nothing_is_too_long(tree: Tree, allowed: Iterable[str]) -> list[str]:
       lines = (function.end_lineno or 0) - function.lineno + 1
       if lines > FUNCTION_LINES:
         long[f"{path}::{function.name}"] = lines
-  wrong = [f"{k}: {v} lines" for k, v in long.items() if k not in allowed]
-  return wrong + [
-    f"{key}: not too long, is listed in vain"
-    for key in allowed
-    if key not in long
-  ]
+  return _measured(long, allowed, "lines", "too long")
 
 
 def no_function_takes_too_much(tree: Tree, allowed: Iterable[str]) -> list[str]:
@@ -352,12 +359,7 @@ def no_function_takes_too_much(tree: Tree, allowed: Iterable[str]) -> list[str]:
       count = len([name for name in names if name not in ("self", "cls")])
       if count > ARGUMENTS:
         many[f"{path}::{function.name}"] = count
-  wrong = [f"{k}: {v} arguments" for k, v in many.items() if k not in allowed]
-  return wrong + [
-    f"{key}: not too many arguments, is listed in vain"
-    for key in allowed
-    if key not in many
-  ]
+  return _measured(many, allowed, "arguments", "too many arguments")
 
 
 def every_file_has_its_test(
