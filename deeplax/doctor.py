@@ -1,7 +1,7 @@
 """Examine an installation: python -m deeplax.doctor
 
-Versions, devices, one convolution, memory and disk; exit status 0 when deeplax
-can run here.
+Versions, devices, one convolution, memory, disk and the forms that operations
+take on the devices; exit status 0 when deeplax can run here.
 """
 
 import argparse
@@ -22,7 +22,17 @@ def parser() -> argparse.ArgumentParser:
 @errors.command
 def main(argv: list[str] | None = None) -> int:
   parser().parse_args(argv)
-  return machine.report()
+  return machine.report(forms)
+
+
+def forms() -> str:
+  """Return the form of each operation, and why kernels are left out."""
+  from deeplax.ops import backend
+
+  text = ", ".join(f"{name} {backend.form(name)}" for name in backend.FORMS)
+  if reason := backend.kernels_missing():
+    text += f". Slower than with deeplax's kernels, which do not run: {reason}"
+  return text
 
 
 if __name__ == "__main__":

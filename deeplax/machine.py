@@ -1,6 +1,6 @@
 """Look at this computer: versions, devices, memory, disk, accelerators."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import importlib.metadata
 import os
 import pathlib
@@ -33,13 +33,19 @@ TPU_VFIO = "dev/vfio/[0-9]*"
 TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "TPU_ACCELERATOR_TYPE")
 
 
-def report() -> int:
-  """Print a report; return 0 if deeplax can run here, else 1."""
+def report(forms: Callable[[], str]) -> int:
+  """Print a report; return 0 if deeplax can run here, else 1.
+
+  Args:
+    forms: Returns how operations run on the devices, once they are known.
+  """
   facts, problems = examine()
   for name, value in facts.items():
     print(f"{name:<20}{value}")
-  if "devices" in facts and (warning := accelerator_warning()):
-    print(f"warning: {warning}")
+  if "devices" in facts:
+    print(f"{'forms':<20}{forms()}")
+    if warning := accelerator_warning():
+      print(f"warning: {warning}")
   for problem in problems:
     print(f"problem: {problem}")
   print("not ready" if problems else "ready")

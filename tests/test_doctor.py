@@ -3,9 +3,12 @@
 import subprocess
 import sys
 
+import jax
 import pytest
 
+from deeplax import doctor
 from deeplax import machine
+from deeplax.ops import backend
 from tests import commands
 
 
@@ -74,6 +77,20 @@ def test_the_command_ends_with_0_and_names_versions_and_devices():
   assert done.returncode == 0, done.stderr
   for word in (*machine.PACKAGES, "devices", "convolution", "disk", "ready"):
     assert f"\n{word}" in done.stdout
+  if jax.default_backend() == "cpu":
+    assert (
+      "forms               depthwise shifted, dense products" in done.stdout
+    )
+
+
+def test_kernels_that_do_not_run_are_told_with_the_reason(monkeypatch):
+  monkeypatch.setattr(backend, "platform", lambda: "gpu")
+  assert "depthwise rows" in doctor.forms()
+  reason = "Tesla T4 has compute capability 7.5, they need 8.0"
+  monkeypatch.setattr(backend, "kernels_missing", lambda: reason)
+  told = doctor.forms()
+  assert "depthwise fused" in told and "statistics one_pass" in told
+  assert reason in told
 
 
 @pytest.mark.parametrize("platform", ["cuda", "nonsense"])

@@ -62,9 +62,7 @@ def trace(
   def record(call, args, kwargs, context):
     result = call(*args, **kwargs)
     module = context.module
-    if (
-      isinstance(module, layers.ConvNorm) and context.method_name == "__call__"
-    ):
+    if isinstance(module, layers.ConvNorm) and context.method_name == "normed":
       sizes = args[0].shape[1:3], result.shape[1:3]
       calls[module.path, sizes] = module.clone(parent=None)
     return result

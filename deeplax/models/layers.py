@@ -1,4 +1,4 @@
-"""The layers of every network: convolution + norm, separable pair, dropout.
+"""The layers of every network: convolution + norm, and the separable pair.
 
 Convolution, norm and activation are one flat module, so that inference folds
 the norm into the kernel in the graph and a checkpoint path stays short:
@@ -16,6 +16,8 @@ from jaxtyping import Array, Float
 import numpy as np
 
 from deeplax.arrays import Arrays
+from deeplax.models import activations
+from deeplax.ops import backend
 from deeplax.ops import broadcast
 from deeplax.ops import dense
 from deeplax.ops import depthwise as depthwise_ops
@@ -23,30 +25,6 @@ from deeplax.ops import norm as norm_ops
 from deeplax.ops import padding as padding_ops
 from deeplax.ops import true_size
 
-
-def hard_sigmoid(x: Float[Arrays, "*n"]) -> Float[Array, "*n"]:
-  """Return a piecewise linear sigmoid, with slim's constant in place of 1/6."""
-  return nn.relu6(x + 3) * 0.16667
-
-
-def exact_hard_sigmoid(x: Float[Arrays, "*n"]) -> Float[Array, "*n"]:
-  """Return the same with 1/6 (torchvision): the gap shows after some layers."""
-  return nn.relu6(x + 3) * (1 / 6)
-
-
-def hard_swish(x: Float[Arrays, "*n"]) -> Float[Array, "*n"]:
-  """Return a piecewise swish (MobileNetV3, arXiv:1905.02244, section 5.2)."""
-  return nn.relu6(x + 3) * x * (1 / 6)
-
-
-ACTIVATIONS = {
-  None: lambda x: x,
-  "relu": nn.relu,
-  "relu6": nn.relu6,
-  "hard_sigmoid": hard_sigmoid,
-  "exact_hard_sigmoid": exact_hard_sigmoid,
-  "hard_swish": hard_swish,
-}
 PADDINGS = ("same", "symmetric")
 NORM_MODES = ("train", "frozen", "fixed")
 
@@ -128,8 +106,8 @@ class Norm(NamedTuple):
   axis_name: str | None = None
   group: str = "all"
 
-  def over(self) -> tuple[str | None, list[list[int]] | None, int]:
-    """Return axis name, axis index groups and devices per group.
+  def over(self) -> tuple[norm_ops.Over | None, int]:
+    """Return the devices that share statistics, and how many they are.
 
     Raises:
       ValueError: On a group that does not divide the devices.
@@ -141,7 +119,7 @@ class Norm(NamedTuple):
         "number of devices such as '4'"
       )
     if self.axis_name is None or text in ("device", "1"):
-      return None, None, 1
+      return None, 1
     size = lax.axis_size(self.axis_name)
     per_group = size if text == "all" else int(text)
     if size % per_group:
@@ -150,9 +128,9 @@ class Norm(NamedTuple):
         "use 'all', 'device' or a divisor"
       )
     if per_group == size:
-      return self.axis_name, None, size
+      return norm_ops.Over(self.axis_name), size
     groups = np.arange(size).reshape(-1, per_group).tolist()
-    return self.axis_name, groups, per_group
+    return norm_ops.Over(self.axis_name, tuple(map(tuple, groups))), per_group
 
 
 def check_one_of(name: str, value: str | int | None, allowed) -> None:
@@ -174,8 +152,9 @@ class ConvNorm(nn.Module):
     padding: "same" is TensorFlow's; "symmetric" pads a strided convolution
       as much before as after (slim conv2d_same), others as "same".
     depthwise: One filter per channel.
+    relu_first: Convolve the positive part of the input (depthwise only).
     norm: Settings of the norm; None: no normalization.
-    activation: A key of ACTIVATIONS.
+    activation: A key of activations.BY_NAME.
     use_bias: Add a bias when there is no norm.
     kernel_init: How the kernel is drawn.
     dtype: Compute dtype; parameters and statistics stay float32.
@@ -187,22 +166,36 @@ class ConvNorm(nn.Module):
   rate: padding_ops.Rate = 1
   padding: str = "same"
   depthwise: bool = False
+  relu_first: bool = False
   norm: Norm | None = None
   activation: str | None = None
   use_bias: bool = False
   kernel_init: Init = Init()
   dtype: DTypeLike = jnp.float32
 
-  @nn.compact
   def __call__(
-    self, x: Float[Arrays, "b h w c"], *, train: bool
+    self, x: Float[Arrays, "b h w c"] | norm_ops.Normed, *, train: bool
   ) -> Float[Array, "b H W k"]:
-    check_one_of("activation", self.activation, ACTIVATIONS)
-    activate = ACTIVATIONS[self.activation]
-    kernel = self._kernel(x.shape[-1])
-    x = jnp.asarray(x, self.dtype)
+    return norm_ops.now(self.normed(x, train=train))
+
+  @nn.compact
+  def normed(
+    self, x: Float[Arrays, "b h w c"] | norm_ops.Normed, *, train: bool
+  ) -> Float[Array, "b H W k"] | norm_ops.Normed:
+    """Return the result, in training as a map that is yet to be normalized.
+
+    So it is where the platform's kernels do that as they read: a depthwise
+    convolution that follows takes such a map, and everything else `now` of it.
+    """
+    check_one_of("activation", self.activation, activations.BY_NAME)
+    activate = activations.BY_NAME[self.activation]
+    if isinstance(x, norm_ops.Normed):
+      kernel = self._kernel(x.x.shape[-1])
+    else:
+      kernel = self._kernel(x.shape[-1])
+      x = jnp.asarray(x, self.dtype)
     if self.norm is None:
-      y = self._convolve(x, kernel)
+      y, _ = self._convolve(x, kernel)
       if self.use_bias:
         bias = self._vector("bias", nn.initializers.zeros, y.shape[-1])
         y = broadcast.widely(jnp.add, y, _channels(bias))
@@ -218,17 +211,17 @@ class ConvNorm(nn.Module):
     var = self.variable("batch_stats", "var", jnp.ones, shape)
     if not (train and self.norm.mode == "train"):
       factor = scale * lax.rsqrt(var.value + self.norm.eps)
-      y = self._convolve(x, kernel * _channels(factor))
+      y, _ = self._convolve(x, kernel * _channels(factor))
       bias = _channels(offset - mean.value * factor)
       return activate(broadcast.widely(jnp.add, y, bias))
 
-    y = self._convolve(x, kernel)
-    y, new_mean, new_var = self._normalize(y, scale, offset)
+    y, sums = self._convolve(x, kernel, mean.value)
+    y, new_mean, new_var = self._normalize(y, scale, offset, mean.value, sums)
     if not self.is_initializing():
       keep = self.norm.decay
       mean.value = keep * mean.value + (1 - keep) * new_mean
       var.value = keep * var.value + (1 - keep) * new_var
-    return activate(y.astype(self.dtype))
+    return y
 
   def _kernel(self, channels: int) -> jax.Array:
     side = (self.kernel, self.kernel)
@@ -245,30 +238,59 @@ class ConvNorm(nn.Module):
   def _vector(self, name: str, init: Any, size: int) -> jax.Array:
     return jnp.asarray(self.param(name, init, (size,)))
 
-  def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+  def _convolve(
+    self,
+    x: jax.Array | norm_ops.Normed,
+    kernel: jax.Array,
+    shift: jax.Array | None = None,
+  ) -> tuple[jax.Array, jax.Array | None]:
+    """Return the convolved map y, and sums of y - shift or None.
+
+    Kernels of the platform that write y take along what surrounds it: the norm
+    before it, and the sums that the norm behind it needs.
+    """
     check_one_of("padding", self.padding, PADDINGS)
-    x, pads = true_size.windows(
-      x,
+    if not (shift is not None and self._surrounded(x)):
+      x, shift = norm_ops.now(x), None
+    map_ = x.x if isinstance(x, norm_ops.Normed) else x
+    map_, pads = true_size.windows(
+      map_,
       kernel=self.kernel,
       stride=self.stride,
       rate=self.rate,
       padding=self.padding,
     )
-    conv = depthwise_ops.depthwise_conv if self.depthwise else dense.conv
-    return conv(
-      x,
-      kernel.astype(self.dtype),
-      stride=self.stride,
-      rate=self.rate,
-      padding=pads,
+    kernel = kernel.astype(self.dtype)
+    settings: dict[str, Any] = dict(
+      stride=self.stride, rate=self.rate, padding=pads
+    )
+    if not self.depthwise:
+      return dense.conv(map_, kernel, **settings), None
+    settings["relu"] = self.relu_first
+    if shift is None:
+      return depthwise_ops.depthwise_conv(map_, kernel, **settings), None
+    return depthwise_ops.depthwise_conv_sums(x, kernel, shift, **settings)
+
+  def _surrounded(self, x: jax.Array | norm_ops.Normed) -> bool:
+    """Return whether kernels do what surrounds this convolution as well."""
+    map_ = x.x if isinstance(x, norm_ops.Normed) else x
+    return (
+      self.depthwise
+      and backend.form("statistics") == "kernels"
+      and depthwise_ops.row_kernels_take(map_, self.stride, self.rate)
     )
 
   def _normalize(
-    self, y: jax.Array, scale: jax.Array, offset: jax.Array
-  ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return y normalized by its batch, the mean and the unbiased variance."""
+    self,
+    y: jax.Array,
+    scale: jax.Array,
+    offset: jax.Array,
+    shift: jax.Array,
+    sums: jax.Array | None,
+  ) -> tuple[jax.Array | norm_ops.Normed, jax.Array, jax.Array]:
+    """Return the normalized map, its mean and its unbiased variance."""
     assert self.norm is not None
-    axis_name, groups, devices = self.norm.over()
+    over, devices = self.norm.over()
     count = y.shape[0] * y.shape[1] * y.shape[2] * devices
     if count < 2:
       raise ValueError(
@@ -276,18 +298,24 @@ class ConvNorm(nn.Module):
         "value per channel gives zeros and an infinite variance. Use more "
         "images per device, batch_norm.group='all' or batch_norm.mode='frozen'"
       )
-    y, mean, var, _ = norm_ops.batch_norm(
+    kernels = backend.form("statistics") == "kernels"
+    limits = activations.LIMITS
+    normed = norm_ops.normed(
       y,
       scale,
       offset,
       eps=self.norm.eps,
-      axis_name=axis_name,
-      axis_index_groups=groups,
+      limit=limits.get(self.activation) if kernels else None,
+      shift=shift,
+      sums=sums,
+      over=over,
     )
+    result: jax.Array | norm_ops.Normed = normed
+    if not kernels or self.activation not in (None, *limits):
+      result = activations.BY_NAME[self.activation](norm_ops.now(normed))
     # TensorFlow's fused kernel keeps the unbiased variance (its own output is
     # normalized by the biased one).
-    mean, var = lax.stop_gradient((mean, var * (count / (count - 1))))
-    return y, mean, var
+    return result, normed.mean, normed.var * (count / (count - 1))
 
 
 def _channels(x: jax.Array) -> jax.Array:
@@ -331,63 +359,39 @@ class SeparableConv(nn.Module):
   pointwise_init: Init = Init("truncated_normal", 0.06)
   dtype: DTypeLike = jnp.float32
 
-  @nn.compact
   def __call__(
-    self, x: Float[Arrays, "b h w c"], *, train: bool
+    self, x: Float[Arrays, "b h w c"] | norm_ops.Normed, *, train: bool
   ) -> Float[Array, "b H W k"]:
-    check_one_of("pre_activation", self.pre_activation, ACTIVATIONS)
-    x = ACTIVATIONS[self.pre_activation](jnp.asarray(x))
+    return norm_ops.now(self.normed(x, train=train))
+
+  @nn.compact
+  def normed(
+    self, x: Float[Arrays, "b h w c"] | norm_ops.Normed, *, train: bool
+  ) -> Float[Array, "b H W k"] | norm_ops.Normed:
+    """Return the result as `ConvNorm.normed` does."""
+    check_one_of("pre_activation", self.pre_activation, activations.BY_NAME)
+    relu_first = self.pre_activation == "relu"  # where the map is read
+    if self.pre_activation is not None and not relu_first:
+      x = activations.BY_NAME[self.pre_activation](norm_ops.now(x))
     x = ConvNorm(
       kernel=self.kernel,
       stride=self.stride,
       rate=self.rate,
       padding=self.padding,
       depthwise=True,
+      relu_first=relu_first,
       norm=self.norm if self.norm_between else None,
       activation=self.activation_between,
       kernel_init=self.depthwise_init,
       dtype=self.dtype,
       name="depthwise",
     )(x, train=train)
-    return ConvNorm(
+    pointwise = ConvNorm(
       features=self.features,
       norm=self.norm,
       activation=self.activation,
       kernel_init=self.pointwise_init,
       dtype=self.dtype,
       name="pointwise",
-    )(x, train=train)
-
-
-class Dropout(nn.Module):
-  """Dropout whose masks depend on the example, not on the device that has it.
-
-  The caller folds the step into the "dropout" key; here each example's place
-  in the global batch is folded in, so 1 and 8 devices drop the same values.
-
-  Attributes:
-    rate: Probability of a zero.
-    axis_name: Name of the mapped axis of devices; None outside one.
-  """
-
-  rate: float
-  axis_name: str | None = None
-
-  @nn.compact
-  def __call__(
-    self, x: Float[Arrays, "b h w c"], *, train: bool
-  ) -> Float[Array, "b h w c"]:
-    x = jnp.asarray(x)
-    if not train or self.rate == 0:
-      return x
-    first = 0
-    if self.axis_name is not None:
-      first = lax.axis_index(self.axis_name) * x.shape[0]
-    key = self.make_rng("dropout")
-
-    def mask(index: jax.Array) -> jax.Array:
-      example_key = jax.random.fold_in(key, index)
-      return jax.random.bernoulli(example_key, 1 - self.rate, x.shape[1:])
-
-    keep = jax.vmap(mask)(first + jnp.arange(x.shape[0]))
-    return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
+    )
+    return pointwise.normed(x, train=train)

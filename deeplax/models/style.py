@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from deeplax.models import dropout as dropout_lib
 from deeplax.models import layers
 from deeplax.ops import padding
 
@@ -73,8 +74,8 @@ class Style(NamedTuple):
       dtype=self.dtype,
     )
 
-  def dropout(self, rate: float, name: str = "dropout") -> layers.Dropout:
-    return layers.Dropout(rate, self.norm.axis_name, name=name)
+  def dropout(self, rate: float, name: str = "dropout") -> dropout_lib.Dropout:
+    return dropout_lib.Dropout(rate, self.norm.axis_name, name=name)
 
 
 def of_backbone(module: Any) -> dict[str, Any]:

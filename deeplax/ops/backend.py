@@ -1,13 +1,219 @@
-"""The one place that decides which form of an operation a backend gets."""
+"""Which form of an operation a platform gets, and the evidence for it.
+
+All forms of an operation give equal values to rounding; they differ in time and
+memory. Operations ask for theirs while they are traced.
+
+Where figures are from: "CPU" is 2 cores, float32; "H200" one NVIDIA H200,
+bfloat16, JAX 0.11; "v5e" is no measurement but the TPU compiler's own estimate
+of cycles (benchmarks/aot.py). docs/performance.md has the tables.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import functools
+import importlib.util
+from typing import Any, NamedTuple
 
 import jax
 
+PLATFORMS = ("cpu", "gpu", "tpu")
+NOT_TIMED = "not timed"
 
-def prefers_shifted() -> bool:
-  """Whether shifted multiply-adds and dots beat XLA's own convolutions.
 
-  On CPU a grouped convolution costs 10 to 100 times what its shifted form
-  costs, and its gradient inside `lax.scan` more again. Elsewhere the compiler's
-  own convolution stands until someone measures better. Read at trace time.
+class Entry(NamedTuple):
+  """The form that an operation takes on a platform.
+
+  Attributes:
+    form: Its name; the operation's module tells what it does.
+    evidence: What was measured or estimated, or NOT_TIMED.
+    otherwise: The form where the kernels that `form` needs do not run.
   """
-  return jax.default_backend() == "cpu"
+
+  form: str
+  evidence: str
+  otherwise: str | None = None
+
+
+FORMS = {
+  "depthwise": {
+    "cpu": Entry(
+      "shifted",
+      "CPU, 33x33 to 257x257, rates 1 to 4: forward 11 to 32 times as fast as "
+      "the library's, gradient of the kernel 20 to 136 times",
+    ),
+    "gpu": Entry(
+      "rows",
+      "H200, 16x33x33x728: forward 35 us, fused 67, library 39; gradient of "
+      "the kernel 42 us, the best of XLA's forms above 150. The library's "
+      "step of Xception-65 did not compile in 110 s",
+      otherwise="fused",
+    ),
+    "tpu": Entry(
+      "library",
+      "v5e, 8x33x33x728: forward 130 thousand cycles, gradient of the kernel "
+      "48; fused 2.5 to 3 times as many",
+    ),
+  },
+  "dense": {
+    "cpu": Entry(
+      "products",
+      "CPU, over torch's time: 1x1 129x129x304->256 0.69, library 2.87; "
+      "3x3 at rate 18 1.49, library 3.82",
+    ),
+    "gpu": Entry("library", NOT_TIMED),
+    "tpu": Entry(
+      "free_layout",
+      "v5e, MobileNetV2 to stride 4: 19.9 million cycles, library 24.3; first "
+      "two convolutions of Xception 13.9, 15.4",
+    ),
+  },
+  "repeated_units": {
+    "cpu": Entry(
+      "scanned",
+      "CPU, step of Xception-65: unrolled 3 to 5% faster, 15 s more to compile",
+    ),
+    "gpu": Entry(
+      "unrolled",
+      "H200, step of Xception-65: the loop copies for 14 of 60 ms; unrolled "
+      "8 s more to compile, no more memory",
+    ),
+    "tpu": Entry(
+      "unrolled",
+      "v5e, step of Xception-65: 126 million cycles, scanned 157; 2.4 times "
+      "as long to compile",
+    ),
+  },
+  "accumulation": {
+    "cpu": Entry(
+      "unrolled",
+      "CPU: the gradient of a convolution is 13 to 34 times slower in a loop",
+    ),
+    "gpu": Entry("scanned", NOT_TIMED),
+    "tpu": Entry("scanned", NOT_TIMED),
+  },
+  "statistics": {
+    "cpu": Entry("two_passes", NOT_TIMED),
+    "gpu": Entry(
+      "kernels",
+      "H200, step of Xception-65: 375 images/s, one_pass 309",
+      otherwise="one_pass",
+    ),
+    "tpu": Entry(
+      "one_pass",
+      "v5e, step of MobileNetV2: 62 million cycles, two_passes 73; of "
+      "Xception-65 126, 150",
+    ),
+  },
+  "resize": {
+    "cpu": Entry("gathers", "CPU, logits to 513x513: products 1.5 to 1.7"),
+    "gpu": Entry("gathers", NOT_TIMED),
+    "tpu": Entry(
+      "products",
+      "v5e, step of MobileNetV2: 73 million cycles, gathers 111",
+    ),
+  },
+  "cross_entropy": {
+    "cpu": Entry("passes", NOT_TIMED),
+    "gpu": Entry("passes", NOT_TIMED),
+    "tpu": Entry(
+      "one_pass",
+      "v5e, loss and gradient of 8x513x513x21: 1.1 million cycles, passes 3.5",
+    ),
+  },
+}
+# The kernels are Triton's: for NVIDIA cards from Ampere on.
+CAPABILITY = 8.0
+
+
+class _Target(NamedTuple):
+  platform: str | None = None
+  interpreted: bool = False
+  forms: tuple[tuple[str, str], ...] = ()
+
+
+# A part of the key under which JAX keeps what it has traced.
+_TARGET = jax.make_user_context(_Target())
+
+
+@contextlib.contextmanager
+def target(platform: str, *, interpreted: bool = False) -> Iterator[None]:
+  """Trace for a platform that may not be there.
+
+  Args:
+    platform: One of PLATFORMS.
+    interpreted: Kernels are to run here, step by step, whatever this machine
+      has; else they are for that platform's compiler.
+
+  Raises:
+    ValueError: On another platform.
+  """
+  if platform not in PLATFORMS:
+    raise ValueError(f"platform {platform!r} not in {list(PLATFORMS)}")
+  with _TARGET(
+    _TARGET.value._replace(platform=platform, interpreted=interpreted)
+  ):
+    yield
+
+
+@contextlib.contextmanager
+def chosen(**forms: str) -> Iterator[None]:
+  """Trace with other forms than the table's: `chosen(depthwise="fused")`.
+
+  Raises:
+    ValueError: On an operation that is not in FORMS.
+  """
+  for operation in forms:
+    if operation not in FORMS:
+      raise ValueError(f"operation {operation!r} not in {list(FORMS)}")
+  now = _TARGET.value
+  both = dict(now.forms) | forms
+  with _TARGET(now._replace(forms=tuple(sorted(both.items())))):
+    yield
+
+
+def platform() -> str:
+  """Return the platform to trace for; one that FORMS lacks counts as a GPU."""
+  name = _TARGET.value.platform or jax.default_backend()
+  return name if name in PLATFORMS else "gpu"
+
+
+def interpreted() -> bool:
+  """Whether kernels run step by step on any machine: for tests."""
+  return _TARGET.value.interpreted
+
+
+def form(operation: str) -> str:
+  """Return the form of an operation, a key of FORMS, on this platform."""
+  if chosen_form := dict(_TARGET.value.forms).get(operation):
+    return chosen_form
+  entry = FORMS[operation][platform()]
+  if entry.otherwise and not interpreted() and kernels_missing():
+    return entry.otherwise
+  return entry.form
+
+
+@functools.cache
+def kernels_missing() -> str | None:
+  """Return why the kernels do not run on this machine's GPU.
+
+  None if they run, and on a machine without a GPU: what is traced there for
+  one is for one that runs them.
+  """
+  if jax.default_backend() in ("cpu", "tpu"):
+    return None
+  language = importlib.util.find_spec("jax.experimental.pallas.triton")
+  return _missing(jax.local_devices()[0], language is not None)
+
+
+def _missing(device: Any, language: bool) -> str | None:
+  if not device.device_kind.startswith("NVIDIA"):
+    return f"{device.device_kind} is no NVIDIA card"
+  capability = getattr(device, "compute_capability", "0")
+  if float(capability) < CAPABILITY:
+    return (
+      f"{device.device_kind} has compute capability {capability}, they need "
+      f"{CAPABILITY}"
+    )
+  if not language:
+    return f"JAX {jax.__version__} has no Triton in Pallas"
+  return None

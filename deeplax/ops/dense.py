@@ -1,8 +1,17 @@
-"""Dense (atrous) convolution, NHWC, in the form the backend runs best."""
+"""Dense (atrous) convolution, NHWC, in the form the platform runs best.
+
+products     for CPUs: 1x1 kernels and large rates as matrix products.
+free_layout  for TPUs: images, and 1x1 kernels where channels are few, as
+             products. A TPU's convolution keeps channels in the 128 lanes of
+             its registers, and then leaves most of them empty. For a product
+             the compiler may keep columns there instead.
+library      XLA's own convolution, which the other forms take for the rest.
+"""
 
 from jax import lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+import numpy as np
 
 from deeplax.arrays import Arrays
 from deeplax.ops import backend
@@ -11,6 +20,11 @@ from deeplax.ops import padding as paddings
 # At rate 12 on a 33x33 map 43 % of the products of a 3x3 kernel fall outside,
 # 59 % at 18: one matrix product per tap over the rest wins. At 6 it does not.
 CROPPED_FROM_RATE = 12
+# Channels of an image, RGB or bands.
+IMAGE_CHANNELS = 8
+# Where there are more on either side, sums of the result that the compiler
+# makes together with a convolution, for a norm, are worth more than the lanes.
+FEW_CHANNELS = 96
 
 
 def conv(
@@ -21,14 +35,22 @@ def conv(
   rate: paddings.Rate = 1,
   padding: paddings.Padding,
 ) -> Float[Array, "b H W k"]:
-  """Convolve in the backend's best form.
+  """Convolve in the platform's best form.
 
   On CPU that of a 1x1 kernel and that of a large rate may be scanned; the
   gradient of the others is far slower inside `lax.scan`.
   """
   x, kernel = jnp.asarray(x), jnp.asarray(kernel)
-  if backend.prefers_shifted():
-    if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
+  form = backend.form("dense")
+  pointwise = kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0))
+  if form == "free_layout":
+    if pointwise and max(kernel.shape[2:]) <= FEW_CHANNELS:
+      x = x[:, ::stride, ::stride]
+      return jnp.einsum("bhwc,ck->bhwk", x, kernel[0, 0])
+    if x.shape[3] <= IMAGE_CHANNELS:
+      return _of_image(x, kernel, stride, rate, padding)
+  if form == "products":
+    if pointwise:
       return _pointwise(x, kernel, stride)
     if max(paddings.pair(rate)) >= CROPPED_FROM_RATE:
       return _cropped(x, kernel, stride, rate, padding)
@@ -60,13 +82,28 @@ def _pointwise(x, kernel, stride):
   return y.reshape(*x.shape[:3], kernel.shape[3])
 
 
-def _cropped(x, kernel, stride, rate, padding):
-  """One matrix product per tap, over the part of the map where it lands."""
-  dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
-  # The sum over taps is kept in float32, and so is its gradient's. Products of
-  # half precision are no faster on CPU.
-  x, kernel = x.astype(wide), kernel.astype(wide)
-  (height, rows), (width, columns) = (
+def _of_image(x, kernel, stride, rate, padding):
+  """One matrix product over the taps and channels of each output.
+
+  The columns that taps read are a product too, with ones and zeros: cheaper
+  there than values moved between lanes. In half precision the image's own
+  gradient is rounded on the way, which no training asks for.
+  """
+  (height, rows), (width, columns) = _taps(x, kernel, stride, rate, padding)
+  chosen = np.zeros((kernel.shape[1], x.shape[2], width))
+  for tap in columns:
+    read = np.arange(x.shape[2])[tap.reads]
+    chosen[tap.index, read, tap.before + np.arange(len(read))] = 1
+  x = jnp.einsum("bhwc,jwW->bhcjW", x, jnp.asarray(chosen, x.dtype))
+  taps = [jnp.zeros((x.shape[0], height, *x.shape[2:]), x.dtype)] * len(kernel)
+  for tap in rows:
+    outside = [(0, 0), (tap.before, tap.behind), *[(0, 0)] * 3]
+    taps[tap.index] = jnp.pad(x[:, tap.reads], outside)
+  return jnp.einsum("bHicjW,ijck->bHWk", jnp.stack(taps, 2), kernel)
+
+
+def _taps(x, kernel, stride, rate, padding):
+  return [
     paddings.taps(
       x.shape[1 + axis],
       kernel=kernel.shape[axis],
@@ -75,7 +112,16 @@ def _cropped(x, kernel, stride, rate, padding):
       padding=padding[axis],
     )
     for axis in (0, 1)
-  )
+  ]
+
+
+def _cropped(x, kernel, stride, rate, padding):
+  """One matrix product per tap, over the part of the map where it lands."""
+  dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
+  # The sum over taps is kept in float32, and so is its gradient's. Products of
+  # half precision are no faster on CPU.
+  x, kernel = x.astype(wide), kernel.astype(wide)
+  (height, rows), (width, columns) = _taps(x, kernel, stride, rate, padding)
   y = jnp.zeros((x.shape[0], height, width, kernel.shape[3]), wide)
   for row in rows:
     for column in columns:

@@ -1,61 +1,200 @@
 """Batch statistics and batch normalization, over the devices of a mapped step.
 
-Statistics are float32 and take two passes. E[x^2] - E[x]^2 in one pass loses
-the digits that mean and deviation differ by; with the gradient below, two
-passes cost no more in a training step.
+Statistics are float32. Two passes, mean then variance, keep all digits, and on
+a CPU cost no more in a training step. One pass reads the map once and takes one
+sum over devices in place of two that wait for each other. E[x^2] - E[x]^2 alone
+would lose the digits by which mean and deviation differ, so it sums x - s and
+its square, with a shift s near the mean: the running one. Kernels do the same
+where XLA's own reductions are slow (sum_kernels.py).
 """
 
-from collections.abc import Sequence
+import dataclasses
+from typing import Any, NamedTuple
 
+import flax.struct
 import jax
 from jax import lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from deeplax.arrays import Arrays
+from deeplax.ops import backend
 
-Groups = Sequence[Sequence[int]] | None
+
+class Over(NamedTuple):
+  """The devices of a mapped step that share statistics.
+
+  Attributes:
+    axis_name: The mapped axis.
+    groups: Of its devices, of equal size, each with statistics of its own;
+      None: all share theirs.
+  """
+
+  axis_name: str
+  groups: tuple[tuple[int, ...], ...] | None = None
+
+
+@flax.struct.dataclass
+class Normed:
+  """A map to be normalized, and bounded, by what reads it.
+
+  Attributes:
+    x: The map, [..., c].
+    scale: Of the normalized values, [c].
+    offset: Added to them, [c].
+    mean: Of the map, over all devices that share statistics, [c].
+    var: The same, biased, [c].
+    eps: Added to the variance.
+    limit: Bounds the result by 0 and this; None: no bounds.
+    over: The devices that share statistics.
+  """
+
+  # Not jax.Array: JAX makes trees of this shape with other leaves, too.
+  x: Any
+  scale: Any
+  offset: Any
+  mean: Any
+  var: Any
+  eps: float = flax.struct.field(pytree_node=False)
+  limit: float | None = flax.struct.field(pytree_node=False)
+  over: Over | None = flax.struct.field(pytree_node=False)
+
+  def affine(self) -> tuple[jax.Array, jax.Array]:
+    """Return the factor and the bias that normalize."""
+    factor = self.scale * lax.rsqrt(self.var + self.eps)
+    return factor, self.offset - self.mean * factor
+
+  def gradient(self, g: jax.Array, sums: jax.Array) -> "Normed":
+    """Return the gradients by map, scale and offset, the others zero.
+
+    Mean and variance are of the same map, so that their part is in the map's.
+
+    Args:
+      g: The gradient by the normalized map, within the bounds.
+      sums: Of g and of g * (x - mean) on this device, [2, c].
+    """
+    count = self.x.size // self.x.shape[-1] * _devices(self.over)
+    g, centered = _wide(g), _wide(self.x) - _last(self.mean, self.x)
+    inverse = lax.rsqrt(self.var + self.eps)
+    factor = self.scale * inverse
+    doffset, dscale = sums[0], sums[1] * inverse
+    # Every device's loss depends on the statistics that all of them share, so
+    # these two are summed over the devices; scale and offset are per device.
+    shared = jnp.stack([-factor * doffset, -factor * inverse * dscale / 2])
+    dmean, dvar = _sum(shared, self.over)
+    dx = g * _last(factor, self.x)
+    dx += _last(dmean / count, self.x) + centered * _last(
+      2 * dvar / count, self.x
+    )
+    return dataclasses.replace(
+      jax.tree.map(jnp.zeros_like, self),
+      x=dx.astype(self.x.dtype),
+      scale=dscale.astype(self.scale.dtype),
+      offset=doffset.astype(self.offset.dtype),
+    )
 
 
 def moments(
   x: Float[Arrays, "*n c"],
   *,
-  axis_name: str | None = None,
-  axis_index_groups: Groups = None,
+  shift: Float[Arrays, " c"] | None = None,
+  sums: Float[Arrays, "2 c"] | None = None,
+  over: Over | None = None,
 ) -> tuple[Float[Array, " c"], Float[Array, " c"], int]:
   """Return mean, biased variance and count over all but the last axis.
 
   Args:
-    axis_name: Mapped axis whose devices are counted together.
-    axis_index_groups: Groups of equal size that are counted apart.
+    shift: Near the mean, for statistics of one pass; None: 0.
+    sums: Of x - shift and its square on this device, where they are known.
+    over: The devices that are counted together; None: this one.
   """
-  x = _wide(x)
-  over = _over(axis_name, axis_index_groups)
+  x = jnp.asarray(x)
   axes = tuple(range(x.ndim - 1))
+  pixels = x.size // x.shape[-1]
+  count = pixels * _devices(over)
+  form = backend.form("statistics")
   # Every device holds as many values, so the mean of means is the mean.
-  mean = _mean(jnp.mean(x, axes), over)
-  var = _mean(jnp.mean(lax.square(x - _last(mean, x)), axes), over)
-  return mean, var, x.size // x.shape[-1] * _devices(over)
+  if form == "two_passes" and sums is None:
+    x = _wide(x)
+    mean = _mean(jnp.mean(x, axes), over)
+    var = _mean(jnp.mean(lax.square(x - _last(mean, x)), axes), over)
+    return mean, var, count
+  if shift is None:
+    shift = jnp.zeros(x.shape[-1:], jnp.float32)
+  if sums is not None:
+    means = sums / pixels
+  elif form == "kernels":
+    from deeplax.ops import sum_kernels
+
+    means = sum_kernels.sums(x, shift) / pixels
+  else:
+    x = _wide(x) - _last(jnp.asarray(shift), x)
+    means = jnp.stack([jnp.mean(x, axes), jnp.mean(lax.square(x), axes)])
+  mean, square = _mean(means, over)
+  return mean + shift, jnp.maximum(square - lax.square(mean), 0), count
 
 
-def batch_norm(
+def normed(
   x: Float[Arrays, "*n c"],
   scale: Float[Arrays, " c"],
   offset: Float[Arrays, " c"],
   *,
   eps: float,
-  axis_name: str | None = None,
-  axis_index_groups: Groups = None,
-) -> tuple[Float[Array, "*n c"], Float[Array, " c"], Float[Array, " c"], int]:
-  """Normalize with the batch's own statistics.
+  limit: float | None = None,
+  shift: Float[Arrays, " c"] | None = None,
+  sums: Float[Arrays, "2 c"] | None = None,
+  over: Over | None = None,
+) -> Normed:
+  """Return a map that is normalized where it is read.
 
-  Returns the result in x's dtype, and the mean, biased variance and count of
-  `moments`.
+  No gradient passes through its mean and variance; that of what they normalize
+  has their part.
+
+  Args:
+    eps: Added to the variance.
+    limit: Bounds the result by 0 and this; None: no bounds.
+    shift: See `moments`, also for `sums` and `over`.
   """
-  over = _over(axis_name, axis_index_groups)
   x, scale, offset = jnp.asarray(x), jnp.asarray(scale), jnp.asarray(offset)
-  y, mean, var = _normalize(x, scale, offset, eps, over)
-  return y, mean, var, x.size // x.shape[-1] * _devices(over)
+  fixed, shift, sums = lax.stop_gradient((x, shift, sums))
+  mean, var, _ = moments(fixed, shift=shift, sums=sums, over=over)
+  return Normed(x, scale, offset, mean, var, eps, limit, over)
+
+
+@jax.custom_vjp
+def applied(of: Normed) -> jax.Array:
+  """Return the normalized map, in the map's dtype."""
+  y = _affine(of.x, of.mean, of.affine()[0], of.offset)
+  return y if of.limit is None else jnp.clip(y, 0, of.limit)
+
+
+def _forward(of):
+  return applied(of), of
+
+
+def _backward(of, dy):
+  sums = None
+  if backend.form("statistics") == "kernels":
+    from deeplax.ops import sum_kernels
+
+    sums = sum_kernels.gradient_sums(dy, of)
+  if of.limit is not None:
+    inner = _affine(of.x, of.mean, of.affine()[0], of.offset)
+    dy = jnp.where((inner > 0) & (inner < of.limit), dy, 0)
+  if sums is None:
+    wide = _wide(dy)
+    moved = wide * (_wide(of.x) - _last(of.mean, of.x))
+    axes = tuple(range(dy.ndim - 1))
+    sums = jnp.stack([jnp.sum(wide, axes), jnp.sum(moved, axes)])
+  return (of.gradient(dy, sums),)
+
+
+applied.defvjp(_forward, _backward)
+
+
+def now(x: Arrays | Normed) -> jax.Array:
+  """Return a map, normalized if that was left to its reader."""
+  return applied(x) if isinstance(x, Normed) else jnp.asarray(x)
 
 
 def batch_norm_plain(
@@ -64,52 +203,12 @@ def batch_norm_plain(
   offset: Float[Arrays, " c"],
   *,
   eps: float,
-  axis_name: str | None = None,
-  axis_index_groups: Groups = None,
-) -> tuple[Float[Array, "*n c"], Float[Array, " c"], Float[Array, " c"], int]:
-  """The same with the gradient JAX derives."""
-  mean, var, count = moments(
-    x, axis_name=axis_name, axis_index_groups=axis_index_groups
-  )
-  y = _affine(x, mean, scale * lax.rsqrt(var + eps), offset)
-  return y, mean, var, count
-
-
-def _normalized(x, scale, offset, eps, over):
-  return _forward(x, scale, offset, eps, over)[0]
-
-
-def _forward(x, scale, offset, eps, over):
-  axis_name, groups = over or (None, None)
-  mean, var, _ = moments(x, axis_name=axis_name, axis_index_groups=groups)
-  y = _affine(x, mean, scale * lax.rsqrt(var + eps), offset)
-  return (y, mean, var), (x, scale, offset, mean, var)
-
-
-def _backward(eps, over, residuals, gradients):
-  x, scale, offset, mean, var = residuals
-  dy, dmean, dvar = gradients
-  axes = tuple(range(x.ndim - 1))
-  count = x.size // x.shape[-1] * _devices(over)
-  dy, centered = _wide(dy), _wide(x) - _last(mean, x)
-  inverse = lax.rsqrt(var + eps)
-  doffset = jnp.sum(dy, axes)
-  dscale = jnp.sum(dy * centered, axes) * inverse
-  # Every device's loss depends on the statistics that all of them share, so
-  # these two are summed over the devices; scale and offset are per device.
-  dmean = _sum(dmean - scale * inverse * doffset, over)
-  dvar = _sum(dvar - scale * inverse**2 * dscale / 2, over)
-  dx = dy * _last(scale * inverse, x)
-  dx += _last(dmean / count, x) + centered * _last(2 * dvar / count, x)
-  return (
-    dx.astype(x.dtype),
-    dscale.astype(scale.dtype),
-    doffset.astype(offset.dtype),
-  )
-
-
-_normalize = jax.custom_vjp(_normalized, nondiff_argnums=(3, 4))
-_normalize.defvjp(_forward, _backward)
+  over: Over | None = None,
+) -> tuple[Float[Array, "*n c"], Float[Array, " c"], Float[Array, " c"]]:
+  """Return result, mean and biased variance, with the gradient JAX derives."""
+  with backend.chosen(statistics="two_passes"):
+    mean, var, _ = moments(x, over=over)
+  return _affine(x, mean, scale * lax.rsqrt(var + eps), offset), mean, var
 
 
 def _affine(x, mean, factor, offset):
@@ -126,13 +225,6 @@ def _last(vector, x):
   return vector.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-def _over(axis_name, groups):
-  """Axis and groups as something hashable; None outside a mapped step."""
-  if axis_name is None:
-    return None
-  return axis_name, None if groups is None else tuple(map(tuple, groups))
-
-
 def _sum(x, over):
   return lax.psum(x, over[0], axis_index_groups=over[1]) if over else x
 
@@ -144,5 +236,4 @@ def _mean(x, over):
 def _devices(over):
   if over is None:
     return 1
-  axis_name, groups = over
-  return len(groups[0]) if groups else lax.axis_size(axis_name)
+  return len(over.groups[0]) if over.groups else lax.axis_size(over.axis_name)

@@ -78,9 +78,10 @@ def _moments(
     calls_of[path].append((np.asarray(mean, np.float64), np.asarray(var)))
 
   def record(call, args, kwargs, context):
-    y = call(*args, **kwargs)
+    result = call(*args, **kwargs)
     module = context.module
     if context.method_name == "_convolve" and module.path in modules:
+      y, _ = result
       y32 = jnp.asarray(y, jnp.float32)
       count = y.size // y.shape[-1]
       var = y32.var((0, 1, 2)) * count / max(count - 1, 1)
@@ -88,7 +89,7 @@ def _moments(
       jax.debug.callback(
         partial(add, module.path), y32.mean((0, 1, 2)), var, ordered=True
       )
-    return y
+    return result
 
   @jax.jit
   def run(images):

@@ -139,7 +139,7 @@ def pixel_sums(
   ignored = labels == settings.ignore_label
   valid = is_class & ~ignored
   safe = jnp.where(valid, labels, 0)
-  entropy = cross_entropy.cross_entropy(logits, safe)
+  entropy, best = cross_entropy.with_best(logits, safe)
   if settings.class_weights is not None:
     weights = jnp.asarray(settings.class_weights, jnp.float32)
     entropy = entropy * weights[safe]
@@ -152,9 +152,7 @@ def pixel_sums(
     counted=jnp.sum(counting, dtype=jnp.int32),
     valid=jnp.sum(valid, dtype=jnp.int32),
     illegal=jnp.sum(~is_class & ~ignored, dtype=jnp.int32),
-    correct=jnp.sum(
-      valid & (jnp.argmax(logits, -1) == labels), dtype=jnp.int32
-    ),
+    correct=jnp.sum(valid & (best == labels), dtype=jnp.int32),
   )
 
 

@@ -74,6 +74,13 @@ def tables() -> str:
 
 @contextlib.contextmanager
 def shorten() -> Iterator[None]:
+  """Leave few layers (`few_layers`), of forms that are quick to compile."""
+  with few_layers(), backend.chosen(depthwise="library", dense="library"):
+    yield
+
+
+@contextlib.contextmanager
+def few_layers() -> Iterator[None]:
   """Leave few layers of every backbone but MobileNetV3.
 
   Every stride and rate, the features for decoders and the residual sums stay.
@@ -92,7 +99,6 @@ def shorten() -> Iterator[None]:
       narrow = tuple(b._replace(widths=(8, 8, 8)) for b in full.blocks)
       variant = full._replace(blocks=narrow, middle=2)
       patch.setitem(xception.DEPTHS, depth, variant)
-    patch.setattr(backend, "prefers_shifted", lambda: False)
     patch.setattr(vgg, "BLOCKS", tuple((4, n) for _, n in vgg.BLOCKS))
     yield
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from deeplax.models import dropout
 from deeplax.models import layers
 
 NORM = layers.Norm(decay=0.9, eps=1e-3)
@@ -168,10 +169,10 @@ def over(group, devices=4):
 
 
 def test_a_number_groups_consecutive_devices():
-  assert over("2") == ("batch", [[0, 1], [2, 3]], 2)
-  assert over("4") == ("batch", None, 4)
-  assert over("1") == (None, None, 1)
-  assert NORM._replace(group="2").over() == (None, None, 1)
+  assert over("2") == (("batch", ((0, 1), (2, 3))), 2)
+  assert over("4") == (("batch", None), 4)
+  assert over("1") == (None, 1)
+  assert NORM._replace(group="2").over() == (None, 1)
 
 
 def test_a_group_that_does_not_divide_the_devices_is_refused():
@@ -330,8 +331,8 @@ def test_layers_with_equal_fields_are_equal_and_hash_alike():
 
 
 def dropped(x, axis_name=None):
-  dropout = layers.Dropout(0.25, axis_name)
-  return dropout.apply({}, x, train=True, rngs={"dropout": jax.random.key(3)})
+  layer = dropout.Dropout(0.25, axis_name)
+  return layer.apply({}, x, train=True, rngs={"dropout": jax.random.key(3)})
 
 
 def test_dropout_drops_the_same_values_on_one_and_on_four_devices():
@@ -347,7 +348,7 @@ def test_dropout_drops_the_same_values_on_one_and_on_four_devices():
 
 def test_dropout_does_nothing_outside_training():
   x = random(2, 3, 3, 2)
-  np.testing.assert_array_equal(infer(layers.Dropout(0.5), {}, x), x)
+  np.testing.assert_array_equal(infer(dropout.Dropout(0.5), {}, x), x)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
+from deeplax.ops import backend
 from deeplax.ops import cross_entropy
+
+
+@pytest.fixture(params=["passes", "one_pass"], autouse=True)
+def form(request):
+  with backend.chosen(cross_entropy=request.param):
+    yield request.param
 
 
 def problem():
@@ -45,3 +53,23 @@ def test_cross_entropy_of_huge_logits_is_finite():
   labels = np.array([1, 1])
   got = cross_entropy.cross_entropy(logits, labels)
   np.testing.assert_allclose(got, [2e4, 0.0])
+
+
+def test_the_best_class_is_the_first_of_the_largest():
+  logits, labels = problem()
+  logits = np.round(logits)  # many ties
+  _, best = jax.jit(cross_entropy.with_best)(logits, labels)
+  np.testing.assert_array_equal(best, logits.argmax(-1))
+  _, best = cross_entropy.with_best(
+    np.zeros((1, 5), np.float32), labels[0, 0, :1]
+  )
+  assert best.tolist() == [0]
+
+
+def test_one_pass_reduces_the_classes_once(form):
+  logits, labels = problem()
+  jaxpr = jax.make_jaxpr(cross_entropy.with_best)(logits, labels)
+  reductions = str(jaxpr).count("axes=(3,)") + str(jaxpr).count(
+    "dimensions=(3,)"
+  )
+  assert (reductions == 1) == (form == "one_pass")

@@ -62,9 +62,7 @@ def test_plain_conv_is_the_same_operation():
 
 
 @pytest.mark.parametrize("kernel, rate", [(1, 1), (3, 12)])
-def test_forms_for_cpu_hold_no_convolution_and_others_the_plain_one(
-  monkeypatch, kernel, rate
-):
+def test_forms_for_cpu_hold_no_convolution_and_the_librarys_do(kernel, rate):
   arrays, settings = problem(
     (13, 9), "same", "float32", kernel=kernel, stride=1, rate=rate
   )
@@ -73,7 +71,53 @@ def test_forms_for_cpu_hold_no_convolution_and_others_the_plain_one(
     run = test_depthwise.with_gradients(dense.conv, settings)
     return str(jax.make_jaxpr(run)(*arrays))
 
-  monkeypatch.setattr(backend, "prefers_shifted", lambda: True)
-  assert "conv_general_dilated" not in traced()
-  monkeypatch.setattr(backend, "prefers_shifted", lambda: False)
-  assert "conv_general_dilated" in traced()
+  with backend.target("cpu"):
+    assert "conv_general_dilated" not in traced()
+  with backend.target("gpu"):
+    assert "conv_general_dilated" in traced()
+
+
+def test_an_image_equals_a_convolution_where_its_layout_is_free():
+  problems = []
+  for size, rule, kernel, stride, rate in (
+    ((13, 9), "same", 3, 2, 1),
+    ((16, 12), "symmetric", 7, 2, 1),
+    ((9, 9), "same", 3, 1, 2),
+    ((5, 7), "same", 3, 1, 6),  # taps that never meet the map
+    ((12, 9), "same", 1, 2, 1),
+  ):
+    (x, k, dy), settings = problem(
+      size, rule, "float32", kernel=kernel, stride=stride, rate=rate
+    )
+    problems.append(([x[..., :3], k[:, :, :3], dy], settings))
+  with backend.chosen(dense="free_layout"):
+    check(dense.conv, problems)
+
+
+def test_an_image_in_half_precision_rounds_once():
+  (x, k, dy), settings = problem((13, 9), "same", "bfloat16", stride=2, rate=1)
+  x, k = x[..., :3], k[:, :, :3]
+
+  def run(form, *arrays):
+    with backend.chosen(dense=form):
+      y, _, dk = test_depthwise.with_gradients(dense.conv, settings)(*arrays)
+    # Nothing asks for an image's own gradient.
+    return [np.asarray(a, np.float32) for a in (y, dk)]
+
+  wide = run("library", *(a.astype(jnp.float32) for a in (x, k, dy)))
+  for g, w in zip(run("free_layout", x, k, dy), wide, strict=True):
+    np.testing.assert_allclose(g, w, rtol=2**-8, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  "channels, kernel, convolutions",
+  [(3, 3, 0), (16, 1, 0), (16, 3, 1), (dense.FEW_CHANNELS + 1, 1, 1)],
+)
+def test_a_free_layout_is_for_few_channels(channels, kernel, convolutions):
+  x, k = jnp.ones((1, 9, 9, channels)), jnp.ones((kernel, kernel, channels, 4))
+  side = kernel // 2, kernel // 2
+  with backend.chosen(dense="free_layout"):
+    traced = jax.make_jaxpr(
+      lambda x, k: dense.conv(x, k, padding=(side, side))
+    )(x, k)
+  assert str(traced).count("conv_general_dilated[") == convolutions

@@ -1,4 +1,7 @@
+import contextlib
+from functools import partial
 import itertools
+from typing import Any
 
 import jax
 from jax import lax
@@ -9,8 +12,10 @@ import pytest
 from deeplax.ops import backend
 from deeplax.ops import dense
 from deeplax.ops import depthwise
+from deeplax.ops import norm
 from deeplax.ops import padding
 from tests.models import networks
+from tests.ops import kernels
 from tests.ops import truth
 
 CHANNELS = 3
@@ -69,7 +74,8 @@ def problem(size, rule, dtype, *, kernel=3, stride, rate):
     (2, *out, CHANNELS),
   )
   arrays = [jnp.asarray(rng.normal(size=s), dtype) for s in shapes]
-  return arrays, dict(stride=stride, rate=rate, padding=padding_)
+  settings: dict[str, Any] = dict(stride=stride, rate=rate, padding=padding_)
+  return arrays, settings
 
 
 def with_gradients(conv, settings):
@@ -181,16 +187,101 @@ def test_gradients_inside_a_scan_equal_those_of_the_unrolled_layers():
     np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-6)
 
 
+FORMS = ("shifted", "rows", "fused", "library")
+
+
+@contextlib.contextmanager
+def form(name):
+  with kernels.interpreted():
+    with backend.chosen(depthwise=name, statistics="one_pass"):
+      yield
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_all_forms_are_the_same_operation(name):
+  problems = [
+    problem((5, 6), "same", "float32", stride=1, rate=(1, 2)),
+    problem((6, 5), "same", "float32", stride=2, rate=1),
+    # The kernels have no stride beside a rate: another form takes it.
+    problem((9, 8), "same", "float32", stride=2, rate=2),
+  ]
+  with form(name):
+    check(depthwise.depthwise_conv, problems)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_relu_before_a_convolution_is_part_of_it(name):
+  (x, *rest), settings = problem((5, 6), "same", "float32", stride=1, rate=1)
+
+  def positive(x, kernel, dy, **settings):
+    y, dx, dkernel = expected(np.maximum(x, 0), kernel, dy, **settings)
+    return y, np.where(np.asarray(x) > 0, dx, 0), dkernel
+
+  with form(name):
+    conv = partial(depthwise.depthwise_conv, relu=True)
+    check(conv, [((x, *rest), settings)], positive)
+
+
+# Bounded by the norm itself, or by what reads it.
+@pytest.mark.parametrize(
+  ("stride", "limit", "relu"), [(1, None, True), (2, 6.0, False)]
+)
+def test_a_norm_is_taken_along_by_what_reads_its_map(stride, limit, relu):
+  (x, kernel, dy), settings = problem(
+    (6, 5), "same", "float32", stride=stride, rate=1
+  )
+  x = 3 * x + 1
+  scale, offset = jnp.asarray([2.0, -1.0, 5.0]), jnp.asarray([1.0, 2.0, 3.0])
+
+  def on_the_way(x, scale, offset, kernel):
+    of = norm.normed(x, scale, offset, eps=1e-3, limit=limit, shift=offset)
+    y, sums = depthwise.depthwise_conv_sums(
+      of, kernel, scale, relu=relu, **settings
+    )
+    return y, jax.tree.map(lax.stop_gradient, sums)
+
+  def before(x, scale, offset, kernel):
+    y, *_ = norm.batch_norm_plain(x, scale, offset, eps=1e-3)
+    y = jnp.maximum(y, 0) if relu else jnp.clip(y, 0, limit)
+    y = depthwise.depthwise_conv_plain(y, kernel, **settings)
+    moved = y - scale.reshape(1, 1, 1, -1)
+    return y, jnp.stack([moved.sum((0, 1, 2)), (moved**2).sum((0, 1, 2))])
+
+  def run(conv):
+    y, vjp, sums = jax.vjp(conv, x, scale, offset, kernel, has_aux=True)
+    return y, sums, *vjp(dy)
+
+  with form("rows"):
+    got = jax.jit(lambda: run(on_the_way), compiler_options=COMPILER)()
+  want = jax.jit(lambda: run(before), compiler_options=COMPILER)()
+  names = ("y", "sums", "x", "scale", "offset", "kernel")
+  for name, g, w in zip(names, got, want, strict=True):
+    atol = 1e-5 * np.abs(w).max()
+    np.testing.assert_allclose(g, w, rtol=1e-5, atol=atol, err_msg=name)
+
+
 def traced(arrays, settings):
   run = with_gradients(depthwise.depthwise_conv, settings)
   return str(jax.make_jaxpr(run)(*arrays))
 
 
-def test_the_form_for_cpu_holds_no_convolution_and_others_the_plain_one(
-  monkeypatch,
-):
+def test_the_form_for_cpu_holds_no_convolution_and_the_librarys_does():
   arrays, settings = problem((13, 9), "same", "float32", stride=2, rate=1)
-  monkeypatch.setattr(backend, "prefers_shifted", lambda: True)
-  assert "conv_general_dilated" not in traced(arrays, settings)
-  monkeypatch.setattr(backend, "prefers_shifted", lambda: False)
-  assert "conv_general_dilated" in traced(arrays, settings)
+  with backend.target("cpu"):
+    assert "conv_general_dilated" not in traced(arrays, settings)
+  with backend.target("tpu"):
+    assert "conv_general_dilated" in traced(arrays, settings)
+
+
+@pytest.mark.parametrize(("stride", "rate"), [(1, 1), (2, 1), (1, (2, 3))])
+def test_kernels_have_all_convolutions_but_a_stride_beside_a_rate(stride, rate):
+  def on_gpu(stride, rate):
+    problem_ = problem((13, 9), "same", "float32", stride=stride, rate=rate)
+    with backend.target("gpu"):
+      return traced(*problem_)
+
+  # Of the map, of its gradient and of the kernel's.
+  assert on_gpu(stride, rate).count("= pallas_call") == 3
+  strided = on_gpu(2, rate=2)
+  assert "pallas_call" not in strided
+  assert "conv_general_dilated" not in strided

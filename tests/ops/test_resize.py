@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from deeplax.ops import backend
 from deeplax.ops import resize
 from tests import shared
 from tests.ops import truth
@@ -21,6 +22,7 @@ SIZES = [
 ]
 
 
+FORMS = ("gathers", "products")
 ALIGNMENTS = {True: truth.align_corners, False: truth.half_pixel}
 
 
@@ -38,8 +40,11 @@ def problems():
     yield x.astype(np.float32), dy.astype(np.float32), new
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("align_corners", ALIGNMENTS)
-def test_bilinear_and_its_gradient_equal_linear_interpolation(align_corners):
+def test_bilinear_and_its_gradient_equal_linear_interpolation(
+  align_corners, form
+):
   sizes = [new for _, new in SIZES]
   arrays = [(x, dy) for x, dy, _ in problems()]
   run = jax.jit(
@@ -48,7 +53,9 @@ def test_bilinear_and_its_gradient_equal_linear_interpolation(align_corners):
       for (x, dy), size in zip(arrays, sizes, strict=True)
     ]
   )
-  for (y, dx), (x, dy) in zip(run(arrays), arrays, strict=True):
+  with backend.chosen(resize=form):
+    results = run(arrays)
+  for (y, dx), (x, dy) in zip(results, arrays, strict=True):
     rows, columns = (
       ALIGNMENTS[align_corners](x.shape[axis], dy.shape[axis])
       for axis in (1, 2)
@@ -90,14 +97,38 @@ def test_the_gradient_holds_no_scatter(align_corners):
   assert "scatter" not in str(jaxpr)
 
 
-def test_bilinear_keeps_half_precision_and_rounds_once():
+@pytest.mark.parametrize("form", FORMS)
+def test_bilinear_keeps_half_precision_and_rounds_once(form):
   x = np.random.default_rng(0).normal(size=(1, 7, 9, 3))
   x = jnp.asarray(x, jnp.bfloat16)
-  y = jax.jit(lambda x: resize.resize_bilinear(x, (20, 20)))(x)
+  with backend.chosen(resize=form):
+    y = jax.jit(lambda x: resize.resize_bilinear(x, (20, 20)))(x)
   assert y.dtype == jnp.bfloat16
   want = resize.resize_bilinear(x.astype(jnp.float32), (20, 20))
   # One rounding to 8 bits: 2^-9 of the value.
   np.testing.assert_allclose(y.astype(jnp.float32), want, rtol=2**-8, atol=1e-6)
+
+
+def test_forms_differ_in_what_they_compute_with():
+  x = np.zeros((1, 5, 5, 2), np.float32)
+  resized = lambda x: resize.resize_bilinear(x, (9, 9))  # noqa: E731
+  for form, products in zip(FORMS, (0, 2), strict=True):
+    with backend.chosen(resize=form):
+      jaxpr = str(jax.make_jaxpr(resized)(x))
+    assert jaxpr.count("dot_general") == products
+    assert ("gather" in jaxpr) == (products == 0)
+
+
+def test_a_tpu_multiplies_in_more_than_one_pass():
+  # A product of float32 in one pass has 8 bits there; the loss needs more.
+  with backend.target("tpu"):
+    jaxpr = jax.make_jaxpr(lambda x: resize.resize_bilinear(x, (9, 9)))(
+      np.zeros((1, 5, 5, 2), np.float32)
+    )
+  products = [e for e in jaxpr.eqns if e.primitive.name == "dot_general"]
+  assert len(products) == 2
+  for product in products:
+    assert product.params["precision"] == (jax.lax.Precision.HIGH,) * 2
 
 
 def test_nearest_rounds_halves_up():

@@ -16,7 +16,6 @@ from deeplax.inference import programs
 from deeplax.inference import settings as settings_lib
 from deeplax.inference import windows
 from deeplax.models import build
-from deeplax.ops import backend
 from deeplax.settings import defaults
 from tests.models import networks
 
@@ -27,9 +26,7 @@ TINY = {"channels": 16, "atrous_rates": (2, 3)}
 @pytest.fixture(scope="module", autouse=True)
 def _short_with_the_forms_of_a_cpu():
   """Few layers, but the convolutions as they are computed here."""
-  form = backend.prefers_shifted
-  with networks.shorten(), pytest.MonkeyPatch.context() as patch:
-    patch.setattr(backend, "prefers_shifted", form)
+  with networks.few_layers():
     yield
 
 

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from deeplax.models import layers
+from deeplax.models import dropout
 from deeplax.training import losses
 from deeplax.training import parallel
 from deeplax.training import state as state_lib
@@ -38,8 +38,8 @@ class Tiny(nn.Module):
   @nn.compact
   def coarse_and_auxiliary(self, images, *, train):
     x = nn.tanh(nn.Dense(4, name="first")(images.astype("float32") / 255))
-    dropout = layers.Dropout(self.rate, parallel.AXIS, name="dropout")
-    x = dropout(x, train=train)
+    layer = dropout.Dropout(self.rate, parallel.AXIS, name="dropout")
+    x = layer(x, train=train)
     logits = nn.Dense(CLASSES, name="last")(x)
     return logits, nn.Dense(CLASSES, name="beside")(x[:, ::2, ::2])
 

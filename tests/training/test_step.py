@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deeplax import atomic
-from deeplax.models import layers
+from deeplax.models import dropout
 from deeplax.training import log as log_lib
 from deeplax.training import losses
 from deeplax.training import state as state_lib
@@ -33,7 +33,7 @@ class Dropping(nn.Module):
   @nn.compact
   def coarse(self, images, *, train):
     scale = self.param("scale", nn.initializers.ones, (1, 1, 1, 3))
-    return layers.Dropout(0.5)(images / 255 * scale, train=train)
+    return dropout.Dropout(0.5)(images / 255 * scale, train=train)
 
 
 def test_dropout_differs_from_step_to_step_and_not_from_run_to_run():

@@ -90,7 +90,8 @@ class InvertedResidual(nn.Module):
     if self.expansion > 1:
       # slim expand_input_by_factor rounds to 8 whatever the multiplier.
       wide = divisible(x.shape[-1] * self.expansion, 8)
-      y = conv(wide, activation="relu6", name="expand")(y, train=train)
+      expand = conv(wide, activation="relu6", name="expand")
+      y = expand.normed(y, train=train)
     filtered = conv(
       kernel=3,
       stride=self.stride,

@@ -17,6 +17,8 @@ from deeplax.arrays import Arrays
 from deeplax.models import layers
 from deeplax.models import style
 from deeplax.models.backbones import dilation
+from deeplax.ops import backend
+from deeplax.ops import norm as norm_ops
 from deeplax.ops import pooling
 
 
@@ -110,16 +112,18 @@ class XceptionModule(nn.Module):
   @nn.compact
   def __call__(
     self, x: Float[Array, "b h w c"], *, train: bool
-  ) -> tuple[Float[Array, "b H W k"], Float[Array, "b h w d"]]:
-    normed = self.after_depthwise != "none"
+  ) -> tuple[
+    Float[Array, "b H W k"], Float[Array, "b h w d"] | norm_ops.Normed
+  ]:
+    norm_between = self.after_depthwise != "none"
     between = self.after_depthwise == "norm_relu" or self.block.inner
     pair = partial(
       layers.SeparableConv,
       padding="symmetric",
       norm=self.norm,
-      norm_between=normed,
+      norm_between=norm_between,
       pre_activation=None if self.block.inner else "relu",
-      activation_between="relu" if normed and between else None,
+      activation_between="relu" if norm_between and between else None,
       activation="relu" if self.block.inner else None,
       depthwise_init=self.kernel_init,
       pointwise_init=self.kernel_init,
@@ -127,11 +131,12 @@ class XceptionModule(nn.Module):
     )
     first, second, third = self.block.widths
     a, b, c = self.rates
-    y = pair(first, rate=a, name="separable_conv1")(x, train=train)
-    y = low = pair(second, rate=b, name="separable_conv2")(y, train=train)
+    y = pair(first, rate=a, name="separable_conv1").normed(x, train=train)
+    y = pair(second, rate=b, name="separable_conv2").normed(y, train=train)
+    low = y
     if self.downsample == "max_pool" and self.block.stride > 1:
       y = pooling.max_pool(
-        y, 3, stride=self.stride, rate=c, padding="symmetric"
+        norm_ops.now(y), 3, stride=self.stride, rate=c, padding="symmetric"
       )
     else:
       y = pair(third, rate=c, stride=self.stride, name="separable_conv3")(
@@ -230,6 +235,7 @@ class Xception(nn.Module):
         continue
       y, low = module(y, train=train)
       if unit.name in low_level:
+        low = norm_ops.now(low)
         low = nn.relu(low) if self.low_level == "relu" else low
         features[low_level[unit.name]] = low
     return features | {"high": y}
@@ -240,10 +246,15 @@ class Xception(nn.Module):
     def unit(module, x):
       return module(x, train=train)[0], None
 
+    unrolled = backend.form("repeated_units") == "unrolled"
     scanned = nn.scan(
-      nn.remat(unit, prevent_cse=False) if self.remat else unit,
+      # A loop keeps the units apart; unrolled, equal work would be shared.
+      nn.remat(unit, prevent_cse=unrolled) if self.remat else unit,
       variable_axes={"params": 0, "batch_stats": 0},
       split_rngs={"params": True},
       length=times,
+      unroll=times if unrolled else 1,
+      # Nothing is broadcast; the check would trace the unit once more.
+      check_constancy_invariants=False,
     )
     return scanned(module, x)[0]

@@ -75,7 +75,7 @@ class ASPP(nn.Module):
     mean = image_pooling.average_pool(high, self.pool_window, self.pool_stride)
     style = self.style
     if train and style.norm.mode == "train":
-      _, _, devices = style.norm.over()
+      _, devices = style.norm.over()
       if mean.shape[0] * mean.shape[1] * mean.shape[2] * devices < 2:
         raise ValueError(
           "image pooling sees one value per channel (batch 1, one pooled "

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from deeplax import pretrained
+from deeplax.models import activations
 from deeplax.models import cost
 from deeplax.models import layers
 from deeplax.models.backbones import mobilenet_v3
@@ -153,10 +154,10 @@ def test_activations_are_the_papers_with_the_references_constants():
   x = np.linspace(-5, 5, 101, dtype=np.float32)
   inside = np.clip(x + 3, 0, 6)
   np.testing.assert_allclose(
-    layers.ACTIVATIONS["hard_sigmoid"](x), inside * 0.16667, rtol=1e-6
+    activations.BY_NAME["hard_sigmoid"](x), inside * 0.16667, rtol=1e-6
   )
   np.testing.assert_allclose(
-    layers.ACTIVATIONS["hard_swish"](x), x * inside / 6, rtol=1e-6, atol=1e-7
+    activations.BY_NAME["hard_swish"](x), x * inside / 6, rtol=1e-6, atol=1e-7
   )
 
 
