@@ -9,7 +9,6 @@ import argparse
 from collections.abc import Callable, Mapping
 import contextlib
 from importlib import metadata
-import json
 import os
 import pathlib
 import platform
@@ -20,6 +19,8 @@ import subprocess
 import sys
 import time
 from typing import Any, NamedTuple
+
+from deeplax import atomic
 
 
 class Seconds(NamedTuple):
@@ -199,6 +200,6 @@ def parsed(
 
 
 def write(report: Mapping[str, Any], out: str | None) -> None:
-  """Write the report to the file of --out, if there is one."""
+  """Write the report to the file of --out, whole or not at all."""
   if out:
-    pathlib.Path(out).write_text(json.dumps(report, indent=2) + "\n")
+    atomic.write_json(out, report)

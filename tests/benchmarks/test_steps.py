@@ -1,0 +1,53 @@
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import steps
+from deeplax.training import parallel
+
+pytestmark = pytest.mark.usefixtures("short")
+
+
+def small():
+  config = steps.config("v3plus_mobilenet_v2:debug")
+  config.model.depth_multiplier = 0.1
+  config.model.channels = config.model.decoder.channels = 8
+  return config
+
+
+def shapes(tree):
+  return jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), tree)
+
+
+def test_abstract_arrays_are_those_of_the_step_that_runs():
+  config, mesh = small(), parallel.mesh()
+  state = steps.state(config, mesh)
+  batch = steps.batch(mesh, images=2, size=33)
+  assert shapes(steps.abstract_state(config, mesh)) == shapes(state)
+  abstract = steps.abstract_batch(mesh, images=2, size=33)
+  assert shapes(abstract) == shapes(batch)
+  assert int(batch["label"].max()) == steps.CLASSES - 1
+  before = jax.tree.map(np.asarray, state.params)
+  after, metrics = steps.step(config, mesh)(state, batch)
+  # Scores of a fresh network are near 0: the loss is near log(21).
+  loss = metrics.compute()["loss"]
+  np.testing.assert_allclose(loss, np.log(steps.CLASSES), rtol=0.1)
+  moved = jax.tree.map(lambda a, b: (a != b).any(), before, after.params)
+  assert moved["logits"]["kernel"]
+
+
+def test_forward_gives_a_class_for_each_pixel():
+  config, mesh = small(), parallel.mesh()
+  state = steps.state(config, mesh)
+  batch = steps.batch(mesh, images=1, size=33)
+  classes = steps.forward(config)(state.trained, batch["image"])
+  assert classes.shape == (1, 33, 33) and classes.dtype == np.uint8
+  assert len(np.unique(classes)) > 1
+
+
+def test_a_configuration_computes_in_half_precision_and_can_be_separable():
+  plain = steps.config("v3plus_resnet101")
+  assert plain.model.dtype == "bfloat16" and not plain.model.separable
+  both = steps.config("v3plus_resnet101", separable=True, dtype="float32")
+  assert both.model.separable and both.model.decoder.separable
+  assert both.model.dtype == "float32"
