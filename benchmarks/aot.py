@@ -1,0 +1,257 @@
+"""Compile the training step for a TPU that is not there; print its profile.
+
+  pip install -e ".[aot]"
+  python -m benchmarks.aot --config=v3plus_mobilenet_v2 --out aot.json
+  python -m benchmarks.aot --topology=v5e:2x2 --config=v3plus_xception \
+    --config=v3plus_resnet101 --separable
+  python -m benchmarks.aot --config=v3plus_mobilenet_v2 --forms \
+    --forms=resize=gathers --forms=resize=gathers,statistics=two_passes
+
+libtpu holds the TPU's compiler and runs on any Linux machine of x86. The step
+is the one that deeplax.main runs, in bfloat16, in the forms that
+deeplax/ops/backend.py has for a TPU; each --forms changes some, or none.
+
+Cycles are the compiler's own estimate, nothing is measured: good for comparing
+forms and layers, not for promises. Milliseconds and images a second are those
+cycles at the chip's clock. Compiling takes 2 to 10 minutes for each.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping
+import contextlib
+import importlib.util
+import os
+import threading
+import time
+from typing import Any, NamedTuple
+
+# Before JAX is imported: there is no TPU to ask for, and other programs may
+# use the library as well.
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+from jax.experimental import topologies
+
+from benchmarks import steps
+from benchmarks import timing
+from benchmarks import tpu_program
+from deeplax import clocks
+from deeplax import errors
+from deeplax.ops import backend
+from deeplax.training import parallel
+
+# Clock in GHz of each generation: its bf16 peak over the multiply-adds of all
+# matrix units in a cycle. v4 and v5p as Google publishes them.
+CLOCKS = {"v4": 1.05, "v5e": 1.5, "v5p": 1.75, "v6e": 1.75}
+TICK = 20.0  # seconds between the lines of a compilation
+LAYERS = 24  # layers in a printed profile
+
+
+class Case(NamedTuple):
+  """One compilation: a configuration with some forms in place of the TPU's."""
+
+  config: str
+  forms: dict[str, str]
+
+  @property
+  def title(self) -> str:
+    """The configuration, and the forms that were chosen."""
+    chosen = [f"{name}={form}" for name, form in self.forms.items()]
+    return " ".join([self.config, *chosen])
+
+
+@errors.command
+def main() -> None:
+  """Compile, print and write."""
+  args = parse()
+  mesh = parallel.mesh(devices(args.topology))
+  cases = [Case(c, forms) for c in args.config for forms in args.forms]
+  report: dict[str, Any] = {
+    "benchmark": f"training step compiled for {args.topology}, bfloat16, "
+    f"{args.images} images of {args.size}x{args.size} a chip; estimated",
+    **timing.origin("aot"),
+    "machine": timing.machine(
+      chips=mesh.size, chip=mesh.devices[0].device_kind
+    ),
+    "versions": timing.versions("jax", "libtpu"),
+    "settings": {
+      "separable": args.separable,
+      "clock_ghz": clock(args.topology),
+    },
+    "programs": [],
+  }
+  print(f"{report['benchmark']}\n{report['versions']}", flush=True)
+  for case in cases:
+    row = profile(case, args, mesh)
+    show(row)
+    report["programs"].append(row)
+    # Each at once: the next takes minutes, and may fail.
+    timing.write(report, args.out)
+
+
+def parse() -> argparse.Namespace:
+  parser = timing.parser(__doc__)
+  add = parser.add_argument
+  add("--topology", default="v5e:2x2", help="v5e:2x2, v5e:16x16, v4:4x4x4, ...")
+  add("--config", action="append", help="name or file; repeat for several")
+  add("--images", type=int, default=8, help="of each chip")
+  add("--size", type=int, default=513, help="side of a crop in pixels")
+  add("--separable", action="store_true", help="head and decoder, as --config.")
+  add(
+    "--forms",
+    action="append",
+    nargs="?",
+    const="",
+    metavar="OPERATION=FORM,...",
+    help="forms in place of the TPU's; repeat to compare",
+  )
+  args = timing.parsed(parser, "images", "size")
+  args.config = args.config or ["v3plus_mobilenet_v2"]
+  args.forms = [forms(text) for text in args.forms or [""]]
+  return args
+
+
+def forms(text: str) -> dict[str, str]:
+  """Return {"resize": "gathers"} for "resize=gathers".
+
+  Raises:
+    InputError: There is no such operation, or no such form of it.
+  """
+  found = {}
+  for pair in filter(None, text.split(",")):
+    name, _, form = pair.partition("=")
+    known = sorted({e.form for e in backend.FORMS.get(name, {}).values()})
+    if name not in backend.FORMS or not form:
+      raise errors.InputError(
+        f"--forms {pair}: give OPERATION=FORM, with an operation of "
+        f"{', '.join(backend.FORMS)}"
+      )
+    # Operations may have forms that are no platform's first.
+    if form not in (*known, "fused"):
+      raise errors.InputError(f"--forms {pair}: {name} has {', '.join(known)}")
+    found[name] = form
+  return found
+
+
+def devices(topology: str) -> Any:
+  """Return the chips of a topology that is not there.
+
+  Raises:
+    InputError: libtpu is missing, or does not know the topology.
+  """
+  if importlib.util.find_spec("libtpu") is None:
+    raise errors.InputError(
+      "libtpu, which compiles for TPUs, is not installed (Linux on x86 only): "
+      'pip install -e ".[aot]"'
+    )
+  try:
+    found = topologies.get_topology_desc(
+      platform="tpu", topology_name=topology
+    ).devices
+  except Exception as error:  # whatever the library finds wrong
+    raise errors.InputError(
+      f"--topology {topology}: {str(error).splitlines()[0]}. libtpu knows "
+      "v5e:2x2, v5e:16x16, v6e:16x16, v4:4x4x4, v5p:8x8x16 and the like"
+    ) from error
+  return found
+
+
+def clock(topology: str) -> float | None:
+  """Return the chip's clock in GHz, None if it is not known."""
+  return CLOCKS.get(topology.partition(":")[0])
+
+
+def profile(
+  case: Case, args: argparse.Namespace, mesh: jax.sharding.Mesh
+) -> dict[str, Any]:
+  """Compile one case and return what the compiler says of it."""
+  config = steps.config(case.config, separable=args.separable)
+  seconds: dict[str, float] = {}
+  with clocks.timed(seconds, "lower"):
+    with backend.target("tpu"), backend.chosen(**case.forms):
+      lowered = steps.step(config, mesh).lower(
+        steps.abstract_state(config, mesh),
+        steps.abstract_batch(mesh, images=args.images, size=args.size),
+      )
+  with ticking(f"{case.title}: compiling"), clocks.timed(seconds, "compile"):
+    compiled = lowered.compile()
+  program = tpu_program.Program(compiled.as_text())
+  cycles, memory = program.cycles(), compiled.memory_analysis()
+  costs = compiled.cost_analysis() or {}
+  row = {
+    "config": case.config,
+    "forms": case.forms,
+    "seconds": seconds,
+    "gb": {
+      "arguments": memory.argument_size_in_bytes / 1e9,
+      "temporaries": memory.temp_size_in_bytes / 1e9,
+      "traffic": costs.get("bytes accessed", 0) / 1e9,
+    },
+    "collectives": program.collectives(),
+    "mega_cycles": cycles / 1e6,
+    "unknown_loops": program.unknown_loops,
+    "by_kind": in_millions(program.by_kind()),
+    "by_layer": in_millions(program.by_layer()),
+  }
+  if ghz := clock(args.topology):
+    row["ms"] = cycles / ghz / 1e6
+    row["images_a_second_a_chip"] = args.images / (row["ms"] / 1e3)
+  return row
+
+
+def in_millions(cycles: Mapping[str, int]) -> dict[str, float]:
+  """Return millions of cycles, the most first."""
+  rows = sorted(cycles.items(), key=lambda row: -row[1])
+  return {name: round(value / 1e6, 3) for name, value in rows}
+
+
+@contextlib.contextmanager
+def ticking(title: str) -> Iterator[None]:
+  """Print now and then how long what is inside has taken."""
+  done, start = threading.Event(), time.perf_counter()
+
+  def tick() -> None:
+    while not done.wait(TICK):
+      elapsed = clocks.duration(time.perf_counter() - start)
+      print(f"{title}, {elapsed}", flush=True)
+
+  thread = threading.Thread(target=tick, daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    done.set()
+    thread.join()
+
+
+def show(row: Mapping[str, Any]) -> None:
+  """Print the profile of one program."""
+  title = Case(row["config"], row["forms"]).title
+  seconds, gb = row["seconds"], row["gb"]
+  print(
+    f"\n{title}\ncompiled in {clocks.duration(seconds['compile'])}, lowered in "
+    f"{clocks.duration(seconds['lower'])}\na chip: {gb['arguments']:.2f} GB "
+    f"of arguments, {gb['temporaries']:.2f} GB of temporaries, "
+    f"{gb['traffic']:.1f} GB of traffic"
+  )
+  for name, one in row["collectives"].items():
+    print(f"{one['count']} {name}, {one['bytes'] / 1e6:.1f} MB")
+  line = f"{row['mega_cycles']:.1f} million cycles"
+  if "ms" in row:
+    line += (
+      f": {row['ms']:.1f} ms, {row['images_a_second_a_chip']:.0f} images/s a "
+      "chip, estimated"
+    )
+  print(line)
+  if row["unknown_loops"]:
+    print(f"{row['unknown_loops']} loops of unknown length count once")
+  for what in ("by_kind", "by_layer"):
+    print(f"\n{what.replace('_', ' ')}, million cycles")
+    for name, value in list(row[what].items())[:LAYERS]:
+      print(f"  {value:7.2f}  {value / row['mega_cycles']:4.0%}  {name}")
+
+
+if __name__ == "__main__":
+  main()
