@@ -56,7 +56,7 @@ def test_an_unknown_topology_is_refused():
 
 
 @needs_libtpu
-@pytest.mark.slow  # a minute or two
+@pytest.mark.slow  # 40 s
 def test_the_profile_of_a_small_network(short, tmp_path):
   path = tmp_path / "small.py"
   path.write_text(
@@ -82,16 +82,17 @@ def test_the_profile_of_a_small_network(short, tmp_path):
   assert sum(kinds.values()) == pytest.approx(row["mega_cycles"], abs=0.05)
   assert sum(layers.values()) == pytest.approx(row["mega_cycles"], abs=0.05)
   assert row["unknown_loops"] == 0
-  # One for each norm each way, its two sums together, and the gradients'.
+  # One for each norm each way, its two sums together, and the gradients'; those
+  # of parallel branches are joined.
   model = steps.network(steps.config(str(path)))
   variables, _ = cost.trace(model, cost.TRACE_SIZE)
   norms = len(jax.tree.leaves(variables["batch_stats"])) // 2
-  assert 2 * norms < row["collectives"]["all-reduce"]["count"] < 2 * norms + 4
-  assert row["ms"] == pytest.approx(row["mega_cycles"] / 1.5e3)
+  assert norms < row["collectives"]["all-reduce"]["count"] < 2 * norms + 4
+  assert row["ms"] == pytest.approx(row["mega_cycles"] / 1.5)
 
 
 @needs_libtpu
-@pytest.mark.slow  # 40 s
+@pytest.mark.slow  # 20 s
 def test_the_forms_for_a_tpu_are_cheaper_at_the_logits_end():
   device = aot.devices("v5e:2x2")[0]
   here = SingleDeviceSharding(device)
@@ -110,8 +111,8 @@ def test_the_forms_for_a_tpu_are_cheaper_at_the_logits_end():
   def cycles(**forms):
     gradient = jax.value_and_grad(loss, has_aux=True)
     with backend.target("tpu"), backend.chosen(**forms):
-      compiled = jax.jit(gradient).lower(logits, labels).compile()
-    return tpu_program.Program(compiled.as_text() or "").cycles()
+      compiled = aot.compile_anew(jax.jit(gradient).lower(logits, labels))
+    return tpu_program.Program(compiled.as_text()).cycles()
 
   best = cycles()
   assert best < 0.8 * cycles(cross_entropy="passes")
