@@ -19,6 +19,7 @@ def shapes(tree):
   return jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), tree)
 
 
+@pytest.mark.slow  # 30 s, the compilation
 def test_abstract_arrays_are_those_of_the_step_that_runs():
   config, mesh = small(), parallel.mesh()
   state = steps.state(config, mesh)
