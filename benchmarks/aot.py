@@ -99,7 +99,7 @@ def parse() -> argparse.Namespace:
   add("--config", action="append", help="name or file; repeat for several")
   add("--images", type=int, default=8, help="of each chip")
   add("--size", type=int, default=513, help="side of a crop in pixels")
-  add("--separable", action="store_true", help="head and decoder, as --config.")
+  add("--separable", action="store_true", help="separable head and decoder")
   add(
     "--forms",
     action="append",
@@ -110,30 +110,8 @@ def parse() -> argparse.Namespace:
   )
   args = timing.parsed(parser, "images", "size")
   args.config = args.config or ["v3plus_mobilenet_v2"]
-  args.forms = [forms(text) for text in args.forms or [""]]
+  args.forms = [steps.forms(text) for text in args.forms or [""]]
   return args
-
-
-def forms(text: str) -> dict[str, str]:
-  """Return {"resize": "gathers"} for "resize=gathers".
-
-  Raises:
-    InputError: There is no such operation, or no such form of it.
-  """
-  found = {}
-  for pair in filter(None, text.split(",")):
-    name, _, form = pair.partition("=")
-    known = sorted({e.form for e in backend.FORMS.get(name, {}).values()})
-    if name not in backend.FORMS or not form:
-      raise errors.InputError(
-        f"--forms {pair}: give OPERATION=FORM, with an operation of "
-        f"{', '.join(backend.FORMS)}"
-      )
-    # Operations may have forms that are no platform's first.
-    if form not in (*known, "fused"):
-      raise errors.InputError(f"--forms {pair}: {name} has {', '.join(known)}")
-    found[name] = form
-  return found
 
 
 def devices(topology: str) -> Any:

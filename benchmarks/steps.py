@@ -10,11 +10,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import AbstractMesh, Mesh
 import ml_collections
 import numpy as np
 
+from deeplax import errors
 from deeplax.models import cost
 from deeplax.models import variables as variables_lib
+from deeplax.ops import backend
 from deeplax.settings import find
 from deeplax.training import class_balance
 from deeplax.training import losses
@@ -51,6 +54,28 @@ def config(
   return result
 
 
+def forms(text: str) -> dict[str, str]:
+  """Return the forms of a flag: {"resize": "gathers"} for "resize=gathers".
+
+  Raises:
+    InputError: There is no such operation, or no such form of it.
+  """
+  result = {}
+  for pair in filter(None, text.split(",")):
+    operation, _, form = pair.partition("=")
+    if operation not in backend.FORMS:
+      raise errors.InputError(
+        f"--forms: {operation!r} not in {list(backend.FORMS)}; give "
+        "OPERATION=FORM"
+      )
+    if form not in (known := backend.forms_of(operation)):
+      raise errors.InputError(
+        f"--forms: {operation} has no form {form!r}, but {known}"
+      )
+    result[operation] = form
+  return result
+
+
 def network(
   config: ml_collections.ConfigDict, *, classes: int = CLASSES
 ) -> nn.Module:
@@ -65,7 +90,7 @@ def network(
 
 def step(
   config: ml_collections.ConfigDict,
-  mesh: jax.sharding.Mesh,
+  mesh: Mesh | AbstractMesh,
   *,
   classes: int = CLASSES,
 ) -> Any:
@@ -109,7 +134,7 @@ def forward(
 
 def abstract_state(
   config: ml_collections.ConfigDict,
-  mesh: jax.sharding.Mesh,
+  mesh: Mesh | AbstractMesh,
   *,
   classes: int = CLASSES,
 ) -> state_lib.State:
@@ -121,7 +146,7 @@ def abstract_state(
 
 
 def abstract_batch(
-  mesh: jax.sharding.Mesh, *, images: int, size: int
+  mesh: Mesh | AbstractMesh, *, images: int, size: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
   """Return shapes, types and shardings of a batch.
 
@@ -139,7 +164,7 @@ def abstract_batch(
 
 def state(
   config: ml_collections.ConfigDict,
-  mesh: jax.sharding.Mesh,
+  mesh: Mesh,
   *,
   classes: int = CLASSES,
 ) -> state_lib.State:
@@ -150,7 +175,7 @@ def state(
 
 
 def batch(
-  mesh: jax.sharding.Mesh, *, images: int, size: int, classes: int = CLASSES
+  mesh: Mesh, *, images: int, size: int, classes: int = CLASSES
 ) -> dict[str, jax.Array]:
   """Return a batch of noise; the arguments are those of `abstract_batch`."""
   rng = np.random.default_rng(0)

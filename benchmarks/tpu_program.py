@@ -153,7 +153,7 @@ class Program:
       return "resize"
     if convolutions:
       return _convolution(convolutions[-1])
-    if "_normalized/" in one.path and "reduce" in one.path.split("/")[-1]:
+    if "statistics" in one.path.split("/"):
       return "norm statistics"
     if layer(one.path) == "loss":
       return "loss"

@@ -1,4 +1,4 @@
-"""One command for a machine with an accelerator that is held for minutes only.
+"""One command for a machine with an accelerator that one has for minutes only.
 
   python -m benchmarks.accelerator --out accelerator.json
   python -m benchmarks.accelerator --sections=check,xception --out first.json
@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from benchmarks import steps
 from benchmarks import timing
 from benchmarks.accelerator import bench as bench_lib
 from benchmarks.accelerator import checks
@@ -82,7 +83,7 @@ def main() -> int:
   """Measure, print and write; return 1 if a section failed."""
   args = parse()
   chosen = sections(args.sections)
-  forms = chosen_forms(args.forms)
+  forms = steps.forms(args.forms)
   # Else JAX takes most of the device's memory, and PyTorch's step has none.
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   if not args.small:
@@ -146,23 +147,6 @@ def sections(text: str) -> dict[str, Section]:
       f"--sections: {', '.join(map(repr, unknown))} not in {list(SECTIONS)}"
     )
   return {name: SECTIONS[name] for name in names}
-
-
-def chosen_forms(text: str) -> dict[str, str]:
-  """Return the forms of a flag, by operation."""
-  found = {}
-  for part in filter(None, text.split(",")):
-    operation, _, form = part.partition("=")
-    if operation not in backend.FORMS:
-      raise errors.InputError(
-        f"--forms: {operation!r} not in {list(backend.FORMS)}"
-      )
-    if form not in (allowed := operations.forms(operation)):
-      raise errors.InputError(
-        f"--forms: {operation} has no form {form!r}, but {allowed}"
-      )
-    found[operation] = form
-  return found
 
 
 def run(

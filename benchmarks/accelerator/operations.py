@@ -1,7 +1,7 @@
 """Sections of what networks are made of: the ceilings, each operation's forms.
 
-An operation is timed in every form that the table of forms names, or that its
-module has besides, the platform's own first. A form that does not run here says
+An operation is timed in every form that the table of forms names, the
+platform's own first. A form that does not run here says
 why. What a round times is one program of several maps, so that starting it
 counts for little.
 """
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from benchmarks import timing
 from benchmarks.accelerator import bench as bench_lib
 from deeplax.ops import backend
+from deeplax.ops import cross_entropy
 from deeplax.ops import dense
 from deeplax.ops import depthwise
 from deeplax.ops import norm
@@ -70,10 +71,7 @@ def ceilings(bench: bench_lib.Bench) -> Iterator[bench_lib.Row]:
 def forms(operation: str) -> list[str]:
   """Return all forms of an operation, this platform's own first."""
   own = backend.form(operation)
-  named = {entry.form for entry in backend.FORMS[operation].values()}
-  if operation == "depthwise":
-    named |= {*depthwise.FORMS}
-  return [own, *sorted(named - {own})]
+  return [own, *(f for f in backend.forms_of(operation) if f != own)]
 
 
 def operations(bench: bench_lib.Bench) -> Iterator[bench_lib.Row]:
@@ -148,9 +146,23 @@ def cases(sizes: bench_lib.Sizes) -> list[Case]:
       {"forward": 1, "input gradient": 1},
       jnp.float32,
     ),
+    Case(
+      "cross_entropy",
+      f"{sizes.side}x{sizes.side}x{CLASSES}",
+      _loss,
+      (sizes.batch, sizes.side, sizes.side, CLASSES),
+      (),
+      {"forward": 1, "input gradient": 2},
+      jnp.float32,
+    ),
     depthwise_case(65, 728),
     statistics_case(129, 144),
   ]
+
+
+def _loss(logits):
+  labels = jnp.arange(logits[..., 0].size) % CLASSES
+  return cross_entropy.cross_entropy(logits, labels.reshape(logits.shape[:-1]))
 
 
 def _normalized(x, scale, offset, shift):

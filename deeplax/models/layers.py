@@ -189,11 +189,11 @@ class ConvNorm(nn.Module):
     """
     check_one_of("activation", self.activation, activations.BY_NAME)
     activate = activations.BY_NAME[self.activation]
-    if isinstance(x, norm_ops.Normed):
-      kernel = self._kernel(x.x.shape[-1])
-    else:
-      kernel = self._kernel(x.shape[-1])
-      x = jnp.asarray(x, self.dtype)
+    if self.relu_first and not self.depthwise:
+      raise ValueError("ConvNorm: relu_first is for depthwise convolutions")
+    if not (isinstance(x, norm_ops.Normed) and x.x.dtype == self.dtype):
+      x = jnp.asarray(norm_ops.now(x), self.dtype)
+    kernel = self._kernel(norm_ops.map_of(x).shape[-1])
     if self.norm is None:
       y, _ = self._convolve(x, kernel)
       if self.use_bias:
@@ -252,9 +252,8 @@ class ConvNorm(nn.Module):
     check_one_of("padding", self.padding, PADDINGS)
     if not (shift is not None and self._surrounded(x)):
       x, shift = norm_ops.now(x), None
-    map_ = x.x if isinstance(x, norm_ops.Normed) else x
     map_, pads = true_size.windows(
-      map_,
+      norm_ops.map_of(x),
       kernel=self.kernel,
       stride=self.stride,
       rate=self.rate,
@@ -273,10 +272,11 @@ class ConvNorm(nn.Module):
 
   def _surrounded(self, x: jax.Array | norm_ops.Normed) -> bool:
     """Return whether kernels do what surrounds this convolution as well."""
-    map_ = x.x if isinstance(x, norm_ops.Normed) else x
+    map_ = norm_ops.map_of(x)
     return (
       self.depthwise
       and backend.form("statistics") == "kernels"
+      and true_size.sides((map_.shape[1], map_.shape[2])) is None
       and depthwise_ops.row_kernels_take(map_, self.stride, self.rate)
     )
 

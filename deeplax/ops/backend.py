@@ -5,7 +5,8 @@ memory. Operations ask for theirs while they are traced.
 
 Where figures are from: "CPU" is 2 cores, float32; "H200" one NVIDIA H200,
 bfloat16, JAX 0.11; "v5e" is no measurement but the TPU compiler's own estimate
-of cycles (benchmarks/aot.py). docs/performance.md has the tables.
+of cycles (benchmarks/aot.py), for 8 images of 513x513. docs/performance.md
+tells more of the last two.
 """
 
 from collections.abc import Iterator
@@ -74,8 +75,8 @@ FORMS = {
     ),
     "gpu": Entry(
       "unrolled",
-      "H200, step of Xception-65: the loop copies for 14 of 60 ms; unrolled "
-      "8 s more to compile, no more memory",
+      "H200, step of Xception-65: scanned, 14 ms of it copy what the loop "
+      "keeps; unrolled 8 s more to compile, no more memory",
     ),
     "tpu": Entry(
       "unrolled",
@@ -95,7 +96,8 @@ FORMS = {
     "cpu": Entry("two_passes", NOT_TIMED),
     "gpu": Entry(
       "kernels",
-      "H200, step of Xception-65: 375 images/s, one_pass 309",
+      "H200, step of Xception-65: 321 images/s with the sums alone, 375 where "
+      "depthwise kernels take them along; one_pass 309",
       otherwise="one_pass",
     ),
     "tpu": Entry(
@@ -105,7 +107,10 @@ FORMS = {
     ),
   },
   "resize": {
-    "cpu": Entry("gathers", "CPU, logits to 513x513: products 1.5 to 1.7"),
+    "cpu": Entry(
+      "gathers",
+      "CPU, logits to 513x513: products take 1.5 to 1.7 times as long",
+    ),
     "gpu": Entry("gathers", NOT_TIMED),
     "tpu": Entry(
       "products",
@@ -160,21 +165,37 @@ def chosen(**forms: str) -> Iterator[None]:
   """Trace with other forms than the table's: `chosen(depthwise="fused")`.
 
   Raises:
-    ValueError: On an operation that is not in FORMS.
+    ValueError: On an operation that is not in FORMS, or that has no such form.
   """
-  for operation in forms:
+  for operation, form in forms.items():
     if operation not in FORMS:
       raise ValueError(f"operation {operation!r} not in {list(FORMS)}")
+    if form not in (known := forms_of(operation)):
+      raise ValueError(f"{operation} has no form {form!r}, but {known}")
   now = _TARGET.value
   both = dict(now.forms) | forms
   with _TARGET(now._replace(forms=tuple(sorted(both.items())))):
     yield
 
 
+def forms_of(operation: str) -> list[str]:
+  """Return all forms of an operation, a key of FORMS."""
+  entries = FORMS[operation].values()
+  forms = {entry.form for entry in entries}
+  return sorted(forms | {e.otherwise for e in entries if e.otherwise})
+
+
 def platform() -> str:
   """Return the platform to trace for; one that FORMS lacks counts as a GPU."""
-  name = _TARGET.value.platform or jax.default_backend()
+  name = _TARGET.value.platform or _here()
   return name if name in PLATFORMS else "gpu"
+
+
+def _here() -> str:
+  # A device, its platform, or None where none is set.
+  device = jax.config.jax_default_device  # pyright: ignore
+  name = getattr(device, "platform", device)
+  return name or jax.default_backend()
 
 
 def interpreted() -> bool:
@@ -192,6 +213,14 @@ def form(operation: str) -> str:
   return entry.form
 
 
+def kernels_take(x: Any) -> bool:
+  """Return whether kernels can work on a map, where the platform has them.
+
+  Their offsets are 32 bits wide, and so are their values.
+  """
+  return 0 < x.size < 2**31 and x.dtype.itemsize <= 4
+
+
 @functools.cache
 def kernels_missing() -> str | None:
   """Return why the kernels do not run on this machine's GPU.
@@ -201,19 +230,19 @@ def kernels_missing() -> str | None:
   """
   if jax.default_backend() in ("cpu", "tpu"):
     return None
-  language = importlib.util.find_spec("jax.experimental.pallas.triton")
-  return _missing(jax.local_devices()[0], language is not None)
+  return missing_on(jax.local_devices()[0])
 
 
-def _missing(device: Any, language: bool) -> str | None:
-  if not device.device_kind.startswith("NVIDIA"):
+def missing_on(device: Any) -> str | None:
+  """Return why the kernels do not run on a GPU; None if they do."""
+  if "cuda" not in device.client.platform_version:
     return f"{device.device_kind} is no NVIDIA card"
-  capability = getattr(device, "compute_capability", "0")
+  capability = device.compute_capability
   if float(capability) < CAPABILITY:
     return (
       f"{device.device_kind} has compute capability {capability}, they need "
       f"{CAPABILITY}"
     )
-  if not language:
+  if importlib.util.find_spec("jax.experimental.pallas.triton") is None:
     return f"JAX {jax.__version__} has no Triton in Pallas"
   return None

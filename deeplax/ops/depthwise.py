@@ -54,9 +54,10 @@ def row_kernels_take(
   x: Float[Arrays, "b h w c"], stride: int, rate: paddings.Rate
 ) -> bool:
   """Return whether the row kernels are the platform's form of a convolution."""
-  # None has a stride beside a rate, and their offsets are int32.
-  fits = x.size < 2**31 and (stride == 1 or paddings.pair(rate) == (1, 1))
-  return fits and backend.form("depthwise") == "rows"
+  # None has a stride beside a rate.
+  fits = stride == 1 or paddings.pair(rate) == (1, 1)
+  rows = backend.form("depthwise") == "rows"
+  return rows and fits and backend.kernels_take(x)
 
 
 def depthwise_conv_sums(
@@ -182,7 +183,7 @@ class _Settings(NamedTuple):
 def _rows_values(x, kernel, shift, settings):
   from deeplax.ops import row_kernels
 
-  map_ = _map(x)
+  map_ = norm.map_of(x)
   (height, _), (width, _) = _taps(map_, kernel, *settings[:3])
   return row_kernels.forward(
     map_, kernel, size=(height, width), shift=shift, **settings.reads(x)
@@ -197,7 +198,7 @@ def _rows_backward(settings, kept, gradients):
   from deeplax.ops import row_kernels
 
   (x, kernel, shift), (dy, _) = kept, gradients
-  reads, map_ = settings.reads(x), _map(x)
+  reads, map_ = settings.reads(x), norm.map_of(x)
   dkernel = row_kernels.kernel_gradient(map_, dy, kernel, **reads)
   mean = x.mean if isinstance(x, norm.Normed) else None
   dx, sums = row_kernels.input_gradient(dy, kernel, map_, mean=mean, **reads)
@@ -205,10 +206,6 @@ def _rows_backward(settings, kept, gradients):
     assert sums is not None
     dx = x.gradient(dx, sums)
   return dx, dkernel, jax.tree.map(jnp.zeros_like, shift)
-
-
-def _map(x):
-  return x.x if isinstance(x, norm.Normed) else x
 
 
 _rows = jax.custom_vjp(_rows_values, nondiff_argnums=(3,))

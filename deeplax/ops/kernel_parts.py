@@ -2,8 +2,8 @@
 
 With row_kernels.py and sum_kernels.py these are the only lines in Pallas'
 language for Triton, which JAX means to drop in favor of Triton's own
-(jax_triton) and of Mosaic: a port starts here. Only backend.py's choice of a
-form imports them.
+(jax_triton) and of Mosaic: a port starts here. They are imported where
+backend.py chooses the kernels, inside functions.
 
 Maps are flat arrays, read at plain sums of offsets: an index out of a `where`
 would be read one value at a time, at a third of the speed.
@@ -38,7 +38,7 @@ class Block(NamedTuple):
   @classmethod
   def number(cls, index: Any, width: int, channels: int) -> "Block":
     """Return the block `index` of so many channels each."""
-    channel = index * width + jnp.arange(width)
+    channel = index * width + jnp.arange(width, dtype=jnp.int32)
     return cls(channel, channel < channels, channels)
 
   def strip(self, column: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
@@ -80,6 +80,7 @@ class Read(NamedTuple):
 
 def split(number: Any, by: Any) -> tuple[jax.Array, jax.Array]:
   """Return quotient and remainder."""
+  by = jnp.asarray(by, number.dtype)  # whose default may be 64 bits
   return lax.div(number, by), lax.rem(number, by)
 
 
@@ -143,12 +144,10 @@ class Writer:
     refs = iter(refs)
     self._block, self._dtype = block, dtype
     self._x = self._limit = self._shift = None
-    if behind is not None and (
-      shift is not None or behind[1].limit is not None
-    ):
+    if operands := _operands(behind, shift):
       self._x = next(refs)
       self._limit = behind[1].limit
-      self._affine = [block.vector(next(refs)) for _ in behind[1].affine]
+      self._affine = [block.vector(next(refs)) for _ in operands[1:]]
     if shift is not None:
       self._shift = block.vector(next(refs))
     self._out, *self._sums = refs
@@ -187,8 +186,7 @@ class Writer:
 def written(body, grid, name, warps, arrays, *, shape, behind, shift):
   """Run a kernel with a `Writer`; return its map, and its sums or None."""
   dtype, channels = arrays[0].dtype, shape[-1]
-  if behind is not None and (shift is not None or behind[1].limit is not None):
-    arrays = (*arrays, behind[0], *behind[1].affine)
+  arrays = (*arrays, *_operands(behind, shift))
   outs = [jax.ShapeDtypeStruct((math.prod(shape),), dtype)]
   if shift is None:
     (y,) = call(body, grid, outs, name, warps, arrays)
@@ -196,6 +194,13 @@ def written(body, grid, name, warps, arrays, *, shape, behind, shift):
   outs.append(jax.ShapeDtypeStruct((2 * grid[0] * channels,), jnp.float32))
   y, sums = call(body, grid, outs, name, warps, (*arrays, shift))
   return y.reshape(shape), sums.reshape(2, grid[0], channels).sum(1)
+
+
+def _operands(behind, shift):
+  """Return what a `Writer` reads of the map behind its outputs, if anything."""
+  if behind is None or (shift is None and behind[1].limit is None):
+    return ()
+  return behind[0], *behind[1].affine
 
 
 def _scaled(x, affine):

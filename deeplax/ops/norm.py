@@ -1,11 +1,11 @@
 """Batch statistics and batch normalization, over the devices of a mapped step.
 
-Statistics are float32. Two passes, mean then variance, keep all digits, and on
-a CPU cost no more in a training step. One pass reads the map once and takes one
-sum over devices in place of two that wait for each other. E[x^2] - E[x]^2 alone
-would lose the digits by which mean and deviation differ, so it sums x - s and
-its square, with a shift s near the mean: the running one. Kernels do the same
-where XLA's own reductions are slow (sum_kernels.py).
+Statistics are float32. Two passes, mean then variance, keep all digits. One
+pass reads the map once and takes one sum over devices in place of two that wait
+for each other. E[x^2] - E[x]^2 alone would lose the digits by which mean and
+deviation differ, so it sums x - s and its square, with a shift s near the mean:
+the running one. Kernels do the same where XLA's own reductions are slow
+(sum_kernels.py).
 """
 
 import dataclasses
@@ -94,14 +94,15 @@ class Normed:
     )
 
 
+@jax.named_scope("statistics")  # so that profiles tell them
 def moments(
   x: Float[Arrays, "*n c"],
   *,
   shift: Float[Arrays, " c"] | None = None,
   sums: Float[Arrays, "2 c"] | None = None,
   over: Over | None = None,
-) -> tuple[Float[Array, " c"], Float[Array, " c"], int]:
-  """Return mean, biased variance and count over all but the last axis.
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+  """Return mean and biased variance over all but the last axis.
 
   Args:
     shift: Near the mean, for statistics of one pass; None: 0.
@@ -111,19 +112,18 @@ def moments(
   x = jnp.asarray(x)
   axes = tuple(range(x.ndim - 1))
   pixels = x.size // x.shape[-1]
-  count = pixels * _devices(over)
   form = backend.form("statistics")
   # Every device holds as many values, so the mean of means is the mean.
   if form == "two_passes" and sums is None:
     x = _wide(x)
     mean = _mean(jnp.mean(x, axes), over)
     var = _mean(jnp.mean(lax.square(x - _last(mean, x)), axes), over)
-    return mean, var, count
+    return mean, var
   if shift is None:
     shift = jnp.zeros(x.shape[-1:], jnp.float32)
   if sums is not None:
     means = sums / pixels
-  elif form == "kernels":
+  elif form == "kernels" and backend.kernels_take(x):
     from deeplax.ops import sum_kernels
 
     means = sum_kernels.sums(x, shift) / pixels
@@ -131,7 +131,7 @@ def moments(
     x = _wide(x) - _last(jnp.asarray(shift), x)
     means = jnp.stack([jnp.mean(x, axes), jnp.mean(lax.square(x), axes)])
   mean, square = _mean(means, over)
-  return mean + shift, jnp.maximum(square - lax.square(mean), 0), count
+  return mean + shift, jnp.maximum(square - lax.square(mean), 0)
 
 
 def normed(
@@ -157,7 +157,7 @@ def normed(
   """
   x, scale, offset = jnp.asarray(x), jnp.asarray(scale), jnp.asarray(offset)
   fixed, shift, sums = lax.stop_gradient((x, shift, sums))
-  mean, var, _ = moments(fixed, shift=shift, sums=sums, over=over)
+  mean, var = moments(fixed, shift=shift, sums=sums, over=over)
   return Normed(x, scale, offset, mean, var, eps, limit, over)
 
 
@@ -172,9 +172,11 @@ def _forward(of):
   return applied(of), of
 
 
+@jax.named_scope("statistics")
 def _backward(of, dy):
   sums = None
-  if backend.form("statistics") == "kernels":
+  kernels = backend.form("statistics") == "kernels"
+  if kernels and backend.kernels_take(of.x):
     from deeplax.ops import sum_kernels
 
     sums = sum_kernels.gradient_sums(dy, of)
@@ -197,6 +199,11 @@ def now(x: Arrays | Normed) -> jax.Array:
   return applied(x) if isinstance(x, Normed) else jnp.asarray(x)
 
 
+def map_of(x: jax.Array | Normed) -> jax.Array:
+  """Return a map as it is, normalized or not."""
+  return x.x if isinstance(x, Normed) else x
+
+
 def batch_norm_plain(
   x: Float[Arrays, "*n c"],
   scale: Float[Arrays, " c"],
@@ -207,7 +214,7 @@ def batch_norm_plain(
 ) -> tuple[Float[Array, "*n c"], Float[Array, " c"], Float[Array, " c"]]:
   """Return result, mean and biased variance, with the gradient JAX derives."""
   with backend.chosen(statistics="two_passes"):
-    mean, var, _ = moments(x, over=over)
+    mean, var = moments(x, over=over)
   return _affine(x, mean, scale * lax.rsqrt(var + eps), offset), mean, var
 
 
@@ -226,11 +233,15 @@ def _last(vector, x):
 
 
 def _sum(x, over):
-  return lax.psum(x, over[0], axis_index_groups=over[1]) if over else x
+  if over is None:
+    return x
+  return lax.psum(x, over.axis_name, axis_index_groups=over.groups)
 
 
 def _mean(x, over):
-  return lax.pmean(x, over[0], axis_index_groups=over[1]) if over else x
+  if over is None:
+    return x
+  return lax.pmean(x, over.axis_name, axis_index_groups=over.groups)
 
 
 def _devices(over):

@@ -76,9 +76,7 @@ def forward(
     read: What is convolved of x.
     shift: Near the outputs' mean; None: the sums are not wanted.
   """
-  return _walk(
-    x, kernel, size=size, window=window, read=read, tile=WALK, shift=shift
-  )
+  return _walk(x, kernel, size=size, window=window, read=read, shift=shift)
 
 
 def input_gradient(
@@ -108,7 +106,6 @@ def input_gradient(
     kernel[::-1, ::-1],
     size=x.shape[1:3],
     window=Window((first[0], first[1]), 1, window.rate),
-    tile=WALK,
     behind=(x, read),
     shift=mean,
   )
@@ -123,7 +120,7 @@ def kernel_gradient(
   read: kernel_parts.Read = PLAIN,
 ) -> Float[Array, "kh kw 1 c"]:
   """Return the gradient of `forward` by its kernel, summed in float32."""
-  batch, height, width, channels = x.shape
+  _, height, width, channels = x.shape
   high, wide = dy.shape[1:3]
   kh, kw = kernel.shape[:2]
   stride, (down, across) = window.stride, window.rate
@@ -244,9 +241,7 @@ def _walks(tile: Tile, shape: tuple[int, ...], down: int) -> _Walks:
   return _Walks(tile, down, walks, strips, parts, channels)
 
 
-def _walk(
-  source, kernel, *, size, window, tile, read=PLAIN, behind=None, shift=None
-):
+def _walk(source, kernel, *, size, window, read=PLAIN, behind=None, shift=None):
   """Sum the taps of the map at each output.
 
   Args:
@@ -257,7 +252,7 @@ def _walk(
   batch, height, width, channels = source.shape
   (high, wide), (kh, kw) = size, kernel.shape[:2]
   stride, (down, across) = window.stride, window.rate
-  walks = _walks(tile, (batch, high, wide, channels), down)
+  walks = _walks(WALK, (batch, high, wide, channels), down)
   tile, rows = walks.tile, walks.tile.rows
 
   def body(x_ref, kernel_ref, *refs):
@@ -366,9 +361,10 @@ def _spread(dy, kernel, x, *, window, read, mean):
 
 
 def _fit(tile: Tile, columns: int, channels: int, lines: int) -> Tile:
-  """Return a tile for a map: its channels are padded by an eighth at most.
+  """Return a tile for a map.
 
-  Sides are powers of two. Fewer channels make more columns. Rows are spread
+  Its blocks of channels, powers of two, exceed the map's by an eighth at most
+  as far as 32 of them allow. Fewer channels make more columns. Rows are spread
   evenly over the walks.
   """
   block = tile.channels

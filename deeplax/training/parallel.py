@@ -11,7 +11,13 @@ import os
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+  AbstractMesh,
+  AxisType,
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+)
 import numpy as np
 
 from deeplax import errors
@@ -49,12 +55,13 @@ def mesh(devices: Sequence[Any] | None = None) -> Mesh:
   return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
-def pmap(step: Callable, *, mesh: Mesh) -> Any:
+def pmap(step: Callable, *, mesh: Mesh | AbstractMesh) -> Any:
   """Map `step(state, batch)`, written for one device, over the mesh.
 
   Args:
     step: Uses the axis name `AXIS`; must return equal values on every device.
-    mesh: Of one axis, from `mesh()`.
+    mesh: Of one axis, from `mesh()`; an abstract one to trace for devices that
+      are not there.
 
   Returns:
     A jitted function: replicated state, whose memory the new state takes over,
@@ -70,12 +77,12 @@ def pmap(step: Callable, *, mesh: Mesh) -> Any:
   return jax.jit(mapped, donate_argnums=0)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
   """Return the sharding of arrays that every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())
 
 
-def split(mesh: Mesh) -> NamedSharding:
+def split(mesh: Mesh | AbstractMesh) -> NamedSharding:
   """Return the sharding of arrays whose rows are spread over the devices."""
   return NamedSharding(mesh, PartitionSpec(AXIS))
 

@@ -151,7 +151,6 @@ def _over_parts(
   if count == 1:
     return add_part(carry, (0, batch))[0]
   parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
-  # On a CPU a convolution's gradient is 10 times slower inside a loop.
   unroll = count if backend.form("accumulation") == "unrolled" else 1
   indexed = (jnp.arange(count), parts)
   return jax.lax.scan(add_part, carry, indexed, unroll=unroll)[0]

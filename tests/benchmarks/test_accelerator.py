@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import pathlib
 import subprocess
 import sys
@@ -19,6 +20,11 @@ from benchmarks.accelerator import profile
 from benchmarks.accelerator import table
 from deeplax.ops import backend
 from tests.conftest import ROOT
+
+# Why a row may have no number.
+REASONS = ("not available here", "skipped: ", "of whole steps: ")
+# Three minutes on two cores where nothing is compiled yet. CI takes them.
+WHOLE = () if os.environ.get("CI") else pytest.mark.slow
 
 
 @pytest.fixture
@@ -41,8 +47,8 @@ def measured(section):
   for row in section["rows"]:
     numbers = [v["median"] for v in row.values() if isinstance(v, dict)]
     assert all(0 < n < math.inf for n in numbers), row
-    others = {*row} - {"what", "form", "dtype"}
-    assert numbers or "remark" in row or others, row
+    numbers += [v for v in row.values() if isinstance(v, float)]
+    assert numbers or row["remark"].startswith(REASONS), row
   return section["rows"]
 
 
@@ -140,6 +146,7 @@ def test_floors_are_those_of_the_networks():
   assert row["share_of_floor"] == pytest.approx(20.13 / 42.7, abs=1e-3)
 
 
+@pytest.mark.slow  # compiles four programs
 @pytest.mark.usefixtures("short")
 def test_a_training_step_and_its_forward_passes_are_timed(bench, monkeypatch):
   only = {"mobilenet": networks.NETWORKS["mobilenet"]}
@@ -259,11 +266,10 @@ def test_cells_have_four_digits():
   assert table.cell(0.00012345) == "0.0001234" and table.cell("a|b") == "a/b"
 
 
-# Three minutes on two cores where nothing is compiled yet.
-@pytest.mark.slow
-def test_everything_runs_on_a_cpu(tmp_path):
+@pytest.mark.parametrize("size", [pytest.param("small", marks=WHOLE)])
+def test_everything_runs_on_a_cpu(size, tmp_path):
   out = tmp_path / "out.json"
-  command = [sys.executable, "-m", "benchmarks.accelerator", "--small"]
+  command = [sys.executable, "-m", "benchmarks.accelerator", f"--{size}"]
   command += ["--limit=900", "--minutes=60", f"--out={out}"]
   done = subprocess.run(
     command, cwd=ROOT, capture_output=True, text=True, check=False

@@ -22,18 +22,6 @@ needs_libtpu = pytest.mark.skipif(
 )
 
 
-def test_forms_are_those_of_the_table():
-  assert aot.forms("") == {}
-  assert aot.forms("resize=gathers,depthwise=fused") == {
-    "resize": "gathers",
-    "depthwise": "fused",
-  }
-  with pytest.raises(errors.InputError, match="resize has gathers, products"):
-    aot.forms("resize=nearest")
-  with pytest.raises(errors.InputError, match="an operation of depthwise, "):
-    aot.forms("size=gathers")
-
-
 def test_without_libtpu_the_command_tells_what_to_install(monkeypatch):
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
   with pytest.raises(errors.InputError, match="pip install"):

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from benchmarks import steps
+from deeplax import errors
 from deeplax.training import parallel
 
 pytestmark = pytest.mark.usefixtures("short")
@@ -52,3 +53,15 @@ def test_a_configuration_computes_in_half_precision_and_can_be_separable():
   both = steps.config("v3plus_resnet101", separable=True, dtype="float32")
   assert both.model.separable and both.model.decoder.separable
   assert both.model.dtype == "float32"
+
+
+def test_forms_are_those_of_the_table():
+  assert steps.forms("") == {}
+  assert steps.forms("resize=gathers,depthwise=fused") == {
+    "resize": "gathers",
+    "depthwise": "fused",
+  }
+  with pytest.raises(errors.InputError, match="resize has no form 'nearest'"):
+    steps.forms("resize=nearest")
+  with pytest.raises(errors.InputError, match="'size' not in .'depthwise', "):
+    steps.forms("size=gathers")

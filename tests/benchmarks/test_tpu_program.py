@@ -46,6 +46,7 @@ ENTRY %main.16 (x.1: bf16[8,9,9,3]) -> (f32[32], s32[]) {{
   %psum.2 = (f32[32]{{0}}, u8[5]{{0}}) all-reduce(%f, %g), {path(STEP + "/psum")}
   %r.1 = f32[8,9,9]{{2,1,0}} fusion(%f), kind=kLoop, calls=%condition, {path(STEP + "/jvp()/reduce_max")}, {cycles(40)}
   %r.2 = f32[8,9,9]{{2,1,0}} fusion(%f), kind=kLoop, calls=%apart, {path(STEP + "/jvp()/resize/dot_general")}, {cycles(5)}
+  %r.3 = f32[32]{{0}} fusion(%f), kind=kLoop, calls=%condition, {path(FORWARD + "/conv._normalize/statistics/reduce_sum")}, {cycles(9)}
   ROOT %u = f32[32]{{0}} add(%f, %f), {path(STEP + "/add")}, {cycles(1)}
 }}
 """  # noqa: E501
@@ -53,7 +54,7 @@ ENTRY %main.16 (x.1: bf16[8,9,9,3]) -> (f32[32], s32[]) {{
 
 def test_a_loop_counts_as_often_as_it_runs():
   program = tpu_program.Program(TEXT)
-  assert program.cycles() == 300 + 2000 + 7 * 10 + 40 + 5 + 1
+  assert program.cycles() == 300 + 2000 + 7 * 10 + 40 + 5 + 9 + 1
   assert not program.unknown_loops
   assert program.collectives() == {
     "all-reduce": {"count": 7 + 1, "bytes": 7 * 32 + 128 + 5}
@@ -62,11 +63,11 @@ def test_a_loop_counts_as_often_as_it_runs():
 
 def test_a_loop_of_unknown_length_counts_once_and_is_told():
   program = tpu_program.Program(TEXT.replace("%end = s32[]", "%end = f32[]"))
-  assert program.cycles() == 300 + 2000 + 10 + 40 + 5 + 1
+  assert program.cycles() == 300 + 2000 + 10 + 40 + 5 + 9 + 1
   assert program.unknown_loops == 1
   known = 'while(%f), backend_config={"known_trip_count":{"n":"3"}}, '
   program = tpu_program.Program(TEXT.replace("while(%f), ", known))
-  assert program.cycles() == 300 + 2000 + 3 * 10 + 40 + 5 + 1
+  assert program.cycles() == 300 + 2000 + 3 * 10 + 40 + 5 + 9 + 1
 
 
 def test_cycles_by_kind_look_into_what_is_fused():
@@ -76,6 +77,7 @@ def test_cycles_by_kind_look_into_what_is_fused():
     "depthwise, kernel gradient": 70,
     "loss": 40,
     "resize": 5,
+    "norm statistics": 9,
     "update": 1,
   }
 
@@ -83,7 +85,7 @@ def test_cycles_by_kind_look_into_what_is_fused():
 def test_cycles_by_layer_join_both_ways():
   assert tpu_program.Program(TEXT).by_layer() == {
     "image": 300,
-    "backbone/conv": 2000,
+    "backbone/conv": 2009,
     "backbone/expand": 70,
     "loss": 45,
     "update": 1,

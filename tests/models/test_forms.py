@@ -50,6 +50,13 @@ def separable(dtype):
   )
 
 
+@contextlib.contextmanager
+def mixed():
+  """Kernels for the sums alone, as of maps that the others don't take."""
+  with kernels.interpreted(), backend.chosen(depthwise="fused"):
+    yield
+
+
 MODULES = {
   "unit of the middle flow": unit("sum"),
   "strided unit": unit("conv", stride=2, widths=(8, 4, 6)),
@@ -60,14 +67,14 @@ MODULES = {
   "inverted residual": inverted(8, 1),
   "strided inverted residual": inverted(6, 2),
   "separable convolution": separable,
+  "frozen norms": unit("sum", norm=STYLE["norm"]._replace(mode="frozen")),
 }
 FORMS = {
   "cpu": contextlib.nullcontext,
   "gpu": kernels.interpreted,
   "one_pass": lambda: backend.chosen(statistics="one_pass"),
-  "tpu": lambda: backend.chosen(
-    depthwise="library", dense="library", statistics="one_pass"
-  ),
+  "tpu": lambda: backend.target("tpu"),
+  "mixed": mixed,
 }
 
 
@@ -134,7 +141,8 @@ FAST = (
     )
     for form in ("gpu", "one_pass", "tpu")
     for name in MODULES
-  ],
+  ]
+  + [pytest.param("mixed", "inverted residual", marks=networks.SLOW)],
 )
 def test_values_gradients_and_statistics_are_those_of_a_cpu(form, name):
   make = MODULES[name]

@@ -11,25 +11,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractDevice, AbstractMesh, AxisType, PartitionSpec
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 import pytest
 
-from deeplax.models import build
-from deeplax.models import cost
+from benchmarks import steps
 from deeplax.ops import backend
-from deeplax.training import class_balance
-from deeplax.training import optim
 from deeplax.training import parallel
-from deeplax.training import state as state_lib
-from deeplax.training import step as step_lib
 from tests import test_configs
 from tests.models import networks
 from tests.ops import kernels
 
-# JAX 0.12 says so when it lowers a kernel (docs/performance.md).
-pytestmark = pytest.mark.filterwarnings(
-  "ignore:The Pallas Triton backend is deprecated:DeprecationWarning"
-)
 LOWERED = {"gpu": "cuda", "tpu": "tpu"}
 DEVICES = 2
 # What adds up many values; a convolution and a product do so in float32 on
@@ -54,45 +45,12 @@ def mesh(platform: str) -> AbstractMesh:
 
 def step(name: str, arg: str, platform: str) -> Any:
   """Return a configuration's training step in bfloat16, traced."""
-  config = test_configs.get(name, arg)
-  config.model.dtype = "bfloat16"
-  # Both would count the masks of a data set.
-  config.train.class_weights, config.data.duplicate_classes = "none", ()
-  source: Any = None
-  _, loss = class_balance.examples_and_loss(config, source, None, print)
-  model: Any = build.from_config(
-    config.model,
-    num_classes=21,
-    axis_name=parallel.AXIS,
-    trained=config.optim.trained,
-    auxiliary=loss.auxiliary_weight > 0,
+  config, devices = steps.config(f"{name}:{arg}"), mesh(platform)
+  images = 2 * config.train.accumulate
+  return steps.step(config, devices).trace(
+    steps.abstract_state(config, devices),
+    steps.abstract_batch(devices, images=images, size=65),
   )
-  _, tx = optim.optimizer(config)
-  variables, _ = cost.trace(model, networks.SIZE)
-  ema_decay = config.optim.ema_decay
-  state = jax.eval_shape(
-    lambda v: state_lib.create(v, tx, seed=0, average=bool(ema_decay)),
-    variables,
-  )
-  mapped = jax.shard_map(
-    step_lib.make_train_step(
-      model,
-      tx,
-      loss=loss,
-      accumulate=config.train.accumulate,
-      ema_decay=ema_decay,
-    ),
-    mesh=mesh(platform),
-    in_specs=(PartitionSpec(), PartitionSpec(parallel.AXIS)),
-    out_specs=PartitionSpec(),
-    check_vma=False,
-  )
-  size = (2 * DEVICES * config.train.accumulate, 65, 65)
-  batch = {
-    "image": jax.ShapeDtypeStruct((*size, 3), jnp.uint8),
-    "label": jax.ShapeDtypeStruct(size, jnp.uint8),
-  }
-  return jax.jit(mapped).trace(state, batch)
 
 
 def equations(jaxpr: Any, *, in_kernel: bool = False) -> Iterator[Any]:

@@ -1,5 +1,8 @@
+import types
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from deeplax.ops import backend
@@ -38,6 +41,61 @@ def test_an_unknown_platform_is_refused():
   with pytest.raises(ValueError, match="platform 'cuda' not in"):
     with backend.target("cuda"):
       pass
+
+
+def test_an_unknown_form_is_refused():
+  with pytest.raises(ValueError, match="statistics has no form 'half', but"):
+    with backend.chosen(statistics="half"):
+      pass
+  with pytest.raises(ValueError, match="operation 'sums' not in"):
+    with backend.chosen(sums="half"):
+      pass
+
+
+def test_a_gpu_machine_computes_on_its_cpu_in_the_cpus_forms(monkeypatch):
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  monkeypatch.setattr(backend, "kernels_missing", lambda: None)
+  assert backend.form("depthwise") == "rows"
+  for device in ("cpu", jax.devices("cpu")[0]):
+    with jax.default_device(device):
+      assert backend.form("depthwise") == "shifted"
+
+
+def card(kind, capability="0", version="PJRT C API\ncuda 13000"):
+  client = types.SimpleNamespace(platform_version=version)
+  return types.SimpleNamespace(
+    device_kind=kind, compute_capability=capability, client=client
+  )
+
+
+def test_kernels_are_for_nvidia_cards_from_ampere_on(monkeypatch):
+  assert backend.missing_on(card("NVIDIA A100-SXM4-40GB", "8.0")) is None
+  assert backend.missing_on(card("Orin", "8.7")) is None
+  told = backend.missing_on(card("Tesla T4", "7.5"))
+  assert told == "Tesla T4 has compute capability 7.5, they need 8.0"
+  amd = card("AMD Instinct MI300X", version="rocm 60300")
+  assert backend.missing_on(amd) == "AMD Instinct MI300X is no NVIDIA card"
+  monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
+  told = backend.missing_on(card("NVIDIA H100", "9.0"))
+  assert told and "has no Triton in Pallas" in told
+
+
+def test_where_kernels_do_not_run_the_plain_forms_stand_in(monkeypatch):
+  monkeypatch.setattr(backend, "kernels_missing", lambda: "an old card")
+  with backend.target("gpu"):
+    assert backend.form("depthwise") == "fused"
+    assert backend.form("statistics") == "one_pass"
+    assert backend.form("repeated_units") == "unrolled"
+
+
+def test_kernels_leave_out_maps_beyond_their_32_bits():
+  def takes(shape, dtype="float32"):
+    return backend.kernels_take(jax.ShapeDtypeStruct(shape, dtype))
+
+  assert takes((1, 2, 3, 4)) and takes((1, 2, 3, 4), "bfloat16")
+  assert not takes((1, 0, 3, 4))
+  assert not takes((2**11, 2**10, 2**10, 1))
+  assert not backend.kernels_take(np.zeros((1, 2, 3, 4)))
 
 
 def test_a_chosen_form_holds_on_every_platform():

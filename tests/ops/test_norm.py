@@ -76,13 +76,12 @@ def far_from_zero():
   return [x, dy, scale, offset], np.full(x.shape[-1], 100.01, np.float32)
 
 
-def test_moments_equal_numpy_and_count_every_position():
+def test_moments_equal_numpy():
   x, *_ = problem()
-  mean, var, count = norm.moments(x)
+  mean, var = norm.moments(x)
   wide = x.astype(np.float64).reshape(-1, x.shape[-1])
   np.testing.assert_allclose(mean, wide.mean(0), rtol=1e-6)
   np.testing.assert_allclose(var, wide.var(0), rtol=1e-5)
-  assert count == 3 * 5 * 4
 
 
 @pytest.mark.parametrize("limit", [None, 1.0, math.inf])
@@ -100,7 +99,7 @@ def test_variance_keeps_its_digits_when_the_mean_is_large(name):
   (x, *_), shift = far_from_zero()
   want = x.astype(np.float64).reshape(-1, x.shape[-1])
   with form(name):
-    mean, var, _ = norm.moments(x, shift=shift)
+    mean, var = norm.moments(x, shift=shift)
   np.testing.assert_allclose(mean, want.mean(0), rtol=1e-6)
   np.testing.assert_allclose(var, want.var(0), rtol=1e-4)
 
@@ -110,7 +109,7 @@ def test_one_pass_loses_the_digits_of_the_variance_without_a_shift(name):
   (x, *_), _ = far_from_zero()
   want = x.astype(np.float64).reshape(-1, x.shape[-1]).var(0)
   with form(name):
-    _, var, _ = norm.moments(x)
+    _, var = norm.moments(x)
   assert (np.abs(var - want) > want / 2).any()
   assert (np.asarray(var) >= 0).all()
 
@@ -131,10 +130,10 @@ def test_known_sums_are_taken_in_every_form(name):
   moved = x - shift
   axes = (0, 1, 2)
   sums = jnp.stack([moved.sum(axes), (moved**2).sum(axes)])
-  want_mean, want_var, _ = norm.moments(x)
+  want_mean, want_var = norm.moments(x)
   with form(name):
-    mean, var, _ = norm.moments(x, shift=shift, sums=sums)
-    doubled, *_ = norm.moments(x, shift=shift, sums=2 * sums)
+    mean, var = norm.moments(x, shift=shift, sums=sums)
+    doubled, _ = norm.moments(x, shift=shift, sums=2 * sums)
   np.testing.assert_allclose(mean, want_mean, rtol=1e-5)
   np.testing.assert_allclose(var, want_var, rtol=1e-5)
   np.testing.assert_allclose(doubled - shift, 2 * (mean - shift), rtol=1e-4)
@@ -158,7 +157,7 @@ def test_half_precision_keeps_float32_statistics():
     jnp.float32,
     jnp.float32,
   )
-  want_mean, want_var, _ = norm.moments(x.astype(jnp.float32))
+  want_mean, want_var = norm.moments(x.astype(jnp.float32))
   np.testing.assert_array_equal(mean, want_mean)
   np.testing.assert_array_equal(var, want_var)
 

@@ -161,8 +161,8 @@ class XceptionModule(nn.Module):
 class Xception(nn.Module):
   """Aligned Xception without its classifier.
 
-  The middle flow is one scan over equal units, its parameters stacked: half
-  the compile time at the same speed.
+  The middle flow is a scan over equal units, its parameters stacked, which on
+  accelerators is unrolled.
 
   Attributes:
     norm: Settings of the norm behind every convolution.

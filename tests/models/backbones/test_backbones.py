@@ -9,6 +9,7 @@ from deeplax.models import layers
 from deeplax.models.backbones import mobilenet_v2
 from deeplax.models.backbones import resnet
 from deeplax.models.backbones import xception
+from deeplax.ops import backend
 from tests.models import networks
 
 NORM = layers.Norm(decay=0.9, eps=1e-3)
@@ -225,15 +226,17 @@ def test_the_middle_flow_is_stacked_and_trains_each_unit(short, monkeypatch):
       for remat in (False, True)
     ]
 
-  (grads, stats), (remat_grads, remat_stats) = run(variables, image)
+  (grads, stats), remat = run(variables, image)
+  with backend.chosen(repeated_units="unrolled"):
+    unrolled, unrolled_remat = run(variables, image)
   largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(grads))
-  for got, want in [(remat_grads, grads), (remat_stats, stats)]:
+  for got in (remat, unrolled, unrolled_remat):
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(
         a, b, rtol=1e-4, atol=1e-5 * largest
       ),
       got,
-      want,
+      (grads, stats),
     )
   middle = grads["middle_flow"]["separable_conv1"]["pointwise"]["kernel"]
   assert np.abs(middle).max((1, 2, 3, 4)).min() > 0
