@@ -95,7 +95,7 @@ def check_step(bench: bench_lib.Bench) -> Iterator[bench_lib.Row]:
   Raises:
     ArithmeticError: Values differ by more than STEP_LIMITS.
   """
-  network = networks.NETWORKS["xception"]
+  network = networks.NETWORKS["mobilenet" if bench.small else "xception"]
   config = network.configuration(small=True, dtype="float32")
   results = []
   for device, forms in (
@@ -114,7 +114,7 @@ def check_step(bench: bench_lib.Bench) -> Iterator[bench_lib.Row]:
       results.append({"loss": loss, "gradient": gradient})
   found = _difference_of_each(*results)
   yield {
-    "what": "training step, Xception-41 with a middle flow of one unit",
+    "what": f"training step, {network.title}, small stand-in",
     "dtype": "float32",
     **found,
     "limit": ", ".join(f"{v:.0e}" for v in STEP_LIMITS.values()),
