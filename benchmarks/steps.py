@@ -20,7 +20,6 @@ from deeplax.models import variables as variables_lib
 from deeplax.ops import backend
 from deeplax.settings import find
 from deeplax.training import class_balance
-from deeplax.training import losses
 from deeplax.training import optim
 from deeplax.training import parallel
 from deeplax.training import parts
@@ -99,7 +98,9 @@ def step(
   It is traced anew for each `backend.target` and `backend.chosen` around it.
   """
   model = network(config, classes=classes)
-  loss = _loss(config)._replace(align_corners=model.align_corners)
+  loss = class_balance.loss_settings(config)._replace(
+    align_corners=model.align_corners
+  )
   return parallel.pmap(
     step_lib.make_train_step(
       model,
@@ -110,12 +111,6 @@ def step(
     ),
     mesh=mesh,
   )
-
-
-def _loss(config: ml_collections.ConfigDict) -> losses.Settings:
-  # No mask is counted, so no source is looked at.
-  source: Any = None
-  return class_balance.examples_and_loss(config, source, None, print)[1]
 
 
 def forward(

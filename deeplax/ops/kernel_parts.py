@@ -106,7 +106,7 @@ def call(
   name: str,
   warps: int,
   arrays: Sequence[jax.Array],
-) -> list[jax.Array]:
+) -> Sequence[jax.Array]:
   """Run a kernel over flat arrays.
 
   Args:

@@ -48,12 +48,19 @@ def examples_and_loss(
     if config.data.duplicate_classes:
       indices = class_counts.duplicated(counted, config.data.duplicate_classes)
       source = views.Listed(source, indices)
-  loss = losses.Settings(
+  return source, loss_settings(config, weights)
+
+
+def loss_settings(
+  config: ml_collections.ConfigDict,
+  class_weights: tuple[float, ...] | None = None,
+) -> losses.Settings:
+  """Return the loss that a configuration describes, its weights apart."""
+  return losses.Settings(
     upsample_logits=config.train.upsample_logits,
-    class_weights=weights,
+    class_weights=class_weights,
     hard_pixels=config.train.hard_pixels,
     hard_pixel_steps=config.train.hard_pixel_steps,
     auxiliary_weight=config.train.auxiliary_weight,
     per_scale=len(config.model.input_scales) > 0,
   )
-  return source, loss

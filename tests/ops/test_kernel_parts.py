@@ -12,6 +12,7 @@ from deeplax.ops import kernel_parts
 def run(body, grid, outs, *arrays):
   shapes = [jax.ShapeDtypeStruct(out, jnp.float32) for out in outs]
   with backend.target("gpu", interpreted=True):
+    arrays = [jnp.asarray(array) for array in arrays]
     return kernel_parts.call(body, grid, shapes, "test", 4, arrays)
 
 
