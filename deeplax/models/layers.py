@@ -242,7 +242,7 @@ class ConvNorm(nn.Module):
     self,
     x: jax.Array | norm_ops.Normed,
     kernel: jax.Array,
-    shift: jax.Array | None = None,
+    shift: Arrays | None = None,
   ) -> tuple[jax.Array, jax.Array | None]:
     """Return the convolved map y, and sums of y - shift or None.
 
@@ -285,7 +285,7 @@ class ConvNorm(nn.Module):
     y: jax.Array,
     scale: jax.Array,
     offset: jax.Array,
-    shift: jax.Array,
+    shift: Arrays,
     sums: jax.Array | None,
   ) -> tuple[jax.Array | norm_ops.Normed, jax.Array, jax.Array]:
     """Return the normalized map, its mean and its unbiased variance."""
