@@ -89,7 +89,13 @@ def _of_image(x, kernel, stride, rate, padding):
   there than values moved between lanes. In half precision the image's own
   gradient is rounded on the way, which no training asks for.
   """
-  (height, rows), (width, columns) = _taps(x, kernel, stride, rate, padding)
+  (height, rows), (width, columns) = paddings.both_taps(
+    x.shape[1:3],
+    kernel.shape[:2],
+    stride=stride,
+    rate=rate,
+    padding=padding,
+  )
   chosen = np.zeros((kernel.shape[1], x.shape[2], width))
   for tap in columns:
     read = np.arange(x.shape[2])[tap.reads]
@@ -102,26 +108,19 @@ def _of_image(x, kernel, stride, rate, padding):
   return jnp.einsum("bHicjW,ijck->bHWk", jnp.stack(taps, 2), kernel)
 
 
-def _taps(x, kernel, stride, rate, padding):
-  return [
-    paddings.taps(
-      x.shape[1 + axis],
-      kernel=kernel.shape[axis],
-      stride=stride,
-      rate=paddings.pair(rate)[axis],
-      padding=padding[axis],
-    )
-    for axis in (0, 1)
-  ]
-
-
 def _cropped(x, kernel, stride, rate, padding):
   """One matrix product per tap, over the part of the map where it lands."""
   dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
   # The sum over taps is kept in float32, and so is its gradient's. Products of
   # half precision are no faster on CPU.
   x, kernel = x.astype(wide), kernel.astype(wide)
-  (height, rows), (width, columns) = _taps(x, kernel, stride, rate, padding)
+  (height, rows), (width, columns) = paddings.both_taps(
+    x.shape[1:3],
+    kernel.shape[:2],
+    stride=stride,
+    rate=rate,
+    padding=padding,
+  )
   y = jnp.zeros((x.shape[0], height, width, kernel.shape[3]), wide)
   for row in rows:
     for column in columns:

@@ -110,7 +110,13 @@ def _library(x, kernel, stride, rate, padding):
 
 
 def _sum(x, kernel, stride, rate, padding, apart):
-  (height, rows), (width, columns) = _taps(x, kernel, stride, rate, padding)
+  (height, rows), (width, columns) = paddings.both_taps(
+    x.shape[1:3],
+    kernel.shape[:2],
+    stride=stride,
+    rate=rate,
+    padding=padding,
+  )
   return _sum_of_windows(
     x,
     kernel,
@@ -128,7 +134,13 @@ def _sum_forward(x, kernel, stride, rate, padding, apart):
 
 def _sum_backward(stride, rate, padding, apart, residuals, dy):
   x, kernel = residuals
-  (_, rows), (_, columns) = _taps(x, kernel, stride, rate, padding)
+  (_, rows), (_, columns) = paddings.both_taps(
+    x.shape[1:3],
+    kernel.shape[:2],
+    stride=stride,
+    rate=rate,
+    padding=padding,
+  )
   # A tap that read ahead sends its gradient back.
   dx = _sum_of_windows(
     dy,
@@ -184,7 +196,13 @@ def _rows_values(x, kernel, shift, settings):
   from deeplax.ops import row_kernels
 
   map_ = norm.map_of(x)
-  (height, _), (width, _) = _taps(map_, kernel, *settings[:3])
+  (height, _), (width, _) = paddings.both_taps(
+    map_.shape[1:3],
+    kernel.shape[:2],
+    stride=settings.stride,
+    rate=settings.rate,
+    padding=settings.padding,
+  )
   return row_kernels.forward(
     map_, kernel, size=(height, width), shift=shift, **settings.reads(x)
   )
@@ -308,19 +326,6 @@ def _cropped_kernel_gradient(x, kernel, dy, rows, columns):
       product = jnp.sum(read * grad, (0, 1, 2))
       total = total.at[row.index, column.index, 0].set(product)
   return total.astype(kernel.dtype)
-
-
-def _taps(x, kernel, stride, rate, padding):
-  return [
-    paddings.taps(
-      x.shape[1 + axis],
-      kernel=kernel.shape[axis],
-      stride=stride,
-      rate=paddings.pair(rate)[axis],
-      padding=padding[axis],
-    )
-    for axis in (0, 1)
-  ]
 
 
 def _outputs(tap, y, axis):

@@ -1,5 +1,6 @@
 """Paddings of the two reference rules, and where the taps of a kernel read."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 # ((top, bottom), (left, right))
@@ -95,3 +96,29 @@ def taps(
       reads = slice(first * stride + shift, last * stride + shift + 1, stride)
       live.append(Tap(index, shift, reads, first, out - 1 - last))
   return out, live
+
+
+def both_taps(
+  size: Sequence[int],
+  kernel: Sequence[int],
+  *,
+  stride: int,
+  rate: Rate,
+  padding: Padding,
+) -> list[tuple[int, list[Tap]]]:
+  """Return the `taps` along the rows and along the columns.
+
+  Args:
+    size: (height, width) of the map.
+    kernel: The same of the kernel.
+  """
+  return [
+    taps(
+      size[axis],
+      kernel=kernel[axis],
+      stride=stride,
+      rate=pair(rate)[axis],
+      padding=padding[axis],
+    )
+    for axis in (0, 1)
+  ]
