@@ -51,6 +51,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
   "xception_71": partial(xception.Xception, depth=71),
 }
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+PRECISIONS = ("default", "high", "highest")
 
 # (mean, std) of each channel of the images.
 Channels = tuple[tuple[float, ...], tuple[float, ...]]
@@ -118,6 +119,7 @@ def from_config(
     std=std,
     logits_init=style.logits_init,
     dtype=style.dtype,
+    precision=None if config.precision == "default" else config.precision,
   )
   return _fix_others(model, trained) if trained else model
 
@@ -163,6 +165,7 @@ def _check_names(config: ml_collections.ConfigDict) -> None:
   layers.check_one_of("model.backbone", config.backbone, sorted(BACKBONES))
   layers.check_one_of("model.head", config.head, head_from_config.HEADS)
   layers.check_one_of("model.dtype", config.dtype, sorted(DTYPES))
+  layers.check_one_of("model.precision", config.precision, PRECISIONS)
 
 
 def _backbone(

@@ -1,5 +1,6 @@
 """The whole network: normalization, backbone, head, decoder, logits."""
 
+import contextlib
 from typing import Any
 
 import flax.linen as nn
@@ -35,6 +36,8 @@ class DeepLab(nn.Module):
     std: Deviation of each channel, by which the difference is divided.
     logits_init: How the last kernel is drawn (model.py: deviation 0.01).
     dtype: Compute dtype of the features; logits are float32.
+    precision: Of products of float32 values, a name that
+      `jax.default_matmul_precision` takes; None: that of the surroundings.
   """
 
   backbone: nn.Module
@@ -50,6 +53,7 @@ class DeepLab(nn.Module):
   auxiliary: nn.Module | None = None
   logits_init: layers.Init = layers.Init("truncated_normal", 0.01)
   dtype: DTypeLike = jnp.float32
+  precision: str | None = None
 
   def __call__(
     self, images: Num[Array | np.ndarray, "b h w c"], *, train: bool
@@ -82,13 +86,19 @@ class DeepLab(nn.Module):
     With `input_scales` it is a tuple: the logits of scale 1 and of each other
     scale.
     """
-    if self.input_scales:
-      return self._of_scales(jnp.asarray(images), train=train)
-    features = self._features(images, train=train)
-    logits = self._logits(images, features, train=train)
-    if self.auxiliary is None:
-      return logits, None
-    return logits, self.auxiliary(features["middle"], train=train)
+    # A product keeps its precision, so that its gradients have it, too.
+    with (
+      jax.default_matmul_precision(self.precision)
+      if self.precision
+      else contextlib.nullcontext()
+    ):
+      if self.input_scales:
+        return self._of_scales(jnp.asarray(images), train=train)
+      features = self._features(images, train=train)
+      logits = self._logits(images, features, train=train)
+      if self.auxiliary is None:
+        return logits, None
+      return logits, self.auxiliary(features["middle"], train=train)
 
   def _of_scales(
     self, images: jax.Array, *, train: bool

@@ -115,6 +115,10 @@ def base() -> Any:
   c.model.batch_norm.decay = placeholder(float)  # None: the conventions' value
   c.model.remat = False  # recompute Xception's middle flow in the backward pass
   c.model.dtype = "float32"  # compute: float32 | bfloat16; parameters: float32
+  # Of float32 products: default (TF32 on NVIDIA cards, bfloat16 on TPUs,
+  # float32 on CPUs) | high (TF32; TPUs: 3 bfloat16 products) |
+  # highest (float32)
+  c.model.precision = "default"
   # Whose network it is where they differ: tf_deeplab | torchvision | smp | timm
   # | caffe (v1 and v2) | kazuto (v2 in PyTorch)
   c.model.conventions = "tf_deeplab"

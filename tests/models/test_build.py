@@ -10,6 +10,7 @@ from deeplax.models import deeplab
 from deeplax.models import layers
 from deeplax.models import variables as variables_lib
 from tests.models import networks
+from tests.models import test_programs
 from tests.models.networks import SIZE
 from tests.models.networks import config
 from tests.models.networks import network
@@ -163,6 +164,7 @@ def test_each_band_is_normalized_by_its_own_mean_and_std():
     ("head", "psp", r"'psp' not in \['aspp', 'aspp_sum', 'c"),
     ("conventions", "torch", "'torch' not in .*tf_deeplab"),
     ("dtype", "float16", "'float16' not in .*bfloat16.*float32"),
+    ("precision", "tf32", r"'tf32' not in \['default', 'high', 'highest'\]"),
     ("output_stride", 12, r"12 not in \[4, 8, 16, 32\]"),
     ("multi_grid", (1, 2), r"\(1, 2\) is not three rates"),
     ("depth_multiplier", 0.5, "0.5 is for mobilenet backbones"),
@@ -209,6 +211,37 @@ def test_rates_that_another_output_stride_cannot_take_are_refused():
   c = config(atrous_rates=(1, 2))
   with pytest.raises(ValueError, match="are not whole at 32"):
     build.from_config(c, num_classes=2, output_stride=32)
+
+
+@pytest.mark.parametrize("name", ["default", "high", "highest"])
+def test_every_product_and_its_gradients_have_the_precision(name, short):
+  model = network(**networks.SMALL, precision=name)
+  variables, _ = cost.trace(model, SIZE)
+  image = np.zeros((2, 33, 33, 3), np.float32)
+
+  def loss(params, batch_stats):
+    logits, _ = model.apply(
+      {"params": params, "batch_stats": batch_stats},
+      image,
+      train=True,
+      mutable=["batch_stats"],
+      method="coarse",
+      rngs={"dropout": jax.random.key(0)},
+    )
+    return logits.sum()
+
+  trace = jax.make_jaxpr(jax.grad(loss))
+  program = trace(variables["params"], variables["batch_stats"]).jaxpr
+  products = [
+    equation.params["precision"]
+    for equation, _ in test_programs.equations(program)
+    if equation.primitive.name in ("dot_general", "conv_general_dilated")
+  ]
+  wanted = None if name == "default" else jax.lax.Precision(name)
+  assert len(products) > 20
+  for precision in products:
+    pair = precision if isinstance(precision, tuple) else (precision,)
+    assert {*pair} == {wanted}
 
 
 @pytest.mark.parametrize(
