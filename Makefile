@@ -1,5 +1,6 @@
 # `make` lists the targets. Everything is installed into .venv, nothing outside.
 # Another interpreter: make quickstart PYTHON=/path/to/python3.12
+# For an accelerator: make quickstart JAX=cuda13 (or cuda12, tpu)
 
 .DEFAULT_GOAL := help
 VENV := .venv
@@ -31,6 +32,12 @@ $(VENV)/installed: requirements.txt | $(PY)
 	@$(PY) $(PIP) -r requirements.txt
 	@touch $@
 
+# requirements.txt again, so that JAX keeps a version that it allows.
+$(VENV)/jax-%: $(VENV)/installed
+	@echo "Installing jax[$*]: for cuda some GB on disk"
+	@$(PY) $(PIP) -r requirements.txt "jax[$*]"
+	@touch $@
+
 $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
 	@echo "Installing requirements-dev.txt"
 	@$(PY) $(PIP) -r requirements-dev.txt
@@ -46,7 +53,7 @@ $(NEXT)/installed: requirements.txt requirements-dev.txt
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' Makefile | column -t -s '|'
 
-quickstart: $(VENV)/installed  ## install, train on made-up data, evaluate, predict
+quickstart: $(VENV)/installed $(if $(JAX),$(VENV)/jax-$(JAX))  ## install, train on made-up data, evaluate, predict
 	@$(PY) -m deeplax.main --config=configs/quickstart.py
 	@$(PY) -m deeplax.data.shapes --out=runs/quickstart/samples
 	@$(PY) -m deeplax.predict --workdir=runs/quickstart \
