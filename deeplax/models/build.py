@@ -226,7 +226,7 @@ def _backbone_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
     "atrous": (config.atrous, True, ("mobilenet", "resnet")),
     "depth_multiplier": (factor, 1.0, ("mobilenet",)),
     "multi_grid": (multi_grid, (1, 1, 1), ("resnet", "xception")),
-    "remat": (config.remat, False, ("xception",)),
+    "remat": (config.remat, False, ("mobilenet", "resnet", "xception")),
     "xception.after_depthwise": (
       modified.after_depthwise,
       "norm",

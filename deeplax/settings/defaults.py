@@ -113,7 +113,9 @@ def base() -> Any:
   # all | device | a number of devices, as text
   c.model.batch_norm.group = "all"
   c.model.batch_norm.decay = placeholder(float)  # None: the conventions' value
-  c.model.remat = False  # recompute Xception's middle flow in the backward pass
+  # Compute each unit of the backbone once more in the backward pass: less
+  # memory, more time. Not of VGG-16, which has no units.
+  c.model.remat = False
   c.model.dtype = "float32"  # compute: float32 | bfloat16; parameters: float32
   # Of float32 products: default (TF32 on NVIDIA cards, bfloat16 on TPUs,
   # float32 on CPUs) | high (TF32; TPUs: 3 bfloat16 products) |

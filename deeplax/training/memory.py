@@ -132,7 +132,7 @@ def refuse_too_large(
     fixes.append(f"--config.train.accumulate={parts}")
   if min(side) >= 33:
     fixes.append(f"--config.data.crop_size='({side[0]}, {side[1]})'")
-  if not config.model.remat and config.model.backbone.startswith("xception"):
+  if not (config.model.remat or config.model.backbone.startswith("vgg")):
     fixes.append("--config.model.remat=True")
   advice = f"Use {' or '.join(fixes)}"
   if not fixes:

@@ -16,6 +16,7 @@ from deeplax.arrays import Arrays
 from deeplax.models import layers
 from deeplax.models import style
 from deeplax.models.backbones import dilation
+from deeplax.models.backbones import units
 
 
 class Block(NamedTuple):
@@ -120,6 +121,7 @@ class MobileNetV2(nn.Module):
     low_level: The output of a block that is a low-level feature, "filtered"
       (its depthwise convolution's) or "output" (its own).
     norm: Settings of the norm behind every convolution.
+    remat: Compute each unit once more in the backward pass, for less memory.
     kernel_init: How kernels are drawn.
     dtype: Compute dtype; parameters stay float32.
   """
@@ -131,6 +133,7 @@ class MobileNetV2(nn.Module):
   padding: str = "same"
   dilate_from: str = "next"
   low_level: str = "filtered"
+  remat: bool = False
   kernel_init: layers.Init = layers.Init("truncated_normal", 0.09)
   dtype: DTypeLike = jnp.float32
 
@@ -156,9 +159,9 @@ class MobileNetV2(nn.Module):
       name=stem.name,
       **settings,
     )(jnp.asarray(x, self.dtype), train=train)
-    features = {}
+    features, run = {}, units.runner(remat=self.remat, train=train)
     for block, unit in zip(BLOCKS, rest, strict=True):
-      y, filtered = InvertedResidual(
+      residual = InvertedResidual(
         expansion=block.expansion,
         channels=divisible(block.channels * self.depth_multiplier, divisor),
         stride=unit.stride,
@@ -166,7 +169,8 @@ class MobileNetV2(nn.Module):
         padding=self.padding,
         name=unit.name,
         **settings,
-      )(y, train=train)
+      )
+      y, filtered = run(residual, y)
       if unit.name in LOW_LEVEL:
         low = y if self.low_level == "output" else filtered
         features[LOW_LEVEL[unit.name]] = low

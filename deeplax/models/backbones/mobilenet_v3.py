@@ -19,6 +19,7 @@ from deeplax.models import layers
 from deeplax.models import style
 from deeplax.models.backbones import dilation
 from deeplax.models.backbones import mobilenet_v2
+from deeplax.models.backbones import units
 from deeplax.ops import broadcast
 from deeplax.ops import true_size
 
@@ -247,6 +248,7 @@ class MobileNetV3(nn.Module):
     padding: As in ConvNorm.
     dilate_from: As in `dilation.dilate`.
     gate: Activation that ends squeeze-and-excite.
+    remat: Compute each unit once more in the backward pass, for less memory.
     kernel_init: How kernels are drawn.
     dtype: Compute dtype; parameters stay float32.
   """
@@ -258,6 +260,7 @@ class MobileNetV3(nn.Module):
   padding: str = "same"
   dilate_from: str = "next"
   gate: str = "hard_sigmoid"
+  remat: bool = False
   kernel_init: layers.Init = layers.Init("truncated_normal", 0.09)
   dtype: DTypeLike = jnp.float32
 
@@ -281,6 +284,7 @@ class MobileNetV3(nn.Module):
       name=stem.name,
     )(jnp.asarray(x, self.dtype), train=train)
     features, before = {}, variant.stem
+    run = units.runner(remat=self.remat, train=train)
     strided = [i for i, block in enumerate(variant.blocks) if block.stride > 1]
     middle = strided[-1] - 1 if variant.middle is None else variant.middle
     for index, (block, unit) in enumerate(
@@ -288,7 +292,7 @@ class MobileNetV3(nn.Module):
     ):
       # slim expand_input_by_factor: a multiple of the actual input's width.
       factor = block.expanded / before
-      y, filtered = InvertedResidual(
+      residual = InvertedResidual(
         block=block,
         expanded=mobilenet_v2.divisible(y.shape[-1] * factor, 8),
         channels=self._width(block.channels),
@@ -298,7 +302,8 @@ class MobileNetV3(nn.Module):
         gate=self.gate,
         name=unit.name,
         **settings,
-      )(y, train=train)
+      )
+      y, filtered = run(residual, y)
       before = block.channels
       if index == variant.low4:
         features["low4"] = filtered

@@ -18,6 +18,7 @@ from deeplax.arrays import Arrays
 from deeplax.models import layers
 from deeplax.models import style
 from deeplax.models.backbones import dilation
+from deeplax.models.backbones import units
 from deeplax.ops import pooling
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -133,6 +134,7 @@ class ResNet(nn.Module):
       (PyTorch's) or "ceil" (Caffe's).
     low_level: The value of a unit that is a low-level feature, "residual" or
       "output".
+    remat: Compute each unit once more in the backward pass, for less memory.
     kernel_init: How kernels are drawn.
     dtype: Compute dtype; parameters stay float32.
   """
@@ -147,6 +149,7 @@ class ResNet(nn.Module):
   dilate_from: str = "next"
   pool_padding: str = "same"
   low_level: str = "residual"
+  remat: bool = False
   kernel_init: layers.Init = layers.Init("variance_scaling", 2.0)
   dtype: DTypeLike = jnp.float32
 
@@ -162,7 +165,7 @@ class ResNet(nn.Module):
     conv = partial(
       layers.ConvNorm, padding="symmetric", activation="relu", **settings
     )
-    _, _, *units = dilated_units(
+    _, _, *dilated = dilated_units(
       self.depth,
       self.output_stride,
       multi_grid=self.multi_grid,
@@ -179,16 +182,18 @@ class ResNet(nn.Module):
     # The reference's one strided layer with TensorFlow's SAME padding.
     y = pooling.max_pool(y, 3, stride=2, padding=self.pool_padding)
     low_level, features = LOW_LEVEL[self.strided], {}
-    for unit in units:
+    run = units.runner(remat=self.remat, train=train)
+    for unit in dilated:
       block = int(unit.name[len("block")]) - 1
-      y, residual = Bottleneck(
+      bottleneck = Bottleneck(
         width=WIDTHS[block],
         stride=unit.stride,
         rate=unit.rate,
         stride_in=self.stride_in,
         name=unit.name,
         **settings,
-      )(y, train=train)
+      )
+      y, residual = run(bottleneck, y)
       if unit.name in low_level:
         low = y if self.low_level == "output" else residual
         features[low_level[unit.name]] = low

@@ -17,6 +17,7 @@ from deeplax.arrays import Arrays
 from deeplax.models import layers
 from deeplax.models import style
 from deeplax.models.backbones import dilation
+from deeplax.models.backbones import units
 from deeplax.ops import backend
 from deeplax.ops import norm as norm_ops
 from deeplax.ops import pooling
@@ -173,7 +174,7 @@ class Xception(nn.Module):
       "norm_relu".
     middle_units: Units in the middle flow; None: 8 at depth 41, else 16.
     downsample: The layer with a block's stride, "separable" or "max_pool".
-    remat: Recompute the middle flow in the backward pass.
+    remat: Compute each unit once more in the backward pass, for less memory.
     low_level: The value that is a low-level feature, "norm" or "relu".
     kernel_init: How kernels are drawn.
     dtype: Compute dtype; parameters stay float32.
@@ -210,15 +211,15 @@ class Xception(nn.Module):
       activation="relu",
       **settings,
     )
-    stem, *units = dilated_units(self.depth, self.output_stride)
+    stem, *dilated = dilated_units(self.depth, self.output_stride)
     y = conv(32, stride=stem.stride, name="entry_flow_conv1_1")(
       jnp.asarray(x, self.dtype), train=train
     )
     y = conv(64, name="entry_flow_conv1_2")(y, train=train)
     variant = DEPTHS[self.depth]
     low_level = dict(variant.low_level)
-    features = {}
-    for block, unit in zip(variant.blocks, units, strict=True):
+    features, run = {}, units.runner(remat=self.remat, train=train)
+    for block, unit in zip(variant.blocks, dilated, strict=True):
       grid = self.multi_grid if block.skip == "none" else (1, 1, 1)
       module = XceptionModule(
         block=block,
@@ -233,7 +234,7 @@ class Xception(nn.Module):
         times = self.middle_units or variant.middle
         y = features["middle"] = self._repeat(module, y, times, train=train)
         continue
-      y, low = module(y, train=train)
+      y, low = run(module, y)
       if unit.name in low_level:
         low = norm_ops.now(low)
         low = nn.relu(low) if self.low_level == "relu" else low

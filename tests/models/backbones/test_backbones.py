@@ -9,6 +9,7 @@ from deeplax.models import build
 from deeplax.models import cost
 from deeplax.models import layers
 from deeplax.models.backbones import mobilenet_v2
+from deeplax.models.backbones import mobilenet_v3
 from deeplax.models.backbones import resnet
 from deeplax.models.backbones import xception
 from deeplax.ops import backend
@@ -243,3 +244,48 @@ def test_the_middle_flow_is_stacked_and_trains_each_unit(short, monkeypatch):
   new = stats["middle_flow"]["separable_conv3"]["depthwise"]
   moved = np.abs(np.asarray(new["mean"]) - old["mean"])
   assert moved.max(-1).min() > 0
+
+
+@pytest.mark.parametrize(
+  "model",
+  [
+    mobilenet_v2.MobileNetV2(NORM, depth_multiplier=0.1),
+    pytest.param(
+      mobilenet_v3.MobileNetV3(NORM, variant="small_seg", depth_multiplier=0.1),
+      marks=networks.SLOW,
+    ),
+    pytest.param(resnet.ResNet(NORM, depth=50), marks=networks.SLOW),
+    pytest.param(xception.Xception(NORM, depth=41), marks=networks.SLOW),
+  ],
+)
+def test_units_computed_twice_have_the_same_gradients(model, short):
+  variables = networks.drawn(model)
+  image = np.random.default_rng(1).uniform(-1, 1, (2, 33, 33, 3))
+
+  def loss(params, model):
+    features, updated = model.apply(
+      {**variables, "params": params},
+      image.astype(np.float32),
+      train=True,
+      mutable=["batch_stats"],
+    )
+    return (features["high"] ** 2).sum(), updated["batch_stats"]
+
+  def run(remat):
+    grad = jax.grad(loss, has_aux=True)
+    other = model.clone(remat=remat)
+    text = str(jax.make_jaxpr(lambda p: grad(p, other))(variables["params"]))
+    return text.count(" remat"), jax.jit(lambda p: grad(p, other))(
+      variables["params"]
+    )
+
+  (none, plain), (some, again) = run(False), run(True)
+  assert none == 0 and some > 0
+  largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(plain[0]))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(
+      a, b, rtol=1e-4, atol=1e-5 * largest
+    ),
+    again,
+    plain,
+  )

@@ -269,7 +269,6 @@ def test_every_one_carries_the_whole_v3plus_head_and_decoder(
   ("settings", "message"),
   [
     ({"multi_grid": (1, 2, 4)}, "multi_grid .* is for resnet and xception"),
-    ({"remat": True}, "remat True is for xception"),
     ({"depth_multiplier": 0.0}, "depth_multiplier 0.0 is not positive"),
     ({"output_stride": 2}, r"2 not in \[4, 8, 16, 32\]"),
   ],
