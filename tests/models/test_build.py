@@ -198,7 +198,7 @@ def test_bad_values_are_refused_with_the_allowed_ones(key, value, message):
 @pytest.mark.parametrize(
   "settings",
   [
-    {"backbone": "vgg16", "remat": True},
+    {"backbone": "vgg16", "conventions": "caffe", "remat": True},
     {"backbone": "mobilenet_v2", "multi_grid": (1, 2, 4)},
   ],
 )
