@@ -90,11 +90,7 @@ def _of_image(x, kernel, stride, rate, padding):
   gradient is rounded on the way, which no training asks for.
   """
   (height, rows), (width, columns) = paddings.both_taps(
-    x.shape[1:3],
-    kernel.shape[:2],
-    stride=stride,
-    rate=rate,
-    padding=padding,
+    x.shape, kernel.shape, stride, rate, padding
   )
   chosen = np.zeros((kernel.shape[1], x.shape[2], width))
   for tap in columns:
@@ -115,11 +111,7 @@ def _cropped(x, kernel, stride, rate, padding):
   # half precision are no faster on CPU.
   x, kernel = x.astype(wide), kernel.astype(wide)
   (height, rows), (width, columns) = paddings.both_taps(
-    x.shape[1:3],
-    kernel.shape[:2],
-    stride=stride,
-    rate=rate,
-    padding=padding,
+    x.shape, kernel.shape, stride, rate, padding
   )
   y = jnp.zeros((x.shape[0], height, width, kernel.shape[3]), wide)
   for row in rows:

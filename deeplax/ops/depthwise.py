@@ -111,11 +111,7 @@ def _library(x, kernel, stride, rate, padding):
 
 def _sum(x, kernel, stride, rate, padding, apart):
   (height, rows), (width, columns) = paddings.both_taps(
-    x.shape[1:3],
-    kernel.shape[:2],
-    stride=stride,
-    rate=rate,
-    padding=padding,
+    x.shape, kernel.shape, stride, rate, padding
   )
   return _sum_of_windows(
     x,
@@ -135,11 +131,7 @@ def _sum_forward(x, kernel, stride, rate, padding, apart):
 def _sum_backward(stride, rate, padding, apart, residuals, dy):
   x, kernel = residuals
   (_, rows), (_, columns) = paddings.both_taps(
-    x.shape[1:3],
-    kernel.shape[:2],
-    stride=stride,
-    rate=rate,
-    padding=padding,
+    x.shape, kernel.shape, stride, rate, padding
   )
   # A tap that read ahead sends its gradient back.
   dx = _sum_of_windows(
@@ -197,11 +189,7 @@ def _rows_values(x, kernel, shift, settings):
 
   map_ = norm.map_of(x)
   (height, _), (width, _) = paddings.both_taps(
-    map_.shape[1:3],
-    kernel.shape[:2],
-    stride=settings.stride,
-    rate=settings.rate,
-    padding=settings.padding,
+    map_.shape, kernel.shape, *settings[:3]
   )
   return row_kernels.forward(
     map_, kernel, size=(height, width), shift=shift, **settings.reads(x)

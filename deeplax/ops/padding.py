@@ -99,22 +99,21 @@ def taps(
 
 
 def both_taps(
-  size: Sequence[int],
+  shape: Sequence[int],
   kernel: Sequence[int],
-  *,
   stride: int,
   rate: Rate,
   padding: Padding,
 ) -> list[tuple[int, list[Tap]]]:
-  """Return the `taps` along the rows and along the columns.
+  """Return the `taps` of a convolution along its rows and along its columns.
 
   Args:
-    size: (height, width) of the map.
-    kernel: The same of the kernel.
+    shape: Of the map, [b, h, w, c].
+    kernel: Shape of the kernel, [kh, kw, i, o].
   """
   return [
     taps(
-      size[axis],
+      shape[1 + axis],
       kernel=kernel[axis],
       stride=stride,
       rate=pair(rate)[axis],
