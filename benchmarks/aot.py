@@ -40,8 +40,8 @@ from benchmarks import timing
 from benchmarks import tpu_program
 from deeplax import clocks
 from deeplax import errors
+from deeplax import parallel
 from deeplax.ops import backend
-from deeplax.training import parallel
 
 # Clock in GHz of each generation: its bf16 peak over the multiply-adds of all
 # matrix units in a cycle. v4 and v5p as Google publishes them.

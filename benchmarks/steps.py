@@ -15,13 +15,13 @@ import ml_collections
 import numpy as np
 
 from deeplax import errors
+from deeplax import parallel
 from deeplax.models import cost
 from deeplax.models import variables as variables_lib
 from deeplax.ops import backend
 from deeplax.settings import find
 from deeplax.training import class_balance
 from deeplax.training import optim
-from deeplax.training import parallel
 from deeplax.training import parts
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib

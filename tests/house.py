@@ -20,7 +20,7 @@ Tree = Mapping[str, str]
 # Files of deeplax/ that are no doors; flags are what doors share.
 GROUND = (
   *("ahead", "arrays", "atomic", "clocks", "errors", "machine", "paths"),
-  *("labels", "text_files"),
+  *("labels", "parallel", "text_files"),
 )
 # Names alone: a leaf may know them.
 VALUES = ("deeplax.arrays", "deeplax.errors", "deeplax.labels")

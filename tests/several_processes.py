@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deeplax import parallel
 from deeplax.data import spec as spec_lib
 from deeplax.inference import averaging
 from deeplax.inference import evaluate
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import sweep
 from deeplax.metrics import measures
-from deeplax.training import parallel
 
 CLASSES = 5
 MODES = (averaging.Mode(), averaging.Mode((0.5, 1.0), flip=True))

@@ -15,6 +15,7 @@ import pytest
 
 from configs import quickstart
 from deeplax import overfit_check
+from deeplax import parallel
 from deeplax.data import build as data_build
 from deeplax.data import spec as spec_lib
 from deeplax.data.checks import check
@@ -23,7 +24,6 @@ from deeplax.models import build as model_build
 from deeplax.models import layers
 from deeplax.settings import defaults
 from deeplax.training import limits
-from deeplax.training import memory
 from deeplax.training import overfit
 from deeplax.training import overfit_diagnosis
 from tests.commands import command
@@ -227,7 +227,7 @@ def test_equal_pictures_with_other_masks_are_named(attempt):
 
 
 def test_a_step_that_does_not_fit_is_refused(attempt, monkeypatch):
-  monkeypatch.setattr(memory, "memory_available", lambda mesh: 1000)
+  monkeypatch.setattr(parallel, "memory_free", lambda mesh: 1000)
   with pytest.raises(overfit_check.errors.InputError, match="--images=4: one"):
     attempt(Source())
 

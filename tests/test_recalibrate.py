@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from configs import quickstart
+from deeplax import parallel
 from deeplax.data import spec as spec_lib
 from deeplax.models import build
 from deeplax.models import variables as variables_lib
 from deeplax.training import norm_statistics
 from deeplax.training import optim
-from deeplax.training import parallel
 from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
 from deeplax.workdir import settings

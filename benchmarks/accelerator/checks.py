@@ -17,11 +17,11 @@ import numpy as np
 from benchmarks import steps
 from benchmarks.accelerator import bench as bench_lib
 from benchmarks.accelerator import networks
+from deeplax import parallel
 from deeplax.models import layers
 from deeplax.ops import backend
 from deeplax.ops import depthwise
 from deeplax.ops import padding as padding_ops
-from deeplax.training import parallel
 
 PLAIN = {"depthwise": "library", "dense": "library", "statistics": "two_passes"}
 # Shares of the norm of what is compared. In half precision rounding moves

@@ -13,8 +13,8 @@ from benchmarks import steps
 from benchmarks import timing
 from benchmarks.accelerator import bench as bench_lib
 from benchmarks.accelerator import profile
+from deeplax import parallel
 from deeplax.models import cost
-from deeplax.training import parallel
 
 # How often each convolution's output has to pass through memory. Forward, where
 # norms are folded into kernels, it is written and read. Training writes it,

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 
 from deeplax import clocks
+from deeplax import parallel
 from deeplax.training import diagnosis
-from deeplax.training import parallel
 from deeplax.training import parts as parts_lib
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib

@@ -4,17 +4,15 @@ How much memory a step needs is known only once it is compiled.
 """
 
 from collections.abc import Callable
-import sys
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
-import psutil
 
 from deeplax import clocks
 from deeplax import errors
-from deeplax.training import parallel
+from deeplax import parallel
 from deeplax.training import parts as parts_lib
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
@@ -87,15 +85,6 @@ def compile_step(
   return compiled, needed
 
 
-def memory_available(mesh: jax.sharding.Mesh) -> int:
-  """Return the bytes free on one device; CPU devices share the host's."""
-  device = mesh.local_devices[0]
-  if device.platform == "cpu":
-    return psutil.virtual_memory().available // len(mesh.local_devices)
-  stats = device.memory_stats() or {}
-  return stats.get("bytes_limit", sys.maxsize) - stats.get("bytes_in_use", 0)
-
-
 def refuse_too_large(
   config: ml_collections.ConfigDict,
   needed: int,
@@ -112,7 +101,7 @@ def refuse_too_large(
   Raises:
     InputError: Naming a batch and a crop that fit, estimated by proportion.
   """
-  limit = int(memory_available(mesh) * config.train.memory_fraction)
+  limit = int(parallel.memory_free(mesh) * config.train.memory_fraction)
   if needed <= limit:
     return
   # Beside the state, memory grows with the pixels of a batch.

@@ -15,6 +15,7 @@ import ml_collections
 import numpy as np
 
 from deeplax import errors
+from deeplax import parallel
 from deeplax.data import build as data_build
 from deeplax.data import files
 from deeplax.data import transforms
@@ -30,7 +31,6 @@ from deeplax.training import losses
 from deeplax.training import memory
 from deeplax.training import optim as optim_lib
 from deeplax.training import overfit_diagnosis
-from deeplax.training import parallel
 from deeplax.training import parts as parts_lib
 from deeplax.training import state as state_lib
 from deeplax.workdir import settings
@@ -176,7 +176,7 @@ def learn(
   variables = initial.variables(config, parts.model, resumed=False)
   state = state_lib.create(variables, parts.tx, seed=config.seed)
   step, needed = memory.compile_step(config, parts, state, progress)
-  free = memory.memory_available(parts.mesh) * config.train.memory_fraction
+  free = parallel.memory_free(parts.mesh) * config.train.memory_fraction
   if needed > free:
     raise errors.InputError(
       f"--images={config.train.batch_size}: one step needs "

@@ -5,6 +5,7 @@ from typing import Any
 from clu import parameter_overview
 import ml_collections
 
+from deeplax import parallel
 from deeplax.models import cost
 from deeplax.training import memory
 from deeplax.training import parts as parts_lib
@@ -48,7 +49,7 @@ def overview(
     "parameters": f"{parameter_overview.count_parameters(params):,}",
     "Multiply-Adds": f"{operations / 1e9:.2f} billion per crop, forward",
     "memory": f"{memory.gigabytes(needed)} needed per device, "
-    f"{memory.gigabytes(memory.memory_available(mesh))} available",
+    f"{memory.gigabytes(parallel.memory_free(mesh))} available",
     "steps": f"{config.train.total_steps:,} ({epochs:.0f} epochs)",
     "loss": parts.loss.describe(),
     "optimizer": _optimizer_text(config.optim),

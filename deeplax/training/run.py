@@ -16,6 +16,7 @@ import ml_collections
 
 from deeplax import errors
 from deeplax import machine
+from deeplax import parallel
 from deeplax.data import bands
 from deeplax.data import build as data_build
 from deeplax.data import files
@@ -31,7 +32,6 @@ from deeplax.training import loop
 from deeplax.training import memory
 from deeplax.training import optim
 from deeplax.training import overview
-from deeplax.training import parallel
 from deeplax.training import parts as parts_lib
 from deeplax.training import signals
 from deeplax.training import state as state_lib

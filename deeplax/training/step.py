@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from deeplax import parallel
 from deeplax.ops import backend
 from deeplax.training import losses
-from deeplax.training import parallel
 from deeplax.training import state as state_lib
 
 

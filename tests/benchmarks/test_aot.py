@@ -11,10 +11,10 @@ from benchmarks import aot
 from benchmarks import steps
 from benchmarks import tpu_program
 from deeplax import errors
+from deeplax import parallel
 from deeplax.models import cost
 from deeplax.ops import backend
 from deeplax.training import losses
-from deeplax.training import parallel
 
 needs_libtpu = pytest.mark.skipif(
   importlib.util.find_spec("libtpu") is None,

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import steps
 from deeplax import errors
-from deeplax.training import parallel
+from deeplax import parallel
 
 pytestmark = pytest.mark.usefixtures("short")
 

@@ -190,7 +190,7 @@ def test_a_group_that_is_no_number_is_refused(group):
 GROUPED = """
 import jax, numpy as np
 from jax.sharding import PartitionSpec as P
-from deeplax.training import parallel
+from deeplax import parallel
 from deeplax.models import layers
 x = np.random.default_rng(0).normal(1, 2, (4, 3, 3, 2)).astype(np.float32)
 norm = layers.Norm(0.9, 1e-3)

@@ -15,8 +15,8 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 import pytest
 
 from benchmarks import steps
+from deeplax import parallel
 from deeplax.ops import backend
-from deeplax.training import parallel
 from tests import test_configs
 from tests.models import networks
 from tests.ops import kernels

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import pytest
 
 from configs import quickstart
+from deeplax import parallel
 from deeplax.data import build as data_build
 from deeplax.inference import evaluate
 from deeplax.inference import predictor as predictor_lib
-from deeplax.training import parallel
 from deeplax.training import run
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib

@@ -11,10 +11,10 @@ import grain
 import jax
 import numpy as np
 
+from deeplax import parallel
 from deeplax.models import build
 from deeplax.models import layers
 from deeplax.models import variables as variables_lib
-from deeplax.training import parallel
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
 from deeplax.workdir import checkpoint

@@ -10,9 +10,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from deeplax import parallel
 from deeplax.models import dropout
 from deeplax.training import losses
-from deeplax.training import parallel
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
 from tests.training import optimizers

@@ -12,9 +12,9 @@ import pytest
 
 from deeplax import atomic
 from deeplax import errors
+from deeplax import parallel
 from deeplax.training import log as log_lib
 from deeplax.training import loop
-from deeplax.training import parallel
 from deeplax.training import parts as parts_lib
 from deeplax.training import scores as scores_lib
 from deeplax.training import state as state_lib

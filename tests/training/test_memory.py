@@ -3,9 +3,9 @@
 import pytest
 
 from deeplax import errors
+from deeplax import parallel
 from deeplax.settings import defaults
 from deeplax.training import memory
-from deeplax.training import parallel
 
 GB = 10**9
 
@@ -16,7 +16,7 @@ def refuse(
   config = defaults.base()
   config.model.batch_norm.mode = mode
   config.train.memory_fraction = 1.0
-  monkeypatch.setattr(memory, "memory_available", lambda mesh: available)
+  monkeypatch.setattr(parallel, "memory_free", lambda mesh: available)
   memory.refuse_too_large(config, needed, parallel.mesh(), state_bytes=state)
 
 

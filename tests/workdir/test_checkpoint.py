@@ -12,8 +12,8 @@ import pytest
 
 from deeplax import atomic
 from deeplax import errors
+from deeplax import parallel
 from deeplax.settings import defaults
-from deeplax.training import parallel
 from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
 from deeplax.workdir import settings

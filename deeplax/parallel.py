@@ -1,4 +1,4 @@
-"""Hosts and devices: the step mapped over all of them, and its arrays.
+"""Hosts and devices: functions mapped over all of them, and their arrays.
 
 `pmap` does what `jax.pmap` has done since JAX 0.8: jit over shard_map on a mesh
 of one axis. As there, `check_vma` is False: under the default the gradient of a
@@ -8,6 +8,7 @@ it again.
 
 from collections.abc import Callable, Sequence
 import os
+import sys
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from jax.sharding import (
   PartitionSpec,
 )
 import numpy as np
+import psutil
 
 from deeplax import errors
 
@@ -103,3 +105,12 @@ def shard(batch: dict[str, np.ndarray], *, mesh: Mesh) -> dict[str, jax.Array]:
 def local(tree: Any) -> Any:
   """Return one device's copy of a replicated tree."""
   return jax.tree.map(lambda x: x.addressable_data(0), tree)
+
+
+def memory_free(mesh: Mesh) -> int:
+  """Return the bytes free on one device; CPU devices share the host's."""
+  device = mesh.local_devices[0]
+  if device.platform == "cpu":
+    return psutil.virtual_memory().available // len(mesh.local_devices)
+  stats = device.memory_stats() or {}
+  return stats.get("bytes_limit", sys.maxsize) - stats.get("bytes_in_use", 0)
