@@ -41,6 +41,7 @@ from deeplax.data import loader
 from deeplax.inference import averaging
 from deeplax.inference import evaluate
 from deeplax.inference import predictor as predictor_lib
+from deeplax.inference import sizing as sizing_lib
 from deeplax.inference import sweep as sweep_lib
 from deeplax.metrics import measures
 from deeplax.models import build as model_build
@@ -148,7 +149,7 @@ def measure(source: Any, args: argparse.Namespace) -> dict[str, Any]:
     model,
     variables.initial_variables(model, 0),
     pad_value=model_build.mean_pixel(config.model),
-    sizing=predictor_lib.Sizing(pad_to=config.eval.pad_to),
+    sizing=sizing_lib.Sizing(pad_to=config.eval.pad_to),
   )
   images = [e["image"] for e in loader.examples(source, threads=args.threads)]
   clocks = {way: [] for way in WAYS}

@@ -27,7 +27,7 @@ class Result(Generic[Value]):
 def ahead(
   items: Iterable[Item],
   submit: Callable[[Item], Result[Value] | futures.Future[Value]],
-  n: int,
+  n: int | Callable[[], int],
   *,
   clock: dict[str, float] | None = None,
   name: str = "wait",
@@ -37,7 +37,8 @@ def ahead(
   Args:
     items: Taken one by one, as they are submitted.
     submit: Starts the work on an item. An exception of the work ends the pass.
-    n: 0 waits for an item before the next one is taken.
+    n: 0 waits for an item before the next one is taken. A function is asked
+      after each item.
     clock: Receives the seconds spent waiting for values under `name`.
     name: Key of `clock`.
   """
@@ -50,7 +51,7 @@ def ahead(
 
   for item in items:
     waiting.append((item, submit(item)))
-    if len(waiting) > n:
+    while len(waiting) > (n if isinstance(n, int) else n()):
       yield first()
   while waiting:
     yield first()

@@ -156,6 +156,14 @@ def add_size_arguments(parser: argparse.ArgumentParser) -> None:
     "images (default: the config's)",
   )
   parser.add_argument(
+    "--batch",
+    type=int,
+    metavar="N",
+    help="images that each device predicts at once; 0: as many as make it "
+    "faster and fit into half of its free memory, one on a CPU (default: the "
+    "config's)",
+  )
+  parser.add_argument(
     "--overlap",
     type=int,
     metavar="N",

@@ -25,6 +25,8 @@ import psutil
 from deeplax import errors
 
 AXIS = "batch"
+# An array that every device holds whole, and one whose rows they share.
+WHOLE, ROWS = PartitionSpec(), PartitionSpec(AXIS)
 
 
 def join_hosts() -> None:
@@ -57,36 +59,55 @@ def mesh(devices: Sequence[Any] | None = None) -> Mesh:
   return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
+def mapped(
+  function: Callable,
+  *,
+  mesh: Mesh | AbstractMesh,
+  inputs: Sequence[PartitionSpec],
+  outputs: PartitionSpec,
+) -> Callable:
+  """Return `function`, written for one device, mapped over the mesh.
+
+  Args:
+    function: Of arrays, or trees of them.
+    mesh: Of one axis, from `mesh()`; an abstract one to trace for devices that
+      are not there.
+    inputs: WHOLE or ROWS for each argument; under WHOLE all devices get it all.
+    outputs: WHOLE if the function returns equal values on every device, or
+      ROWS.
+  """
+  return jax.shard_map(
+    function,
+    mesh=mesh,
+    in_specs=tuple(inputs),
+    out_specs=outputs,
+    check_vma=False,
+  )
+
+
 def pmap(step: Callable, *, mesh: Mesh | AbstractMesh) -> Any:
   """Map `step(state, batch)`, written for one device, over the mesh.
 
   Args:
     step: Uses the axis name `AXIS`; must return equal values on every device.
-    mesh: Of one axis, from `mesh()`; an abstract one to trace for devices that
-      are not there.
+    mesh: See `mapped`.
 
   Returns:
     A jitted function: replicated state, whose memory the new state takes over,
     and batch split along its first axis.
   """
-  mapped = jax.shard_map(
-    step,
-    mesh=mesh,
-    in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
-    out_specs=PartitionSpec(),
-    check_vma=False,
-  )
-  return jax.jit(mapped, donate_argnums=0)
+  step = mapped(step, mesh=mesh, inputs=(WHOLE, ROWS), outputs=WHOLE)
+  return jax.jit(step, donate_argnums=0)
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
   """Return the sharding of arrays that every device holds whole."""
-  return NamedSharding(mesh, PartitionSpec())
+  return NamedSharding(mesh, WHOLE)
 
 
 def split(mesh: Mesh | AbstractMesh) -> NamedSharding:
   """Return the sharding of arrays whose rows are spread over the devices."""
-  return NamedSharding(mesh, PartitionSpec(AXIS))
+  return NamedSharding(mesh, ROWS)
 
 
 def replicate(tree: Any, *, mesh: Mesh) -> Any:
@@ -105,6 +126,41 @@ def shard(batch: dict[str, np.ndarray], *, mesh: Mesh) -> dict[str, jax.Array]:
 def local(tree: Any) -> Any:
   """Return one device's copy of a replicated tree."""
   return jax.tree.map(lambda x: x.addressable_data(0), tree)
+
+
+def on_own_devices(tree: Any, *, mesh: Mesh) -> Any:
+  """Return arrays that each device of a mesh of this process holds whole.
+
+  Args:
+    tree: Host arrays, or arrays replicated over any devices; copies that a
+      device of the mesh has are used as they are.
+    mesh: Of devices of this process.
+  """
+  everywhere, devices = replicated(mesh), set(mesh.devices.flat)
+
+  def placed(x: Any) -> jax.Array:
+    if not isinstance(x, jax.Array):
+      return jax.device_put(x, everywhere)
+    copies = {s.device: s.data for s in x.addressable_shards}
+    if devices <= copies.keys():
+      return jax.make_array_from_single_device_arrays(
+        x.shape, everywhere, [copies[d] for d in mesh.devices.flat]
+      )
+    return jax.device_put(x.addressable_data(0), everywhere)
+
+  return jax.tree.map(placed, tree)
+
+
+def memory_needed(compiled: Any) -> int:
+  """Return the bytes that one device needs to run a compiled program."""
+  use = compiled.memory_analysis()
+  # Results that take over the memory of arguments count once.
+  return (
+    use.temp_size_in_bytes
+    + use.argument_size_in_bytes
+    + use.output_size_in_bytes
+    - use.alias_size_in_bytes
+  )
 
 
 def memory_free(mesh: Mesh) -> int:

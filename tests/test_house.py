@@ -71,7 +71,6 @@ COVERED = {
   "data/archives.py": "test_submit.py",
   "flags.py": "test_evaluate.py",
   "inference/open_run.py": "test_evaluate.py",
-  "inference/programs.py": "inference/test_predictor.py",
   "inference/probabilities.py": "inference/test_predictor.py",
   "inference/settings.py": "test_evaluate.py",
   "machine.py": "test_doctor.py",

@@ -18,6 +18,7 @@ from deeplax import crf
 from deeplax.data import build as data_build
 from deeplax.inference import evaluate
 from deeplax.inference import predictor as predictor_lib
+from deeplax.inference import sizing as sizing_lib
 from deeplax.models import build as model_build
 from deeplax.models import variables as variables_lib
 
@@ -39,7 +40,7 @@ def evaluation(bench: bench_lib.Bench) -> Iterator[bench_lib.Row]:
     model,
     variables_lib.initial_variables(model, 0),
     pad_value=model_build.mean_pixel(config.model),
-    sizing=predictor_lib.Sizing(pad_to=(513, 513)),
+    sizing=sizing_lib.Sizing(pad_to=(513, 513)),
     progress=lambda _: None,
   )
   start = time.perf_counter()

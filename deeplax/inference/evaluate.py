@@ -116,6 +116,7 @@ def evaluate_rows(
   rows = [empty for _ in sweep.modes]
   rank, ranks = jax.process_index(), jax.process_count()
   mine = len(range(rank, len(subset), ranks))
+  sweep.predictor.expect_images(mine)
   report = clocks.Progress(
     mine, progress, name="evaluated", now=sweep.predictor.clock
   )
@@ -125,7 +126,9 @@ def evaluate_rows(
   predictions = (
     (place, row, example, labels)
     for place, (example, labels_of_rows) in enumerate(
-      predictor_lib.stream(sweep.submit, examples, clock=clock)
+      predictor_lib.stream(
+        sweep.submit, examples, n=sweep.predictor.look_ahead, clock=clock
+      )
     )
     for row, labels in enumerate(labels_of_rows)
   )

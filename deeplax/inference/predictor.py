@@ -2,14 +2,15 @@
 
 An image is padded, its prediction started on the device, and cut back to the
 image's size when its result is asked for. So the host can prepare the next
-image while the device works: `stream` does that for many images.
+image while the device works: `stream` does that for many images. Where several
+run at once, on several devices or on an accelerator, an image waits until it is
+joined by enough others of its padded size, or until its result is asked for.
 """
 
+import collections
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import copy
-import dataclasses
 import functools
-import math
 import time
 from typing import Any
 
@@ -21,81 +22,23 @@ import numpy as np
 
 from deeplax import ahead
 from deeplax import clocks
+from deeplax import parallel
 from deeplax.crf import dense
 from deeplax.inference import averaging
+from deeplax.inference import groups
 from deeplax.inference import probabilities
 from deeplax.inference import programs
-from deeplax.inference import windows as windows_lib
-from deeplax.settings import defaults
-
-# Sides of a bucket are 64 n + 1: aligned at every output stride up to 64.
-BUCKET = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class Sizing:
-  """How images of any size become images of the few sizes of the programs.
-
-  Attributes:
-    sizes: "reference": the network sees the padding, as in the papers;
-      "exact": it computes what it would without, see `ops.true_size`;
-      "unpadded": there is none, and each size of image has its own program.
-    pad_to: (height, width) that all images which fit are padded to. Larger
-      ones, and all of them if it is None, are padded to the next multiple of
-      64, plus 1, on each side.
-    windows: Larger images are predicted in windows of this one size, which
-      are blended; None: every image is predicted as a whole.
-
-  Raises:
-    ValueError: `sizes` is none of these.
-  """
-
-  sizes: str = "reference"
-  pad_to: tuple[int, int] | None = None
-  windows: windows_lib.Windows | None = None
-
-  def __post_init__(self):
-    if self.sizes not in defaults.SIZES:
-      raise ValueError(f"sizes {self.sizes!r} not in {list(defaults.SIZES)}")
-
-  def cuts(self, size: tuple[int, int]) -> bool:
-    """Return whether an image of this (height, width) is cut into windows."""
-    return self.windows is not None and self.windows.cut(size)
-
-  def bucket(self, size: tuple[int, int]) -> tuple[int, int]:
-    """Return the (height, width) that the network sees of such an image."""
-    if self.windows is not None and self.windows.cut(size):
-      return (self.windows.size, self.windows.size)
-    if self.sizes == "unpadded":
-      return size
-    if self.pad_to and size[0] <= self.pad_to[0] and size[1] <= self.pad_to[1]:
-      return (self.pad_to[0], self.pad_to[1])
-    height, width = (max(-(-(d - 1) // BUCKET), 1) * BUCKET + 1 for d in size)
-    return (height, width)
-
-  @property
-  def fields(self) -> dict[str, Any]:
-    """The fields of a result: "sizes" and "window"."""
-    cut = self.windows
-    window = [cut.size, cut.overlap] if cut else None
-    return {"sizes": self.sizes, "window": window}
-
-  @property
-  def text(self) -> str:
-    """What differs from the papers' way, to be appended to a line."""
-    text = {"exact": ", exact sizes", "unpadded": ", unpadded"}
-    text = text.get(self.sizes, "")
-    if cut := self.windows:
-      text += f", windows of {cut.size} pixels that share {cut.overlap}"
-    return text
-
+from deeplax.inference import sizing as sizing_lib
+from deeplax.inference import windows
 
 SINGLE = averaging.Mode()
-PADDED = Sizing()
+PADDED = sizing_lib.Sizing()
 
 
 class Predictor:
   """Predicts images of any size with one compiled program per padded size.
+
+  All devices of this process share the images.
 
   Images are padded at the bottom and at the right with the mean pixel, as for
   the papers' numbers. With exact sizes the network computes what it would
@@ -109,8 +52,9 @@ class Predictor:
     *,
     pad_value: probabilities.Numbers,
     mode: averaging.Mode = SINGLE,
-    sizing: Sizing = PADDED,
+    sizing: sizing_lib.Sizing = PADDED,
     crf: Mapping[str, Any] | None = None,
+    batch: int = 1,
     progress: Callable[[str], None] = print,
   ):
     """Prepare; nothing is compiled before the first image.
@@ -123,6 +67,8 @@ class Predictor:
       sizing: How images are padded or cut.
       crf: Parameters of `deeplax.crf.dense_crf`, which then refines each
         prediction; its compilation is not reported. None: no CRF.
+      batch: Images at once on each device; 0: as many as make it faster and
+        fit, one on a CPU.
       progress: Receives a line about each compiled size.
     """
     self.crf = crf
@@ -131,8 +77,15 @@ class Predictor:
     self._pad_value = np.asarray(pad_value, np.float32)
     self._progress = progress
     self._programs = programs.Programs(
-      model, exact=sizing.sizes == "exact", progress=progress
+      model,
+      mesh=parallel.mesh(jax.local_devices()),
+      channels=self._pad_value.size,
+      batch=batch,
+      exact=sizing.sizes == "exact",
+      progress=progress,
     )
+    # Groups that are not full.
+    self._open: dict[Any, groups.Group] = {}
     self._running: Any = ()
     self.variables = variables
 
@@ -149,18 +102,41 @@ class Predictor:
 
   @variables.setter
   def variables(self, variables: Any) -> None:
-    def on_one_device(x: Any) -> jax.Array:
-      # Of an array replicated over devices or processes, this device's copy.
-      return (
-        x.addressable_data(0) if isinstance(x, jax.Array) else jnp.asarray(x)
-      )
-
-    self._variables = jax.tree.map(on_one_device, variables)
+    mesh = self._programs.mesh
+    self._variables = parallel.on_own_devices(variables, mesh=mesh)
+    self._open.clear()  # images that wait are predicted by the former ones
 
   def expect(self, sizes: Iterable[tuple[int, int]]) -> int:
     """Announce the sizes of images to come; returns the number of programs."""
-    self._programs.expected = len({self.sizing.bucket(s) for s in sizes})
-    return self._programs.expected
+    counts = collections.Counter()
+    for size in sizes:
+      counts[self.sizing.bucket(size)] += self.sizing.pieces(size)
+    self._programs.expected = counts
+    return len(counts)
+
+  def start(self, seconds: dict[averaging.Mode, float]) -> None:
+    """Start what was submitted with this clock and waits for more images."""
+    for (_, clock), group in [*self._open.items()]:
+      if clock == id(seconds):
+        group.start()
+
+  def expect_images(self, count: int) -> None:
+    """Announce the number of images to come, of whatever sizes."""
+    self._programs.images = count
+
+  def at_once(self, size: tuple[int, int]) -> int:
+    """Return how many images of a padded size seen before run at once."""
+    return self._programs.at_once(size)
+
+  def look_ahead(self) -> int:
+    """Return how many images to submit beyond the one that is asked for.
+
+    One where they run one at a time. Where sizes mix, groups fill only if many
+    images wait: four groups of the largest are few enough for the memory.
+    """
+    sizes = self._programs.sizes
+    most = max(map(self._programs.at_once, sizes), default=1)
+    return 4 * most - 1 if most > 1 else 1
 
   def __call__(
     self, image: Num[np.ndarray, "h w c"]
@@ -235,20 +211,20 @@ class Predictor:
     seconds: dict[averaging.Mode, float] | None,
   ) -> list[ahead.Result[np.ndarray]]:
     """Predict an image in windows, and wait for the last of them."""
-    windows = self.sizing.windows
-    assert windows is not None
-    total = math.prod(len(windows.starts(side)) for side in image.shape[:2])
+    assert self.sizing.windows is not None
+    total = self.sizing.pieces((image.shape[0], image.shape[1]))
     report = clocks.Progress(
       total, self._progress, name="predicted", unit="windows", now=self.clock
     )
 
-    blended = windows_lib.predict(
+    blended = windows.predict(
       image,
-      windows,
+      self.sizing.windows,
       functools.partial(start, labels=False),
       modes=modes,
       labels=labels,
       seconds=seconds,
+      n=self.look_ahead,
       step=report.step,
     )
     return [ahead.Result(functools.partial(np.asarray, x)) for x in blended]
@@ -263,38 +239,59 @@ class Predictor:
     seconds: dict[averaging.Mode, float] | None,
   ) -> list[ahead.Result[np.ndarray]]:
     """Start predictions of an image, or of a window, padded to `target`."""
-    height, width = image.shape[:2]
-    # float32: a mean pixel of 127.5 has no uint8.
-    padded = np.empty((1, *target, self._pad_value.size), np.float32)
-    padded[:] = self._pad_value.reshape(1, 1, 1, -1)
-    padded[0, :height, :width] = image
-    self._programs.compile(
-      self._variables, padded, {s for mode in modes for s in mode.scales}
-    )
-    mirrored = (np.zeros(1, bool), np.ones(1, bool))
+    scales = {scale for mode in modes for scale in mode.scales}
+    self._programs.compile(self._variables, target, scales)
+    # With exact sizes a program is told the one size of its images.
+    exact = self.sizing.sizes == "exact"
+    size = (image.shape[0], image.shape[1]) if exact else target
+    kind = groups.Kind(target, size, tuple(modes), labels)
+    key = (kind, id(seconds))
+    group = self._open.get(key)
+    if group is None:
+      count = self._programs.at_once(target)
+      # float32: a mean pixel of 127.5 has no uint8.
+      padding = np.empty((count, *target, self._pad_value.size), np.float32)
+      padding[:] = self._pad_value
+      predict = functools.partial(self._predict, self._variables, kind, seconds)
+      group = self._open[key] = groups.Group(padding, predict)
+    place = group.add(image)
+    return [
+      ahead.Result(functools.partial(group.result, place, number))
+      for number in range(len(modes))
+    ]
+
+  def _predict(
+    self,
+    variables: Any,
+    kind: groups.Kind,
+    seconds: dict[averaging.Mode, float] | None,
+    images: np.ndarray,
+    count: int,
+  ) -> list[jax.Array]:
+    """Start the predictions of a group, whose first `count` are images."""
+    self._open.pop((kind, id(seconds)), None)
+    mirrored = (np.zeros(len(images), bool), np.ones(len(images), bool))
     if seconds is not None:
       jax.block_until_ready(self._running)
+    # Once for all views, and within what is timed.
+    put = functools.cache(lambda: self._programs.put(images))
 
     def logits(view: averaging.View) -> jax.Array:
       mirror, scale = view
       return self._programs.run(
-        self._variables,
-        padded,
-        mirrored[mirror],
-        size=(height, width),
-        scale=scale,
+        variables, put(), mirrored[mirror], size=kind.size, scale=scale
       )
 
-    def without_padding(array: jax.Array) -> np.ndarray:
-      return np.asarray(array)[0, :height, :width]
-
+    spent: dict[averaging.Mode, float] | None = None if seconds is None else {}
     self._running = averaging.predict(
-      modes, logits, labels=labels, seconds=seconds
+      kind.modes, logits, labels=kind.labels, seconds=spent
     )
-    return [
-      ahead.Result(functools.partial(without_padding, array))
-      for array in self._running
-    ]
+    if seconds is not None and spent is not None:
+      for mode, value in spent.items():
+        # A group that is not full counts for the part that is.
+        share = value * count / len(images)
+        seconds[mode] = seconds.get(mode, 0.0) + share
+    return self._running
 
   @property
   def compile_seconds(self) -> float:
@@ -327,7 +324,7 @@ def stream(
   submit: Callable[[np.ndarray], ahead.Result[Any]],
   items: Iterable[dict[str, Any]],
   *,
-  n: int = 1,
+  n: int | Callable[[], int] = 1,
   clock: dict[str, float] | None = None,
 ) -> Iterator[tuple[dict[str, Any], Any]]:
   """Yield (item, prediction) in order while the device works on the next.
@@ -335,7 +332,7 @@ def stream(
   Args:
     submit: Starts a prediction of an image, such as `Predictor.submit`.
     items: Dicts with "image".
-    n: Images given to the device beyond the one yielded.
+    n: Images submitted beyond the one yielded, such as `Predictor.look_ahead`.
     clock: Receives the seconds waited under "load" and "compute".
   """
 

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from deeplax import errors
 from deeplax import text_files
 from deeplax.inference import averaging
-from deeplax.inference import predictor as predictor_lib
+from deeplax.inference import sizing as sizing_lib
 from deeplax.inference import windows as windows_lib
 from deeplax.settings import defaults
 
@@ -63,7 +63,7 @@ def crf_parameters(
 
 def sizing(
   config: ConfigDict, args: argparse.Namespace | None = None
-) -> predictor_lib.Sizing:
+) -> sizing_lib.Sizing:
   """Return how images are padded or cut into windows.
 
   Args:
@@ -93,7 +93,28 @@ def sizing(
         f"{error}: see --window and --overlap, or the config's eval.window and "
         "eval.overlap"
       ) from error
-  return predictor_lib.Sizing(values["sizes"], config.eval.pad_to, windows)
+  return sizing_lib.Sizing(values["sizes"], config.eval.pad_to, windows)
+
+
+def batch(config: ConfigDict, args: argparse.Namespace | None = None) -> int:
+  """Return how many images each device predicts at once; 0: as many as fit.
+
+  Args:
+    config: Of the run.
+    args: Of `add_size_arguments`, which win; None: the config's value.
+
+  Raises:
+    InputError: It is no number of images.
+  """
+  flag = getattr(args, "batch", None)
+  value = config.eval.batch if flag is None else flag
+  if value < 0:
+    where = "eval.batch in the config" if flag is None else "--batch"
+    raise errors.InputError(
+      f"{where} is {value}: give 1 or more images, or 0 for as many as make "
+      "prediction faster and fit"
+    )
+  return value
 
 
 def output_stride(config: ConfigDict, flag: int | None = None) -> int:

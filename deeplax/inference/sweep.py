@@ -3,7 +3,6 @@
 import collections
 from collections.abc import Sequence
 import functools
-import math
 
 import flax.linen as nn
 from jaxtyping import Num
@@ -16,8 +15,8 @@ from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import probabilities
 from deeplax.models import cost
 
-# One image in so many is timed: every step of it waits for the device. The
-# others keep device and host busy at the same time.
+# Of each size, one group of images in so many is timed: every step of it waits
+# for the devices. The others keep devices and host busy at the same time.
 TIMED = 16
 
 
@@ -46,26 +45,27 @@ class Sweep:
     self.timed = 0  # number of images
     self._seconds = dict.fromkeys(self.modes, 0.0)
     self._sizes: collections.Counter[tuple[int, int]] = collections.Counter()
-    # Images until the next one that is timed.
-    self._wait = 0 if timed else math.inf
+    self._measures = timed
 
   def submit(
     self, image: Num[np.ndarray, "h w c"]
   ) -> ahead.Result[list[np.ndarray]]:
     """Start labeling an image; see `Predictor.submit`."""
     size = self.predictor.sizing.bucket((image.shape[0], image.shape[1]))
-    self._wait -= 1
     seconds = None
-    # Never the first image of a size, which would be timed with compilation.
-    if self._wait < 0 and size in self._sizes:
-      self._wait = TIMED - 1
-      self.timed += 1
-      seconds = self._seconds
+    # Never the first group of a size, which would be timed with compilation.
+    if self._measures and size in self._sizes:
+      group = self._sizes[size] // self.predictor.at_once(size)
+      if group % TIMED == 1:
+        self.timed += 1
+        seconds = self._seconds
     self._sizes[size] += 1
     pending = self.predictor.submit_modes(image, self.modes, seconds=seconds)
 
     def get() -> list[np.ndarray]:
       values = []
+      if seconds is not None:
+        self.predictor.start(seconds)  # its time is not that of the results
       for mode, one in zip(self.modes, pending, strict=True):
         with clocks.timed(seconds, mode):
           values.append(one.result())
@@ -79,9 +79,10 @@ class Sweep:
     return self._sizes.most_common(1)[0][0]
 
   def images_per_second(self, mode: averaging.Mode) -> float | None:
-    """Return how many images one mode alone predicts, one at a time.
+    """Return how many images a second one mode alone predicts.
 
-    Reading, counting and compiling do not count. None: nothing was measured.
+    As many at once as here. Reading, counting and compiling do not count. None:
+    nothing was measured.
     """
     return self.timed / self._seconds[mode] if self.timed else None
 

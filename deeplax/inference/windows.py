@@ -156,6 +156,7 @@ def predict(
   modes: Sequence[Mode],
   labels: bool,
   seconds: dict[Mode, float] | None = None,
+  n: int | Callable[[], int] = 1,
   step: Callable[[], None] = lambda: None,
 ) -> list[np.ndarray]:
   """Return blended predictions at the image's size, one for each mode.
@@ -169,6 +170,7 @@ def predict(
     labels: Return classes [h, w], uint8 or past 256 classes uint16; else
       probabilities [h, w, k], which take k times 4 bytes a pixel.
     seconds: Receives the seconds that the blending of each mode took.
+    n: Windows submitted beyond the one that is blended.
     step: Called after each window.
   """
   size = image.shape[0], image.shape[1]
@@ -179,7 +181,7 @@ def predict(
 
   blenders = [Blender(size, windows) for _ in modes]
   outputs: list[np.ndarray] = []
-  for place, predictions in ahead.ahead(blenders[0].places(), start, 1):
+  for place, predictions in ahead.ahead(blenders[0].places(), start, n):
     for i, mode in enumerate(modes):
       with clocks.timed(seconds, mode):
         rows, columns, block = blenders[i].add(place, predictions[i])

@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> None:
   split = args.split or config.data.eval_split
   sizing = inference_settings.sizing(config, args)
   crf = inference_settings.crf_parameters(config, args)
+  batch = inference_settings.batch(config, args)
   strides, modes = inference_settings.strides_and_modes(config, args)
   opened, source = open_run.open_with_data(
     args.workdir, config, split, args.data_root
@@ -61,7 +62,8 @@ def run(args: argparse.Namespace) -> None:
       + sizing.text
     )
     sweep = sweep_lib.Sweep(
-      opened.predictor(model, variables, sizing=sizing, crf=crf), modes
+      opened.predictor(model, variables, sizing=sizing, crf=crf, batch=batch),
+      modes,
     )
     rows += _at_stride(
       opened,

@@ -175,6 +175,7 @@ def label(
   stride = inference_settings.output_stride(config, args.output_stride)
   sizing = inference_settings.sizing(config, args)
   crf = inference_settings.crf_parameters(config, args)
+  batch = inference_settings.batch(config, args)
   model = opened.network(stride)
   variables, step = checkpoint.restore_variables(args.workdir, args.step)
   names = opened.spec.class_names
@@ -186,7 +187,9 @@ def label(
   mode = inference_settings.mode(config, args)
   channels = config.data.channels
   failed = predict(
-    opened.predictor(model, variables, mode=mode, sizing=sizing, crf=crf),
+    opened.predictor(
+      model, variables, mode=mode, sizing=sizing, crf=crf, batch=batch
+    ),
     pictures,
     out=out,
     palette=opened.spec.palette,
@@ -240,7 +243,9 @@ def predict(
   submit = functools.partial(
     predictor.submit, kind="probabilities" if probabilities else "labels"
   )
-  stream = predictor_lib.stream(submit, loaded, n=0 if huge else 1, clock=clock)
+  stream = predictor_lib.stream(
+    submit, loaded, n=0 if huge else predictor.look_ahead, clock=clock
+  )
 
   def labeled() -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     for item_and_labels in stream:

@@ -36,10 +36,11 @@ class PictureSheet:
     """
     predicted, self._predicted = self._predicted, {}
     examples = [self._chosen[i] for i in range(len(self._chosen))]
-    labels = [
-      predicted[index]
-      if index in predicted
-      else predictor.labels(example["image"])
+    lost = {
+      index: predictor.submit(example["image"])
       for index, example in zip(self._indices, examples, strict=True)
-    ]
+      if index not in predicted
+    }
+    predicted |= {index: labels.result() for index, labels in lost.items()}
+    labels = [predicted[index] for index in self._indices]
     return pictures.strip(examples, labels, self._chosen.spec)

@@ -188,6 +188,9 @@ def base() -> Any:
   # overlap; 0: whole images.
   c.eval.window = 0
   c.eval.overlap = 0  # pixels that windows share; 0: a quarter window
+  # Images that each device predicts at once; 0: one on a CPU, on accelerators
+  # as many as make it faster and fit into half of the free memory.
+  c.eval.batch = 0
   # The fully connected CRF of `--crf`, as a v2 ResNet-101 was evaluated on VOC
   # by kazuto1011/deeplab-pytorch (configs/voc12.yaml); for another network,
   # python -m deeplax.crf.search.

@@ -34,7 +34,7 @@ class Outputs(NamedTuple):
   Attributes:
     log: Takes (step, values).
     save: Takes (step, state).
-    evaluate: Takes (variables on one device, step).
+    evaluate: Takes (variables, replicated as the state is, and the step).
     progress: Receives each progress line.
   """
 
@@ -73,7 +73,7 @@ def loop(
   first, last = int(state.step), schedule.total
   if first and due(first, schedule.eval_every, last):
     # A run that was stopped may have saved this step and not evaluated it.
-    outputs.evaluate(parallel.local(state.variables), first)
+    outputs.evaluate(state.variables, first)
   clock: dict[str, float] = {}
   window, logged = [], first
   for step in range(first + 1, last + 1):
@@ -113,7 +113,7 @@ def loop(
     if saved:
       outputs.save(step, state)
     if scored and not stop:
-      outputs.evaluate(parallel.local(state.variables), step)
+      outputs.evaluate(state.variables, step)
     if saved and stopped():  # a later signal stops after the next step
       break
   return state

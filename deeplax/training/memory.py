@@ -74,15 +74,7 @@ def compile_step(
     compiled = lowered.compile()
   seconds = clocks.duration(clock["compile"])
   progress(f"compiled the training step in {seconds}")
-  # The new state takes over the old one's memory: it counts once.
-  use = compiled.memory_analysis()
-  needed = (
-    use.temp_size_in_bytes
-    + use.argument_size_in_bytes
-    + use.output_size_in_bytes
-    - use.alias_size_in_bytes
-  )
-  return compiled, needed
+  return compiled, parallel.memory_needed(compiled)
 
 
 def refuse_too_large(

@@ -45,6 +45,7 @@ def evaluator(
     {},
     mode=averaging.Mode(config.eval.scales, config.eval.flip),
     sizing=inference_settings.sizing(config),
+    batch=inference_settings.batch(config),
   )
   count = min(config.eval.pictures, len(source))
   sheet = None

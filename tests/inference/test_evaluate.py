@@ -196,3 +196,48 @@ def test_several_devices_and_processes_give_the_results_of_one():
   for rank, found in enumerate(_in_processes(2, 2)):
     assert found["devices"] == 4 and found["seen"] == list(range(rank, 7, 2))
     assert found["results"] == one["results"]
+
+
+@pytest.fixture(scope="module")
+def eight_devices():
+  """Return what eight_devices prints."""
+  flags = (
+    "--xla_force_host_platform_device_count=8 "
+    "--xla_backend_optimization_level=0"
+  )
+  done = subprocess.run(
+    [sys.executable, "-m", "tests.inference.eight_devices"],
+    cwd=conftest.ROOT,
+    env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_eight_devices_share_the_images_and_score_as_one(eight_devices):
+  everyone = list(range(8))
+  each_once = [[row, index] for index in range(11) for row in (0, 1)]
+  each_has = {"padded": 1, "exact": 1, "windows": 1, "two each": 2}
+  for way, images in each_has.items():
+    found = eight_devices[way]
+    assert found["one"] == found["eight"], way
+    assert found["one kept"] == found["eight kept"] == each_once, way
+    # Where each run was: all devices, with so many images each.
+    assert {str(run) for run in found["one ran"]} == {str([[0], [images]])}
+    places = {str(run) for run in found["eight ran"]}
+    assert places == {str([everyone, [images]])}, way
+  # Nine pictures of one padded size make two groups, the two others one; each
+  # runs at four views, of which both modes have one.
+  assert len(eight_devices["padded"]["eight ran"]) == 3 * 4
+  assert len(eight_devices["padded"]["one ran"]) == 11 * 4
+
+
+def test_two_images_on_each_of_eight_devices_equal_one(eight_devices):
+  assert eight_devices["difference"] < 1e-6
+
+
+def test_variables_that_all_devices_have_are_used_as_they_are(eight_devices):
+  assert eight_devices["same memory"]

@@ -147,21 +147,6 @@ def test_scales_that_are_not_positive_are_refused(scales):
     )
 
 
-@pytest.mark.parametrize(
-  ("size", "pad_to", "expected"),
-  [
-    ((1, 1), None, (65, 65)),
-    ((65, 66), None, (65, 129)),
-    ((375, 500), None, (385, 513)),
-    ((375, 500), (513, 513), (513, 513)),
-    ((513, 513), (513, 513), (513, 513)),
-    ((514, 100), (513, 513), (577, 129)),
-  ],
-)
-def test_buckets(size, pad_to, expected):
-  assert predictor_lib.Sizing(pad_to=pad_to).bucket(size) == expected
-
-
 @pytest.mark.parametrize("size", [(1, 1), (1, 90), (33, 65), (66, 40)])
 def test_padding_changes_nothing_for_a_network_that_looks_at_one_pixel(size):
   network = _network(Pointwise())

@@ -16,6 +16,7 @@ from deeplax import flags
 from deeplax.inference import averaging
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import settings as settings_lib
+from deeplax.inference import sizing as sizing_lib
 from deeplax.inference import windows
 from deeplax.settings import defaults
 
@@ -51,7 +52,7 @@ def _predictor(network, cut=None, pad_to=None, **settings):
   return predictor_lib.Predictor(
     *network,
     pad_value=MEAN,
-    sizing=predictor_lib.Sizing(windows=cut, pad_to=pad_to),
+    sizing=sizing_lib.Sizing(windows=cut, pad_to=pad_to),
     **{"progress": lambda _: None, **settings},
   )
 
@@ -250,7 +251,7 @@ network = test_windows._network(reach=1, classes=21, stride=8)
 predictor = predictor_lib.Predictor(
   *network,
   pad_value=test_windows.MEAN,
-  sizing=predictor_lib.Sizing(windows=windows.Windows(513, 128)),
+  sizing=sizing_lib.Sizing(windows=windows.Windows(513, 128)),
 )
 pictures = found_pictures.find([str(folder / "large.png")], folder / "out")
 failed = label_pictures.predict(

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from deeplax import errors
+from deeplax import parallel
 from deeplax.inference import averaging
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import probabilities
 from deeplax.inference import programs
 from deeplax.inference import settings as settings_lib
+from deeplax.inference import sizing as sizing_lib
 from deeplax.inference import windows
 from deeplax.models import build
 from deeplax.settings import defaults
@@ -83,7 +85,7 @@ def _compare(network, size, **settings):
       *network,
       pad_value=MEAN,
       mode=averaging.Mode(**settings),
-      sizing=predictor_lib.Sizing(sizes),
+      sizing=sizing_lib.Sizing(sizes),
       progress=lambda _: None,
     )
     found = predictor(image)
@@ -134,7 +136,7 @@ def test_sizes_of_one_bucket_share_a_program_and_are_exact():
   predictor = predictor_lib.Predictor(
     *network,
     pad_value=MEAN,
-    sizing=predictor_lib.Sizing("exact"),
+    sizing=sizing_lib.Sizing("exact"),
     progress=lines.append,
   )
   model, variables = network
@@ -158,14 +160,21 @@ def test_the_padding_is_not_read_whatever_is_in_it():
   network = _network(settings, decoder="none")
   model, variables = network
   size = (40, 47)
-  exact = programs.Programs(model, exact=True, progress=lambda _: None)
+  exact = programs.Programs(
+    model,
+    mesh=parallel.mesh(),
+    channels=3,
+    batch=1,
+    exact=True,
+    progress=lambda _: None,
+  )
   found = []
   for value in (0.0, 255.0):
     padded = np.full((1, 65, 65, 3), value, np.float32)
     padded[0, : size[0], : size[1]] = _image(size)
-    exact.compile(variables, padded, {1.0})
+    exact.compile(variables, (65, 65), {1.0})
     logits = exact.run(
-      variables, padded, np.zeros(1, bool), size=size, scale=1.0
+      variables, exact.put(padded), np.zeros(1, bool), size=size, scale=1.0
     )
     found.append(np.asarray(logits)[0, : size[0], : size[1]])
   np.testing.assert_array_equal(found[0], found[1])
@@ -175,7 +184,7 @@ def test_pooling_over_windows_is_refused():
   settings = {**MOBILE, "atrous_rates": (), "image_pooling_crop": (33, 33)}
   network = _network(settings, decoder="none")
   predictor = predictor_lib.Predictor(
-    *network, pad_value=MEAN, sizing=predictor_lib.Sizing("exact")
+    *network, pad_value=MEAN, sizing=sizing_lib.Sizing("exact")
   )
   with pytest.raises(
     errors.InputError, match="windows of 3x3 has no exact form"
@@ -185,7 +194,7 @@ def test_pooling_over_windows_is_refused():
 
 def test_an_unknown_way_of_sizes_is_refused():
   with pytest.raises(ValueError, match="'exakt' not in"):
-    predictor_lib.Sizing("exakt")
+    sizing_lib.Sizing("exakt")
   config = defaults.base()
   config.eval.sizes = "exakt"
   with pytest.raises(errors.InputError, match="'exakt' in the config must be"):
@@ -199,7 +208,7 @@ def test_flags_win_over_the_config():
   assert found.sizes == "exact"
   assert found.windows == windows.Windows(65, 16)
   args = argparse.Namespace(sizes="reference", window=0, overlap=None)
-  assert settings_lib.sizing(config, args) == predictor_lib.Sizing(
+  assert settings_lib.sizing(config, args) == sizing_lib.Sizing(
     sizes="reference", pad_to=None, windows=None
   )
 
@@ -216,7 +225,7 @@ def test_what_caffes_pooling_refuses_is_predicted_unpadded_as_it_says():
     predictor = predictor_lib.Predictor(
       *network,
       pad_value=MEAN,
-      sizing=predictor_lib.Sizing(sizes),
+      sizing=sizing_lib.Sizing(sizes),
       progress=lambda _: None,
     )
     return predictor(image)
@@ -236,7 +245,7 @@ def test_unpadded_images_have_a_program_for_each_size():
   predictor = predictor_lib.Predictor(
     *network,
     pad_value=MEAN,
-    sizing=predictor_lib.Sizing("unpadded", pad_to=(65, 65)),
+    sizing=sizing_lib.Sizing("unpadded", pad_to=(65, 65)),
     progress=lines.append,
   )
   assert predictor.expect([(33, 40), (40, 33), (33, 40)]) == 2
