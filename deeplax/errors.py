@@ -5,6 +5,7 @@ import contextlib
 import errno
 import functools
 import os
+import re
 import signal
 import sys
 import threading
@@ -13,6 +14,13 @@ from typing import Any
 INTERRUPTED = 130  # what a shell makes of SIGINT: 128 + 2
 # Errors of a full disk or missing rights, wherever a command meets them.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+# What XLA's allocators and compilers write behind RESOURCE_EXHAUSTED, which
+# alone may also mean a kernel's registers or a message's size.
+_NO_MEMORY = re.compile(
+  r"out of memory (?:on HBM|(?:while trying to )?allocat|in memory space hbm)"
+  r"|failed to allocate|could not allocate|attempting to (?:allocate|reserve)",
+  re.IGNORECASE,
+)
 
 
 class InputError(Exception):
@@ -123,6 +131,20 @@ def _no_devices() -> bool:
     return jax is not None and not jax.devices()
   except (AssertionError, RuntimeError):
     return True
+
+
+def out_of_memory(error: BaseException) -> bool:
+  """Return whether an error says that a device's memory does not suffice.
+
+  JAX raises such errors while it compiles, when it starts a program, or later,
+  where a result is waited for.
+  """
+  text = str(error)
+  return (
+    isinstance(error, RuntimeError)  # jax.errors.JaxRuntimeError is one
+    and "RESOURCE_EXHAUSTED" in text
+    and _NO_MEMORY.search(text) is not None
+  )
 
 
 def devices_text(error: BaseException) -> str:

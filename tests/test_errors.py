@@ -195,3 +195,48 @@ def test_what_an_output_cannot_hold_is_escaped(encoding, printed, monkeypatch):
 
   assert status(main) == 0
   assert file.getvalue() == printed
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    # While compiling, by libtpu 0.0.52 and before.
+    "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, "
+    "the total memory required for HLO temporaries (24.74G) exceeds available "
+    "HBM (15.75G). HLO module: jit_many.",
+    "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in "
+    "memory space hbm. Used 21.95G of 15.48G hbm.",
+    # While running: CPU, GPU and TPU.
+    "RESOURCE_EXHAUSTED: Out of memory allocating 16000000000000 bytes.",
+    "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8.01GiB.",
+    "RESOURCE_EXHAUSTED: Failed to allocate request for 176.00MiB (184549376B) "
+    "on device ordinal 0",
+    "RESOURCE_EXHAUSTED: Error allocating device buffer: Attempting to "
+    "allocate 15.65G. That was not possible. There are 11.08G free.",
+    "RESOURCE_EXHAUSTED: Attempting to reserve 10.51G at the bottom of memory.",
+  ],
+)
+def test_errors_of_memory_are_told(text):
+  assert errors.out_of_memory(RuntimeError(text))
+  # Others may quote it.
+  assert not errors.out_of_memory(ValueError(text))
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem. Used 32.42M",
+    "RESOURCE_EXHAUSTED: Shared memory size limit exceeded: requested 264192",
+    "INTERNAL: failed to allocate a name",
+  ],
+)
+def test_other_exhausted_resources_are_not_memory(text):
+  assert not errors.out_of_memory(RuntimeError(text))
+
+
+def test_the_cpu_runs_out_of_memory_by_such_an_error():
+  import jax.numpy as jnp
+
+  with pytest.raises(RuntimeError) as caught:
+    jnp.zeros((2_000_000, 2_000_000))
+  assert errors.out_of_memory(caught.value)
