@@ -41,8 +41,10 @@ def evaluation(bench: bench_lib.Bench) -> Iterator[bench_lib.Row]:
     variables_lib.initial_variables(model, 0),
     pad_value=model_build.mean_pixel(config.model),
     sizing=sizing_lib.Sizing(pad_to=(513, 513)),
+    batch=0,
     progress=lambda _: None,
   )
+  predictor.expect_images(len(source))
   start = time.perf_counter()
   predictor.labels(source[0]["image"])
   first = time.perf_counter() - start

@@ -9,6 +9,7 @@ joined by enough others of its padded size, or until its result is asked for.
 
 import collections
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import contextlib
 import copy
 import functools
 import time
@@ -22,6 +23,7 @@ import numpy as np
 
 from deeplax import ahead
 from deeplax import clocks
+from deeplax import errors
 from deeplax import parallel
 from deeplax.crf import dense
 from deeplax.inference import averaging
@@ -239,8 +241,9 @@ class Predictor:
     seconds: dict[averaging.Mode, float] | None,
   ) -> list[ahead.Result[np.ndarray]]:
     """Start predictions of an image, or of a window, padded to `target`."""
-    scales = {scale for mode in modes for scale in mode.scales}
-    self._programs.compile(self._variables, target, scales)
+    with self._memory_of(target, modes):
+      scales = {scale for mode in modes for scale in mode.scales}
+      self._programs.compile(self._variables, target, scales)
     # With exact sizes a program is told the one size of its images.
     exact = self.sizing.sizes == "exact"
     size = (image.shape[0], image.shape[1]) if exact else target
@@ -254,11 +257,32 @@ class Predictor:
       padding[:] = self._pad_value
       predict = functools.partial(self._predict, self._variables, kind, seconds)
       group = self._open[key] = groups.Group(padding, predict)
-    place = group.add(image)
+    with self._memory_of(target, modes):
+      place = group.add(image)
+
+    def result(mode: int) -> np.ndarray:
+      with self._memory_of(target, modes):
+        return group.result(place, mode)
+
     return [
-      ahead.Result(functools.partial(group.result, place, number))
-      for number in range(len(modes))
+      ahead.Result(functools.partial(result, mode))
+      for mode in range(len(modes))
     ]
+
+  @contextlib.contextmanager
+  def _memory_of(
+    self, target: tuple[int, int], modes: Sequence[averaging.Mode]
+  ) -> Iterator[None]:
+    """Turn a device's lack of memory into a message that says what helps."""
+    try:
+      yield
+    except RuntimeError as error:
+      if not errors.out_of_memory(error):
+        raise
+      scale = max(scale for mode in modes for scale in mode.scales)
+      raise errors.InputError(
+        self._programs.too_large(target, scale)
+      ) from error
 
   def _predict(
     self,

@@ -136,17 +136,40 @@ class Programs:
     """Return images spread over the devices."""
     return jax.device_put(images, parallel.split(self.mesh))
 
+  def too_large(self, size: Size, scale: float) -> str:
+    """Return what helps where a device's memory does not suffice."""
+    batch, half = self._batches.get(size, 1), (max(size) - 1) // 2
+    what, fix = f"an image of {size[0]}x{size[1]}", "window"
+    value = max(half // 64, 1) * 64 + 1
+    if batch > 1:
+      what, fix = f"{batch} images of {size[0]}x{size[1]} at once", "batch"
+      value = batch // 2
+    at = f" at scale {scale:g}" if scale != 1.0 else ""
+    return (
+      f"predicting {what}{at} needs more memory than a device has free. Give "
+      f"--{fix}={value}, which takes half of it or less, or set "
+      f"eval.{fix}={value} in the config"
+    )
+
   def _fitting(self, variables: Any, size: Size, scale: float) -> Any:
     """Compile for as many images at once as fit, and note their number."""
-    batch = self._batches.get(size) or self._batch or self._useful(size)
-    compiled = self._lowered(variables, size, scale, batch).compile()
-    if not (self._batch or size in self._batches):
-      free = int(MEMORY * parallel.memory_free(self.mesh))
-      while batch > 1 and (needed := parallel.memory_needed(compiled)) > free:
-        batch = max(1, min(batch // 2, batch * free // needed))
+    batch = self._batches.get(size) or self._batch
+    if batch:
+      self._batches[size] = batch
+      return self._lowered(variables, size, scale, batch).compile()
+    batch, free = self._useful(size), MEMORY * parallel.memory_free(self.mesh)
+    while True:
+      share = 0.5
+      try:
         compiled = self._lowered(variables, size, scale, batch).compile()
-    self._batches.setdefault(size, batch)
-    return compiled
+        share = free / parallel.memory_needed(compiled)
+        if share >= 1 or batch == 1:
+          self._batches[size] = batch
+          return compiled
+      except RuntimeError as error:  # a TPU's compiler refuses by itself
+        if batch == 1 or not errors.out_of_memory(error):
+          raise
+      batch = max(1, min(batch // 2, int(batch * share)))
 
   def _useful(self, size: Size) -> int:
     """Return how many images at once keep a device busy, if they come."""

@@ -4,7 +4,11 @@ import jax
 import numpy as np
 import pytest
 
+from deeplax import errors
 from deeplax import parallel
+from deeplax.inference import averaging
+from deeplax.inference import groups
+from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import programs as programs_lib
 from tests.inference import toy
 
@@ -81,3 +85,75 @@ def test_half_of_the_free_memory_is_enough(accelerator, monkeypatch, fitting):
   assert lines[0].startswith(f"compiled 65x65{at_once} at 2 scales in ")
   # A size that was chosen stays.
   assert _at_once(programs, scales=(1.0,)) == chosen
+
+
+REFUSED = (
+  "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in "
+  "memory space hbm. Used 20.50G of 15.75G hbm."
+)
+
+
+class _Refusing:
+  """Compiles for few images alone, as a TPU's compiler does."""
+
+  def __init__(self, lowered, most):
+    self._lowered, self._most = lowered, most
+
+  def __call__(self, variables, size, scale, batch):
+    if batch > self._most:
+      raise RuntimeError(REFUSED)
+    return self._lowered(variables, size, scale, batch)
+
+
+@pytest.mark.parametrize("most", [1, 5])
+def test_what_the_compiler_refuses_is_tried_with_fewer(accelerator, most):
+  programs = _programs()
+  programs._lowered = _Refusing(programs._lowered, most)
+  assert _at_once(programs) in (most, most - 1)
+
+
+def test_other_errors_of_the_compiler_are_raised(accelerator):
+  programs = _programs()
+  programs._lowered = _Refusing(programs._lowered, 0)
+  with pytest.raises(RuntimeError, match="Ran out of memory"):
+    _at_once(programs)
+
+
+def _predictor(**keywords):
+  return predictor_lib.Predictor(
+    toy.Brightest(),
+    {},
+    pad_value=(127.5,) * 3,
+    progress=toy.silent,
+    **keywords,
+  )
+
+
+@pytest.mark.parametrize(
+  ("batch", "scale", "message"),
+  [
+    (4, 1.0, "4 images of 1025x513 at once needs more memory than a device "
+     "has free. Give --batch=2, which takes half of it or less, or set "
+     "eval.batch=2 in the config"),
+    (1, 1.5, "an image of 1025x513 at scale 1.5 needs more memory than a "
+     "device has free. Give --window=513, which"),
+  ],
+)  # fmt: skip
+@pytest.mark.parametrize("moment", ["compile", "run", "result"])
+def test_a_lack_of_memory_is_told_with_what_helps(
+  moment, batch, scale, message, monkeypatch
+):
+  def fail(*_, **__):
+    raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to "
+                       "allocate 8589934592 bytes.")  # fmt: skip
+
+  predictor = _predictor(batch=batch, mode=averaging.Mode((scale,)))
+  if moment == "compile":
+    predictor._programs._lowered = fail
+  elif moment == "run":
+    predictor._programs.run = fail
+  else:
+    monkeypatch.setattr(groups.Group, "result", fail)
+  with pytest.raises(errors.InputError) as refused:
+    predictor.labels(np.zeros((1000, 500, 3), np.uint8))
+  assert f"predicting {message}" in str(refused.value)
