@@ -169,8 +169,15 @@ def test_a_killed_run_resumes_to_the_same_bits(trained, tmp_path):
   )
   assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
   assert "step 4/" not in killed.stdout
-  again = runs.train(workdir).done
+  # A profile, which changes nothing of it, may come with the next start.
+  again = runs.train(workdir, "--config.train.profile=3").done
   assert "resuming from step 2 of 4" in again.stdout
+  assert "profile of steps 3 to 4: " in again.stdout
+  table = again.stdout.partition("calls/step  kernel\n")[2].splitlines()
+  shares = [float(row.split()[0].removesuffix("%")) for row in table[:10]]
+  assert shares == sorted(shares, reverse=True) and 50 < sum(shares) <= 100.5
+  (trace,) = (workdir / "profile").rglob("*.xplane.pb")
+  assert trace.parent.name == "step_3"
   runs.assert_same_parameters(trained.workdir, workdir)
   steps = [
     json.loads(line)["step"]

@@ -13,7 +13,7 @@ from deeplax.workdir import settings
 SILENT = (
   *("checkpoint.", "log.", "eval.sweep.", "eval.every", "eval.pictures"),
   *("data.root", "data.threads", "data.check_images", "data.shapes_", "seed"),
-  *("train.memory_fraction", "init.checkpoint"),
+  *("train.memory_fraction", "train.profile", "init.checkpoint"),
 )
 HEAD = ["setting", "paper", "here", "known to cost"]
 

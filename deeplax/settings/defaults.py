@@ -170,6 +170,9 @@ def base() -> Any:
   # True allows it with norms that train, each of which sees one part at a time.
   c.train.accumulate_trained_norm = False
   c.train.memory_fraction = 0.9  # of free memory that a step may claim
+  # First of three steps that are profiled, fewer where the run ends, saves or
+  # evaluates between; 0: none.
+  c.train.profile = 0
 
   c.eval = ml_collections.ConfigDict()
   c.eval.every = 2_000  # steps between evaluations while training; 0: at end

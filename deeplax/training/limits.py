@@ -35,6 +35,7 @@ POSSIBLE = {
   "checkpoint.keep": _at_least(LEAST_KEPT),
   "log.every": _at_least(1),
   "train.accumulate": _at_least(1),
+  "train.profile": _at_least(0),
   "train.hard_pixel_steps": _at_least(0),
   "optim.slow_start_steps": _at_least(0),
   "eval.pictures": _at_least(0),
@@ -73,6 +74,12 @@ def refuse_values(config: ml_collections.ConfigDict) -> None:
   for key, (possible, fix) in POSSIBLE.items():
     if not possible(values[key]):
       raise errors.InputError(f"{key} {values[key]}: give {fix}")
+  total, profile = config.train.total_steps, config.train.profile
+  if profile > total:
+    raise errors.InputError(
+      f"train.profile {profile}: the run has {total} steps. Give one of 1 to "
+      f"{total}, or 0 for no profile"
+    )
   _refuse_small_norm_batches(config)
 
 

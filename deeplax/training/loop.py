@@ -10,6 +10,7 @@ from deeplax import clocks
 from deeplax import parallel
 from deeplax.training import diagnosis
 from deeplax.training import parts as parts_lib
+from deeplax.training import profile as profile_lib
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
 
@@ -36,12 +37,14 @@ class Outputs(NamedTuple):
     save: Takes (step, state).
     evaluate: Takes (variables, replicated as the state is, and the step).
     progress: Receives each progress line.
+    profile: Traces some steps.
   """
 
   log: Callable[[int, dict[str, float]], None]
   save: Callable[[int, state_lib.State], None]
   evaluate: Callable[[dict[str, Any], int], None]
   progress: Callable[[str], None]
+  profile: profile_lib.Profile = profile_lib.NONE
 
 
 def loop(
@@ -75,10 +78,12 @@ def loop(
     # A run that was stopped may have saved this step and not evaluated it.
     outputs.evaluate(state.variables, first)
   clock: dict[str, float] = {}
-  window, logged = [], first
+  window, logged, profile = [], first, outputs.profile
   for step in range(first + 1, last + 1):
     logs = due(step, schedule.log_every, last)
-    # Step. Saving and evaluating, below, stay out of the clock.
+    if step == profile.first:
+      profile.start(state, clock)
+    # Step. Saving, evaluating and the profiler stay out of the clock.
     with clocks.timed(clock, "train"):
       with clocks.timed(clock, "data"):
         batch = next(parts.batches)
@@ -86,6 +91,11 @@ def loop(
       window.append(metrics)
       if logs:
         jax.block_until_ready(metrics)  # the devices work after the call
+    scored, stop = due(step, schedule.eval_every, last), stopped()
+    saved = scored or stop or due(step, schedule.checkpoint_every, last)
+    # Neither saving nor evaluating is a part of a step's profile.
+    if profile.running and (saved or step == profile.last):
+      profile.stop(step, metrics, clock)
     images = len(batch["label"]) * jax.process_count()
     if step == 1 and (warning := diagnosis.ignored_warning(batch["label"])):
       outputs.progress(f"deeplax: {warning}")
@@ -108,8 +118,6 @@ def loop(
       clock.clear()
 
     # Save, then evaluate: an evaluation that fails takes no step with it.
-    scored, stop = due(step, schedule.eval_every, last), stopped()
-    saved = scored or stop or due(step, schedule.checkpoint_every, last)
     if saved:
       outputs.save(step, state)
     if scored and not stop:

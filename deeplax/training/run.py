@@ -271,7 +271,13 @@ def train(
       eval_every=config.eval.every,
       checkpoint_every=config.checkpoint.every,
     ),
-    loop.Outputs(outputs.log.write, save, outputs.scores.add, progress),
+    loop.Outputs(
+      outputs.log.write,
+      save,
+      outputs.scores.add,
+      progress,
+      outputs.profile,
+    ),
     refuse=partial(
       diagnosis.refuse_steps,
       source=source,

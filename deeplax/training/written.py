@@ -1,4 +1,4 @@
-"""The outputs of a training run: checkpoints, scores and the log."""
+"""The outputs of a training run: checkpoints, scores, log and profile."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -11,6 +11,7 @@ import ml_collections
 
 from deeplax import errors
 from deeplax.training import log as log_lib
+from deeplax.training import profile as profile_lib
 from deeplax.training import scores as scores_lib
 from deeplax.training import signals
 from deeplax.workdir import checkpoint
@@ -23,6 +24,7 @@ class Written(NamedTuple):
   checkpoints: checkpoint.Checkpoints
   log: log_lib.MetricLog
   scores: scores_lib.Scores
+  profile: profile_lib.Profile
 
 
 @contextlib.contextmanager
@@ -43,7 +45,7 @@ def opened(
     resume: Step of the checkpoint to resume from; None: a new run.
     measure: Evaluates, as `validation.evaluator` returns it.
     watch: Tells whether a signal asked for a stop.
-    progress: Receives the errors of evaluations.
+    progress: Receives the errors of evaluations, and the profile.
 
   Raises:
     InputError: The workdir cannot be written (any more).
@@ -60,7 +62,15 @@ def opened(
     with contextlib.closing(checkpoints), contextlib.closing(log):
       miou = partial(measure, log=log, stopped=watch.stopped)
       yield Written(
-        checkpoints, log, scores_lib.Scores(miou, checkpoints, log, progress)
+        checkpoints,
+        log,
+        scores_lib.Scores(miou, checkpoints, log, progress),
+        profile_lib.of_run(
+          config.train.profile,
+          folder / layout.PROFILE,
+          resume=resume or 0,
+          progress=progress,
+        ),
       )
   except OSError as error:
     raise errors.InputError(

@@ -13,6 +13,7 @@ CHECKPOINTS = "checkpoints"
 LOCK = "lock.json"  # the process that trains there now
 EVALUATIONS = "eval"
 PICTURES = "pictures"
+PROFILE = "profile"  # traces of jax.profiler, a folder for each
 
 
 def checkpoint_steps(workdir: epath.PathLike) -> list[int]:

@@ -31,6 +31,7 @@ FREE_KEYS = (
   "data.threads",
   "data.check_images",
   "train.memory_fraction",
+  "train.profile",
   "checkpoint.keep",
   "eval.pictures",
   "log.every",

@@ -17,6 +17,8 @@ from deeplax.training import limits
     ("train.hard_pixels", 1.5, "train.hard_pixels 1.5: give a share"),
     ("train.auxiliary_weight", -0.4, "train.auxiliary_weight -0.4: give 0"),
     ("train.accumulate", 0, "train.accumulate 0: give 1 or more"),
+    ("train.profile", -1, "train.profile -1: give 0 or more"),
+    ("train.profile", 30_001, "the run has 30000 steps. Give one of 1 to"),
     ("optim.ema_decay", 1.0, "optim.ema_decay 1.0: give 0"),
     ("eval.pictures", -1, "eval.pictures -1: give 0 or more"),
   ],

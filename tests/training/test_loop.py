@@ -16,6 +16,7 @@ from deeplax import parallel
 from deeplax.training import log as log_lib
 from deeplax.training import loop
 from deeplax.training import parts as parts_lib
+from deeplax.training import profile as profile_lib
 from deeplax.training import scores as scores_lib
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
@@ -66,8 +67,10 @@ class Batches(Iterator):
 class Run:
   """A run whose parameter counts its steps, in a workdir of its own."""
 
-  def __init__(self, folder, evaluate, *, total=4, **keywords):
-    self.folder, self.total = folder, total
+  def __init__(
+    self, folder, evaluate, *, total=4, profile=profile_lib.NONE, **keywords
+  ):
+    self.folder, self.total, self.profile = folder, total, profile
     self.evaluate: Callable[..., float] = evaluate
     self.keywords, self.said, self.batches = keywords, [], Batches()
     self.mesh = parallel.mesh()
@@ -108,7 +111,7 @@ class Run:
       loop.Schedule(
         total=self.total, log_every=1, eval_every=2, checkpoint_every=2
       ),
-      loop.Outputs(log.write, save, scores.add, self.said.append),
+      loop.Outputs(log.write, save, scores.add, self.said.append, self.profile),
       refuse=accept,
       **self.keywords,
     )
@@ -241,3 +244,40 @@ def test_the_score_that_is_written_again_stands_once_in_the_log(tmp_path):
   log.write(4, {"miou": 0.5})
   log.write(5, {"loss": math.pi})
   assert [x["step"] for x in atomic.read_jsonl(path)] == [4, 5]
+
+
+@pytest.mark.parametrize(
+  ("first", "stopped_at", "traced"),
+  [
+    (5, 0, [5, 7]),
+    (4, 0, [4, 6]),
+    (2, 0, [2, 3]),  # which is saved
+    (8, 0, [8, 9]),  # the last
+    (4, 5, [4, 5]),
+    (0, 0, []),
+  ],
+)
+def test_three_steps_are_profiled_unless_the_run_does_something_else(
+  tmp_path, monkeypatch, first, stopped_at, traced
+):
+  seen = []
+
+  class Spy(profile_lib.Profile):
+    def start(self, state, clock):
+      seen.append(int(state.step) + 1)
+      self.running = True
+
+    def stop(self, step, metrics, clock):
+      seen.append(step)
+      self.running = False
+
+  run = Run(
+    tmp_path,
+    lambda variables, step: 0.5,
+    total=9,
+    profile=Spy(tmp_path, first, print),
+    stopped=lambda: run.batches.taken == stopped_at,
+  )
+  monkeypatch.setattr(loop, "due", lambda step, every, last: step in (3, last))
+  run()
+  assert seen == traced
