@@ -170,6 +170,9 @@ def base() -> Any:
   # True allows it with norms that train, each of which sees one part at a time.
   c.train.accumulate_trained_norm = False
   c.train.memory_fraction = 0.9  # of free memory that a step may claim
+  # The same bits from every run and resume on a GPU; slower. CPUs and TPUs give
+  # them anyway.
+  c.train.deterministic = False
   # First of three steps that are profiled, fewer where the run ends, saves or
   # evaluates between; 0: none.
   c.train.profile = 0

@@ -1,11 +1,22 @@
 """What would fit is said only when it would."""
 
+import types
+from typing import Any
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 
 from deeplax import errors
 from deeplax import parallel
 from deeplax.settings import defaults
 from deeplax.training import memory
+from deeplax.training import parts as parts_lib
+from deeplax.training import state as state_lib
+from deeplax.training import step as step_lib
 
 GB = 10**9
 
@@ -50,3 +61,88 @@ def test_parts_of_the_batch_are_offered_where_norms_are_frozen(
   with pytest.raises(errors.InputError) as caught:
     refuse(monkeypatch, available=4 * GB)
   assert "accumulate" not in str(caught.value)
+
+
+def compiler_options(monkeypatch, platform, *, deterministic):
+  """Return what a step is compiled with for a platform that is not here."""
+  config, given = defaults.base(), []
+  config.train.deterministic = deterministic
+  nothing: Any = None
+  use = types.SimpleNamespace(
+    temp_size_in_bytes=50,
+    argument_size_in_bytes=20,
+    output_size_in_bytes=12,
+    alias_size_in_bytes=10,
+  )
+
+  class Lowered:
+    def lower(self, state, batch):
+      return self
+
+    def compile(self, options):
+      given.append(options)
+      return types.SimpleNamespace(memory_analysis=lambda: use)
+
+  for name in ("split", "replicated"):
+    monkeypatch.setattr(parallel, name, lambda mesh: None)
+  monkeypatch.setattr(parallel, "pmap", lambda step, mesh: Lowered())
+  monkeypatch.setattr(step_lib, "make_train_step", lambda *_, **__: None)
+  device = types.SimpleNamespace(platform=platform)
+  mesh: Any = types.SimpleNamespace(size=1, devices=np.array([[device]]))
+  parts = parts_lib.Parts(
+    train_source=[{"image": np.zeros((2, 2, 3), np.uint8)}],  # pyright: ignore
+    eval_source=nothing,
+    model=types.SimpleNamespace(mean=(0, 0, 0)),  # pyright: ignore
+    loss=nothing,
+    lr=nothing,
+    tx=nothing,
+    batches=nothing,
+    measure=nothing,
+    mesh=mesh,
+  )
+  state = state_lib.create(
+    {"params": {"a": jnp.zeros(2)}}, optax.sgd(0.1), seed=0
+  )
+  said = []
+  _, needed = memory.compile_step(config, parts, state, said.append)
+  assert needed == 72
+  (options,) = given
+  return options
+
+
+def test_only_a_gpus_step_is_compiled_to_be_deterministic(monkeypatch):
+  for platform in ("cpu", "tpu", "gpu"):
+    options = compiler_options(monkeypatch, platform, deterministic=False)
+    assert options is None
+  for platform in ("cpu", "tpu"):
+    options = compiler_options(monkeypatch, platform, deterministic=True)
+    assert options is None
+  options = compiler_options(monkeypatch, "gpu", deterministic=True)
+  assert options == memory.DETERMINISTIC
+
+
+def test_xla_has_these_options_and_its_cache_tells_them_apart(tmp_path):
+  def entries(options):
+    jax.jit(lambda x: x * 3 + 1).lower(jnp.ones(7)).compile(options)
+    return len([*tmp_path.glob("*-cache")])
+
+  settings: Any = jax.config
+  changed = {
+    "jax_compilation_cache_dir": str(tmp_path),
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+  }
+  before = {key: settings.values[key] for key in changed}
+  try:
+    for key, value in changed.items():
+      settings.update(key, value)
+    compilation_cache.reset_cache()
+    x = entries(None)
+    assert entries(None) == x
+    assert entries(memory.DETERMINISTIC) == x + 1
+    with pytest.raises(RuntimeError, match="No such compile option"):
+      entries({"xla_gpu_deterministic": True})
+  finally:
+    for key, value in before.items():
+      settings.update(key, value)
+    compilation_cache.reset_cache()
