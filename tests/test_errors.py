@@ -227,6 +227,7 @@ def test_errors_of_memory_are_told(text):
   [
     "RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem. Used 32.42M",
     "RESOURCE_EXHAUSTED: Shared memory size limit exceeded: requested 264192",
+    "RESOURCE_EXHAUSTED: run/vm.xplane.pb; No space left on device",
     "INTERNAL: failed to allocate a name",
   ],
 )

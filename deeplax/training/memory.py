@@ -3,7 +3,9 @@
 How much memory a step needs is known only once it is compiled.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
+import re
 from typing import Any
 
 import jax
@@ -23,6 +25,19 @@ DETERMINISTIC = {
   "xla_gpu_deterministic_ops": True,
   "xla_gpu_enable_scatter_determinism_expander": True,
 }
+
+HALF = 0.5  # of the memory, where nothing says how much would fit
+REMAT = "--config.model.remat=True"
+SMALLER = "No smaller batch or crop would fit: take a smaller model.backbone"
+# XLA counts in powers of 1,024, with and without an i.
+_SIZE = r"([\d.]+) ?([BKMGT])"
+# What a step needs and a TPU has, in the words of two compilers.
+_NEEDED = re.compile(
+  rf"(?:\(|Used ){_SIZE}\w*\)? (?:exceeds available HBM \(|of ){_SIZE}"
+)
+_ASKED = re.compile(
+  rf"(?:allocat\w+|reserve|request for) {_SIZE}", re.IGNORECASE
+)
 
 
 def compile_step(
@@ -104,12 +119,101 @@ def refuse_too_large(
   Raises:
     InputError: Naming a batch and a crop that fit, estimated by proportion.
   """
-  limit = int(parallel.memory_free(mesh) * config.train.memory_fraction)
-  if needed <= limit:
-    return
+  free = parallel.memory_free(mesh)
+  limit = int(free * config.train.memory_fraction)
+  if needed > limit:
+    raise _too_large(config, mesh, needed, limit, state_bytes)
+
+
+@contextlib.contextmanager
+def refusals(
+  config: ml_collections.ConfigDict,
+  mesh: jax.sharding.Mesh,
+  *,
+  state_bytes: int,
+) -> Iterator[None]:
+  """Turn a compiler's refusal of the step into `refuse_too_large`'s message.
+
+  Compilers of TPUs name what a step needs; those of GPUs may find no memory to
+  try algorithms, and name only that.
+
+  Raises:
+    InputError: The step does not fit.
+  """
+  try:
+    yield
+  except RuntimeError as error:
+    if not errors.out_of_memory(error):
+      raise
+    if sizes := _sizes(_NEEDED, error):
+      needed, free = sizes
+      limit = int(free * config.train.memory_fraction)
+      refusal = _too_large(config, mesh, needed, limit, state_bytes)
+    else:
+      fixes = " or ".join(_fixes(config, mesh.size, HALF))
+      refusal = errors.InputError(
+        f"a device has no memory to compile the training step"
+        f"{_asked(error)}. End other programs on it, or use about half the "
+        f"memory: {fixes or SMALLER}"
+      )
+    raise refusal from error
+
+
+@contextlib.contextmanager
+def exhaustion(
+  config: ml_collections.ConfigDict,
+  mesh: jax.sharding.Mesh,
+  saved: Callable[[], int | None],
+) -> Iterator[None]:
+  """Turn a device's lack of memory in training into a message.
+
+  Args:
+    saved: Returns the step that the run would go on from; None: the start.
+
+  Raises:
+    InputError: With the amount that was asked for and what needs less.
+  """
+  try:
+    yield
+  except RuntimeError as error:
+    if not errors.out_of_memory(error):
+      raise
+    step, fixes = saved(), _fixes(config, mesh.size, HALF)
+    start = "begins anew" if step is None else f"goes on from step {step}"
+    here = f", or with {REMAT}" if REMAT in fixes else ""
+    others = " or ".join(fix for fix in fixes if fix != REMAT)
+    raise errors.InputError(
+      f"training ran out of a device's memory{_asked(error)}. The same command "
+      f"{start}: after other programs have left the device{here}. About half "
+      "the memory is used by another run, in its own --workdir: "
+      f"{others or SMALLER}"
+    ) from error
+
+
+def _too_large(
+  config: ml_collections.ConfigDict,
+  mesh: jax.sharding.Mesh,
+  needed: int,
+  limit: int,
+  state_bytes: int,
+) -> errors.InputError:
   # Beside the state, memory grows with the pixels of a batch.
-  share = max(limit - state_bytes, 0) / (needed - state_bytes)
-  unit = mesh.size * config.train.accumulate
+  share = max(limit - state_bytes, 0) / max(needed - state_bytes, 1)
+  fixes = " or ".join(_fixes(config, mesh.size, share))
+  return errors.InputError(
+    f"one step needs {gigabytes(needed)} and {gigabytes(limit)} of a device's "
+    f"memory is free for it. {f'Use {fixes}' if fixes else SMALLER}"
+  )
+
+
+def _fixes(
+  config: ml_collections.ConfigDict, devices: int, share: float
+) -> list[str]:
+  """Return flags that each leave about `share` of the memory but the state's.
+
+  Units that are computed twice leave less, by how much is not estimated.
+  """
+  unit = devices * config.train.accumulate
   batch = int(config.train.batch_size * share) // unit * unit
   side = [
     int((d - 1) * share**0.5) // 16 * 16 + 1 for d in config.data.crop_size
@@ -119,20 +223,14 @@ def refuse_too_large(
     fixes.append(f"--config.train.batch_size={batch}")
   splits = config.train.accumulate_trained_norm
   if (splits or config.model.batch_norm.mode != "train") and (
-    parts := _parts_that_fit(config, mesh.size, share)
+    parts := _parts_that_fit(config, devices, share)
   ):
     fixes.append(f"--config.train.accumulate={parts}")
   if min(side) >= 33:
     fixes.append(f"--config.data.crop_size='({side[0]}, {side[1]})'")
   if not (config.model.remat or config.model.backbone.startswith("vgg")):
-    fixes.append("--config.model.remat=True")
-  advice = f"Use {' or '.join(fixes)}"
-  if not fixes:
-    advice = "No smaller batch or crop would fit: take a smaller model.backbone"
-  raise errors.InputError(
-    f"one step needs {gigabytes(needed)} and {gigabytes(limit)} of a device's "
-    f"memory is free for it. {advice}"
-  )
+    fixes.append(REMAT)
+  return fixes
 
 
 def _parts_that_fit(
@@ -143,6 +241,25 @@ def _parts_that_fit(
   wanted = config.train.accumulate / share if share else per_device + 1
   divisors = (n for n in range(1, per_device + 1) if per_device % n == 0)
   return next((n for n in divisors if n >= wanted), None)
+
+
+def _asked(error: RuntimeError) -> str:
+  """Return ", which asked for 8.6 GB more"; nothing if the error names none."""
+  sizes = _sizes(_ASKED, error)
+  return f", which asked for {gigabytes(sizes[0])} more" if sizes else ""
+
+
+def _sizes(pattern: re.Pattern[str], error: RuntimeError) -> list[int]:
+  """Return the sizes that an error names, in bytes: "24.74G", "8 bytes"."""
+  found = pattern.search(str(error))
+  return (
+    [
+      int(float(number) * 1024 ** "BKMGT".index(unit.upper()))
+      for number, unit in zip(*[iter(found.groups())] * 2, strict=True)
+    ]
+    if found
+    else []
+  )
 
 
 def gigabytes(count: int) -> str:

@@ -114,7 +114,8 @@ def _run(
   if first_process:
     settings.write_run_files(folder, config, spec, state.params, progress)
     training_data.write(folder, parts.train_source, resumed=resume is not None)
-  with open_outputs() as outputs:
+  saved = partial(checkpoint.sound_step, folder)
+  with memory.exhaustion(config, parts.mesh, saved), open_outputs() as outputs:
     platform.work_unit().set_task_status(f"training {workdir}")
     steps = train(
       config, parts, step, state, outputs, resume=resume, watch=watch,
@@ -200,12 +201,13 @@ def compile_and_check(
   state = state_lib.create(
     variables, parts.tx, seed=config.seed, average=config.optim.ema_decay > 0
   )
-  step, needed = memory.compile_step(config, parts, state, progress)
+  state_bytes = sum(x.nbytes for x in jax.tree.leaves(state))
+  with memory.refusals(config, parts.mesh, state_bytes=state_bytes):
+    step, needed = memory.compile_step(config, parts, state, progress)
   rows = overview.overview(
     config, parts, workdir=workdir, params=state.params, needed=needed
   )
   progress("\n".join(f"  {key:<18}{value}" for key, value in rows.items()))
-  state_bytes = sum(x.nbytes for x in jax.tree.leaves(state))
   memory.refuse_too_large(config, needed, parts.mesh, state_bytes=state_bytes)
   if jax.process_index() == 0:
     disk_space.refuse_full(config, workdir, state_bytes=state_bytes)

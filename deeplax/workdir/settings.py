@@ -27,6 +27,7 @@ from deeplax.workdir import training_data
 
 # Keys without influence on the results of a run: resuming may change them.
 FREE_KEYS = (
+  "model.remat",  # but for rounding
   "data.root",
   "data.threads",
   "data.check_images",

@@ -13,8 +13,10 @@ import pytest
 from deeplax import atomic
 from deeplax import errors
 from deeplax import parallel
+from deeplax.settings import defaults
 from deeplax.training import log as log_lib
 from deeplax.training import loop
+from deeplax.training import memory
 from deeplax.training import parts as parts_lib
 from deeplax.training import profile as profile_lib
 from deeplax.training import scores as scores_lib
@@ -281,3 +283,31 @@ def test_three_steps_are_profiled_unless_the_run_does_something_else(
   monkeypatch.setattr(loop, "due", lambda step, every, last: step in (3, last))
   run()
   assert seen == traced
+
+
+def test_a_device_without_memory_takes_no_saved_step_with_it(tmp_path):
+  class Late(step_lib.StepMetrics):
+    """Of a step that turns out to have failed once they are read."""
+
+    def compute(self):
+      raise jax.errors.JaxRuntimeError(
+        "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 3.00GiB."
+      )
+
+  def fails(state, batch):
+    state, metrics = step(state, batch)
+    if int(state.step) == 3:
+      metrics = Late(**vars(metrics))
+    return state, metrics
+
+  run = Run(tmp_path, lambda variables, step: 0.5)
+  step, run.step = run.step, fails
+  with pytest.raises(
+    errors.InputError, match="asked for 3.2 GB more.* goes on from step 2: "
+  ):
+    with memory.exhaustion(
+      defaults.base(), run.mesh, lambda: checkpoint.sound_step(tmp_path)
+    ):
+      run()
+  run.step = step
+  assert int(run().step) == 4

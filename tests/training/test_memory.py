@@ -13,8 +13,11 @@ import pytest
 from deeplax import errors
 from deeplax import parallel
 from deeplax.settings import defaults
+from deeplax.settings import find
+from deeplax.training import loop
 from deeplax.training import memory
 from deeplax.training import parts as parts_lib
+from deeplax.training import run as run_lib
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
 
@@ -61,6 +64,101 @@ def test_parts_of_the_batch_are_offered_where_norms_are_frozen(
   with pytest.raises(errors.InputError) as caught:
     refuse(monkeypatch, available=4 * GB)
   assert "accumulate" not in str(caught.value)
+
+
+# What XLA says: libtpu 0.0.52 and one before; the allocators of GPUs and CPUs.
+TPU = (
+  "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the "
+  "total memory required for HLO temporaries (10.00G) exceeds available HBM "
+  "(5.50G). HLO module: jit_step."
+)
+OLDER = (
+  "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in "
+  "memory space hbm. Used 10.00G of 5.50G hbm. Exceeded hbm capacity by 4.50G."
+)
+GPU = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8.01GiB."
+BYTES = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 500 bytes."
+BOTH = (
+  "RESOURCE_EXHAUSTED: Failed to allocate request for 176.00MiB (184549376B) "
+  "on device ordinal 0"
+)
+NONE = "RESOURCE_EXHAUSTED: Ran out of memory on HBM."
+
+
+def message(kind, text, *args, backbone="xception_65", **keywords):
+  """Return what becomes of an error inside `refusals` or `exhaustion`."""
+  config = defaults.base()
+  config.model.backbone = backbone
+  config.train.memory_fraction = 1.0
+  with pytest.raises(errors.InputError) as caught:
+    with kind(config, parallel.mesh(), *args, **keywords):
+      raise jax.errors.JaxRuntimeError(text)
+  return str(caught.value)
+
+
+@pytest.mark.parametrize("text", [TPU, OLDER])
+def test_a_compilers_refusal_gives_the_same_advice(text):
+  said = message(memory.refusals, text, state_bytes=2**30)
+  assert said.startswith("one step needs 10.7 GB and 5.9 GB of a device's")
+  assert "Use --config.train.batch_size=8 or" in said
+  assert "--config.data.crop_size='(353, 353)'" in said
+
+
+def test_a_compiler_without_memory_gives_the_advice_of_half():
+  said = message(memory.refusals, GPU, state_bytes=2**30)
+  assert ", which asked for 8.6 GB more. End other programs" in said
+  assert "--config.train.batch_size=8 or" in said
+
+
+@pytest.mark.parametrize(
+  ("text", "asked"),
+  [(GPU, "8.6 GB"), (BYTES, "0.0 GB"), (BOTH, "0.2 GB"), (NONE, "")],
+)
+def test_memory_that_ends_while_training_tells_what_is_kept(text, asked):
+  said = message(memory.exhaustion, text, lambda: 40)
+  more = f", which asked for {asked} more" if asked else ""
+  assert said == (
+    f"training ran out of a device's memory{more}. The same command goes on "
+    "from step 40: after other programs have left the device, or with "
+    "--config.model.remat=True. About half the memory is used by another run, "
+    "in its own --workdir: --config.train.batch_size=8 or "
+    "--config.data.crop_size='(353, 353)'"
+  )
+  said = message(memory.exhaustion, text, lambda: None, backbone="vgg16")
+  assert "The same command begins anew: after" in said and "remat" not in said
+
+
+def test_other_errors_of_the_devices_pass():
+  config, mesh = defaults.base(), parallel.mesh()
+  text = "INTERNAL: out of memory while allocating"
+  for context in (
+    memory.refusals(config, mesh, state_bytes=1),
+    memory.exhaustion(config, mesh, lambda: 1),
+  ):
+    with pytest.raises(RuntimeError, match="INTERNAL"), context:
+      raise jax.errors.JaxRuntimeError(text)
+
+
+def test_a_run_tells_both(tmp_path, monkeypatch, short):
+  config = find.load(find.config("v3plus_mobilenet_v2")).get_config("debug")
+  config.model.depth_multiplier = 0.1
+  config.model.channels = config.model.decoder.channels = 8
+
+  def raises(text):
+    def run(*args, **keywords):
+      raise jax.errors.JaxRuntimeError(text)
+
+    return run
+
+  workdir = tmp_path / "run"
+  monkeypatch.setattr(memory, "compile_step", raises(TPU))
+  with pytest.raises(errors.InputError, match="one step needs 10.7 GB"):
+    run_lib.run(config, workdir=str(workdir))
+  assert not (workdir / "config.json").exists()
+  monkeypatch.setattr(memory, "compile_step", lambda *_: (print, 5))
+  monkeypatch.setattr(loop, "loop", raises(GPU))
+  with pytest.raises(errors.InputError, match="command begins anew: after"):
+    run_lib.run(config, workdir=str(workdir))
 
 
 def compiler_options(monkeypatch, platform, *, deterministic):
