@@ -134,6 +134,7 @@ class _Target(NamedTuple):
   platform: str | None = None
   interpreted: bool = False
   forms: tuple[tuple[str, str], ...] = ()
+  ordered: bool = False
 
 
 # A part of the key under which JAX keeps what it has traced.
@@ -176,6 +177,18 @@ def chosen(**forms: str) -> Iterator[None]:
   both = dict(now.forms) | forms
   with _TARGET(now._replace(forms=tuple(sorted(both.items())))):
     yield
+
+
+@contextlib.contextmanager
+def in_order() -> Iterator[None]:
+  """Trace without scattered sums, whose order varies on a GPU."""
+  with _TARGET(_TARGET.value._replace(ordered=True)):
+    yield
+
+
+def ordered() -> bool:
+  """Whether sums must keep their order: see `in_order`."""
+  return _TARGET.value.ordered
 
 
 def forms_of(operation: str) -> list[str]:

@@ -1,12 +1,16 @@
 """Pooling over windows of a map, NHWC: maxima, dilated or not, and means."""
 
+from functools import partial
+
 import flax.linen as nn
+import jax
 from jax import lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
 from deeplax.arrays import Arrays
+from deeplax.ops import backend
 from deeplax.ops import padding as paddings
 from deeplax.ops import true_size
 
@@ -55,8 +59,8 @@ def max_pool(
       "use --sizes=unpadded"
     )
   if rate == 1:
-    window = kernel, kernel
-    return nn.pool(x, -jnp.inf, lax.max, window, (stride, stride), pads)
+    pool = _gathered if backend.ordered() else _library
+    return pool(x, kernel, stride, tuple(map(tuple, pads)))
   # The gradient of XLA's pooling knows no rate.
   lowest = jnp.array(-jnp.inf, x.dtype)
   x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=lowest)
@@ -68,6 +72,50 @@ def max_pool(
     y = seen if y is None else jnp.maximum(y, seen)
   assert y is not None
   return y
+
+
+def _library(x, kernel, stride, pads):
+  return nn.pool(x, -jnp.inf, lax.max, (kernel, kernel), (stride, stride), pads)
+
+
+# The library's gradient scatters; this one, of the same maxima, adds up for
+# each pixel what comes from the windows that it is in.
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _gathered(x, kernel, stride, pads):
+  return _library(x, kernel, stride, pads)
+
+
+def _gathered_forward(x, kernel, stride, pads):
+  y = _library(x, kernel, stride, pads)
+  return y, (x, y)
+
+
+def _gathered_backward(kernel, stride, pads, saved, dy):
+  x, y = saved
+  lowest = jnp.array(-jnp.inf, x.dtype)
+  x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=lowest)
+  dx = jnp.zeros(x.shape, jnp.float32)
+  waiting = jnp.ones(y.shape, bool)  # windows whose first maximum is to come
+  for tap in np.ndindex(kernel, kernel):
+    i, j = tap
+    bottom, right = (
+      first + (n - 1) * stride + 1
+      for first, n in zip(tap, y.shape[1:3], strict=True)
+    )
+    seen = x[:, i:bottom:stride, j:right:stride]
+    here = waiting & (seen == y)
+    waiting &= ~here
+    rows = i, x.shape[1] - bottom, stride - 1
+    columns = j, x.shape[2] - right, stride - 1
+    part = jnp.where(here, dy, 0).astype(jnp.float32)
+    dx += lax.pad(part, 0.0, ((0, 0, 0), rows, columns, (0, 0, 0)))
+  (top, below), (left, after) = pads
+  height, width = dx.shape[1:3]
+  dx = dx[:, top : height - below, left : width - after]
+  return (dx.astype(x.dtype),)
+
+
+_gathered.defvjp(_gathered_forward, _gathered_backward)
 
 
 def average_pool(

@@ -15,16 +15,14 @@ import ml_collections
 from deeplax import clocks
 from deeplax import errors
 from deeplax import parallel
+from deeplax.ops import backend
 from deeplax.training import parts as parts_lib
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
 
-# Of XLA for GPUs: no atomic additions, the first algorithm instead of the one
-# measured to be fastest, and what is left of scatters sorted, not in a loop.
-DETERMINISTIC = {
-  "xla_gpu_deterministic_ops": True,
-  "xla_gpu_enable_scatter_determinism_expander": True,
-}
+# Of XLA for GPUs: no atomic additions, and the first algorithm instead of the
+# one timed to be fastest. It makes a slow loop of a scatter: see in_order.
+DETERMINISTIC = {"xla_gpu_deterministic_ops": True}
 
 HALF = 0.5  # of the memory, where nothing says how much would fit
 REMAT = "--config.model.remat=True"
@@ -88,13 +86,13 @@ def compile_step(
   abstract_state = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), state
   )
-  options = None
+  options, tracing = None, contextlib.nullcontext()
   if config.train.deterministic and mesh.devices.flat[0].platform == "gpu":
-    options = DETERMINISTIC
+    options, tracing = DETERMINISTIC, backend.in_order()
   progress("compiling the training step ...")
   clock: dict[str, float] = {}
   with clocks.timed(clock, "compile"):
-    with errors.input_errors():
+    with errors.input_errors(), tracing:
       # A norm that would see one value per channel is found here, by tracing.
       lowered = mapped.lower(abstract_state, abstract_batch)
     compiled = lowered.compile(options)
@@ -184,9 +182,9 @@ def exhaustion(
     others = " or ".join(fix for fix in fixes if fix != REMAT)
     raise errors.InputError(
       f"training ran out of a device's memory{_asked(error)}. The same command "
-      f"{start}: after other programs have left the device{here}. About half "
-      "the memory is used by another run, in its own --workdir: "
-      f"{others or SMALLER}"
+      f"{start} once other programs have left the device{here}. Another run, "
+      "in its own --workdir, takes about half the memory by "
+      f"{others or 'a smaller model.backbone'}"
     ) from error
 
 

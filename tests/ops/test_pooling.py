@@ -1,10 +1,13 @@
 """Max-pooling as Caffe rounds it and at a rate, and Caffe's averages."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from deeplax.ops import backend
 from deeplax.ops import pooling
 from deeplax.ops import true_size
 
@@ -72,3 +75,27 @@ def test_averages_on_a_padded_map_are_those_of_the_true_one(size):
   np.testing.assert_allclose(
     found[:, : size[0], : size[1]], averages(x, 3), rtol=1e-5, atol=1e-6
   )
+
+
+@pytest.mark.parametrize(
+  ("kernel", "stride", "padding"),
+  [(3, 2, "same"), (3, 2, "symmetric"), (3, 1, "ceil"), (2, 3, "same")],
+)
+def test_the_gradient_without_scatters_is_the_librarys(kernel, stride, padding):
+  rng = np.random.default_rng(0)
+  # Few values, so that windows have several largest ones.
+  x = jnp.asarray(rng.integers(0, 3, (2, 9, 12, 3)), jnp.float32)
+  pool = partial(
+    pooling.max_pool, kernel=kernel, stride=stride, padding=padding
+  )
+  dy = jnp.asarray(rng.integers(-9, 9, pool(x).shape), jnp.float32)
+
+  @jax.jit
+  def gradient(x):
+    return jax.vjp(pool, x)[1](dy)[0]
+
+  expected = gradient(x)
+  assert "scatter" in str(jax.make_jaxpr(gradient)(x))
+  with backend.in_order():
+    np.testing.assert_array_equal(gradient(x), expected)
+    assert "scatter" not in str(jax.make_jaxpr(gradient)(x))

@@ -12,6 +12,7 @@ import pytest
 
 from deeplax import errors
 from deeplax import parallel
+from deeplax.ops import backend
 from deeplax.settings import defaults
 from deeplax.settings import find
 from deeplax.training import loop
@@ -119,13 +120,14 @@ def test_memory_that_ends_while_training_tells_what_is_kept(text, asked):
   more = f", which asked for {asked} more" if asked else ""
   assert said == (
     f"training ran out of a device's memory{more}. The same command goes on "
-    "from step 40: after other programs have left the device, or with "
-    "--config.model.remat=True. About half the memory is used by another run, "
-    "in its own --workdir: --config.train.batch_size=8 or "
+    "from step 40 once other programs have left the device, or with "
+    "--config.model.remat=True. Another run, in its own --workdir, takes about "
+    "half the memory by --config.train.batch_size=8 or "
     "--config.data.crop_size='(353, 353)'"
   )
   said = message(memory.exhaustion, text, lambda: None, backbone="vgg16")
-  assert "The same command begins anew: after" in said and "remat" not in said
+  assert "The same command begins anew once other" in said
+  assert "remat" not in said
 
 
 def test_other_errors_of_the_devices_pass():
@@ -157,7 +159,7 @@ def test_a_run_tells_both(tmp_path, monkeypatch, short):
   assert not (workdir / "config.json").exists()
   monkeypatch.setattr(memory, "compile_step", lambda *_: (print, 5))
   monkeypatch.setattr(loop, "loop", raises(GPU))
-  with pytest.raises(errors.InputError, match="command begins anew: after"):
+  with pytest.raises(errors.InputError, match="command begins anew once"):
     run_lib.run(config, workdir=str(workdir))
 
 
@@ -175,6 +177,7 @@ def compiler_options(monkeypatch, platform, *, deterministic):
 
   class Lowered:
     def lower(self, state, batch):
+      assert backend.ordered() == (deterministic and platform == "gpu")
       return self
 
     def compile(self, options):
