@@ -28,7 +28,7 @@ HALF = 0.5  # of the memory, where nothing says how much would fit
 REMAT = "--config.model.remat=True"
 SMALLER = "No smaller batch or crop would fit: take a smaller model.backbone"
 # XLA counts in powers of 1,024, with and without an i.
-_SIZE = r"([\d.]+) ?([BKMGT])"
+_SIZE = r"([\d.]+ ?[BKMGT])"
 # What a step needs and a TPU has, in the words of two compilers.
 _NEEDED = re.compile(
   rf"(?:\(|Used ){_SIZE}\w*\)? (?:exceeds available HBM \(|of ){_SIZE}"
@@ -52,7 +52,7 @@ def compile_step(
   Raises:
     InputError: The batch does not divide over the devices, or a norm would see
       one value per channel.
-    RuntimeError: The compiler finds that the step does not fit.
+    RuntimeError: The compiler finds that the step does not fit: `refusals`.
   """
   mesh, accumulate = parts.mesh, config.train.accumulate
   batch, unit = config.train.batch_size, mesh.size * accumulate
@@ -143,8 +143,8 @@ def refusals(
   except RuntimeError as error:
     if not errors.out_of_memory(error):
       raise
-    if sizes := _sizes(_NEEDED, error):
-      needed, free = sizes
+    if found := _NEEDED.search(str(error)):
+      needed, free = map(_bytes, found.groups())
       limit = int(free * config.train.memory_fraction)
       refusal = _too_large(config, mesh, needed, limit, state_bytes)
     else:
@@ -226,7 +226,8 @@ def _fixes(
     fixes.append(f"--config.train.accumulate={parts}")
   if min(side) >= 33:
     fixes.append(f"--config.data.crop_size='({side[0]}, {side[1]})'")
-  if not (config.model.remat or config.model.backbone.startswith("vgg")):
+  units = not config.model.backbone.startswith("vgg")
+  if share and units and not config.model.remat:
     fixes.append(REMAT)
   return fixes
 
@@ -243,21 +244,16 @@ def _parts_that_fit(
 
 def _asked(error: RuntimeError) -> str:
   """Return ", which asked for 8.6 GB more"; nothing if the error names none."""
-  sizes = _sizes(_ASKED, error)
-  return f", which asked for {gigabytes(sizes[0])} more" if sizes else ""
-
-
-def _sizes(pattern: re.Pattern[str], error: RuntimeError) -> list[int]:
-  """Return the sizes that an error names, in bytes: "24.74G", "8 bytes"."""
-  found = pattern.search(str(error))
+  found = _ASKED.search(str(error))
   return (
-    [
-      int(float(number) * 1024 ** "BKMGT".index(unit.upper()))
-      for number, unit in zip(*[iter(found.groups())] * 2, strict=True)
-    ]
-    if found
-    else []
+    f", which asked for {gigabytes(_bytes(found[1]))} more" if found else ""
   )
+
+
+def _bytes(text: str) -> int:
+  """Return the size that XLA writes as "24.74G", "8.01GiB" or "500 bytes"."""
+  number, unit = text[:-1], text[-1]
+  return int(float(number) * 1024 ** "BKMGT".index(unit.upper()))
 
 
 def gigabytes(count: int) -> str:

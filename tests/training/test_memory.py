@@ -51,8 +51,8 @@ def test_half_the_activations_are_half_the_batch(monkeypatch):
 def test_no_batch_is_offered_when_the_state_alone_does_not_fit(monkeypatch):
   with pytest.raises(errors.InputError) as caught:
     refuse(monkeypatch, available=GB // 2)
-  assert "batch_size" not in str(caught.value)
-  assert "crop_size" not in str(caught.value)
+  assert "--config" not in str(caught.value)
+  assert "take a smaller model.backbone" in str(caught.value)
 
 
 @pytest.mark.parametrize("mode", ["frozen", "fixed"])
