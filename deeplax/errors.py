@@ -60,6 +60,11 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
         raise
       _end(f"{error.filename or 'writing'}: {error.strerror}")
     except (AssertionError, RuntimeError) as error:
+      if out_of_memory(error):
+        _end(
+          f"a device's memory does not suffice ({str(error).splitlines()[0]}). "
+          "End other programs on it, or take a smaller batch or smaller images"
+        )
       if not _no_devices():
         raise
       _end(devices_text(error))

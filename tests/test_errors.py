@@ -241,3 +241,19 @@ def test_the_cpu_runs_out_of_memory_by_such_an_error():
   with pytest.raises(RuntimeError) as caught:
     jnp.zeros((2_000_000, 2_000_000))
   assert errors.out_of_memory(caught.value)
+
+
+def test_a_command_without_memory_ends_with_a_line(capsys):
+  @errors.command
+  def main():
+    raise RuntimeError(
+      "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8.01GiB.\n"
+      "BufferAssignment report"
+    )
+
+  with pytest.raises(SystemExit) as ended:
+    main()
+  assert ended.value.code == 2
+  said = capsys.readouterr().err
+  assert said.startswith("deeplax: a device's memory does not suffice (RESOU")
+  assert "8.01GiB" in said and "BufferAssignment" not in said

@@ -12,6 +12,7 @@ from deeplax.workdir import settings
 # Keys without influence on the trained network.
 SILENT = (
   *("checkpoint.", "log.", "eval.sweep.", "eval.every", "eval.pictures"),
+  "eval.batch",
   *("data.root", "data.threads", "data.check_images", "data.shapes_", "seed"),
   *("train.memory_fraction", "train.profile", "init.checkpoint"),
 )

@@ -38,6 +38,7 @@ POSSIBLE = {
   "train.profile": _at_least(0),
   "train.hard_pixel_steps": _at_least(0),
   "optim.slow_start_steps": _at_least(0),
+  "eval.batch": _at_least(0),
   "eval.pictures": _at_least(0),
   "train.hard_pixels": (
     lambda value: 0 < value <= 1,

@@ -91,8 +91,8 @@ def loop(
       window.append(metrics)
       if logs:
         jax.block_until_ready(metrics)  # the devices work after the call
-    scored, stop = due(step, schedule.eval_every, last), stopped()
-    saved = scored or stop or due(step, schedule.checkpoint_every, last)
+    scored = due(step, schedule.eval_every, last)
+    saved = scored or due(step, schedule.checkpoint_every, last)
     # Neither saving nor evaluating is a part of a step's profile.
     if profile.running and (saved or step == profile.last):
       profile.stop(step, metrics, clock)
@@ -118,6 +118,10 @@ def loop(
       clock.clear()
 
     # Save, then evaluate: an evaluation that fails takes no step with it.
+    stop = stopped()
+    if stop and profile.running:
+      profile.stop(step, metrics, clock)
+    saved = saved or stop
     if saved:
       outputs.save(step, state)
     if scored and not stop:

@@ -192,7 +192,8 @@ def learn(
     trial.losses += [value["loss"] for value in values]
 
   def evaluate(variables: dict[str, Any], number: int) -> None:
-    trial.evaluated = parts.measure(variables, trains=False)
+    local = parallel.local(variables)
+    trial.evaluated = parts.measure(local, trains=False)
     progress(f"step {number}: mIoU {printed.score(trial.miou)}")
 
   def now_and_then(line: str) -> None:

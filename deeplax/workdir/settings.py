@@ -34,6 +34,7 @@ FREE_KEYS = (
   "train.memory_fraction",
   "train.profile",
   "checkpoint.keep",
+  "eval.batch",
   "eval.pictures",
   "log.every",
   "log.tensorboard",

@@ -20,6 +20,7 @@ from deeplax.training import limits
     ("train.profile", -1, "train.profile -1: give 0 or more"),
     ("train.profile", 30_001, "the run has 30000 steps. Give one of 1 to"),
     ("optim.ema_decay", 1.0, "optim.ema_decay 1.0: give 0"),
+    ("eval.batch", -1, "eval.batch -1: give 0 or more"),
     ("eval.pictures", -1, "eval.pictures -1: give 0 or more"),
   ],
 )
