@@ -79,6 +79,7 @@ def main() -> None:
     "versions": timing.versions("jax", "libtpu"),
     "settings": {
       "separable": args.separable,
+      "remat": args.remat,
       "clock_ghz": clock(args.topology),
     },
     "programs": [],
@@ -100,6 +101,7 @@ def parse() -> argparse.Namespace:
   add("--images", type=int, default=8, help="of each chip")
   add("--size", type=int, default=513, help="side of a crop in pixels")
   add("--separable", action="store_true", help="separable head and decoder")
+  add("--remat", action="store_true", help="with model.remat, for less memory")
   add(
     "--forms",
     action="append",
@@ -146,7 +148,7 @@ def profile(
   case: Case, args: argparse.Namespace, mesh: jax.sharding.Mesh
 ) -> dict[str, Any]:
   """Compile one case and return what the compiler says of it."""
-  config = steps.config(case.config, separable=args.separable)
+  config = steps.config(case.config, separable=args.separable, remat=args.remat)
   seconds: dict[str, float] = {}
   with clocks.timed(seconds, "lower"):
     with backend.target("tpu"), backend.chosen(**case.forms):

@@ -30,13 +30,18 @@ CLASSES = 21  # VOC 2012, with the background
 
 
 def config(
-  text: str, *, separable: bool = False, dtype: str = "bfloat16"
+  text: str,
+  *,
+  separable: bool = False,
+  remat: bool = False,
+  dtype: str = "bfloat16",
 ) -> ml_collections.ConfigDict:
   """Return a configuration for a benchmark.
 
   Args:
     text: A name or path as of --config, with its argument: "camvid:quick".
     separable: Make the head's and the decoder's 3x3 convolutions separable.
+    remat: Compute the backbone's units twice, for less memory.
     dtype: Of the computation, bfloat16 or float32.
 
   Raises:
@@ -44,7 +49,7 @@ def config(
   """
   name, _, argument = text.partition(":")
   result = find.load(find.config(name)).get_config(argument)
-  result.model.dtype = dtype
+  result.model.dtype, result.model.remat = dtype, remat
   if separable:
     result.model.separable = result.model.decoder.separable = True
   # Both would count the masks of a data set. The cost is the same without.

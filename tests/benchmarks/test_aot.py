@@ -58,7 +58,7 @@ def test_the_profile_of_a_small_network(short, tmp_path):
   )
   mesh = parallel.mesh(aot.devices("v5e:2x2"))
   args = argparse.Namespace(
-    topology="v5e:2x2", images=2, size=65, separable=False
+    topology="v5e:2x2", images=2, size=65, separable=False, remat=False
   )
   row = aot.profile(aot.Case(str(path), {}), args, mesh)
   kinds, layers = row["by_kind"], row["by_layer"]
