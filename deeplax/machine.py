@@ -33,17 +33,24 @@ TPU_VFIO = "dev/vfio/[0-9]*"
 TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "TPU_ACCELERATOR_TYPE")
 
 
-def report(forms: Callable[[], str]) -> int:
+def report(
+  forms: Callable[[], str], check: Callable[[], tuple[list[str], list[str]]]
+) -> int:
   """Print a report; return 0 if deeplax can run here, else 1.
 
   Args:
     forms: Returns how operations run on the devices, once they are known.
+    check: Runs them, and returns notes and problems.
   """
   facts, problems = examine()
   for name, value in facts.items():
     print(f"{name:<20}{value}")
   if "devices" in facts:
-    print(f"{'forms':<20}{forms()}")
+    print(f"{'forms':<20}{forms()}", flush=True)
+    notes, wrong = check()
+    problems += wrong
+    for note in notes:
+      print(f"note: {note}")
     if warning := accelerator_warning():
       print(f"warning: {warning}")
   for problem in problems:

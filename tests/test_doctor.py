@@ -1,5 +1,6 @@
 """The doctor and its warning about an accelerator that lies idle."""
 
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,8 @@ import pytest
 from deeplax import doctor
 from deeplax import machine
 from deeplax.ops import backend
+from deeplax.ops import depthwise
+from deeplax.ops import form_check
 from tests import commands
 
 
@@ -81,6 +84,10 @@ def test_the_command_ends_with_0_and_names_versions_and_devices():
     assert (
       "forms               depthwise shifted, dense products" in done.stdout
     )
+    for operation, form in (("depthwise", "shifted"), ("resize", "gathers")):
+      assert re.search(rf"\n  {operation} +{form} [\d.]+ ms; ", done.stdout)
+    assert "\n  12 programs compiled" in done.stdout
+  assert "problem" not in done.stdout
 
 
 def test_kernels_that_do_not_run_are_told_with_the_reason(monkeypatch):
@@ -91,6 +98,37 @@ def test_kernels_that_do_not_run_are_told_with_the_reason(monkeypatch):
   told = doctor.forms()
   assert "depthwise fused" in told and "statistics one_pass" in told
   assert reason in told
+
+
+def test_a_form_of_wrong_values_is_a_problem(monkeypatch, capsys):
+  right = depthwise.FORMS["library"]
+  monkeypatch.setitem(
+    depthwise.FORMS, "fused", lambda *args: 1.01 * right(*args)
+  )
+  case = form_check.depthwise_case(1, 9, 4)
+  monkeypatch.setattr(form_check, "cases", lambda: [case])
+  with pytest.raises(SystemExit) as ended:
+    doctor.main([])
+  assert ended.value.code == 1
+  *_, problem, last = capsys.readouterr().out.splitlines()
+  assert problem.startswith("problem: depthwise as fused differs from library")
+  assert last == "not ready"
+
+
+def test_a_faster_form_is_noted_and_the_machine_ready(monkeypatch, capsys):
+  def compare(case):
+    seconds = {"gathers": [0.002], "products": [0.001]}
+    return form_check.Found(case, "gathers", seconds, {}, {}, 2)
+
+  monkeypatch.setattr(form_check, "compare", compare)
+  case = form_check.resize_case(1, 5, 9)
+  monkeypatch.setattr(form_check, "cases", lambda: [case])
+  with pytest.raises(SystemExit) as ended:
+    doctor.main([])
+  assert ended.value.code == 0
+  told = capsys.readouterr().out
+  assert "\n  resize            gathers 2 ms; products 1\n" in told
+  assert "\nnote: resize of 5x5x21 to 9x9: the form products takes 1" in told
 
 
 @pytest.mark.parametrize("platform", ["cuda", "nonsense"])

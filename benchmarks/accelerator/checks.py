@@ -21,9 +21,9 @@ from deeplax import parallel
 from deeplax.models import layers
 from deeplax.ops import backend
 from deeplax.ops import depthwise
+from deeplax.ops import form_check
 from deeplax.ops import padding as padding_ops
 
-PLAIN = {"depthwise": "library", "dense": "library", "statistics": "two_passes"}
 # Shares of the norm of what is compared. In half precision rounding moves
 # values across the bounds of a ReLU, and their gradients come or go.
 LIMITS = {"float32": 1e-4, "bfloat16": 0.1}
@@ -128,7 +128,7 @@ def _plain() -> Iterator[None]:
   with (
     jax.default_device(jax.devices("cpu")[0]),
     backend.target("cpu"),
-    backend.chosen(**PLAIN),
+    backend.chosen(**form_check.REFERENCES),
   ):
     yield
 
