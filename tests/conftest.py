@@ -86,6 +86,23 @@ def _networks_are_traced_once():
     yield
 
 
+# What is compared with references and truths. Not all tests: a CPU computes the
+# same in either case, but JAX's cache would hold each program twice.
+EXACT = ("crf/", "ops/", "models/test_golden", "models/test_torch_golden")
+EXACT += ("pretrained/",)
+
+
+@pytest.fixture(autouse=True)
+def _parity_is_claimed_in_float32(request):
+  """Compute products in float32 on every platform, where parity is claimed."""
+  path = request.path.relative_to(ROOT / "tests").as_posix()
+  if not path.startswith(EXACT):
+    yield
+    return
+  with jax.default_matmul_precision("highest"):
+    yield
+
+
 @pytest.fixture
 def short():
   """Backbones of few layers and channels (tests.models.networks.shorten)."""

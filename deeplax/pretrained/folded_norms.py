@@ -7,7 +7,7 @@ the function stays the same.
 """
 
 import collections
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -91,11 +91,7 @@ def _moments(
       )
     return result
 
-  @jax.jit
-  def run(images):
-    with nn.intercept_methods(record):
-      return model.apply(variables, images, train=False, method="coarse")
-
+  run = _intercepted(model, variables, record)
   totals: Any = collections.defaultdict(list)
   for images in batches:
     calls_of.clear()
@@ -111,3 +107,22 @@ def _moments(
     # variance between them.
     result[path] = means.mean(0), variances.mean(0) + means.var(0)
   return result
+
+
+def _intercepted(
+  model: nn.Module, variables: Mapping[str, Any], record: Callable[..., Any]
+) -> Any:
+  """Return the jitted network, of images, with its modules' calls recorded.
+
+  Products are float32 on every platform: statistics are for good.
+  """
+
+  @jax.jit
+  def run(images):
+    with (
+      nn.intercept_methods(record),
+      jax.default_matmul_precision("highest"),
+    ):
+      return model.apply(variables, images, train=False, method="coarse")
+
+  return run

@@ -232,16 +232,9 @@ def test_every_product_and_its_gradients_have_the_precision(name, short):
 
   trace = jax.make_jaxpr(jax.grad(loss))
   program = trace(variables["params"], variables["batch_stats"]).jaxpr
-  products = [
-    equation.params["precision"]
-    for equation, _ in test_programs.equations(program)
-    if equation.primitive.name in ("dot_general", "conv_general_dilated")
-  ]
+  found = test_programs.precisions(program)
   wanted = None if name == "default" else jax.lax.Precision(name)
-  assert len(products) > 20
-  for precision in products:
-    pair = precision if isinstance(precision, tuple) else (precision,)
-    assert {*pair} == {wanted}
+  assert len(found) > 40 and {*found} == {wanted}
 
 
 @pytest.mark.parametrize(

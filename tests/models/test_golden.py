@@ -8,6 +8,7 @@ network in float64. The smallest wrong convention found shows 1e-3.
 import functools
 import math
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from deeplax.models import build
 from deeplax.models import variables
 from tests.fixtures import tf_rule
 from tests.models import golden
+from tests.models import test_programs
 
 TOLERANCE = 1e-4  # of the largest value of each array
 
@@ -99,6 +101,15 @@ def test_small_networks_equal_the_reference(name, size):
 @pytest.mark.parametrize(("name", "size"), SLOW)
 def test_every_network_and_size_equals_the_reference(name, size):
   check(name, size)
+
+
+def test_products_are_those_of_float32(short):
+  manifest = golden.load(FAST[0][0]).manifest
+  model = build.from_config(
+    golden.config(manifest), num_classes=manifest["num_classes"]
+  )
+  found = test_programs.forward_precisions(model)
+  assert len(found) > 40 and {*found} == {jax.lax.Precision.HIGHEST}
 
 
 # One of each backbone.

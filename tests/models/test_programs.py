@@ -5,6 +5,7 @@ operations it has, and in which precision it sums.
 """
 
 from collections.abc import Iterator
+import functools
 import inspect
 import re
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 from benchmarks import steps
 from deeplax import parallel
+from deeplax.models import cost
 from deeplax.ops import backend
 from tests import test_configs
 from tests.models import networks
@@ -87,6 +89,25 @@ def half_precision_sums(jaxpr: Any) -> list[str]:
       if jnp.issubdtype(dtype, jnp.floating) and dtype != jnp.float32:
         low.append(str(equation))
   return low
+
+
+def precisions(jaxpr: Any) -> list[Any]:
+  """Return the precision of both factors of each product and convolution."""
+  found = []
+  for equation, _ in equations(jaxpr):
+    if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+      precision = equation.params["precision"]
+      found += precision if isinstance(precision, tuple) else (precision,) * 2
+  return found
+
+
+def forward_precisions(model: Any) -> list[Any]:
+  """Return those of a network's forward pass, by the forms of a CPU."""
+  variables, _ = cost.trace(model, cost.TRACE_SIZE)
+  image = jax.ShapeDtypeStruct((1, *cost.TRACE_SIZE, 3), jnp.float32)
+  with backend.target("cpu"):
+    run = functools.partial(model.apply, train=False)
+    return precisions(jax.make_jaxpr(run)(variables, image).jaxpr)
 
 
 def count(jaxpr: Any, name: str) -> int:

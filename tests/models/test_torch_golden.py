@@ -18,6 +18,7 @@ from deeplax.pretrained import rules
 from deeplax.pretrained import tables
 from deeplax.training import losses
 from tests.fixtures import torch_rule
+from tests.models import test_programs
 from tests.models import torch_golden
 
 TOLERANCE = 5e-5  # of the largest value of each array
@@ -105,6 +106,11 @@ def test_small_networks_equal_the_originals(name):
 @pytest.mark.parametrize(("name", "run"), SLOW)
 def test_every_network_and_size_equals_the_originals(name, run):
   check(name, run)
+
+
+def test_products_are_those_of_float32(short):
+  found = test_programs.forward_precisions(torch_golden.model(FAST[0]))
+  assert len(found) > 40 and {*found} == {jax.lax.Precision.HIGHEST}
 
 
 def test_every_run_there_is_is_compared():

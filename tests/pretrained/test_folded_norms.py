@@ -9,6 +9,7 @@ import numpy as np
 
 from deeplax.pretrained import folded_norms
 from deeplax.pretrained import rules
+from tests.models import test_programs
 from tests.pretrained import toy
 
 
@@ -68,6 +69,18 @@ def test_mean_and_variance_are_those_of_the_convolution():
   stats = found["batch_stats"]["stem"]
   np.testing.assert_allclose(stats["mean"], y.mean((0, 1, 2)), rtol=1e-4)
   np.testing.assert_allclose(stats["var"], y.var((0, 1, 2)), rtol=5e-3)
+
+
+def test_statistics_are_measured_in_float32_on_every_platform():
+  def record(call, args, kwargs, context):
+    return call(*args, **kwargs)
+
+  variables, (images, _), _ = network()
+  with jax.default_matmul_precision("default"):
+    traced = folded_norms._intercepted(toy.Toy(), variables, record)
+    program = traced.trace(images).jaxpr.jaxpr
+  found = test_programs.precisions(program)
+  assert len(found) >= 4 and {*found} == {jax.lax.Precision.HIGHEST}
 
 
 def test_norms_that_were_not_folded_keep_theirs():
