@@ -45,10 +45,10 @@ def check() -> tuple[list[str], list[str]]:
 
   notes, problems, programs = [], [], 0
   start = time.perf_counter()
-  for case in form_check.cases():
+  for small, large in form_check.cases():
     # Before it is done: a compilation may take long, or never end.
-    print(f"  {case.operation:<18}", end="", flush=True)
-    found = form_check.compare(case)
+    print(f"  {small.operation:<18}", end="", flush=True)
+    found = form_check.compare(small, large)
     print(found.text(), flush=True)
     notes += found.notes()
     problems += found.problems()

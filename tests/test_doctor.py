@@ -106,7 +106,7 @@ def test_a_form_of_wrong_values_is_a_problem(monkeypatch, capsys):
     depthwise.FORMS, "fused", lambda *args: 1.01 * right(*args)
   )
   case = form_check.depthwise_case(1, 9, 4)
-  monkeypatch.setattr(form_check, "cases", lambda: [case])
+  monkeypatch.setattr(form_check, "cases", lambda: [(case, None)])
   with pytest.raises(SystemExit) as ended:
     doctor.main([])
   assert ended.value.code == 1
@@ -116,13 +116,13 @@ def test_a_form_of_wrong_values_is_a_problem(monkeypatch, capsys):
 
 
 def test_a_faster_form_is_noted_and_the_machine_ready(monkeypatch, capsys):
-  def compare(case):
+  def compare(case, large):
     seconds = {"gathers": [0.002], "products": [0.001]}
     return form_check.Found(case, "gathers", seconds, {}, {}, 2)
 
   monkeypatch.setattr(form_check, "compare", compare)
   case = form_check.resize_case(1, 5, 9)
-  monkeypatch.setattr(form_check, "cases", lambda: [case])
+  monkeypatch.setattr(form_check, "cases", lambda: [(case, None)])
   with pytest.raises(SystemExit) as ended:
     doctor.main([])
   assert ended.value.code == 0

@@ -1,8 +1,8 @@
 """Run every form of an operation here: its values, and which is the fastest.
 
-An operation runs by itself on one map, forward and back. Values are compared in
-float32, with products in float32 as well; times are those of the dtype that the
-platform trains in, of all forms in turn, so that a busy moment hits all.
+An operation runs by itself, forward and back. Values are compared in float32,
+with products in float32 as well. Times are taken of all forms in turn, so that
+a busy moment hits all; on accelerators on larger maps, in the dtype of training.
 """
 
 from collections.abc import Callable
@@ -146,13 +146,21 @@ def cross_entropy_case(batch: int, side: int) -> Case:
   )
 
 
-def cases() -> list[Case]:
-  """Return one case of each operation: small, but such that forms differ.
+def cases() -> list[tuple[Case, Case | None]]:
+  """Return (small, large) of each operation, as `compare` takes them."""
+  small, large = _cases(small=True), _cases(small=False)
+  alone = backend.platform() == "cpu"
+  return [*zip(small, [None] * len(small) if alone else large, strict=True)]
 
-  On accelerators maps are so large that starting a program counts for little.
+
+def _cases(*, small: bool) -> list[Case]:
+  """Return one case of each operation, such that its forms differ.
+
+  Args:
+    small: Sides and channels that no tile divides, quick on a CPU. Else maps so
+      large that starting a program on an accelerator counts for little.
   """
-  small = backend.platform() == "cpu"
-  batch, channels = (2, 64) if small else (16, 728)
+  batch, channels = (2, 72) if small else (16, 728)
   coarse, fine = (33, 129) if small else (129, 513)
   return [
     depthwise_case(batch, 33, channels),
@@ -197,7 +205,7 @@ class Found(NamedTuple):
   """What running all forms of an operation has shown.
 
   Attributes:
-    case: The operation and its map.
+    case: The operation and the map of the times.
     own: The form that the table chooses here.
     seconds: Of each form that ran, those of every round.
     errors: Of each form that ran, the largest, as a share of the largest value.
@@ -257,22 +265,26 @@ class Found(NamedTuple):
     ]
 
 
-def compare(case: Case) -> Found:
-  """Run all forms of an operation, forward and back."""
-  operation, left_out, programs = case.operation, {}, 0
+def compare(small: Case, large: Case | None = None) -> Found:
+  """Run all forms of an operation, forward and back.
+
+  Args:
+    small: For the values, in float32, and for the times if that is all.
+    large: For the times, in its dtype.
+  """
+  operation, left_out, programs = small.operation, {}, 0
   results: dict[str, list[np.ndarray]] = {}
   timed: dict[str, Callable[[], Any]] = {}
-  dtype = jnp.float32 if backend.platform() == "cpu" else case.dtype
   for form in forms(operation):
     if why := _cannot_run(operation, form):
       left_out[form] = why
       continue
     try:
-      program = _program(case, form, jnp.float32)
+      program = _program(small, form, jnp.float32)
       programs += 1
       results[form] = [np.asarray(x) for x in jax.tree.leaves(program())]
-      if dtype != jnp.float32:
-        program = _program(case, form, dtype)
+      if large is not None:
+        program = _program(large, form, large.dtype)
         programs += 1
       jax.block_until_ready(program())
       timed[form] = program
@@ -280,7 +292,7 @@ def compare(case: Case) -> Found:
       left_out[form] = str(error).strip().partition("\n")[0][:120]
   truth = results.get(REFERENCES[operation])
   return Found(
-    case,
+    large or small,
     backend.form(operation),
     _in_turn(timed),
     {form: _error(r, truth) for form, r in results.items()} if truth else {},

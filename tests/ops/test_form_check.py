@@ -10,13 +10,22 @@ from tests.ops import kernels
 SMALL = form_check.depthwise_case(1, 9, 4)
 
 
-def test_there_is_a_case_of_every_operation_but_those_of_steps():
-  operations = [case.operation for case in form_check.cases()]
-  assert {*operations, *form_check.OF_STEPS} == {*backend.FORMS}
-  assert len({*operations}) == len(operations)
-  for operation in operations:
-    assert form_check.REFERENCES[operation] in form_check.forms(operation)
-    assert form_check.BOUNDS[operation] < 0.01
+@pytest.mark.parametrize("platform", backend.PLATFORMS)
+def test_there_is_a_case_of_every_operation_but_those_of_steps(platform):
+  with backend.target(platform):
+    cases = form_check.cases()
+    operations = [small.operation for small, _ in cases]
+    assert {*operations, *form_check.OF_STEPS} == {*backend.FORMS}
+    assert len({*operations}) == len(operations)
+    for operation in operations:
+      assert form_check.REFERENCES[operation] in form_check.forms(operation)
+      assert form_check.BOUNDS[operation] < 0.01
+  # Times are of larger maps where programs start slowly.
+  for small, large in cases:
+    assert (large is None) == (platform == "cpu")
+    if large:
+      assert large.operation == small.operation
+      assert np.prod(large.shape) > 10 * np.prod(small.shape)
 
 
 def test_all_forms_are_equal_to_rounding():
@@ -32,14 +41,14 @@ def test_all_forms_are_equal_to_rounding():
     }
 
 
-@pytest.mark.parametrize("platform", ["cpu", "tpu"])
-def test_kernels_are_not_run_where_there_is_no_card_for_them(platform):
+@pytest.mark.parametrize(("platform", "large"), [("cpu", None), ("tpu", SMALL)])
+def test_kernels_are_not_run_where_there_is_no_card_for_them(platform, large):
   with backend.target(platform):
-    found = form_check.compare(SMALL)
+    found = form_check.compare(SMALL, large)
   assert found.left_out == {"rows": "its kernels are for NVIDIA cards"}
   assert "; rows not run: its kernels are for NVIDIA cards" in found.text()
-  # Those of the values; off the CPU those of the times, in bfloat16, too.
-  assert found.programs == (3 if platform == "cpu" else 6)
+  # One for the values of a form, and one for its times in bfloat16.
+  assert found.programs == (6 if large else 3)
 
 
 def test_kernels_that_a_card_cannot_run_are_left_out_with_the_reason(
