@@ -2,7 +2,7 @@
 
 An operation runs by itself, forward and back. Values are compared in float32,
 with products in float32 as well. Times are taken of all forms in turn, so that
-a busy moment hits all; on accelerators on larger maps, in the dtype of training.
+a busy moment hits all: on accelerators larger maps, in training's dtype.
 """
 
 from collections.abc import Callable
