@@ -144,7 +144,7 @@ def kept(function: Any, first: Any, *others: Any) -> int:
 def cpu(name: str, args: argparse.Namespace) -> dict[str, Any]:
   """Compile the step both ways and run them in turn on one CPU device."""
   mesh = parallel.mesh(jax.devices("cpu")[:1])
-  runs, temporaries, seconds = {}, {}, {}
+  runs, temporaries, operations, seconds = {}, {}, {}, {}
   for way, remat in WAYS.items():
     config = steps.config(
       name, separable=args.separable, remat=remat, dtype="float32"
@@ -154,6 +154,9 @@ def cpu(name: str, args: argparse.Namespace) -> dict[str, Any]:
     with clocks.timed(seconds, way):
       step = steps.step(config, mesh).lower(state, batch).compile()
     temporaries[way] = step.memory_analysis().temp_size_in_bytes / 1e9
+    # What of the second pass is left: the compiler merges equal operations.
+    costs = step.cost_analysis() or {}
+    operations[way] = costs.get("flops", 0) / 1e9
     runs[way] = _runner(step, state, batch)
     runs[way]()  # the first run is slower
   times = timing.in_turn(runs, args.rounds)
@@ -161,6 +164,7 @@ def cpu(name: str, args: argparse.Namespace) -> dict[str, Any]:
     "load": timing.load(),
     "compile_seconds": seconds,
     "temporaries_gb": temporaries,
+    "giga_operations": operations,
     "seconds": timing.spreads(times.wall),
     "cpu_seconds": timing.spreads(times.cpu),
     "ratio": timing.ratio(times.wall["remat"], times.wall["kept"]),
@@ -191,7 +195,10 @@ def show(row: Mapping[str, Any]) -> None:
     gb, ratio = cpu["temporaries_gb"], cpu["ratio"]
     for way in WAYS:
       spreads = cpu["seconds"][way], cpu["cpu_seconds"][way]
-      print(f"  CPU: {timing.line(way, *spreads, 6)}, {gb[way]:.2f} GB")
+      print(
+        f"  CPU: {timing.line(way, *spreads, 6)}, {gb[way]:.2f} GB, "
+        f"{cpu['giga_operations'][way]:.1f} GFLOP"
+      )
     print(
       f"  remat takes {ratio['median']:.2f} times as long "
       f"({ratio['min']:.2f} to {ratio['max']:.2f}), load {cpu['load']:.1f}",
