@@ -114,7 +114,8 @@ def base() -> Any:
   c.model.batch_norm.group = "all"
   c.model.batch_norm.decay = placeholder(float)  # None: the conventions' value
   # Compute each unit of the backbone once more in the backward pass: less
-  # memory, more time. Not of VGG-16, which has no units.
+  # memory, more time (how much: docs/performance.md, "Memory"). Not of VGG-16,
+  # which has no units.
   c.model.remat = False
   c.model.dtype = "float32"  # compute: float32 | bfloat16; parameters: float32
   # Of float32 products: default (TF32 on NVIDIA cards, bfloat16 on TPUs,

@@ -8,6 +8,7 @@ import pytest
 from benchmarks import remat
 from benchmarks import steps
 from deeplax.ops import backend
+from tests.commands import ROOT
 
 SIZE = 33
 
@@ -38,6 +39,28 @@ def test_a_network_keeps_less_with_remat(short, platform):
   pixels = 2 * SIZE**2
   assert 0 < kept["remat"] < 0.8 * kept["kept"]
   assert kept["kept"] > 21 * 4 * pixels  # the logits
+
+
+def test_the_documents_have_the_recorded_figures():
+  text = (ROOT / "docs" / "performance.md").read_text().replace("**", "")
+  results = ROOT / "benchmarks" / "results"
+  plain, remats, traced = (
+    json.loads((results / f"{name}.json").read_text())
+    for name in ("aot", "aot_remat", "remat")
+  )
+  pairs = zip(plain["programs"], remats["programs"], strict=True)
+  for without, using in pairs:
+    assert without["config"] == using["config"]
+    gb = [row["gb"]["temporaries"] for row in (without, using)]
+    cycles = [row["mega_cycles"] for row in (without, using)]
+    assert f" {gb[0]:.2f}, {gb[1]:.2f} GB |" in text
+    more = cycles[1] / cycles[0] - 1
+    assert f" {cycles[0]:.1f}, {cycles[1]:.1f} (+{more:.0%}) |" in text
+  for row in traced["networks"]:
+    found = [*row["kept_gb"].values()]
+    found += [row["cpu"]["temporaries_gb"]] if "cpu" in row else []
+    for gb in found:
+      assert f" {gb['kept']:.2f}, {gb['remat']:.2f} GB |" in text
 
 
 @pytest.mark.slow  # 60 s: two steps compile
