@@ -1,6 +1,7 @@
 """Dense (atrous) convolution, NHWC, in the form the platform runs best.
 
-products     for CPUs: 1x1 kernels and large rates as matrix products.
+products     for CPUs: 1x1 kernels and large rates as matrix products, 3x3
+             kernels between many channels in the way of ops/winograd.py.
 free_layout  for TPUs: images, and 1x1 kernels where channels are few, as
              products. A TPU's convolution keeps channels in the 128 lanes of
              its registers, and then leaves most of them empty. For a product
@@ -16,10 +17,14 @@ import numpy as np
 from deeplax.arrays import Arrays
 from deeplax.ops import backend
 from deeplax.ops import padding as paddings
+from deeplax.ops import winograd
 
 # At rate 12 on a 33x33 map 43 % of the products of a 3x3 kernel fall outside,
 # 59 % at 18: one matrix product per tap over the rest wins. At 6 it does not.
 CROPPED_FROM_RATE = 12
+# Winograd's way pays where many channels meet in each product, and tiles do not
+# reach far over the map's end.
+WINOGRAD_CHANNELS, WINOGRAD_SAVING = 128, 1.5
 # Channels of an image, RGB or bands.
 IMAGE_CHANNELS = 8
 # Where there are more on either side, sums of the result that the compiler
@@ -37,8 +42,8 @@ def conv(
 ) -> Float[Array, "b H W k"]:
   """Convolve in the platform's best form.
 
-  On CPU that of a 1x1 kernel and that of a large rate may be scanned; the
-  gradient of the others is far slower inside `lax.scan`.
+  On CPU what consists of matrix products may be scanned; the gradient of the
+  library's convolution is far slower inside `lax.scan`.
   """
   x, kernel = jnp.asarray(x), jnp.asarray(kernel)
   form = backend.form("dense")
@@ -54,6 +59,8 @@ def conv(
       return _pointwise(x, kernel, stride)
     if max(paddings.pair(rate)) >= CROPPED_FROM_RATE:
       return _cropped(x, kernel, stride, rate, padding)
+    if stride == 1 and _by_tiles(x, kernel, rate):
+      return winograd.conv(x, kernel, rate=rate, padding=padding)
   return conv_plain(x, kernel, stride=stride, rate=rate, padding=padding)
 
 
@@ -73,6 +80,14 @@ def conv_plain(
     padding,
     rhs_dilation=paddings.pair(rate),
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+
+
+def _by_tiles(x, kernel, rate):
+  return (
+    kernel.shape[:2] == (3, 3)
+    and min(kernel.shape[2:]) >= WINOGRAD_CHANNELS
+    and winograd.saving(x.shape[1:3], rate) >= WINOGRAD_SAVING
   )
 
 

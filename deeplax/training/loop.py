@@ -94,7 +94,7 @@ def loop(
     scored = due(step, schedule.eval_every, last)
     saved = scored or due(step, schedule.checkpoint_every, last)
     # Neither saving nor evaluating is a part of a step's profile.
-    if profile.running and (saved or step == profile.last):
+    if saved or step == profile.last:
       profile.stop(step, metrics, clock)
     images = len(batch["label"]) * jax.process_count()
     if step == 1 and (warning := diagnosis.ignored_warning(batch["label"])):
@@ -118,11 +118,9 @@ def loop(
       clock.clear()
 
     # Save, then evaluate: an evaluation that fails takes no step with it.
-    stop = stopped()
-    if stop and profile.running:
+    if stop := stopped():
       profile.stop(step, metrics, clock)
-    saved = saved or stop
-    if saved:
+    if saved := saved or stop:
       outputs.save(step, state)
     if scored and not stop:
       outputs.evaluate(state.variables, step)

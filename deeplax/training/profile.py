@@ -172,13 +172,15 @@ class Profile:
       self.running = True
 
   def stop(self, step: int, metrics: Any, clock: dict[str, float]) -> None:
-    """Write the trace and print its table; a failure leaves no part of it.
+    """Write a running trace and print its table; a failure leaves nothing.
 
     Args:
       step: The last that is in it.
       metrics: Of this step, which are waited for; that alone is timed.
       clock: Of the training.
     """
+    if not self.running:
+      return
     with clocks.timed(clock, "train"):
       jax.block_until_ready(metrics)
     self.running = False
