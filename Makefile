@@ -48,10 +48,14 @@ $(NEXT)/installed: requirements.txt requirements-dev.txt
 	@$(NEXT)/bin/python $(PIP) -r requirements-dev.txt $(PIN)
 	@touch $@
 
-.PHONY: help quickstart test test-all test-next lint types lines clean
+.PHONY: help bench quickstart test test-all test-next lint types lines clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' Makefile | column -t -s '|'
+
+bench: $(VENV)/installed  ## deeplax against PyTorch on this CPU: half an hour
+	@$(PY) $(PIP) -e ".[bench]"
+	@$(PY) -m benchmarks.versus_torch
 
 quickstart: $(VENV)/installed $(if $(JAX),$(VENV)/jax-$(JAX))  ## install, train on made-up data, evaluate, predict
 	@$(PY) -m deeplax.main --config=configs/quickstart.py
