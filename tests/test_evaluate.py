@@ -264,7 +264,6 @@ def test_the_command_refines_by_the_dense_crf(run, tmp_path, flag):
     parameters |= {"w1": 90.0, "iterations": 2, "sigma_beta": 40.0}
     (tmp_path / "found.json").write_text(json.dumps({"best": parameters}))
     flag += f"={tmp_path / 'found.json'}"
-  # Each image has a lattice of its own size, and so a program.
   some = "--max_images=3"
   assert run(some, "--no-sweep") == 0
   assert run(some, flag, "--pictures=1", "--no-sweep") == 0

@@ -1,23 +1,23 @@
 """The dense CRF of DeepLab v1 and v2, for an image or a batch."""
 
+from collections.abc import Callable
 import functools
 from typing import Any
 
 import jax
+from jax import core
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, UInt8
 import numpy as np
 
 from deeplax.arrays import Arrays
 from deeplax.crf import lattice as lattice_lib
-from deeplax.crf import mean_field
 from deeplax.crf import negligible as negligible_lib
+from deeplax.crf import program
+from deeplax.crf import room
 
 Lattice = lattice_lib.Lattice
 
-# A probability of 0 would be an infinite energy, which no neighbor outweighs.
-# pydensecrf's unary_from_softmax has the same floor.
-FLOOR = 1e-5
 # So many smoothness kernels are cached: they depend on the image's size alone.
 # One for 375x500 takes 20 MB.
 CACHED_SIZES = 8
@@ -36,6 +36,7 @@ def dense_crf(
   compatibility: Float[Arrays, "k k"] | None = None,
   mask: Bool[np.ndarray, "*b h w"] | None = None,
   negligible: float | int = 0.0,
+  compiled: Callable[[float], None] | None = None,
 ) -> Float[Array, "*size k"]:
   """Return class probabilities that follow the edges of an image.
 
@@ -46,7 +47,8 @@ def dense_crf(
   Differentiable with respect to the probabilities, w1, w2 and compatibility.
   The image's lattice is built on the host, so that the image cannot be traced:
   a jitted training step takes `appearance` and `smoothness` as arguments and
-  calls `mean_field`.
+  calls `mean_field`. The first image compiles a program that serves others of
+  many sizes; see `room`.
 
   Marginals are pydensecrf's to float32 if the number of pixels is a multiple of
   four. Otherwise pydensecrf adds pixels, whose vertices change a few marginals
@@ -67,6 +69,7 @@ def dense_crf(
     negligible: Classes whose marginals stay below it in every pixel send no
       messages, which saves their time; see `negligible.split`. 0: all
       classes send messages.
+    compiled: Receives the seconds that it took to compile a program, each time.
 
   Raises:
     ValueError: Sizes differ, a sigma is not positive or too small, or
@@ -78,37 +81,62 @@ def dense_crf(
       f"image of size {size} and probabilities of size "
       f"{probabilities.shape[:-1]}: both must be the same"
     )
-  lattices = (
-    appearance(
-      image, sigma_alpha=sigma_alpha, sigma_beta=sigma_beta, mask=mask
-    ),
-    smoothness(size[-2:], sigma_gamma=sigma_gamma, mask=mask),
-  )
-  unary, weights = log_probabilities(probabilities, lattices[0]), (w1, w2)
+  sigmas = {"sigma_alpha": sigma_alpha, "sigma_beta": sigma_beta}
+  if len(size) == 2 and mask is None:
+    lattices = kernels(image, **sigmas, sigma_gamma=sigma_gamma)
+  else:
+    lattices = (
+      appearance(image, **sigmas, mask=mask),
+      smoothness(size[-2:], sigma_gamma=sigma_gamma, mask=mask),
+    )
+  traced = _traced(probabilities, w1, w2, compatibility)
+  weights, order, active = [w1, w2], None, None
   if negligible:
     if compatibility is not None or not 0 < negligible < 1:
       raise ValueError(
         f"negligible {negligible} must be from 0 to 1, and 0 with a learned "
         "compatibility"
       )
-    marginals = negligible_lib.mean_field(
-      unary,
-      lattices,
-      weights,
-      peaks=jnp.max(probabilities, axis=range(len(size))).clip(FLOOR),
-      negligible=negligible,
-      iterations=iterations,
+    peaks = (jnp if traced else np).max(
+      probabilities, axis=(*range(len(size)),)
     )
-  else:
-    marginals = mean_field.mean_field(
-      unary,
-      lattices,
-      weights,
-      iterations=iterations,
-      compatibility=compatibility,
+    split = negligible_lib.split(
+      peaks.clip(program.FLOOR), lattices, weights, negligible=negligible
     )
+    if split.rest.size:
+      order, active = np.concatenate(split), len(split.active)
+  padded = _padded(probabilities, lattices[0].corners.shape[-1])
+  if not traced:
+    weights = [np.asarray(weight, np.float32) for weight in weights]
+    if compatibility is not None:
+      compatibility = np.asarray(compatibility, np.float32)
+  given = padded, lattices, weights, compatibility, order
+  options = {"iterations": iterations, "active": active}
   pixels = size[-2] * size[-1]
-  return marginals[..., :pixels, :].reshape(*size, classes)
+  if traced:
+    marginals: Any = program.marginals(*given, **options)
+    return marginals[..., :pixels, :].reshape(*size, classes)
+  given = jax.device_put(given)
+  marginals = np.asarray(program.run(*given, **options, compiled=compiled))
+  return jax.device_put(marginals[..., :pixels, :].reshape(*size, classes))
+
+
+def kernels(
+  image: UInt8[np.ndarray, "h w 3"],
+  *,
+  sigma_alpha: float | int,
+  sigma_beta: float | int,
+  sigma_gamma: float | int,
+) -> tuple[Lattice, Lattice]:
+  """Return both kernels of an image, of lengths that serve other images too.
+
+  See `appearance`, `smoothness` and `room`.
+  """
+  near = _appearance(image, None, sigma_alpha, sigma_beta, room.lengths)
+  _check("sigma_gamma", sigma_gamma)
+  pixels = near.corners.shape[1]
+  height, width, _ = image.shape
+  return near, _smoothness(height, width, float(sigma_gamma), pixels)
 
 
 def appearance(
@@ -122,20 +150,30 @@ def appearance(
 
   It depends neither on the weights nor on the probabilities.
   """
-  _check("sigma_alpha", sigma_alpha)
-  _check("sigma_beta", sigma_beta)
-  positions = _positions(image.shape[-3:-1], sigma_alpha)
-
-  def build(image, mask):
-    colors = image.reshape(-1, 3).T.astype(np.float32)
-    features = [positions, colors / np.float32(sigma_beta)]
-    return lattice_lib.build(np.concatenate(features), mask=mask)
-
+  build = functools.partial(
+    _appearance,
+    alpha=sigma_alpha,
+    beta=sigma_beta,
+    lengths=lattice_lib.shortest,
+  )
   if image.ndim == 3:
-    return _on_device(build(image, None if mask is None else mask.ravel()))
-  masks = [None] * len(image) if mask is None else mask.reshape(len(mask), -1)
+    return build(image, mask)
+  masks = [None] * len(image) if mask is None else mask
   lattices = [build(*pair) for pair in zip(image, masks, strict=True)]
   return _on_device(lattice_lib.stack(lattices))
+
+
+def _appearance(image, mask, alpha, beta, lengths) -> Lattice:
+  _check("sigma_alpha", alpha)
+  _check("sigma_beta", beta)
+  colors = image.reshape(-1, 3).T.astype(np.float32)
+  features = [_positions(image.shape[:2], alpha), colors / np.float32(beta)]
+  lattice = lattice_lib.build(
+    np.concatenate(features),
+    mask=None if mask is None else mask.ravel(),
+    lengths=lengths,
+  )
+  return _on_device(lattice)
 
 
 def smoothness(
@@ -153,7 +191,9 @@ def smoothness(
   """
   _check("sigma_gamma", sigma_gamma)
   if mask is None:
-    return _smoothness(*size, float(sigma_gamma))
+    height, width = size
+    pixels = lattice_lib.bucket(height * width)
+    return _smoothness(height, width, float(sigma_gamma), pixels)
   features = _positions(size, sigma_gamma)
   masks = mask.reshape(-1, features.shape[1])
   lattices = [lattice_lib.build(features, mask=m, raster=True) for m in masks]
@@ -162,9 +202,13 @@ def smoothness(
 
 
 @functools.lru_cache(maxsize=CACHED_SIZES)
-def _smoothness(height: int, width: int, sigma: float) -> Lattice:
-  features = _positions((height, width), sigma)
-  return _on_device(lattice_lib.build(features, raster=True))
+def _smoothness(height: int, width: int, sigma: float, pixels: int) -> Lattice:
+  lattice = lattice_lib.build(
+    _positions((height, width), sigma),
+    raster=True,
+    lengths=functools.partial(room.of_positions, sigma=sigma, pixels=pixels),
+  )
+  return _on_device(lattice)
 
 
 def _positions(
@@ -175,7 +219,10 @@ def _positions(
 
 
 def _on_device(lattice: Lattice) -> Lattice:
-  return jax.tree.map(jnp.asarray, lattice)
+  # Not by jnp.asarray, which compiles a program for each new shape; and never
+  # traced, since it may be cached.
+  with jax.ensure_compile_time_eval():
+    return jax.device_put(lattice)
 
 
 def _check(name: str, sigma: float | int) -> None:
@@ -187,14 +234,27 @@ def log_probabilities(
   probabilities: Float[Arrays, "*b h w k"], lattice: Lattice
 ) -> Float[Array, "*b n k"]:
   """Return log probabilities for `mean_field`, padded to a lattice's pixels."""
-  rows = lattice.corners.shape[-1]
-  return _log(jnp.asarray(probabilities, jnp.float32), rows)
+  return _log(_padded(probabilities, lattice.corners.shape[-1]))
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _log(probabilities, rows):
+_log = jax.jit(program.log)
+
+
+def _traced(*values: Any) -> bool:
+  return any(isinstance(x, core.Tracer) for x in values)
+
+
+def _padded(
+  probabilities: Float[Arrays, "*size k"], rows: int
+) -> Float[Arrays, "*b n k"]:
+  """Return probabilities padded to so many pixels, on the host if possible."""
   *batch, height, width, classes = probabilities.shape
-  flat = jnp.reshape(probabilities, (*batch, height * width, classes))
-  flat = jnp.log(jnp.clip(flat, FLOOR, 1))
-  ends = [(0, 0)] * len(batch) + [(0, rows - height * width), (0, 0)]
-  return jnp.pad(flat, ends)
+  pixels = height * width
+  shape = (*batch, pixels, classes)
+  if _traced(probabilities):
+    flat = jnp.reshape(jnp.asarray(probabilities, jnp.float32), shape)
+    ends = [(0, 0)] * len(batch) + [(0, rows - pixels), (0, 0)]
+    return jnp.pad(flat, ends)
+  padded = np.zeros((*batch, rows, classes), np.float32)
+  padded[..., :pixels, :] = np.reshape(probabilities, shape)
+  return padded

@@ -12,6 +12,7 @@ Features are rounded to a simplex in float32 and in the order of Krahenbuhl and
 Koltun's program, so that a pixel on a border falls to the same side as there.
 """
 
+from collections.abc import Callable
 import math
 from typing import NamedTuple
 
@@ -28,6 +29,14 @@ DIRECT = 4
 CHUNK = 8
 # Farther from the origin than this, in cells, float32 cannot hold the weights.
 FARTHEST = 2**20
+
+
+class Lengths(NamedTuple):
+  """How many pixels, vertices and chunks there are, or fit into the arrays."""
+
+  pixels: int
+  vertices: int
+  chunks: int
 
 
 class Lattice(NamedTuple):
@@ -67,11 +76,17 @@ def bucket(count: int) -> int:
   return -(-count // unit) * unit
 
 
+def shortest(used: Lengths) -> Lengths:
+  """Return the lengths of arrays that hold little more than is used."""
+  return Lengths(*map(bucket, used))
+
+
 def build(
   features: Float32[np.ndarray, "d n"],
   *,
   mask: Bool[np.ndarray, " n"] | None = None,
   raster: bool = False,
+  lengths: Callable[[Lengths], Lengths] = shortest,
 ) -> Lattice:
   """Return the lattice of some pixels.
 
@@ -81,6 +96,7 @@ def build(
     raster: Number the vertices in the order of their first pixels. The filter
       is the same, faster by a sixth if features are positions, slower with
       colors.
+    lengths: Chooses the lengths of the arrays by what is used.
 
   Raises:
     ValueError: A feature is not finite or too far from 0 for float32.
@@ -97,7 +113,7 @@ def build(
       f"float32 allows {FARTHEST // (d + 1)}: use a larger sigma"
     )
   if not pixels.size:
-    return _empty(d, pixels=n, vertices=1, chunks=0)
+    return _empty(d, lengths(Lengths(n, vertices=1, chunks=0)))
   cell, order, weights = _simplex(features)
   item, start, counts = _sorted_items(cell, order)
   met = np.argsort(item[start]) if raster else np.arange(start.size)
@@ -111,9 +127,8 @@ def build(
   weights = weights * _normalization(corners, weights, neighbors)
 
   chunks = -(-np.maximum(counts - DIRECT, 0) // CHUNK)
-  lattice = _empty(
-    d, pixels=n, vertices=start.size + 1, chunks=int(chunks.sum())
-  )
+  used = Lengths(n, vertices=start.size + 1, chunks=int(chunks.sum()))
+  lattice = _empty(d, lengths(used))
   lattice.corners[:, pixels] = corners
   lattice.weights[:, pixels] = weights
   lattice.neighbors[:, :, : start.size + 1] = neighbors
@@ -138,10 +153,8 @@ def stack(lattices: list[Lattice]) -> Lattice:
   return Lattice(*columns)
 
 
-def _empty(d: int, **lengths: int) -> Lattice:
-  pixels, vertices, chunks = (
-    bucket(lengths[name]) for name in ("pixels", "vertices", "chunks")
-  )
+def _empty(d: int, lengths: Lengths) -> Lattice:
+  pixels, vertices, chunks = lengths
   return Lattice(
     corners=np.zeros((d + 1, pixels), np.int32),
     weights=np.zeros((d + 1, pixels), np.float32),

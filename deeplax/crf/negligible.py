@@ -19,12 +19,12 @@ from jaxtyping import Array, Float, Int
 import numpy as np
 
 from deeplax.arrays import Arrays
-from deeplax.crf import filtering
 from deeplax.crf import lattice as lattice_lib
 from deeplax.crf import mean_field as mean_field_lib
 
-# Numbers of classes are rounded up to multiples: each number is compiled anew.
-STEP = 4
+# Classes are rounded up to this number, or to twice, four times ... as many:
+# each number is compiled anew.
+FEWEST = 4
 
 
 class Split(NamedTuple):
@@ -68,13 +68,16 @@ def split(
   if min(float(weight) for weight in weights) < 0:
     raise ValueError(f"negligible classes need weights of 0 or more: {weights}")
   total = sum(
-    float(weight) * float(_row_sums(lattice).max())
+    float(weight) * _largest_row_sum(lattice)
     for lattice, weight in zip(lattices, weights, strict=True)
   )
   bound = min(negligible, 1 / total) if total else negligible
   order = np.argsort(-peaks, kind="stable")
-  count = int((peaks >= bound * math.exp(-total * bound)).sum())
-  count = min(max(-(-count // STEP) * STEP, STEP), len(order))
+  needed = int((peaks >= bound * math.exp(-total * bound)).sum())
+  count = FEWEST
+  while count < needed:
+    count *= 2
+  count = min(count, len(order))
   return Split(np.sort(order[:count]), np.sort(order[count:]))
 
 
@@ -82,26 +85,26 @@ def mean_field(
   log_probabilities: Float[Array, "*b n k"],
   lattices: Sequence[lattice_lib.Lattice],
   weights: Sequence[Any],
+  order: Int[Arrays, " k"],
   *,
-  peaks: Float[Arrays, " k"],
-  negligible: float,
+  active: int,
   iterations: int,
 ) -> Float[Array, "*b n k"]:
   """Return marginals as `mean_field.mean_field` does, with the Potts model.
 
-  See `split` for the arguments and the errors.
+  Args:
+    log_probabilities: See `mean_field.mean_field`.
+    lattices: See `mean_field.mean_field`.
+    weights: Of the lattices.
+    order: The classes, those that send messages first.
+    active: How many send messages.
+    iterations: Updates of mean field.
   """
-  classes = split(peaks, lattices, weights, negligible=negligible)
-  if not classes.rest.size:
-    return mean_field_lib.mean_field(
-      log_probabilities, lattices, weights, iterations=iterations
-    )
-  rest = log_probabilities[..., classes.rest]
+  ordered = log_probabilities[..., order]
+  rest = ordered[..., active:]
   together = jax.nn.logsumexp(rest, axis=-1, keepdims=True)
   marginals = mean_field_lib.mean_field(
-    jnp.concatenate(
-      [log_probabilities[..., classes.active], together], axis=-1
-    ),
+    jnp.concatenate([ordered[..., :active], together], axis=-1),
     lattices,
     weights,
     iterations=iterations,
@@ -109,17 +112,20 @@ def mean_field(
   )
   shares = marginals[..., -1:] * jnp.exp(rest - together)
   both = jnp.concatenate([marginals[..., :-1], shares], axis=-1)
-  return both[..., np.argsort(np.concatenate(classes))]
+  return both[..., jnp.argsort(order)]
 
 
-@jax.jit
-def _row_sums(lattice: lattice_lib.Lattice) -> jax.Array:
-  """Return the sums of a kernel's rows; of a stack, those of each kernel."""
-
-  def of_one(kernel):
-    ones = jnp.ones((kernel.corners.shape[-1], 1), jnp.float32)
-    return filtering.apply(kernel, ones)
-
+def _largest_row_sum(lattice: lattice_lib.Lattice) -> float:
+  """Return the largest sum of a kernel's row; of a stack, of all of them."""
   if lattice.corners.ndim == 3:
-    return jax.lax.map(of_one, lattice)
-  return of_one(lattice)
+    return max(
+      _largest_row_sum(lattice_lib.Lattice(*one))
+      for one in zip(*lattice, strict=True)
+    )
+  host = jax.tree.map(np.asarray, lattice)
+  corners, weights = host.corners, host.weights
+  vertices = int(corners.max()) + 1
+  value = np.bincount(corners.ravel(), weights.ravel(), minlength=vertices)
+  for before, after in host.neighbors[..., :vertices]:
+    value = value + 0.5 * (value[before] + value[after])
+  return float((weights * value[corners]).sum(0).max())

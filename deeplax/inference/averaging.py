@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt
+import numpy as np
 
 View = tuple[bool, float]  # mirrored, scale
 
@@ -61,6 +62,12 @@ def classes(scores: Float[Array, "*b h w k"]) -> UInt[Array, "*b h w"]:
   """Return the best class of each pixel: uint8, or uint16 past 256 classes."""
   dtype = jnp.uint8 if scores.shape[-1] <= 256 else jnp.uint16
   return jnp.argmax(scores, axis=-1).astype(dtype)
+
+
+def best(scores: Float[np.ndarray, "h w k"]) -> UInt[np.ndarray, "h w"]:
+  """Return `classes` by NumPy, which needs no program for each size."""
+  dtype = np.uint8 if scores.shape[-1] <= 256 else np.uint16
+  return scores.argmax(axis=-1).astype(dtype)
 
 
 def _add_softmax(

@@ -98,16 +98,17 @@ def count_image(
   size, classes = label.shape, probabilities.shape[-1]
   pixels = np.empty((1 + len(settings), 3, classes), np.int64)
   pixels[0] = class_pixels(label, probabilities.argmax(-1), classes)
-  smoothness = dense.smoothness(size, sigma_gamma=sigma_gamma)
   order = sorted(range(len(settings)), key=lambda i: settings[i][1:])
   for sigmas, group in itertools.groupby(order, lambda i: settings[i][1:]):
     alpha, beta = sigmas
-    appearance = dense.appearance(image, sigma_alpha=alpha, sigma_beta=beta)
-    unary = dense.log_probabilities(probabilities, appearance)
+    kernels = dense.kernels(
+      image, sigma_alpha=alpha, sigma_beta=beta, sigma_gamma=sigma_gamma
+    )
+    unary = dense.log_probabilities(probabilities, kernels[0])
     for i in group:
       marginals = mean_field.mean_field(
         unary,
-        (appearance, smoothness),
+        kernels,
         (settings[i][0], w2),
         iterations=iterations,
       )

@@ -17,7 +17,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jaxtyping import Float, Integer, Num, UInt8
 import numpy as np
 
@@ -68,16 +67,19 @@ class Predictor:
       mode: The scales and flips that are averaged.
       sizing: How images are padded or cut.
       crf: Parameters of `deeplax.crf.dense_crf`, which then refines each
-        prediction; its compilation is not reported. None: no CRF.
+        prediction. None: no CRF.
       batch: Images at once on each device; 0: as many as make it faster and
         fit, one on a CPU.
-      progress: Receives a line about each compiled size.
+      progress: Receives a line about each compiled size, and about each
+        program of the CRF.
     """
     self.crf = crf
     self.mode = mode
     self.sizing = sizing
     self._pad_value = np.asarray(pad_value, np.float32)
     self._progress = progress
+    # Seconds of compiling the CRF, for each of its programs.
+    self._crf_seconds: list[float] = []
     self._programs = programs.Programs(
       model,
       mesh=parallel.mesh(jax.local_devices()),
@@ -202,7 +204,7 @@ class Predictor:
       pending = start(image, labels=labels)
     if self.crf is None:
       return pending
-    return [_refined(one, image, kind, self.crf) for one in pending]
+    return [self._refined(one, image, kind, self.crf) for one in pending]
 
   def _blended(
     self,
@@ -317,31 +319,40 @@ class Predictor:
         seconds[mode] = seconds.get(mode, 0.0) + share
     return self._running
 
+  def _refined(
+    self,
+    pending: ahead.Result[np.ndarray],
+    image: UInt8[np.ndarray, "h w 3"],
+    kind: str,
+    crf: Mapping[str, Any],
+  ) -> ahead.Result[np.ndarray]:
+    """Return probabilities refined by the dense CRF, or their classes."""
+
+    def compiled(seconds: float) -> None:
+      self._crf_seconds.append(seconds)
+      self._progress(
+        f"compiled the dense CRF in {seconds:.1f} s "
+        f"({len(self._crf_seconds)} so far)"
+      )
+
+    def get() -> np.ndarray:
+      shares = pending.result()
+      refined = np.asarray(
+        dense.dense_crf(image, shares, **crf, compiled=compiled)
+      )
+      # By NumPy: JAX would compile a program for each size.
+      return refined if kind == "probabilities" else averaging.best(refined)
+
+    return ahead.Result(get)
+
   @property
   def compile_seconds(self) -> float:
-    """Seconds spent on compiling the network."""
-    return self._programs.seconds
+    """Seconds spent on compiling the network and the CRF."""
+    return self._programs.seconds + sum(self._crf_seconds)
 
   def clock(self) -> float:
-    """Return the seconds of a clock that stops while the network compiles."""
+    """Return the seconds of a clock that stops while programs compile."""
     return time.perf_counter() - self.compile_seconds
-
-
-def _refined(
-  pending: ahead.Result[np.ndarray],
-  image: UInt8[np.ndarray, "h w 3"],
-  kind: str,
-  crf: Mapping[str, Any],
-) -> ahead.Result[np.ndarray]:
-  """Return probabilities refined by the dense CRF, which runs on the host."""
-
-  def get() -> np.ndarray:
-    refined = dense.dense_crf(image, pending.result(), **crf)
-    if kind == "labels":
-      refined = averaging.classes(jnp.asarray(refined))
-    return np.asarray(refined)
-
-  return ahead.Result(get)
 
 
 def stream(

@@ -1,6 +1,7 @@
 """The one prediction function, with networks small enough to reason about."""
 
 import functools
+import re
 
 import flax.linen as nn
 import jax
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 
 from deeplax import clocks
+from deeplax import crf
+from deeplax.crf import program
+from deeplax.crf import room
 from deeplax.inference import averaging
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import probabilities
@@ -216,6 +220,28 @@ def test_each_bucket_is_compiled_once_and_logged():
   assert lines[1].startswith("compiled 129x65 in ")
   assert lines[1].endswith("(2 of at most 2)")
   assert predictor.compile_seconds > 0
+
+
+def test_the_crf_is_compiled_for_several_sizes_and_logged(monkeypatch):
+  monkeypatch.setattr(program, "_compiled", {})
+  monkeypatch.setattr(room, "_chosen", [])
+  monkeypatch.setattr(room, "_of_positions", {})
+  lines = []
+  network = _network(Pointwise())
+  predictor = _predictor(network, progress=lines.append, crf={"iterations": 2})
+  network_alone = _predictor(network)
+  for size in ((20, 24), (24, 20), (19, 22)):
+    image = _image(*size)
+    found = predictor.labels(image)
+    refined = crf.dense_crf(image, network_alone(image), iterations=2)
+    np.testing.assert_array_equal(found, np.asarray(refined).argmax(-1))
+    assert found.dtype == np.uint8
+  told = [line for line in lines if "CRF" in line]
+  assert len(told) == 1
+  assert re.fullmatch(
+    r"compiled the dense CRF in \d+\.\d s \(1 so far\)", told[0]
+  )
+  assert predictor.compile_seconds > network_alone.compile_seconds > 0
 
 
 def test_new_variables_are_used_without_compiling_again():
