@@ -14,10 +14,16 @@ timed.
 With --present N only N classes are in the image, all others have tiny
 probabilities, and "deeplax_negligible" leaves out those that are negligible by
 its bound.
+
+  python -m benchmarks.dense_crf photos/ --photos 40
+
+times so many images of mixed sizes, each once, in turn with pydensecrf, with
+all that it takes: compilation too. The images are those of a folder, in their
+own sizes, or made up.
 """
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import importlib
 import json
 import os
@@ -31,6 +37,8 @@ from PIL import Image
 from benchmarks import timing
 
 NEGLIGIBLE = 0.01
+# Sizes of made up photographs, as in VOC: (height, width).
+SIZES = ((375, 500), (500, 333), (333, 500), (500, 375), (281, 500), (500, 500))
 # The keywords of `crf.dense_crf`, each a flag.
 SETTINGS = {
   "w1": 4,
@@ -51,10 +59,13 @@ def main() -> None:
   timing.use_cores(args.threads)
   os.environ.setdefault("JAX_PLATFORMS", "cpu")
   load = timing.load()
+  settings = {name: getattr(args, name) for name in SETTINGS}
+  if args.photos:
+    photos(args, settings, load)
+    return
   image = photograph(args.image, args.height, args.width)
   present = min(args.present or args.classes, args.classes)
   probabilities = made_up(args.height, args.width, args.classes, present)
-  settings = {name: getattr(args, name) for name in SETTINGS}
   negligible = NEGLIGIBLE if present < args.classes else 0.0
   runs, details = deeplax_runs(image, probabilities, settings, negligible)
   if peer := pydensecrf_run(image, probabilities, settings):
@@ -94,8 +105,11 @@ def main() -> None:
 def parse() -> argparse.Namespace:
   parser = timing.parser(__doc__)
   parser.add_argument(
-    "image", nargs="?", help="a photograph, resized (default: one made up)"
+    "image",
+    nargs="?",
+    help="a photograph, resized, or a folder for --photos (default: made up)",
   )
+  parser.add_argument("--photos", type=int, help="images of mixed sizes")
   parser.add_argument("--height", type=int, default=375, help="in pixels")
   parser.add_argument("--width", type=int, default=500, help="in pixels")
   parser.add_argument("--classes", type=int, default=21)
@@ -109,12 +123,95 @@ def parse() -> argparse.Namespace:
   return timing.parsed(parser, *sizes, "reps", "threads")
 
 
-def photograph(path: str | None, height: int, width: int) -> np.ndarray:
+def photos(
+  args: argparse.Namespace, settings: dict[str, Any], load: float
+) -> None:
+  """Time images of mixed sizes once each, print and write."""
+  import jax
+
+  from deeplax import crf
+
+  jax.config.update("jax_enable_compilation_cache", False)
+  compiled: list[float] = []
+  seconds = timing.Seconds({}, {})
+  agreement, sizes = [], set()
+  for image in images(args.image, args.photos):
+    height, width, _ = image.shape
+    sizes.add((height, width))
+    probabilities = made_up(height, width, args.classes, args.classes)
+    labels: dict[str, np.ndarray] = {}
+
+    def ours(image=image, probabilities=probabilities, labels=labels):
+      found = crf.dense_crf(
+        image, probabilities, **settings, compiled=compiled.append
+      )
+      labels["deeplax"] = np.asarray(found).argmax(-1)
+
+    runs: dict[str, Callable[[], Any]] = {"deeplax": ours}
+    if peer := pydensecrf_run(image, probabilities, settings):
+
+      def theirs(peer=peer, labels=labels):
+        labels["pydensecrf"] = peer().argmax(-1)
+
+      runs["pydensecrf"] = theirs
+    once = timing.in_turn(runs, 1)
+    for total, part in zip(seconds, once, strict=True):
+      for name, values in part.items():
+        total.setdefault(name, []).extend(values)
+    if peer:
+      same = labels["deeplax"] == labels["pydensecrf"]
+      agreement.append(float(same.mean()))
+  mean = {
+    kind: {name: sum(values) / len(values) for name, values in of_kind.items()}
+    for kind, of_kind in seconds._asdict().items()
+  }
+  report = {
+    "benchmark": "dense CRF of photographs, compilation included",
+    "photos": len(seconds.wall["deeplax"]),
+    "sizes": len(sizes),
+    "classes": args.classes,
+    "settings": settings,
+    "threads": args.threads,
+    "machine": timing.machine(load=load),
+    "versions": timing.versions("jax", "numpy"),
+    "compiled_seconds": compiled,
+    "least_label_agreement": min(agreement, default=None),
+    "mean_seconds": mean,
+    "seconds": timing.spreads(seconds.wall),
+    "cpu_seconds": timing.spreads(seconds.cpu),
+    "peak_memory_mb": timing.memory(),
+  }
+  print(json.dumps({k: v for k, v in report.items() if "seconds" not in k}))
+  print(f"programs compiled: {[round(x, 1) for x in compiled]} s")
+  for name in seconds.wall:
+    print(
+      timing.line(
+        name, report["seconds"][name], report["cpu_seconds"][name], 12
+      )
+      + f"; mean {mean['wall'][name]:.3f} s, CPU {mean['cpu'][name]:.3f} s"
+    )
+  timing.write(report, args.out)
+
+
+def images(folder: str | None, count: int) -> Iterator[np.ndarray]:
+  """Yield photographs of a folder, or made up ones of mixed sizes."""
+  if folder is None:
+    for number in range(count):
+      yield photograph(None, *SIZES[number % len(SIZES)], seed=number)
+    return
+  for path in sorted(pathlib.Path(folder).glob("*.jpg"))[:count]:
+    with Image.open(path) as picture:
+      yield np.asarray(picture.convert("RGB"))
+
+
+def photograph(
+  path: str | None, height: int, width: int, seed: int = 0
+) -> np.ndarray:
   """Return a photograph, or an image with edges, shading and grain."""
   if path:
     with Image.open(path) as picture:
       return np.asarray(picture.convert("RGB").resize((width, height)))
-  rng = np.random.default_rng(0)
+  rng = np.random.default_rng(seed)
   coarse = rng.integers(0, 256, (height // 60 + 2, width // 60 + 2, 3))
   blocks = Image.fromarray(coarse.astype(np.uint8)).resize(
     (width, height), Image.Resampling.NEAREST

@@ -149,3 +149,14 @@ def test_the_time_of_a_row_leaves_out_what_only_others_need(
   predictor.submit_modes(_image(), PAPERS, seconds=seconds)
   # In ticks: one or more logits, as many sums (no sum for one), and classes.
   assert [seconds[mode] for mode in PAPERS] == [2, 4 + 4 + 1, 8 + 8 + 1]
+
+
+@pytest.mark.parametrize(
+  ("classes", "dtype"), [(256, np.uint8), (300, np.uint16)]
+)
+def test_the_best_classes_are_those_that_jax_finds(classes, dtype):
+  scores = np.random.default_rng(0).random((3, 4, classes)).astype(np.float32)
+  scores[0, 0, [7, 200]] = 2.0  # of equal scores the first
+  found = averaging.best(scores)
+  np.testing.assert_array_equal(found, averaging.classes(jnp.asarray(scores)))
+  assert found.dtype == dtype and found[0, 0] == 7
