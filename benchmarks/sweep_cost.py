@@ -40,6 +40,7 @@ from deeplax.data import folder
 from deeplax.data import loader
 from deeplax.inference import averaging
 from deeplax.inference import evaluate
+from deeplax.inference import mode as mode_lib
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import sizing as sizing_lib
 from deeplax.inference import sweep as sweep_lib
@@ -67,9 +68,9 @@ NETWORKS = {
 }
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 MODES = (
-  averaging.Mode(),
-  averaging.Mode(SCALES),
-  averaging.Mode(SCALES, flip=True),
+  mode_lib.Mode(),
+  mode_lib.Mode(SCALES),
+  mode_lib.Mode(SCALES, flip=True),
 )
 EVERYTHING = measures.Measures(
   trimap=(1, 2, 5, 10, 20, 40), boundary=True, objects=True
@@ -230,8 +231,8 @@ def forward(
   """Predict images as far as the logits, which are not used."""
 
   def only_logits(
-    modes: Sequence[averaging.Mode],
-    logits: Callable[[averaging.View], jax.Array],
+    modes: Sequence[mode_lib.Mode],
+    logits: Callable[[mode_lib.View], jax.Array],
     **_: Any,
   ) -> list[jax.Array]:
     before: Any = ()

@@ -46,13 +46,8 @@ def parser() -> argparse.ArgumentParser:
     help="classes of the checkpoint, to carry logits over by name: "
     f"{', '.join(sorted(spec_lib.SPECS))}, or a JSON list",
   )
-  into.add_argument(
-    "--new",
-    default="",
-    metavar="PART,PART",
-    help="parts to draw anew, and with them those that read them: head, "
-    "decoder, logits",
-  )
+  text = "parts to draw anew, and those that read them: head, decoder, logits"
+  into.add_argument("--new", default="", metavar="PART,PART", help=text)
   into.add_argument(
     "--transparent_decoder",
     action="store_true",
@@ -83,17 +78,21 @@ def main(argv: list[str] | None = None) -> None:
         f"--{name} is missing. Give --source, --checkpoint and --config to "
         "load weights, or --to and --out to write them"
       )
+  config = None
   if not args.to:
     config_flag.parse([sys.argv[0], f"--config={args.config}", *rest])
+    config = config_flag.CONFIG.value
   elif rest:
     raise errors.InputError(f"unread arguments {rest}")
 
+  # All that can be wrong without a network, before JAX is loaded.
+  from deeplax.training import convertible
+
+  found = convertible.found(config, args)
+
   from deeplax.training import conversion
 
-  if args.to:
-    conversion.export(args)
-  else:
-    conversion.convert(config_flag.CONFIG.value, args, rest)
+  conversion.run(config, args, found, rest)
 
 
 if __name__ == "__main__":

@@ -78,9 +78,14 @@ def main(argv: list[str] | None = None) -> None:
   if args.worst < 1:
     raise errors.InputError(f"--worst={args.worst}: give 1 or more")
 
+  # All that can be wrong without a network, before JAX is loaded.
+  from deeplax.inference import asked
+
+  found, source = asked.evaluation(args)
+
   from deeplax.reports import evaluation
 
-  evaluation.run(args)
+  evaluation.run(args, found, source)
 
 
 if __name__ == "__main__":

@@ -14,15 +14,17 @@ from deeplax import errors
 def main(argv: list[str] | None = None) -> None:
   config_flag.parse(sys.argv if argv is None else argv)
   config = config_flag.CONFIG.value
-  # Before JAX starts, so that a missing data set is reported at once.
-  from deeplax.data import build as data_build
 
-  data_build.source(config.data, config.data.train_split)
+  # All that can be wrong without a network, before JAX is loaded.
+  from deeplax.training import inputs
+
+  found = inputs.found(config)
 
   from deeplax.training import run
 
   run.run(
     config,
+    found,
     workdir=config_flag.WORKDIR.value
     or config_flag.default_workdir(config_flag.config_name()),
     multihost=config_flag.MULTIHOST.value,

@@ -65,10 +65,15 @@ def main(argv: list[str] | None = None) -> int:
   config_flag.parse([sys.argv[0], f"--config={args.config}", *rest])
   config = config_flag.CONFIG.value
 
+  # All that can be wrong without a network, before JAX is loaded.
+  from deeplax.training import inputs
+
+  source = inputs.found(config).train
+
   from deeplax.training import overfit
 
   # Flushed: progress through a pipe is read while it happens.
-  return overfit.run(config, args, partial(print, flush=True))
+  return overfit.run(config, args, source, partial(print, flush=True))
 
 
 if __name__ == "__main__":

@@ -49,9 +49,17 @@ def main(argv: list[str] | None = None) -> int:
   if os.path.exists(out) and not out.is_dir():
     raise errors.InputError(f"--out={out} is a file; name a folder")
 
+  # All that can be wrong without a network, before JAX is loaded.
+  from deeplax.inference import asked
+  from deeplax.reports import found_pictures
+
+  found = asked.pictures(args)
+  channels = found.run.config.data.channels
+  pictures = found_pictures.of_command(args, channels)
+
   from deeplax.reports import label_pictures
 
-  return label_pictures.run(args)
+  return label_pictures.label(args, found, pictures, out)
 
 
 if __name__ == "__main__":

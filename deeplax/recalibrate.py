@@ -56,9 +56,14 @@ def main(argv: list[str] | None = None) -> None:
     if value is not None and value < 1:
       raise errors.InputError(f"--{name}={value}: give 1 or more")
 
+  # All that can be wrong without a network, before JAX is loaded.
+  from deeplax.inference import asked
+
+  found, source, step = asked.statistics(args)
+
   from deeplax.training import norm_statistics
 
-  norm_statistics.run(args, print)
+  norm_statistics.run(args, found, source, step, print)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ import numpy as np
 
 from deeplax import parallel
 from deeplax.data import spec as spec_lib
-from deeplax.inference import averaging
 from deeplax.inference import evaluate
+from deeplax.inference import mode as mode_lib
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import sweep
 from deeplax.metrics import measures
 
 CLASSES = 5
-MODES = (averaging.Mode(), averaging.Mode((0.5, 1.0), flip=True))
+MODES = (mode_lib.Mode(), mode_lib.Mode((0.5, 1.0), flip=True))
 MEASURED = measures.Measures(trimap=(1, 4), boundary=True, objects=True)
 
 

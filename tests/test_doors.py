@@ -4,11 +4,16 @@ import ast
 import importlib
 import pathlib
 
+from etils import epath
 import pytest
 
 from deeplax import __main__ as overview
+from deeplax import atomic
+from deeplax.data import spec as spec_lib
 from deeplax.pretrained import tables
+from deeplax.settings import defaults
 from deeplax.settings import published
+from deeplax.workdir import settings
 from tests import house
 from tests.data import trees
 
@@ -53,6 +58,112 @@ def test_masks_are_scored_and_checked_without_jax(tmp_path):
   )
   assert {"deeplax.data.mask_folders", "deeplax.data.checks.data_set"} <= have
   assert not have & {"grain", "jax", "orbax", "tensorflow_datasets"}
+
+
+NO_DATA = ("--config=own_data", "--config.data.root=nowhere")
+PREDICT = ("--workdir=run", "--out=out")
+# Of each command what is wrong, and words of the message. "run" is a workdir
+# without a checkpoint, "whole" has one; the extras are not installed.
+WRONG = (
+  ("check_data", ("nowhere",), "no data set in nowhere"),
+  ("convert", ("--to=timm", "--workdir=nowhere", "--out=a.npz"), "config.json"),
+  ("convert", ("--to=timm", "--workdir=run", "--out=a.pt"), "needs torch"),
+  ("convert", ("--to=timm", "--workdir=run", "--out=a.npz"), "no checkpoint"),
+  ("crf.search", ("--workdir=nowhere",), "no config.json in nowhere"),
+  ("crf.search", ("--workdir=run", "--split=tset"), "'tset'"),
+  ("curves", ("--out=out", "nowhere"), "no workdir or result nowhere"),
+  ("data.build", ("voc2012", "--source=nowhere"), "nowhere is no folder"),
+  ("data.shapes", ("--out=run/spec.json",), "run/spec.json cannot be written"),
+  ("evaluate", ("--workdir=nowhere",), "no config.json in nowhere"),
+  ("evaluate", ("--workdir=run", "--crf_file=nowhere"), "nowhere"),
+  ("evaluate", ("--workdir=run", "--window=8"), "window 8 must be"),
+  ("evaluate", ("--workdir=run", "--step=7"), "no step 7"),
+  ("evaluate", ("--workdir=run",), "no checkpoint in run"),
+  ("main", NO_DATA, "nowhere (no such folder)"),
+  ("overfit_check", NO_DATA, "nowhere (no such folder)"),
+  ("predict", ("--workdir=nowhere", "--out=out", "a.jpg"), "no config.json"),
+  ("predict", (*PREDICT, "--batch=-1", "a.jpg"), "--batch is -1"),
+  ("predict", (*PREDICT, "a.jpg"), "no checkpoint in run"),
+  ("predict", ("--workdir=whole", "--out=out", "nowhere"), "nowhere"),
+  ("predict", ("--workdir=whole", "--out=a.jpg/b", "a.jpg"), "a.jpg/b cannot"),
+  ("recalibrate", ("--workdir=nowhere",), "no config.json in nowhere"),
+  ("recalibrate", ("--workdir=run",), "no checkpoint in run"),
+  ("score", ("nowhere", "nowhere", "--dataset=voc2012"), "nowhere"),
+  (
+    "submit",
+    ("--server=voc", "--workdir=run", "--out=a.tgz", "--images=nowhere"),
+    "--images=nowhere is not a VOCdevkit",
+  ),
+)
+START = "--config=v3plus_mobilenet_v2:debug"
+INTO = ("convert", "--source=torchvision", "--workdir=new", START)
+CONFIGURED = (
+  ((*INTO, "--checkpoint=nowhere"), "no file nowhere"),
+  ((*INTO, "--checkpoint=a.pth"), "needs torch"),
+  ((*INTO, "--checkpoint=b.index"), "needs tensorflow"),
+  (
+    ("convert", "--source=deeplax", "--workdir=new", START, "--checkpoint=run"),
+    "no checkpoint in run",
+  ),
+  (
+    (*INTO, "--checkpoint=nowhere", "--source_classes=names.json"),
+    "no names.json",
+  ),
+  (("main", START, "--config.init.checkpoint=run"), "run has no checkpoint"),
+  (("main", START, "--config.log.tensorboard=True"), '".[tf]"'),
+  (("main", START, "--config.train.batch_size=0"), "train.batch_size 0"),
+  (
+    ("overfit_check", START, "--config.train.batch_size=0"),
+    "train.batch_size 0",
+  ),
+)
+# absl's flags are parsed once in a process: a process for each of these.
+ALL_WRONG = [
+  *([c for c in WRONG if "--config=own_data" not in c[1]],),
+  *([c] for c in WRONG if "--config=own_data" in c[1]),
+  *([(name, words, text)] for (name, *words), text in CONFIGURED),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """A folder with a workdir and the files of WRONG."""
+  folder = tmp_path_factory.mktemp("wrong")
+  config = defaults.base()
+  config.data.name, config.data.train_split = "shapes", "train"
+  for name in ("run", "whole"):
+    workdir = epath.Path(folder / name)
+    settings.write_config_and_classes(workdir, config, spec_lib.SHAPES)
+  atomic.write_json(folder / "whole/checkpoints/1/sha256.json", {})
+  for name in ("a.jpg", "a.pth", "b.index"):
+    (folder / name).touch()
+  return folder
+
+
+@pytest.mark.parametrize("cases", ALL_WRONG, ids=lambda cases: cases[0][0])
+def test_what_needs_no_network_is_told_before_jax_is_loaded(folder, cases):
+  have = house.loaded_by(
+    "import contextlib, importlib, io, os, sys\n"
+    f"sys.path.insert(0, os.getcwd()); os.chdir({str(folder)!r})\n"
+    "sys.modules |= dict.fromkeys(('tensorboard', 'tensorflow', 'torch'))\n"
+    f"for name, words, text in {cases!r}:\n"
+    "  door = importlib.import_module(f'deeplax.{name}')\n"
+    "  said = io.StringIO()\n"
+    "  sys.argv = [name, *words]\n"
+    "  try:\n"
+    "    with contextlib.redirect_stderr(said):\n"
+    "      door.main()\n"
+    "  except SystemExit as end:\n"
+    "    assert end.code == 2, (name, words, end.code, said.getvalue())\n"
+    "  assert text in said.getvalue(), (name, words, said.getvalue())\n"
+    "  assert 'jax' not in sys.modules, (name, words)"
+  )
+  assert "deeplax.errors" in have and "jax" not in have
+
+
+def test_each_command_that_can_be_wrong_is_among_them():
+  tried = {case[0] for cases in ALL_WRONG for case in cases}
+  assert tried == {*overview.commands()} - {"doctor"}
 
 
 def run(name: str, *words: str) -> object:

@@ -15,6 +15,7 @@ from deeplax.metrics import confusion
 from deeplax.models import build as model_build
 from deeplax.settings import defaults
 from deeplax.workdir import checkpoint
+from deeplax.workdir import sealed
 from deeplax.workdir import settings as settings_lib
 from tests.inference import toy
 
@@ -38,10 +39,11 @@ def run(tmp_path, monkeypatch):
   config = defaults.base()
   monkeypatch.setattr(settings_lib, "load_config", lambda _: config)
   monkeypatch.setattr(
-    checkpoint,
-    "restore_variables",
-    lambda _, step: ({}, {"best": 300}.get(step, step or 400)),
+    sealed,
+    "wanted_step",
+    lambda _, step: {"best": 300}.get(step, step or 400),
   )
+  monkeypatch.setattr(checkpoint, "read", lambda *_: {})
   monkeypatch.setattr(model_build, "from_config", model)
   monkeypatch.setattr(data_build, "source", source)
 

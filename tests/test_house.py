@@ -22,11 +22,12 @@ CONFIG_READERS = (
   "deeplax/ablation/load.py",
   "deeplax/ablation/recipes.py",
   "deeplax/inference/open_run.py",
-  "deeplax/reports/label_pictures.py",
   "deeplax/training/class_balance.py",
   "deeplax/training/conversion.py",
+  "deeplax/training/convertible.py",
   "deeplax/training/disk_space.py",
   "deeplax/training/initial.py",
+  "deeplax/training/inputs.py",
   "deeplax/training/limits.py",
   "deeplax/training/memory.py",
   "deeplax/training/norm_statistics.py",
@@ -70,6 +71,7 @@ COVERED = {
   "data/mask_folders.py": "test_score.py",
   "data/archives.py": "test_submit.py",
   "flags.py": "test_evaluate.py",
+  "inference/asked.py": "test_doors.py",
   "inference/open_run.py": "test_evaluate.py",
   "inference/probabilities.py": "inference/test_predictor.py",
   "inference/settings.py": "test_evaluate.py",
@@ -94,6 +96,7 @@ COVERED = {
   "reports/trimap_curves.py": "test_curves.py",
   "reports/worst_images.py": "reports/test_evaluation_page.py",
   "settings/defaults.py": "test_configs.py",
+  "training/convertible.py": "training/test_conversion.py",
   "training/norm_statistics.py": "test_recalibrate.py",
   "training/overfit.py": "test_overfit_check.py",
   "training/scores.py": "training/test_loop.py",
@@ -103,6 +106,7 @@ COVERED = {
   "training/run.py": "test_main.py",
   "training/state.py": "training/test_step.py",
   "training/written.py": "stories/test_nothing_lost.py",
+  "workdir/sealed.py": "workdir/test_checkpoint.py",
 }
 
 RULES = {

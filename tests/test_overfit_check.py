@@ -16,13 +16,13 @@ import pytest
 from configs import quickstart
 from deeplax import overfit_check
 from deeplax import parallel
-from deeplax.data import build as data_build
 from deeplax.data import spec as spec_lib
 from deeplax.data.checks import check
 from deeplax.metrics import confusion
 from deeplax.models import build as model_build
 from deeplax.models import layers
 from deeplax.settings import defaults
+from deeplax.training import inputs
 from deeplax.training import limits
 from deeplax.training import overfit
 from deeplax.training import overfit_diagnosis
@@ -95,10 +95,9 @@ def attempt(monkeypatch):
     config.data.crop_size = (16, 16)
     config.optim.base_lr = 0.5
     config.update_from_flattened_dict(changes)
-    monkeypatch.setattr(data_build, "source", lambda *_: source)
     args = overfit_check.parser().parse_args(["--config=x", *flags])
     lines = []
-    status = overfit.run(config, args, lines.append)
+    status = overfit.run(config, args, source, lines.append)
     return status, "\n".join(lines)
 
   return run
@@ -238,7 +237,7 @@ def test_pooling_over_one_image_is_refused_where_its_norm_trains(short):
   config.model = networks.config(**networks.SMALL)
   args = overfit_check.parser().parse_args(["--config=x", "--images=1"])
   with pytest.raises(overfit_check.errors.InputError, match="image_pooling"):
-    overfit.run(config, args, lambda _: None)
+    overfit.run(config, args, inputs.found(config).train, lambda _: None)
 
 
 TRUTH = np.repeat([0, 1, 2], [60, 37, 3])

@@ -19,6 +19,7 @@ from deeplax.reports import label_pictures
 from deeplax.reports import pictures
 from deeplax.settings import defaults
 from deeplax.workdir import checkpoint
+from deeplax.workdir import sealed
 from deeplax.workdir import settings as settings_lib
 from tests.data import tiffs
 from tests.inference import toy
@@ -35,9 +36,8 @@ def run(tmp_path, monkeypatch):
   (workdir / "spec.json").write_text(json.dumps(spec.to_json()))
   config = defaults.base()
   monkeypatch.setattr(settings_lib, "load_config", lambda _: config)
-  monkeypatch.setattr(
-    checkpoint, "restore_variables", lambda _, step: ({}, step or 400)
-  )
+  monkeypatch.setattr(sealed, "wanted_step", lambda _, step: step or 400)
+  monkeypatch.setattr(checkpoint, "read", lambda *_: {})
   monkeypatch.setattr(build, "from_config", lambda *_, **__: toy.Brightest())
 
   def command(*arguments):

@@ -13,7 +13,7 @@ import ml_collections
 
 from deeplax.ablation import experiment as experiment_lib
 from deeplax.data import spec
-from deeplax.inference import averaging
+from deeplax.inference import mode as mode_lib
 from deeplax.inference import sweep
 from deeplax.models import build
 from deeplax.models import cost
@@ -60,7 +60,7 @@ def of_row(row: experiment_lib.Row, *, field_of_view: bool = False) -> Costs:
     return {}
   model = network(config, row.evaluation.output_stride)
   size = tuple(config.eval.pad_to or config.data.crop_size)
-  mode = averaging.Mode(row.evaluation.scales, row.evaluation.flip)
+  mode = mode_lib.Mode(row.evaluation.scales, row.evaluation.flip)
   operations = sweep.multiply_adds(model, size, mode)
   costs = {
     "multiply_adds": operations["true"],

@@ -80,9 +80,14 @@ def main(argv: list[str] | None = None) -> None:
         f"--{name}={getattr(args, name)}: give a number above 0"
       )
 
+  # All that can be wrong without a network, before JAX is loaded.
+  from deeplax.inference import asked
+
+  found, source = asked.crf_search(args)
+
   from deeplax.inference import crf_search
 
-  crf_search.run(args)
+  crf_search.run(args, found, source)
 
 
 if __name__ == "__main__":

@@ -236,11 +236,13 @@ def main(argv: list[str] | None = None) -> None:
   )
   args = parser.parse_args(argv)
   pictures = Shapes("val", images=args.images, size=(args.size, args.size))
-  args.out.mkdir(parents=True, exist_ok=True)
-  for index in range(len(pictures)):
-    picture = pictures[index]
-    file = args.out / f"{picture['name']}.png"
-    Image.fromarray(np.asarray(picture["image"])).save(file)
+  what = f"--out={args.out} cannot be written"
+  with errors.disk_errors(what, "name another folder"):
+    args.out.mkdir(parents=True, exist_ok=True)
+    for index in range(len(pictures)):
+      picture = pictures[index]
+      file = args.out / f"{picture['name']}.png"
+      Image.fromarray(np.asarray(picture["image"])).save(file)
   print(f"{len(pictures)} pictures in {args.out}")
 
 

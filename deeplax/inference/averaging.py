@@ -8,7 +8,6 @@ numbers are bit by bit the same whichever other rows are computed with it.
 """
 
 from collections.abc import Callable, Sequence
-import dataclasses
 import time
 from typing import Any
 
@@ -17,45 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt
 import numpy as np
 
-View = tuple[bool, float]  # mirrored, scale
-
-
-@dataclasses.dataclass(frozen=True)
-class Mode:
-  """The views that a prediction is averaged over.
-
-  Attributes:
-    scales: Factors the image is resized by, each once.
-    flip: Whether the left-right mirrored image is averaged, too.
-
-  Raises:
-    ValueError: A scale is not positive, or is given twice.
-  """
-
-  scales: tuple[float | int, ...] = (1.0,)
-  flip: bool = False
-
-  def __post_init__(self):
-    scales = tuple(float(scale) for scale in self.scales)
-    if not scales or min(scales) <= 0 or len(set(scales)) < len(scales):
-      raise ValueError(
-        f"scales must be positive numbers, each once, got {self.scales}"
-      )
-    object.__setattr__(self, "scales", scales)
-
-  @property
-  def views(self) -> tuple[View, ...]:
-    """The views, in the order in which they are summed."""
-    mirrors = (False, True) if self.flip else (False,)
-    return tuple((m, s) for m in mirrors for s in sorted(self.scales))
-
-  def until(self, view: View) -> tuple[View, ...]:
-    """Return the views up to `view`, which is included."""
-    return tuple(v for v in self.views if v <= view)
-
-  def __str__(self) -> str:
-    scales = ", ".join(map(str, self.scales))
-    return f"scales {scales}" + (", flip" if self.flip else "")
+from deeplax.inference import mode as mode_lib
 
 
 def classes(scores: Float[Array, "*b h w k"]) -> UInt[Array, "*b h w"]:
@@ -93,11 +54,11 @@ _best_of_mean = jax.jit(_classes_of_mean)
 
 
 def predict(
-  modes: Sequence[Mode],
-  logits: Callable[[View], jax.Array],
+  modes: Sequence[mode_lib.Mode],
+  logits: Callable[[mode_lib.View], jax.Array],
   *,
   labels: bool,
-  seconds: dict[Mode, float] | None = None,
+  seconds: dict[mode_lib.Mode, float] | None = None,
 ) -> list[jax.Array]:
   """Return the prediction of each mode, labels or probabilities.
 
@@ -113,12 +74,12 @@ def predict(
     seconds: Receives the seconds that each mode would take alone; to measure
       them, every step waits for the device. None: they are not measured.
   """
-  sums: dict[tuple[View, ...], jax.Array] = {}
-  done: dict[Mode, jax.Array] = {}
+  sums: dict[tuple[mode_lib.View, ...], jax.Array] = {}
+  done: dict[mode_lib.Mode, jax.Array] = {}
   before: Any = None
   start = time.perf_counter()
 
-  def lap(modes: Sequence[Mode], array: Any) -> None:
+  def lap(modes: Sequence[mode_lib.Mode], array: Any) -> None:
     """Wait for `array`, and add the time since the last lap to `modes`."""
     nonlocal start
     if seconds is None:
@@ -154,7 +115,7 @@ def predict(
   return [done[mode] for mode in modes]
 
 
-def _finished(total: jax.Array, mode: Mode, labels: bool) -> jax.Array:
+def _finished(total: jax.Array, mode: mode_lib.Mode, labels: bool) -> jax.Array:
   """Return a mode's prediction from its sum, at one view from its logits."""
   if len(mode.views) == 1:
     return _best(total) if labels else total

@@ -17,15 +17,12 @@ from deeplax import text_files
 from deeplax.crf import dense
 from deeplax.crf import mean_field
 from deeplax.data import files
-from deeplax.data import views
-from deeplax.inference import open_run
+from deeplax.inference import asked as asked_lib
 from deeplax.inference import predictor as predictor_lib
-from deeplax.inference import settings as inference_settings
 from deeplax.metrics import confusion
 from deeplax.metrics import printed
 from deeplax.settings import protocols
 from deeplax.workdir import checkpoint
-from deeplax.workdir import settings as run_settings
 
 NAMES = ("w1", "sigma_alpha", "sigma_beta")
 FIXED = ("w2", "sigma_gamma", "iterations")
@@ -235,31 +232,28 @@ def _summary(state: dict[str, Any]) -> str:
   )
 
 
-def run(args: argparse.Namespace) -> None:
+def run(
+  args: argparse.Namespace, asked: asked_lib.Asked, source: files.Source
+) -> None:
   """Search parameters for the run in `args.workdir`.
 
+  Args:
+    args: The flags of `deeplax.crf.search`.
+    asked: What they ask of the run.
+    source: The images to search on.
+
   Raises:
-    InputError: A flag, the workdir or the data is wrong.
+    InputError: The network has no such output stride, or a file is of another
+      search.
   """
-  config = run_settings.load_config(args.workdir)
-  if config.data.channels is not None:
-    raise errors.InputError(
-      "the CRF compares colors, and this run reads the bands "
-      f"data.channels={tuple(config.data.channels)}"
-    )
-  split = args.split or config.data.eval_split
-  opened, source = open_run.open_with_data(
-    args.workdir, config, split, args.data_root
-  )
-  stride = inference_settings.output_stride(config, args.output_stride)
-  model = opened.network(stride)
-  variables, step = checkpoint.restore_variables(args.workdir, args.step)
-  subset = views.Subset(source, args.images)
-  if not len(subset):
-    raise errors.InputError(f"no image in {opened.spec.name} {split}")
-  mode = inference_settings.mode(config, args)
-  predictor = opened.predictor(
-    model, variables, mode=mode, sizing=inference_settings.sizing(config)
+  (stride,), (mode,) = asked.strides, asked.modes
+  step, split = asked.step, args.split or asked.run.config.data.eval_split
+  model = asked.run.network(stride)
+  predictor = asked.run.predictor(
+    model,
+    checkpoint.read(args.workdir, step),
+    mode=mode,
+    sizing=asked.sizing,
   )
   first = protocols.CRF_GRIDS[args.grid]
   grid = {name: getattr(args, name) or first[name] for name in NAMES}
@@ -269,14 +263,14 @@ def run(args: argparse.Namespace) -> None:
     "output_stride": stride,
     "scales": list(mode.scales),
     "flip": mode.flip,
-    "images": len(subset),
+    "images": len(source),
     "grid": grid,
     **{name: getattr(args, name) for name in ("rounds", *FIXED)},
   }
   scales = "_".join(map(str, mode.scales)) + ("-flip" if mode.flip else "")
   name = f"{split}-{step:08d}-os{stride}-s{scales}"
-  path = epath.Path(args.workdir) / "crf" / f"{name}-n{len(subset)}.json"
-  result = search(predictor, subset, path, fields=fields)
+  path = epath.Path(args.workdir) / "crf" / f"{name}-n{len(source)}.json"
+  result = search(predictor, source, path, fields=fields)
   print(f"{_summary(result)}\n{path}")
   print(
     f"Next: python -m deeplax.evaluate --workdir={args.workdir} "

@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Float, Num
 import numpy as np
 
-from deeplax.inference import averaging
+from deeplax.inference import mode as mode_lib
 
 
 class Kind(NamedTuple):
@@ -22,7 +22,7 @@ class Kind(NamedTuple):
 
   target: tuple[int, int]
   size: tuple[int, int]
-  modes: tuple[averaging.Mode, ...]
+  modes: tuple[mode_lib.Mode, ...]
   labels: bool
 
 

@@ -1,9 +1,12 @@
-"""Open a workdir for predicting: configuration, classes, data and network."""
+"""Open a workdir for predicting: configuration, classes, data and network.
 
-from typing import Any, NamedTuple
+JAX is not loaded before a network is asked for: what is wrong with a workdir,
+its checkpoints or its data is said at once.
+"""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from etils import epath
-import flax.linen as nn
 from ml_collections import ConfigDict
 
 from deeplax import errors
@@ -11,11 +14,14 @@ from deeplax.data import bands
 from deeplax.data import build as data_build
 from deeplax.data import files
 from deeplax.data import spec as spec_lib
-from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import settings as inference_settings
-from deeplax.models import build as model_build
 from deeplax.workdir import environment
 from deeplax.workdir import settings
+
+if TYPE_CHECKING:  # they bring JAX
+  import flax.linen as nn
+
+  from deeplax.inference import predictor as predictor_lib
 
 
 class Run(NamedTuple):
@@ -25,15 +31,18 @@ class Run(NamedTuple):
     config: The run's configuration.
     spec: Its classes.
     channels: Mean and std of each band that it reads; None: RGB.
+    workdir: Where its compiled programs are cached; None: in no place of its
+      own.
   """
 
   config: ConfigDict
   spec: spec_lib.Spec
   channels: bands.Channels | None
+  workdir: epath.PathLike | None = None
 
   def network(
     self, output_stride: int | None = None, **keywords: Any
-  ) -> nn.Module:
+  ) -> "nn.Module":
     """Return the network at an output stride; None: the evaluations' stride.
 
     Further `keywords` are those of `models.build.from_config`.
@@ -41,6 +50,10 @@ class Run(NamedTuple):
     Raises:
       InputError: The network does not support that stride.
     """
+    from deeplax.models import build as model_build
+
+    if self.workdir is not None:
+      environment.compilation_cache(self.workdir)
     with errors.input_errors():
       return model_build.from_config(
         self.config.model,
@@ -53,9 +66,12 @@ class Run(NamedTuple):
       )
 
   def predictor(
-    self, model: nn.Module, variables: Any, **keywords: Any
-  ) -> predictor_lib.Predictor:
+    self, model: "nn.Module", variables: Any, **keywords: Any
+  ) -> "predictor_lib.Predictor":
     """Return a predictor of `model`; for `keywords` see `Predictor`."""
+    from deeplax.inference import predictor as predictor_lib
+    from deeplax.models import build as model_build
+
     return predictor_lib.Predictor(
       model,
       variables,
@@ -74,10 +90,9 @@ def open_run(workdir: epath.PathLike, config: ConfigDict) -> Run:
   Raises:
     InputError: The workdir has no classes, or the config's bands are wrong.
   """
-  environment.compilation_cache(workdir)
   with errors.input_errors():
     channels = data_build.channels(config.data)
-    return Run(config, settings.read_spec(workdir), channels)
+    return Run(config, settings.read_spec(workdir), channels, workdir)
 
 
 def open_with_data(
@@ -97,10 +112,9 @@ def open_with_data(
   Raises:
     InputError: The data is missing or wrong, or its classes are not the run's.
   """
-  environment.compilation_cache(workdir)
   with errors.input_errors():
     config.data.root = data_root or config.data.root
     source = data_build.source(config.data, split, "--data_root")
     settings.refuse_other_classes(workdir, source.spec)
     channels = data_build.channels(config.data)
-  return Run(config, source.spec, channels), source
+  return Run(config, source.spec, channels, workdir), source

@@ -27,12 +27,13 @@ from deeplax import parallel
 from deeplax.crf import dense
 from deeplax.inference import averaging
 from deeplax.inference import groups
+from deeplax.inference import mode as mode_lib
 from deeplax.inference import probabilities
 from deeplax.inference import programs
 from deeplax.inference import sizing as sizing_lib
 from deeplax.inference import windows
 
-SINGLE = averaging.Mode()
+SINGLE = mode_lib.Mode()
 PADDED = sizing_lib.Sizing()
 
 
@@ -52,7 +53,7 @@ class Predictor:
     variables: Any,
     *,
     pad_value: probabilities.Numbers,
-    mode: averaging.Mode = SINGLE,
+    mode: mode_lib.Mode = SINGLE,
     sizing: sizing_lib.Sizing = PADDED,
     crf: Mapping[str, Any] | None = None,
     batch: int = 1,
@@ -93,7 +94,7 @@ class Predictor:
     self._running: Any = ()
     self.variables = variables
 
-  def in_mode(self, mode: averaging.Mode) -> "Predictor":
+  def in_mode(self, mode: mode_lib.Mode) -> "Predictor":
     """Return a copy with another mode, which shares the programs."""
     other = copy.copy(self)
     other.mode = mode
@@ -118,7 +119,7 @@ class Predictor:
     self._programs.expected = counts
     return len(counts)
 
-  def start(self, seconds: dict[averaging.Mode, float]) -> None:
+  def start(self, seconds: dict[mode_lib.Mode, float]) -> None:
     """Start what was submitted with this clock and waits for more images."""
     for (_, clock), group in [*self._open.items()]:
       if clock == id(seconds):
@@ -171,10 +172,10 @@ class Predictor:
   def submit_modes(
     self,
     image: Num[np.ndarray, "h w c"],
-    modes: Sequence[averaging.Mode],
+    modes: Sequence[mode_lib.Mode],
     *,
     kind: str = "labels",
-    seconds: dict[averaging.Mode, float] | None = None,
+    seconds: dict[mode_lib.Mode, float] | None = None,
   ) -> list[ahead.Result[np.ndarray]]:
     """Start predictions in several modes; views that they share run once.
 
@@ -210,9 +211,9 @@ class Predictor:
     self,
     image: np.ndarray,
     start: Callable[..., list[ahead.Result[np.ndarray]]],
-    modes: Sequence[averaging.Mode],
+    modes: Sequence[mode_lib.Mode],
     labels: bool,
-    seconds: dict[averaging.Mode, float] | None,
+    seconds: dict[mode_lib.Mode, float] | None,
   ) -> list[ahead.Result[np.ndarray]]:
     """Predict an image in windows, and wait for the last of them."""
     assert self.sizing.windows is not None
@@ -237,10 +238,10 @@ class Predictor:
     self,
     image: np.ndarray,
     *,
-    modes: Sequence[averaging.Mode],
+    modes: Sequence[mode_lib.Mode],
     target: tuple[int, int],
     labels: bool,
-    seconds: dict[averaging.Mode, float] | None,
+    seconds: dict[mode_lib.Mode, float] | None,
   ) -> list[ahead.Result[np.ndarray]]:
     """Start predictions of an image, or of a window, padded to `target`."""
     with self._memory_of(target, modes):
@@ -273,7 +274,7 @@ class Predictor:
 
   @contextlib.contextmanager
   def _memory_of(
-    self, target: tuple[int, int], modes: Sequence[averaging.Mode]
+    self, target: tuple[int, int], modes: Sequence[mode_lib.Mode]
   ) -> Iterator[None]:
     """Turn a device's lack of memory into a message that says what helps."""
     try:
@@ -290,7 +291,7 @@ class Predictor:
     self,
     variables: Any,
     kind: groups.Kind,
-    seconds: dict[averaging.Mode, float] | None,
+    seconds: dict[mode_lib.Mode, float] | None,
     images: np.ndarray,
     count: int,
   ) -> list[jax.Array]:
@@ -302,13 +303,13 @@ class Predictor:
     # Once for all views, and within what is timed.
     put = functools.cache(lambda: self._programs.put(images))
 
-    def logits(view: averaging.View) -> jax.Array:
+    def logits(view: mode_lib.View) -> jax.Array:
       mirror, scale = view
       return self._programs.run(
         variables, put(), mirrored[mirror], size=kind.size, scale=scale
       )
 
-    spent: dict[averaging.Mode, float] | None = None if seconds is None else {}
+    spent: dict[mode_lib.Mode, float] | None = None if seconds is None else {}
     self._running = averaging.predict(
       kind.modes, logits, labels=kind.labels, seconds=spent
     )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer, Shaped
 import numpy as np
 
-from deeplax.inference import averaging
+from deeplax.inference import mode as mode_lib
 from deeplax.ops import resize
 from deeplax.ops import true_size
 
@@ -39,7 +39,7 @@ def predict_probabilities(
       reference leaves it out.
     flip: Average with the left-right mirrored images.
   """
-  mode = averaging.Mode(tuple(scales), flip)
+  mode = mode_lib.Mode(tuple(scales), flip)
   # One batch, so that the program has the network once for each scale.
   images = jnp.concatenate([jnp.asarray(images)] * (1 + flip))
   mirrored = jnp.repeat(

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from deeplax import errors
 from deeplax import text_files
-from deeplax.inference import averaging
+from deeplax.inference import mode as mode_lib
 from deeplax.inference import sizing as sizing_lib
 from deeplax.inference import windows as windows_lib
 from deeplax.settings import defaults
@@ -22,7 +22,7 @@ def crf_parameters(
   Raises:
     InputError: The run does not read RGB, or a parameter is missing or wrong.
   """
-  if not (args.crf or args.crf_file):
+  if not (getattr(args, "crf", False) or getattr(args, "crf_file", None)):
     return None
   if config.data.channels is not None:
     raise errors.InputError(
@@ -122,7 +122,7 @@ def output_stride(config: ConfigDict, flag: int | None = None) -> int:
   return flag or config.eval.output_stride or config.model.output_stride
 
 
-def mode(config: ConfigDict, args: argparse.Namespace) -> averaging.Mode:
+def mode(config: ConfigDict, args: argparse.Namespace) -> mode_lib.Mode:
   """Return the scales and flip of the flags, or else of the config.
 
   Raises:
@@ -130,12 +130,12 @@ def mode(config: ConfigDict, args: argparse.Namespace) -> averaging.Mode:
   """
   flip = config.eval.flip if args.flip is None else args.flip
   with errors.input_errors():
-    return averaging.Mode(tuple(args.scales or config.eval.scales), flip)
+    return mode_lib.Mode(tuple(args.scales or config.eval.scales), flip)
 
 
 def strides_and_modes(
   config: ConfigDict, args: argparse.Namespace
-) -> tuple[tuple[int, ...], tuple[averaging.Mode, ...]]:
+) -> tuple[tuple[int, ...], tuple[mode_lib.Mode, ...]]:
   """Return the output strides and modes that a command line asks for.
 
   Without flags these are the papers' rows for each output stride: one scale,
@@ -157,6 +157,6 @@ def strides_and_modes(
   scales = tuple(args.scales or swept.scales)
   flips = swept.flip if args.flip is None else (args.flip,)
   with errors.input_errors():
-    modes = [averaging.Mode(), *(averaging.Mode(scales, f) for f in flips)]
+    modes = [mode_lib.Mode(), *(mode_lib.Mode(scales, f) for f in flips)]
   # Without duplicates: a sweep of one scale without flip is the first row.
   return tuple(strides or swept.output_strides), tuple(dict.fromkeys(modes))

@@ -10,7 +10,7 @@ import numpy as np
 
 from deeplax import ahead
 from deeplax import clocks
-from deeplax.inference import averaging
+from deeplax.inference import mode as mode_lib
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import probabilities
 from deeplax.models import cost
@@ -29,7 +29,7 @@ class Sweep:
   def __init__(
     self,
     predictor: predictor_lib.Predictor,
-    modes: Sequence[averaging.Mode] | None = None,
+    modes: Sequence[mode_lib.Mode] | None = None,
     *,
     timed: bool = True,
   ):
@@ -78,7 +78,7 @@ class Sweep:
     """The (height, width) that most images were padded to."""
     return self._sizes.most_common(1)[0][0]
 
-  def images_per_second(self, mode: averaging.Mode) -> float | None:
+  def images_per_second(self, mode: mode_lib.Mode) -> float | None:
     """Return how many images a second one mode alone predicts.
 
     As many at once as here. Reading, counting and compiling do not count. None:
@@ -88,7 +88,7 @@ class Sweep:
 
 
 def multiply_adds(
-  model: nn.Module, size: tuple[int, int], mode: averaging.Mode
+  model: nn.Module, size: tuple[int, int], mode: mode_lib.Mode
 ) -> dict[str, int]:
   """Return {convention: Multiply-Adds of one image}, over all views."""
   views = [

@@ -7,8 +7,10 @@ weights.safetensors, .npz   need no optional package
 
 from collections.abc import Callable, Mapping
 import contextlib
+from functools import partial
 import hashlib
 import importlib
+import importlib.util
 import pathlib
 import re
 from typing import Any
@@ -22,6 +24,8 @@ from deeplax import errors
 from deeplax import paths
 from deeplax.pretrained import archives
 from deeplax.pretrained import torch_files
+
+Write = Callable[[archives.Weights], None]
 
 _ACCEPTED = (
   "a TensorFlow checkpoint (its prefix, as in model.ckpt-30000), .pth, .pt, "
@@ -55,15 +59,21 @@ _ELSEWHERE = {
 
 
 def read(path: str) -> archives.Weights:
-  """Return the arrays in a file, by name.
+  """Return the arrays in a file, by name; for the errors see `reader`."""
+  return reader(path)()
+
+
+def reader(path: str) -> Callable[[], archives.Weights]:
+  """Return what reads the arrays in a file, by name.
 
   Raises:
-    InputError: The file does not exist, is damaged or of another kind, or needs
-      a package that is not installed.
+    InputError: The file does not exist or is of another kind, or needs a
+      package that is not installed. Reading raises it for damage.
   """
   prefix, file = paths.local(_TF_FILES.sub("", path)), paths.local(path)
   if pathlib.Path(f"{prefix}.index").is_file():
-    return _read_tensorflow(prefix)
+    _refuse_missing("tensorflow")
+    return partial(_read_tensorflow, prefix)
   if file.is_dir():
     raise errors.InputError(f"{path} is a folder; give {_ACCEPTED}{_in(file)}")
   if not file.is_file():
@@ -73,26 +83,47 @@ def read(path: str) -> archives.Weights:
     written_by_torch = file.suffix.lower() not in _READERS and (
       torch_files.is_torch_file(file)
     )
-    reader = _read_torch if written_by_torch else _by_suffix(file, _READERS)
-    return reader(file)
   except OSError as error:
     raise errors.InputError(f"cannot read {path}: {error}") from error
+  found = _read_torch if written_by_torch else _by_suffix(file, _READERS)
+  if found is _read_torch:
+    _refuse_missing("torch")
+
+  def read_file() -> archives.Weights:
+    try:
+      return found(file)
+    except OSError as error:
+      raise errors.InputError(f"cannot read {path}: {error}") from error
+
+  return read_file
 
 
 def write(path: str, arrays: archives.Weights) -> None:
-  """Write arrays by name; .ckpt writes a TensorFlow checkpoint.
+  """Write arrays by name; for the errors see `writer`."""
+  writer(path)(arrays)
+
+
+def writer(path: str) -> Write:
+  """Return what writes arrays by name; .ckpt is a TensorFlow checkpoint.
 
   Raises:
-    InputError: The file cannot be written, or needs a package that is not
-      installed.
+    InputError: There is no such kind of file, or it needs a package that is not
+      installed. Writing raises it if the disk refuses.
   """
   file = paths.local(path)
-  writer = _by_suffix(file, _WRITERS)
-  try:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    writer(file, dict(arrays))
-  except OSError as error:
-    raise errors.InputError(f"cannot write {path}: {error}") from error
+  found = _by_suffix(file, _WRITERS)
+  needed = {_write_tensorflow: "tensorflow", _write_torch: "torch"}
+  if found in needed:
+    _refuse_missing(needed[found])
+
+  def write_file(arrays: archives.Weights) -> None:
+    try:
+      file.parent.mkdir(parents=True, exist_ok=True)
+      found(file, dict(arrays))
+    except OSError as error:
+      raise errors.InputError(f"cannot write {path}: {error}") from error
+
+  return write_file
 
 
 def sums(path: str) -> dict[str, str]:
@@ -130,6 +161,23 @@ def _in(folder: pathlib.Path) -> str:
   return f". There is {', '.join(names[:5])}" if names else ""
 
 
+def _refuse_missing(name: str) -> None:
+  """Refuse a file whose optional package is missing; nothing is imported.
+
+  Raises:
+    InputError: The package is not installed.
+  """
+  if importlib.util.find_spec(name) is None:
+    raise _missing(name, f"No module named {name!r}")
+
+
+def _missing(name: str, reason: str) -> errors.InputError:
+  return errors.InputError(
+    f"this kind of file needs {name}, which does not import ({reason}): pip "
+    f'install -e ".[{_EXTRAS[name]}]". .npz and .safetensors need nothing'
+  )
+
+
 def _module(name: str) -> Any:
   """Import an optional package.
 
@@ -139,10 +187,7 @@ def _module(name: str) -> Any:
   try:
     return importlib.import_module(name)
   except ImportError as error:
-    raise errors.InputError(
-      f"this kind of file needs {name}, which does not import ({error}): pip "
-      f'install -e ".[{_EXTRAS[name]}]". .npz and .safetensors need nothing'
-    ) from error
+    raise _missing(name, str(error)) from error
 
 
 def _tensorflow() -> Any:

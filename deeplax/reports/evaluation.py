@@ -10,9 +10,9 @@ import flax.linen as nn
 
 from deeplax import errors
 from deeplax.data import files
+from deeplax.inference import asked as asked_lib
 from deeplax.inference import evaluate
 from deeplax.inference import open_run
-from deeplax.inference import settings as inference_settings
 from deeplax.inference import sweep as sweep_lib
 from deeplax.metrics import measures
 from deeplax.reports import kept as kept_lib
@@ -34,23 +34,25 @@ class Row(NamedTuple):
   kept: kept_lib.Kept
 
 
-def run(args: argparse.Namespace) -> None:
+def run(
+  args: argparse.Namespace, asked: asked_lib.Asked, source: files.Source
+) -> None:
   """Evaluate the run in `args.workdir`, each row of the table.
 
+  Args:
+    args: The flags of `deeplax.evaluate`.
+    asked: What they ask of the run.
+    source: The split's data.
+
   Raises:
-    InputError: A flag, the workdir or the data is wrong.
+    InputError: The network has no such output stride, or a file cannot be
+      written.
   """
-  config = settings.load_config(args.workdir)
+  opened, step, modes = asked.run, asked.step, asked.modes
+  config = opened.config
   split = args.split or config.data.eval_split
-  sizing = inference_settings.sizing(config, args)
-  crf = inference_settings.crf_parameters(config, args)
-  batch = inference_settings.batch(config, args)
-  strides, modes = inference_settings.strides_and_modes(config, args)
-  opened, source = open_run.open_with_data(
-    args.workdir, config, split, args.data_root
-  )
-  models = {stride: opened.network(stride) for stride in strides}
-  variables, step = checkpoint.restore_variables(args.workdir, args.step)
+  models = {stride: opened.network(stride) for stride in asked.strides}
+  variables = checkpoint.read(args.workdir, step)
   what = f"{args.workdir} step {step} on {config.data.name} {split}"
   tabulated = args.html or len(models) * len(modes) > 1
   written = Written()
@@ -58,11 +60,17 @@ def run(args: argparse.Namespace) -> None:
   for stride, model in models.items():
     print(
       f"{what}: output stride {stride}, {'; '.join(map(str, modes))}"
-      + (f", CRF {crf}" if crf else "")
-      + sizing.text
+      + (f", CRF {asked.crf}" if asked.crf else "")
+      + asked.sizing.text
     )
     sweep = sweep_lib.Sweep(
-      opened.predictor(model, variables, sizing=sizing, crf=crf, batch=batch),
+      opened.predictor(
+        model,
+        variables,
+        sizing=asked.sizing,
+        crf=asked.crf,
+        batch=asked.batch,
+      ),
       modes,
     )
     rows += _at_stride(

@@ -1,13 +1,16 @@
 """The pictures that files, folders and globs of a command line name."""
 
+import argparse
 import collections
 from collections.abc import Callable, Iterable, Sequence
 import fnmatch
 import glob
 import pathlib
+import tempfile
 from typing import NamedTuple
 
 from deeplax import errors
+from deeplax.data import bands
 from deeplax.data import walk
 
 MASK, OVERLAY, LONG_OVERLAY = "mask.png", "overlay.jpg", "overlay.png"
@@ -21,6 +24,34 @@ class Picture(NamedTuple):
 
   def output(self, out: pathlib.Path, ending: str) -> pathlib.Path:
     return out / self.stem.parent / f"{self.stem.name}_{ending}"
+
+
+def of_command(
+  args: argparse.Namespace, channels: Sequence[int] | None
+) -> list[Picture]:
+  """Return the pictures that the flags of `deeplax.predict` name.
+
+  Args:
+    args: The flags; the folder `args.out` is made.
+    channels: Bands that the run reads; None: RGB.
+
+  Raises:
+    InputError: An input is wrong, or the folder cannot be written.
+  """
+  out = pathlib.Path(args.out)
+  suffixes = (
+    walk.PICTURES if channels is None else walk.PICTURES + bands.SUFFIXES
+  )
+  pictures = find(args.inputs, out, suffixes)
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=out):
+      pass
+  except OSError as error:  # said before the work, not after
+    raise errors.InputError(
+      f"--out={out} cannot be written ({error.strerror}): name another folder"
+    ) from error
+  return pictures
 
 
 def find(

@@ -7,7 +7,6 @@ import errno
 import functools
 import pathlib
 import sys
-import tempfile
 from typing import IO, Any
 
 import numpy as np
@@ -20,15 +19,12 @@ from deeplax import errors
 from deeplax.data import bands
 from deeplax.data import decoding
 from deeplax.data import files
-from deeplax.data import walk
-from deeplax.inference import open_run
+from deeplax.inference import asked as asked_lib
 from deeplax.inference import predictor as predictor_lib
-from deeplax.inference import settings as inference_settings
 from deeplax.reports import found_pictures
 from deeplax.reports import pictures as pictures_lib
 from deeplax.workdir import checkpoint
 from deeplax.workdir import results
-from deeplax.workdir import settings
 
 UNREADABLE = (errors.InputError, OSError)
 SAVE_BACKLOG = 16  # pictures waiting to be written, at most
@@ -141,61 +137,49 @@ def _writing(path: pathlib.Path) -> Iterator[IO[bytes]]:
     ) from error
 
 
-def run(args: argparse.Namespace) -> int:
-  """Label what `args.inputs` stand for; return the command's status.
-
-  Raises:
-    InputError: A flag, the workdir or an input is wrong.
-  """
-  config = settings.load_config(args.workdir)
-  suffixes = walk.PICTURES
-  if config.data.channels is not None:
-    suffixes += bands.SUFFIXES
-  out = pathlib.Path(args.out)
-  pictures = found_pictures.find(args.inputs, out, suffixes)
-  try:
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=out):
-      pass
-  except OSError as error:  # said before the work, not after
-    raise errors.InputError(
-      f"--out={out} cannot be written ({error.strerror}): name another folder"
-    ) from error
-  return label(config, args, pictures, out)
-
-
 def label(
-  config: Any,
   args: argparse.Namespace,
+  asked: asked_lib.Asked,
   pictures: list[found_pictures.Picture],
   out: pathlib.Path,
 ) -> int:
-  """Label pictures with the run in `args.workdir`; return the status."""
-  opened = open_run.open_run(args.workdir, config)
-  stride = inference_settings.output_stride(config, args.output_stride)
-  sizing = inference_settings.sizing(config, args)
-  crf = inference_settings.crf_parameters(config, args)
-  batch = inference_settings.batch(config, args)
+  """Label pictures into a folder; return the command's status.
+
+  Args:
+    args: The flags of `deeplax.predict`.
+    asked: What they ask of the run.
+    pictures: What they name.
+    out: The folder.
+
+  Raises:
+    InputError: The network has no such output stride, or the disk is full.
+  """
+  opened, step = asked.run, asked.step
+  (stride,), (mode,) = asked.strides, asked.modes
   model = opened.network(stride)
-  variables, step = checkpoint.restore_variables(args.workdir, args.step)
+  variables = checkpoint.read(args.workdir, step)
   names = opened.spec.class_names
   print(
     f"{args.workdir} step {step}, "
     f"{results.known_miou(args.workdir, step, stride)}\n"
     f"{len(names)} classes: {', '.join(names)}"
   )
-  mode = inference_settings.mode(config, args)
-  channels = config.data.channels
+  channels = opened.config.data.channels
   failed = predict(
     opened.predictor(
-      model, variables, mode=mode, sizing=sizing, crf=crf, batch=batch
+      model,
+      variables,
+      mode=mode,
+      sizing=asked.sizing,
+      crf=asked.crf,
+      batch=asked.batch,
     ),
     pictures,
     out=out,
     palette=opened.spec.palette,
     reader=bands.Reader(channels) if channels else decoding.decode_image,
     probabilities=args.probs,
-    threads=config.data.threads,
+    threads=opened.config.data.threads,
   )
   return 1 if failed else 0
 

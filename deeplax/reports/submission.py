@@ -13,8 +13,8 @@ from deeplax.data import mask_folders
 from deeplax.data import published
 from deeplax.data import spec as spec_lib
 from deeplax.data import walk
+from deeplax.inference import asked as asked_lib
 from deeplax.reports import found_pictures
-from deeplax.reports import label_pictures
 from deeplax.workdir import settings
 
 
@@ -38,11 +38,13 @@ def run(
     )
   if predicting is None:
     return _pack(args, args.predictions, wanted)
+  asked = asked_lib.pictures(predicting)
+  refuse_other_classes(server, args.workdir, asked.run.spec)
   args.out.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(
     dir=args.out.parent, prefix=".submit-"
   ) as folder:
-    label(server, predicting, wanted, pathlib.Path(folder))
+    label(predicting, asked, wanted, pathlib.Path(folder))
     _pack(args, pathlib.Path(folder), wanted)
 
 
@@ -157,30 +159,42 @@ def masks(
   return {name: by_name[name] for name in wanted}
 
 
+def refuse_other_classes(
+  server: evaluation_servers.Server, workdir: str, spec: spec_lib.Spec
+) -> None:
+  """Refuse a run of other classes than the server's.
+
+  Raises:
+    InputError: The classes differ.
+  """
+  names = spec.class_names
+  if names != server.spec.class_names:
+    raise errors.InputError(
+      f"{workdir} was trained on {len(names)} classes ({names[0]}, ...), "
+      f"not on the {server.spec.num_classes} of {server.spec.name}: the server "
+      "would take them for others"
+    )
+
+
 def label(
-  server: evaluation_servers.Server,
   args: argparse.Namespace,
+  asked: asked_lib.Asked,
   wanted: Mapping[str, pathlib.Path],
   out: pathlib.Path,
 ) -> None:
   """Label images into a folder with a run, by the flags of deeplax.predict.
 
   Raises:
-    InputError: The run has other classes, or an image cannot be read.
+    InputError: An image cannot be read.
   """
-  names = settings.read_spec(args.workdir).class_names
-  if names != server.spec.class_names:
-    raise errors.InputError(
-      f"{args.workdir} was trained on {len(names)} classes ({names[0]}, ...), "
-      f"not on the {server.spec.num_classes} of {server.spec.name}: the server "
-      "would take them for others"
-    )
+  # Imported here, because it brings JAX, which packing masks does not need.
+  from deeplax.reports import label_pictures
+
   pictures = [
     found_pictures.Picture(path, pathlib.Path(name))
     for name, path in wanted.items()
   ]
-  config = settings.load_config(args.workdir)
-  if label_pictures.label(config, args, pictures, out):
+  if label_pictures.label(args, asked, pictures, out):
     raise errors.InputError(
       "some test images could not be read, as said above: unpack them again"
     )

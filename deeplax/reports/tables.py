@@ -7,7 +7,7 @@ from etils import epath
 import flax.linen as nn
 
 from deeplax import atomic
-from deeplax.inference import averaging
+from deeplax.inference import mode as mode_lib
 from deeplax.inference import sweep as sweep_lib
 from deeplax.metrics import confusion
 from deeplax.metrics import measures
@@ -27,7 +27,7 @@ OF_CLASSES = ("iou", "precision", "recall", "pixel_share", "confusions")
 def row(
   result: dict[str, Any],
   sweep: sweep_lib.Sweep,
-  mode: averaging.Mode,
+  mode: mode_lib.Mode,
   *,
   model: nn.Module,
   file: str,
@@ -86,7 +86,7 @@ def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def name(row: dict[str, Any]) -> str:
   """Return a row's name: its output stride, scales and flip."""
   scales = tuple(row["scales"])
-  mode = averaging.Mode(scales, row["flip"])
+  mode = mode_lib.Mode(scales, row["flip"])
   return f"output stride {row['output_stride']}, {mode}"
 
 

@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Collection, Mapping, Sequence
 import math
-import pathlib
 import shlex
 from typing import Any
 
@@ -13,11 +12,7 @@ import ml_collections
 
 from deeplax import atomic
 from deeplax import errors
-from deeplax import text_files
 from deeplax.data import build as data_build
-from deeplax.data import folder as folder_lib
-from deeplax.data import spec as spec_lib
-from deeplax.inference import open_run
 from deeplax.models import build as model_build
 from deeplax.models import variables as variables_lib
 from deeplax.pretrained import files
@@ -29,6 +24,7 @@ from deeplax.pretrained import rules
 from deeplax.pretrained import summary
 from deeplax.pretrained import tables
 from deeplax.settings import published
+from deeplax.training import convertible
 from deeplax.training import norm_statistics
 from deeplax.training import optim
 from deeplax.training import parts as parts_lib
@@ -38,37 +34,41 @@ from deeplax.workdir import layout
 from deeplax.workdir import lock
 from deeplax.workdir import settings
 
-_UNLABELED_FIRST = ("tf_deeplab", "ade20k")
+
+def run(
+  config: ml_collections.ConfigDict | None,
+  args: argparse.Namespace,
+  found: convertible.Given | convertible.Exported,
+  overrides: Sequence[str] = (),
+) -> None:
+  """Run `convert`, or `export` with --to, which needs no `config`."""
+  if isinstance(found, convertible.Exported):
+    export(args, found)
+  else:
+    assert config is not None
+    convert(config, args, found, overrides)
 
 
 def convert(
   config: ml_collections.ConfigDict,
   args: argparse.Namespace,
+  given: convertible.Given,
   overrides: Sequence[str] = (),
 ) -> None:
   """Write a workdir whose network is the checkpoint's.
 
   Args:
+    config: The network, and the data that it is for.
     args: The flags of `deeplax.convert`.
+    given: What they name.
     overrides: The --config.KEY=VALUE flags, repeated in the advice at the end.
 
   Raises:
-    InputError: The checkpoint cannot be read or belongs to another network, or
-      the workdir holds a run. Nothing has been written then.
+    InputError: The checkpoint cannot be read or belongs to another network.
+      Nothing has been written then.
   """
-  workdir = epath.Path(args.workdir)
-  if (step := checkpoint.sound_step(workdir)) is not None:
-    raise errors.InputError(
-      f"--workdir={workdir} holds a run at step {step}; give another one"
-    )
-  spec = _spec(config, args.classes)
-  if config.data.channels is not None:
-    raise errors.InputError(
-      f"data.channels {config.data.channels}: published weights are RGB. "
-      "Convert without it, then train with the bands and "
-      "--config.init.checkpoint"
-    )
-  arrays, under = _read(args)
+  workdir, spec = epath.Path(args.workdir), given.spec
+  arrays, under = _read(args, given)
   with errors.input_errors():
     model, wider = (
       model_build.from_config(
@@ -95,7 +95,7 @@ def convert(
       drawn,
       class_names=spec.class_names,
       class_paths=class_paths,
-      source_classes=_classes_there(args, other_classes),
+      source_classes=_classes_there(args, given, other_classes),
       new=new,
       transparent=args.transparent_decoder,
     )
@@ -122,11 +122,13 @@ def convert(
   print(_next(args, start, other_classes, overrides))
 
 
-def _read(args: argparse.Namespace) -> tuple[Mapping[str, Any], str]:
+def _read(
+  args: argparse.Namespace, given: convertible.Given
+) -> tuple[Mapping[str, Any], str]:
   """Return the arrays in --checkpoint, and the prefix that --under removed."""
-  if args.source == published.OWN:
-    return checkpoint.restore_variables(args.checkpoint)[0], ""
-  arrays = files.read(args.checkpoint)
+  if given.step is not None:
+    return checkpoint.read(args.checkpoint, given.step), ""
+  arrays = given.read()
   if not args.under:
     return arrays, ""
   arrays, prefix, _ = prefixes.below(arrays, args.under)
@@ -171,23 +173,10 @@ def _measure(
   )
 
 
-def _spec(
-  config: ml_collections.ConfigDict, classes: str | None
-) -> spec_lib.Spec:
-  """Return the classes: those of --classes, or of the config's data."""
-  if classes is None:
-    return data_build.spec(config.data)
-  if config.data.name != data_build.FOLDER:
-    raise errors.InputError(
-      f"--classes is for own data; config.data.name {config.data.name!r} has "
-      "its own classes"
-    )
-  path = pathlib.Path(classes)
-  return folder_lib.spec(path.parent if path.is_file() else path)
-
-
 def _classes_there(
-  args: argparse.Namespace, other_classes: Collection[int]
+  args: argparse.Namespace,
+  given: convertible.Given,
+  other_classes: Collection[int],
 ) -> Sequence[str] | None:
   """Return the file's classes: of --source_classes, or of its published row.
 
@@ -195,42 +184,9 @@ def _classes_there(
   """
   row = published.of_config(args.config)
   if args.source_classes or row is None:
-    return source_classes(args.source_classes, args.source)
-  names = source_classes(row.source_classes, args.source) or ()
+    return given.source_classes
+  names = convertible.source_classes(row.source_classes, args.source) or ()
   return names if len(names) in other_classes else None
-
-
-def source_classes(text: str | None, source: str) -> Sequence[str] | None:
-  """Return the names that --source_classes stands for, by place.
-
-  Args:
-    text: A data set's name, a file with a JSON list, or None (result: None).
-    source: The program that the logits come from.
-
-  Raises:
-    InputError: `text` is neither.
-  """
-  if text is None:
-    return None
-  if text in spec_lib.SPECS:
-    names = spec_lib.SPECS[text].class_names
-    # research/deeplab datasets/data_generator.py: 151 classes, of which the
-    # first stands for unlabeled pixels.
-    return ("", *names) if (source, text) == _UNLABELED_FIRST else names
-  names = text_files.read_json(
-    text,
-    kind=object,
-    fix=f"--source_classes={text} has to be one of {sorted(spec_lib.SPECS)} or "
-    'a JSON file of a list, ["road", "car"]',
-  )
-  if isinstance(names, dict):
-    names = names.get("names")
-  texts = isinstance(names, list) and all(isinstance(n, str) for n in names)
-  if not names or not texts:
-    raise errors.InputError(
-      f'--source_classes={text} has to hold a list, ["road", "car"]'
-    )
-  return names
 
 
 def _record(args: argparse.Namespace, start: partial.Start) -> dict[str, Any]:
@@ -301,18 +257,21 @@ def _next(
   return "\n".join(lines)
 
 
-def export(args: argparse.Namespace) -> None:
+def export(args: argparse.Namespace, found: convertible.Exported) -> None:
   """Write the weights of a workdir by another program's names.
 
+  Args:
+    args: The flags of `deeplax.convert`.
+    found: What they name.
+
   Raises:
-    InputError: The workdir has no weights, a parameter has no name in that
-      program, or the file cannot be written.
+    InputError: A parameter has no name in that program, or the file cannot be
+      written.
   """
-  config = settings.load_config(args.workdir)
-  opened = open_run.open_run(args.workdir, config)
-  variables, step = checkpoint.restore_variables(args.workdir, args.step)
+  opened, step = found.run, found.step
+  variables = checkpoint.read(args.workdir, step)
   model = opened.network(
-    config.model.output_stride,
+    opened.config.model.output_stride,
     auxiliary=partial.TRAINING_ONLY in variables["params"],
   )
   arrays, nameless = rules.save(variables, tables.table(args.to, model=model))
@@ -324,5 +283,5 @@ def export(args: argparse.Namespace) -> None:
       f"{summary.names([summary.path(p) for p in nameless])}: that program "
       "does not build this network"
     )
-  files.write(args.out, arrays)
+  found.write(arrays)
   print(f"{args.workdir} step {step}: {len(arrays)} arrays in {args.out}")

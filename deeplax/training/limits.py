@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import flax.linen as nn
 import ml_collections
 
 from deeplax import errors
-from deeplax.models import deeplab
 from deeplax.workdir import settings
+
+if TYPE_CHECKING:  # it brings JAX, and values are refused without
+  import flax.linen as nn
 
 # Share of the running statistics that the run itself must have made by its end.
 SETTLED = 0.95
@@ -111,7 +112,7 @@ def slow_start_warning(
 
 
 def norm_warning(
-  model: nn.Module, *, total_steps: int, start: str
+  model: "nn.Module", *, total_steps: int, start: str
 ) -> str | None:
   """Return a warning if the run ends before its statistics have settled.
 
@@ -119,6 +120,8 @@ def norm_warning(
     model: The network, whose slowest norm that trains is looked at.
     start: In words, where the statistics come from before step 0.
   """
+  from deeplax.models import deeplab
+
   norms = deeplab.norms(model).values()
   decays = [norm.decay for norm in norms if norm.mode == "train"]
   decay = max(decays, default=0.0)

@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image
 
 from deeplax import atomic
-from deeplax import errors
 from deeplax.reports import gallery
 from deeplax.workdir import layout
 from deeplax.workdir import settings
@@ -114,21 +113,10 @@ def _tensorboard(workdir: epath.Path, lines: list[dict[str, Any]]) -> Any:
 
 
 def metric_writers() -> Any:
-  """Return `clu.metric_writers`, which needs TensorFlow and TensorBoard.
+  """Return `clu.metric_writers`, which needs TensorFlow and TensorBoard."""
+  from clu import metric_writers
+  import tensorflow  # pyright: ignore
 
-  Raises:
-    InputError: One of them is missing.
-  """
-  try:
-    from clu import metric_writers
-    import tensorboard  # noqa: F401  # pyright: ignore
-    import tensorflow  # pyright: ignore
-  except ImportError as error:
-    raise errors.InputError(
-      f"log.tensorboard needs the package {error.name}: install the extra, "
-      'pip install -e ".[tf]", or leave --config.log.tensorboard=False; '
-      "metrics.jsonl and pictures/ are written anyway"
-    ) from error
   # Otherwise TensorFlow takes all of a GPU's memory to write a few numbers.
   tensorflow.config.set_visible_devices([], "GPU")
   return metric_writers

@@ -18,12 +18,13 @@ import optax
 
 from deeplax import clocks
 from deeplax import errors
+from deeplax.data import files
+from deeplax.inference import asked
 from deeplax.inference import open_run
 from deeplax.training import optim
 from deeplax.training import parts as parts_lib
 from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
-from deeplax.workdir import layout
 from deeplax.workdir import lock
 from deeplax.workdir import settings
 
@@ -127,26 +128,32 @@ def moved(
   return sorted(rows, key=lambda row: -(row[1] + abs(np.log(row[2]))))
 
 
-def run(args: argparse.Namespace, progress: Callable[..., None]) -> None:
+def run(
+  args: argparse.Namespace,
+  opened: open_run.Run,
+  source: files.Source,
+  step: int,
+  progress: Callable[..., None],
+) -> None:
   """Write a copy of the run in `args.workdir`, its statistics measured anew.
 
+  Args:
+    args: The flags of `deeplax.recalibrate`.
+    opened: The run; its configuration is changed.
+    source: Its training data.
+    step: Of a sound checkpoint.
+    progress: Receives lines.
+
   Raises:
-    InputError: A flag, the workdir or the data are wrong.
+    InputError: A file cannot be read or written.
   """
-  out = epath.Path(args.out or f"{args.workdir.rstrip('/')}_recalibrated")
-  if (out / layout.CONFIG).exists():
-    raise errors.InputError(
-      f"--out={out} holds a run already; name another folder, or remove it"
-    )
-  config = settings.load_config(args.workdir)  # `save` reads it unchanged
-  variables, step = checkpoint.restore_variables(args.workdir, args.step)
+  out = epath.Path(asked.recalibrated(args))
+  config = opened.config  # `save` reads it unchanged
   frozen = config.model.batch_norm.mode != "train"
   keep_one_batch(config.model.batch_norm)
   if args.batch_size:
     config.train.batch_size = args.batch_size
-  opened, source = open_run.open_with_data(
-    args.workdir, config, config.data.train_split, args.data_root
-  )
+  variables = checkpoint.read(args.workdir, step)
   model = opened.network(config.model.output_stride)
   with errors.input_errors():
     batches = parts_lib.batches(config, source)

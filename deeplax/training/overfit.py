@@ -233,12 +233,11 @@ def _nothing(step: int, values: Any) -> None:
 def run(
   config: ml_collections.ConfigDict,
   args: argparse.Namespace,
+  source: files.Source,
   progress: Callable[..., None],
 ) -> int:
   """Run the check and return its exit status: 0 if it passed, else 1."""
   with errors.input_errors():
-    limits.refuse_values(config)
-    source = data_build.source(config.data, config.data.train_split)
     check.check(source, images=args.images)
     data_build.fill_channels(config.data, source)
     _, loss = class_balance.examples_and_loss(config, source, None, progress)

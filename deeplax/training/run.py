@@ -26,8 +26,8 @@ from deeplax.training import class_balance
 from deeplax.training import diagnosis
 from deeplax.training import disk_space
 from deeplax.training import initial
+from deeplax.training import inputs as inputs_lib
 from deeplax.training import limits
-from deeplax.training import log as log_lib
 from deeplax.training import loop
 from deeplax.training import memory
 from deeplax.training import optim
@@ -42,14 +42,25 @@ from deeplax.workdir import checkpoint
 from deeplax.workdir import environment
 from deeplax.workdir import layout
 from deeplax.workdir import lock
+from deeplax.workdir import sealed
 from deeplax.workdir import settings
 from deeplax.workdir import training_data
 
 
 def run(
-  config: ml_collections.ConfigDict, *, workdir: str, multihost: bool = False
+  config: ml_collections.ConfigDict,
+  inputs: inputs_lib.Inputs,
+  *,
+  workdir: str,
+  multihost: bool = False,
 ) -> None:
   """Train `config` in `workdir`, or resume there.
+
+  Args:
+    config: Its values are possible.
+    inputs: Its data.
+    workdir: The run's folder.
+    multihost: Whether this process is one of several hosts'.
 
   Raises:
     InputError: The run cannot work; nothing has been written then.
@@ -66,11 +77,12 @@ def run(
     watch = stack.enter_context(signals.watched(progress))
     if jax.process_index() == 0:
       stack.enter_context(lock.held(workdir))
-    _run(config, workdir, watch, progress)
+    _run(config, inputs, workdir, watch, progress)
 
 
 def _run(
   config: ml_collections.ConfigDict,
+  inputs: inputs_lib.Inputs,
   workdir: str,
   watch: signals.Watch,
   progress: Callable[..., None],
@@ -78,8 +90,8 @@ def _run(
   """Train `config` in `workdir`, which is locked, or resume there."""
   folder = epath.Path(workdir)
   environment.compilation_cache(folder)
-  parts = prepare(config, folder, progress)
-  resume, total = checkpoint.sound_step(folder), config.train.total_steps
+  parts = prepare(config, inputs, folder, progress)
+  resume, total = sealed.sound_step(folder), config.train.total_steps
   open_outputs = partial(
     written.opened,
     config,
@@ -94,7 +106,7 @@ def _run(
   if resume is not None and resume >= total:
     if first_process:
       settings.write_lost(folder, config, spec)
-    if checkpoint.miou(folder, resume) is None:
+    if sealed.miou(folder, resume) is None:
       variables, _ = checkpoint.restore_variables(folder, resume)
       with open_outputs() as outputs:
         watch.training = True
@@ -114,7 +126,7 @@ def _run(
   if first_process:
     settings.write_run_files(folder, config, spec, state.params, progress)
     training_data.write(folder, parts.train_source, resumed=resume is not None)
-  saved = partial(checkpoint.sound_step, folder)
+  saved = partial(sealed.sound_step, folder)
   with memory.exhaustion(config, parts.mesh, saved), open_outputs() as outputs:
     platform.work_unit().set_task_status(f"training {workdir}")
     steps = train(
@@ -129,21 +141,23 @@ def _run(
 
 def prepare(
   config: ml_collections.ConfigDict,
+  inputs: inputs_lib.Inputs,
   folder: epath.Path,
   progress: Callable[..., None],
 ) -> parts_lib.Parts:
-  """Return the parts of a run, after checking its values and labels.
+  """Return the parts of a run, after checking its labels.
 
   Args:
     config: Gets the bands' mean and std.
+    inputs: Its data.
+    folder: The workdir.
+    progress: Receives lines.
 
   Raises:
     InputError: Something cannot work, or the workdir holds another run.
   """
-  limits.refuse_values(config)
+  source, eval_source = inputs
   with errors.input_errors():
-    source = data_build.source(config.data, config.data.train_split)
-    eval_source = data_build.source(config.data, config.data.eval_split)
     settings.refuse_other_run(config, folder, source, progress)
     if config.data.check_images:
       progress(check.check(source, images=config.data.check_images))
@@ -160,8 +174,6 @@ def prepare(
     )
     lr, tx = optim.optimizer(config)
     measure = validation.evaluator(config, eval_source, folder, progress)
-    if config.log.tensorboard:
-      log_lib.metric_writers()  # refused before anything is compiled
     batches = parts_lib.batches(config, source)
   return parts_lib.Parts(
     train_source=source,

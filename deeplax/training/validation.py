@@ -10,8 +10,8 @@ import numpy as np
 
 from deeplax.data import build as data_build
 from deeplax.data import files
-from deeplax.inference import averaging
 from deeplax.inference import evaluate
+from deeplax.inference import mode as mode_lib
 from deeplax.inference import open_run
 from deeplax.inference import settings as inference_settings
 from deeplax.metrics import printed
@@ -43,7 +43,7 @@ def evaluator(
   predictor = opened.predictor(
     opened.network(),
     {},
-    mode=averaging.Mode(config.eval.scales, config.eval.flip),
+    mode=mode_lib.Mode(config.eval.scales, config.eval.flip),
     sizing=inference_settings.sizing(config),
     batch=inference_settings.batch(config),
   )

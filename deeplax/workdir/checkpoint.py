@@ -1,17 +1,13 @@
 """Checkpoints of a run: written, sealed, skipped when damaged, read.
 
-Orbax restores flipped bits silently, so each finished checkpoint is sealed by a
-`sha256.json`, written last. One without it, or with another sum, is skipped
-with a message, and the one before is read. A checkpoint is written before its
+Orbax restores flipped bits silently, so each finished checkpoint is sealed;
+`sealed` looks for a sound one. A checkpoint is written before its
 step is evaluated, and the score added afterwards. Older ones are deleted only
 once the new one is sealed.
 """
 
-from collections.abc import Iterable
 import dataclasses
 import errno
-import hashlib
-import json
 import logging
 import os
 import re
@@ -23,13 +19,10 @@ from etils import epath
 import jax
 import orbax.checkpoint as ocp
 
-from deeplax import atomic
 from deeplax import errors
 from deeplax.workdir import layout
-from deeplax.workdir import results
+from deeplax.workdir import sealed
 
-SUMS = "sha256.json"
-SCORE = "metrics/metrics"  # Orbax's name for it
 TRAINED = ("params", "batch_stats")
 
 
@@ -43,23 +36,6 @@ def _unexpected(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("absl").addFilter(_unexpected)
-
-
-def _sums(folder: epath.Path) -> dict[str, str]:
-  """Return the SHA-256 of every file below a checkpoint, by relative name."""
-  sums = {}
-  stack = [folder]
-  while stack:
-    for path in stack.pop().iterdir():
-      if path.is_dir():
-        stack.append(path)
-      elif path.name != SUMS:
-        sums[path.relative_to(folder).as_posix()] = _sum(path)
-  return sums
-
-
-def _sum(path: epath.Path) -> str:
-  return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _refuse_full(folder: epath.Path, state: Any) -> None:
@@ -83,99 +59,27 @@ def _reason(error: Exception) -> str:
   return (text.strip() or type(error).__name__).splitlines()[0][:200]
 
 
-def _damage(folder: epath.Path) -> str | None:
-  """Return in words how a checkpoint is damaged; None: it is sound."""
-  if not (folder / SUMS).exists():
-    return f"it has no {SUMS}: writing it was interrupted"
-  try:
-    expected = dict(json.loads((folder / SUMS).read_bytes()))
-  except (ValueError, TypeError):
-    return f"its {SUMS} is damaged"
-  actual = _sums(folder)
-  wrong = [k for k in expected if actual.get(k) != expected[k]]
-  return f"{wrong[0]} is missing or changed on disk" if wrong else None
-
-
-def sound_step(workdir: epath.PathLike, step: int | None = None) -> int | None:
-  """Return `step`, or by default the newest undamaged one; None: none exists.
-
-  Raises:
-    InputError: `step` was asked for and does not exist or is damaged.
-  """
-  folder = epath.Path(workdir) / layout.CHECKPOINTS
-  steps = layout.checkpoint_steps(workdir)
-  if step is not None:
-    if step not in steps:
-      raise errors.InputError(f"no step {step} in {folder}; steps: {steps}")
-    if damage := _damage(folder / str(step)):
-      raise errors.InputError(f"checkpoint {folder / str(step)}: {damage}")
-    return step
-  for candidate in reversed(steps):
-    damage = _damage(folder / str(candidate))
-    if damage is None:
-      return candidate
-    print(f"deeplax: skipping checkpoint {folder / str(candidate)}: {damage}")
-  sealed = [s for s in steps if (folder / str(s) / SUMS).exists()]
-  if sealed:  # one whose writing was interrupted does not count
-    raise errors.InputError(
-      f"none of the checkpoints {sealed} in {folder} is whole. Restore that "
-      "folder from a copy, or start anew in another --workdir"
-    )
-  return None
-
-
-def best_step(workdir: epath.PathLike) -> int:
-  """Return the step with the best validation mIoU among those on disk.
-
-  Raises:
-    InputError: No checkpoint on disk has been evaluated.
-  """
-  folder = epath.Path(workdir) / layout.CHECKPOINTS
-  steps = layout.checkpoint_steps(workdir)
-  scores = _scores(folder, steps)
-  if not scores:
-    raise errors.InputError(
-      f"no evaluated checkpoint in {folder}; steps: {steps}"
-    )
-  return max(scores, key=lambda s: (scores[s], s))
-
-
-def miou(workdir: epath.PathLike, step: int) -> float | None:
-  """Return a checkpoint's validation mIoU; None: it was not evaluated."""
-  return _scores(epath.Path(workdir) / layout.CHECKPOINTS, [step]).get(step)
-
-
-def _scores(folder: epath.Path, steps: Iterable[int]) -> dict[int, float]:
-  """Return the validation mIoU of those steps that have one."""
-  # A damaged score counts as none: its checkpoint is not sound either.
-  scores = {s: results.miou_in(folder / str(s) / SCORE) for s in steps}
-  return {step: miou for step, miou in scores.items() if miou is not None}
-
-
 def restore_variables(
   workdir: epath.PathLike, step: int | str | None = None
 ) -> tuple[dict[str, Any], int]:
-  """Return ({"params", "batch_stats"}, step) of a run.
+  """Return the variables of a run as `read`, and the step they are of.
 
-  With `optim.ema_decay` these are the moving averages.
-
-  Args:
-    workdir: Of a training run.
-    step: A number, "best" (by validation mIoU) or None for the newest.
+  For the arguments see `sealed.wanted_step`.
 
   Raises:
     InputError: There is no such checkpoint; the message lists the nearest.
   """
-  wanted = best_step(workdir) if step == "best" else step
-  assert not isinstance(wanted, str), wanted
-  sound = sound_step(workdir, wanted)
-  if sound is None:
-    raise errors.InputError(
-      f"no checkpoint in {epath.Path(workdir) / layout.CHECKPOINTS}. "
-      f"{layout.nearest_runs(workdir)}. deeplax never runs on random weights"
-    )
+  found = sealed.wanted_step(workdir, step)
+  return read(workdir, found), found
+
+
+def read(workdir: epath.PathLike, step: int) -> dict[str, Any]:
+  """Return {"params", "batch_stats"} of a run at a sound step.
+
+  With `optim.ema_decay` these are the moving averages.
+  """
   # Below a relative path Orbax silently reads nothing.
-  folder = epath.Path(workdir).resolve() / layout.CHECKPOINTS / str(sound)
+  folder = epath.Path(workdir).resolve() / layout.CHECKPOINTS / str(step)
   # Any device count may have written it: restore whole arrays to the host's
   # first device, and of the state only what a model takes.
   one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -198,7 +102,7 @@ def restore_variables(
         partial_restore=True,
       ),
     )
-  return {"batch_stats": {}, **restored.get("average", restored)}, sound
+  return {"batch_stats": {}, **restored.get("average", restored)}
 
 
 def _fields(state: Any) -> dict[str, Any]:
@@ -224,7 +128,7 @@ class Checkpoints:
         cleanup_tmp_directories=True,
       ),
     )
-    self._scores = _scores(self._folder, self._manager.all_steps())
+    self._scores = sealed.scores(self._folder, self._manager.all_steps())
 
   def save(self, step: int, state: Any, position: dict[str, int]) -> None:
     """Write one checkpoint; when this returns it is whole and sealed.
@@ -251,7 +155,7 @@ class Checkpoints:
       )
       self._manager.wait_until_finished()
       if jax.process_index() == 0:
-        atomic.write_json(folder / SUMS, _sums(folder))
+        sealed.seal(folder)
     except (OSError, ValueError) as error:  # TensorStore's are ValueErrors
       raise errors.InputError(
         f"step {step} could not be saved in {self._folder} "
@@ -271,10 +175,7 @@ class Checkpoints:
     folder = self._folder / str(step)
     self._scores[step] = miou
     if jax.process_index() == 0:
-      atomic.write_json(folder / SCORE, {"miou": miou})
-      sums = json.loads((folder / SUMS).read_bytes())
-      sums[SCORE] = _sum(folder / SCORE)
-      atomic.write_json(folder / SUMS, sums)
+      sealed.write_score(folder, miou)
     self._prune()
 
   def _prune(self) -> None:
@@ -330,7 +231,7 @@ class Checkpoints:
     for step in self._manager.all_steps():
       if step <= after:
         continue
-      if _damage(self._folder / str(step)) is None:
+      if sealed.damage(self._folder / str(step)) is None:
         raise errors.InputError(
           f"{self._folder / str(step)} has appeared while this run started "
           f"from step {after}: another process trains there. Nothing was "

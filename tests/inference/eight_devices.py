@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from deeplax import parallel
-from deeplax.inference import averaging
 from deeplax.inference import evaluate
+from deeplax.inference import mode as mode_lib
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import programs
 from deeplax.inference import sizing as sizing_lib
@@ -26,7 +26,7 @@ from deeplax.metrics import measures
 from tests.inference import toy
 from tests.models import networks
 
-MODES = (averaging.Mode(), averaging.Mode((0.5, 1.0), flip=True))
+MODES = (mode_lib.Mode(), mode_lib.Mode((0.5, 1.0), flip=True))
 MEASURED = measures.Measures(trimap=(1, 4), boundary=True)
 WAYS = {
   "padded": sizing_lib.Sizing(),

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from deeplax.inference import averaging
+from deeplax.inference import mode as mode_lib
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import probabilities
 
-Mode = averaging.Mode
+Mode = mode_lib.Mode
 PAPERS = (
   Mode(),
   Mode((0.5, 0.75, 1.0, 1.25)),

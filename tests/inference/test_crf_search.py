@@ -18,6 +18,7 @@ from deeplax.models import build as model_build
 from deeplax.settings import defaults
 from deeplax.settings import protocols
 from deeplax.workdir import checkpoint
+from deeplax.workdir import sealed
 from deeplax.workdir import settings
 from tests.inference import toy
 
@@ -170,9 +171,8 @@ def command(tmp_path, monkeypatch):
   """A function that runs the command on a stand-in for a trained run."""
   config = defaults.base()
   monkeypatch.setattr(settings, "load_config", lambda _: config)
-  monkeypatch.setattr(
-    checkpoint, "restore_variables", lambda _, step: ({}, step or 400)
-  )
+  monkeypatch.setattr(sealed, "wanted_step", lambda _, step: step or 400)
+  monkeypatch.setattr(checkpoint, "read", lambda *_: {})
   monkeypatch.setattr(
     model_build, "from_config", lambda *_, **__: toy.Brightest()
   )

@@ -13,7 +13,7 @@ from deeplax import clocks
 from deeplax import crf
 from deeplax.crf import program
 from deeplax.crf import room
-from deeplax.inference import averaging
+from deeplax.inference import mode as mode_lib
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import probabilities
 from deeplax.models import build
@@ -192,9 +192,7 @@ def test_images_are_padded_with_the_exact_mean_pixel():
   ("scales", "flip"), [((1.0,), False), ((0.5, 1), True)]
 )
 def test_labels_are_the_argmax_of_the_probabilities(scales, flip):
-  predictor = _predictor(
-    _network(Directed()), mode=averaging.Mode(scales, flip)
-  )
+  predictor = _predictor(_network(Directed()), mode=mode_lib.Mode(scales, flip))
   image = _image(30, 21)
   labels = predictor.labels(image)
   assert labels.dtype == np.uint8
@@ -279,7 +277,7 @@ def test_images_of_many_bands_are_padded_and_predicted():
     First(),
     {},
     pad_value=mean,
-    mode=averaging.Mode((1.0, 2.0)),
+    mode=mode_lib.Mode((1.0, 2.0)),
     progress=lambda _: None,
   )
   found = predictor.labels(image)

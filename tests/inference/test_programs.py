@@ -6,8 +6,8 @@ import pytest
 
 from deeplax import errors
 from deeplax import parallel
-from deeplax.inference import averaging
 from deeplax.inference import groups
+from deeplax.inference import mode as mode_lib
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import programs as programs_lib
 from tests.inference import toy
@@ -147,7 +147,7 @@ def test_a_lack_of_memory_is_told_with_what_helps(
     raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to "
                        "allocate 8589934592 bytes.")  # fmt: skip
 
-  predictor = _predictor(batch=batch, mode=averaging.Mode((scale,)))
+  predictor = _predictor(batch=batch, mode=mode_lib.Mode((scale,)))
   if moment == "compile":
     predictor._programs._lowered = fail
   elif moment == "run":

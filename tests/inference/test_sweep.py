@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from deeplax.inference import averaging
 from deeplax.inference import evaluate
+from deeplax.inference import mode as mode_lib
 from deeplax.inference import sweep
 from deeplax.metrics import measures
 from tests.inference import toy
 
-MODES = (averaging.Mode(), averaging.Mode((0.5,)))
+MODES = (mode_lib.Mode(), mode_lib.Mode((0.5,)))
 ALL = measures.Measures(trimap=(1, 3), boundary=True, objects=True)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from deeplax import errors
 from deeplax import flags
-from deeplax.inference import averaging
+from deeplax.inference import mode as mode_lib
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import settings as settings_lib
 from deeplax.inference import sizing as sizing_lib
@@ -184,7 +184,7 @@ def test_scales_flips_and_several_modes_work_in_windows():
   network = _network(stride=2)
   image = _smooth_image(80, 101)
   cut = windows.Windows(65, 20)
-  modes = [averaging.Mode(), averaging.Mode((0.75, 1.0), True)]
+  modes = [mode_lib.Mode(), mode_lib.Mode((0.75, 1.0), True)]
   lines = []
   predictor = _predictor(network, cut, progress=lines.append)
   seconds = dict.fromkeys(modes, 0.0)

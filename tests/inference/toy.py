@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deeplax.data import spec as spec_lib
-from deeplax.inference import averaging
+from deeplax.inference import mode as mode_lib
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import sizing as sizing_lib
 from deeplax.metrics import confusion
@@ -66,7 +66,7 @@ def predictor(
     Brightest(),
     {},
     pad_value=(127.5,) * 3,
-    mode=averaging.Mode(scales, flip),
+    mode=mode_lib.Mode(scales, flip),
     sizing=sizing_lib.Sizing(pad_to=pad_to),
     progress=lambda _: None,
   )

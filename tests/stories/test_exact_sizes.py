@@ -10,7 +10,7 @@ import pytest
 
 from deeplax import errors
 from deeplax import parallel
-from deeplax.inference import averaging
+from deeplax.inference import mode as mode_lib
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import probabilities
 from deeplax.inference import programs
@@ -84,7 +84,7 @@ def _compare(network, size, **settings):
     predictor = predictor_lib.Predictor(
       *network,
       pad_value=MEAN,
-      mode=averaging.Mode(**settings),
+      mode=mode_lib.Mode(**settings),
       sizing=sizing_lib.Sizing(sizes),
       progress=lambda _: None,
     )

@@ -17,7 +17,7 @@ from deeplax.data import spec as spec_lib
 from deeplax.data.prepare import coco
 from deeplax.inference import settings as asked
 from deeplax.settings import defaults
-from deeplax.training import conversion
+from deeplax.training import convertible
 from tests import hostile
 from tests import hostile_json
 from tests.data import trees
@@ -88,7 +88,7 @@ def test_a_list_of_voc(tmp_path, line):
 
 def test_classes_of_a_foreign_checkpoint(tmp_path):
   def read(file):
-    names = conversion.source_classes(file, "torchvision")
+    names = convertible.source_classes(file, "torchvision")
     assert names and all(isinstance(name, str) for name in names)
 
   check(read, tmp_path / "in" / "names.json", {"names": ["road", "car"]})

@@ -16,8 +16,8 @@ from PIL import Image
 import pytest
 
 from deeplax import atomic
-from deeplax.workdir import checkpoint
 from deeplax.workdir import lock
+from deeplax.workdir import sealed
 from tests import commands
 from tests import runs
 from tests.commands import command
@@ -50,7 +50,7 @@ def left(workdir):
   scores = {p.name: p.read_text() for p in (workdir / "eval").glob("*.json")}
   pictures = {p.name: p.read_bytes() for p in workdir.glob("pictures/*.png")}
   steps = {
-    p.name: checkpoint.miou(workdir, int(p.name))
+    p.name: sealed.miou(workdir, int(p.name))
     for p in (workdir / "checkpoints").iterdir()
   }
   return log, scores, pictures, steps
@@ -129,7 +129,7 @@ def test_of_two_starts_at_once_one_trains(tmp_path):
   refusal = ended[1][1]
   assert "another process is training in" in refusal
   assert "Traceback" not in refusal
-  assert checkpoint.sound_step(tmp_path / "run") == 8
+  assert sealed.sound_step(tmp_path / "run") == 8
 
 
 def own_data(root, *, damage):
@@ -168,12 +168,12 @@ def test_a_broken_validation_picture_costs_no_training(tmp_path, damage):
   assert "step 4 is saved but not evaluated" in done.stdout
   assert "trained to the end and saved, but not evaluated" in done.stderr
   assert str(broken) in done.stderr
-  assert checkpoint.sound_step(tmp_path / "run") == 8
+  assert sealed.sound_step(tmp_path / "run") == 8
   # The advice: mend that; the same command then evaluates.
   broken.write_bytes(whole)
   again = command("main", *arguments, short=True)
   assert again.returncode == 0, again.stderr
-  assert checkpoint.miou(tmp_path / "run", 8) is not None
+  assert sealed.miou(tmp_path / "run", 8) is not None
 
 
 @pytest.mark.slow  # trains, stops and goes on
@@ -259,7 +259,7 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path, kilobytes):
     assert "Traceback" not in done.stderr, done.stderr[-3000:]
     assert done.returncode == 2, done.stdout[-1000:]
     assert len(done.stderr.splitlines()) < 6, done.stderr
-    step = checkpoint.sound_step(disk / "run")
+    step = sealed.sound_step(disk / "run")
     print(f"{kilobytes} kB: kept step {step}: {done.stderr.strip()}")
     # The advice: make room; the same command then goes on.
     subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
@@ -269,7 +269,7 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path, kilobytes):
     assert again.returncode == 0, again.stderr[-3000:]
     if step:
       assert f"resuming from step {step} of 8" in again.stdout
-    assert checkpoint.miou(disk / "run", 8) is not None
+    assert sealed.miou(disk / "run", 8) is not None
   finally:
     subprocess.run(["umount", "-l", disk], check=True)
 
@@ -296,12 +296,12 @@ def test_a_write_that_fails_is_told_and_loses_nothing(tmp_path, name, kept):
   done = command("main", *EIGHT, f"--workdir={workdir}", short=True)
   assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
   assert str(workdir) in done.stderr and len(done.stderr.splitlines()) < 6
-  assert (checkpoint.sound_step(workdir) if kept else None) == kept
+  assert (sealed.sound_step(workdir) if kept else None) == kept
   path = workdir / name
   path.rmdir() if path.is_dir() else path.unlink()
   again = command("main", *EIGHT, f"--workdir={workdir}", short=True)
   assert again.returncode == 0, again.stderr
-  assert checkpoint.miou(workdir, 8) is not None
+  assert sealed.miou(workdir, 8) is not None
 
 
 @pytest.mark.slow  # predicts, trains on and predicts again, for each file

@@ -13,6 +13,7 @@ from deeplax import parallel
 from deeplax.data import build as data_build
 from deeplax.inference import evaluate
 from deeplax.inference import predictor as predictor_lib
+from deeplax.training import inputs
 from deeplax.training import run
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
@@ -68,7 +69,7 @@ def local_miou(config):
 def test_the_first_run_is_convincing_and_a_local_network_is_not(tmp_path):
   config = quickstart.get_config()
   config.lock()
-  run.run(config, workdir=str(tmp_path))
+  run.run(config, inputs.found(config), workdir=str(tmp_path))
   step = config.train.total_steps
   path = tmp_path / "eval" / f"val-{step:08d}-os16-s1.0.json"
   miou = json.loads(path.read_text())["miou"]

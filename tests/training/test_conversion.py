@@ -24,6 +24,7 @@ from deeplax.pretrained import files
 from deeplax.pretrained import rules
 from deeplax.pretrained.names import tf_deeplab
 from deeplax.training import conversion
+from deeplax.training import convertible
 from deeplax.workdir import checkpoint
 from deeplax.workdir import settings as settings_lib
 from tests.models import networks
@@ -97,7 +98,8 @@ def convert_file(path, *flags, config=config, source="tf_deeplab"):
       *flags,
     ]
   )
-  conversion.convert(config(), args)
+  made = config()
+  conversion.run(made, args, convertible.found(made, args))
   return workdir
 
 
@@ -139,11 +141,10 @@ def test_what_is_written_out_is_bit_equal_to_what_came_in(
 ):
   workdir, _ = converted
   out = tmp_path / f"written{suffix}"
-  conversion.export(
-    convert.parser().parse_args(
-      ["--to=tf_deeplab", f"--workdir={workdir}", f"--out={out}"]
-    )
+  args = convert.parser().parse_args(
+    ["--to=tf_deeplab", f"--workdir={workdir}", f"--out={out}"]
   )
+  conversion.run(None, args, convertible.found(None, args))
   assert_equal(files.read(str(out)), arrays())
 
 
@@ -312,9 +313,9 @@ def test_own_classes_come_from_their_folder(tmp_path):
 
 
 def test_the_reference_counts_what_has_no_label_as_a_class_of_ade20k():
-  names = conversion.source_classes("ade20k", "tf_deeplab")
+  names = convertible.source_classes("ade20k", "tf_deeplab")
   assert names is not None and len(names) == 151 and names[1] == "wall"
-  assert conversion.source_classes("voc2012", "tf_deeplab") == VOC
+  assert convertible.source_classes("voc2012", "tf_deeplab") == VOC
 
 
 def test_statistics_are_for_folded_norms_only(tmp_path):
@@ -330,11 +331,10 @@ def test_the_auxiliary_head_of_training_is_new_and_stays_behind(tmp_path):
   variables, _ = checkpoint.restore_variables(workdir)
   assert "auxiliary" in variables["params"]
   out = tmp_path / "written.npz"
-  conversion.export(
-    convert.parser().parse_args(
-      ["--to=tf_deeplab", f"--workdir={workdir}", f"--out={out}"]
-    )
+  args = convert.parser().parse_args(
+    ["--to=tf_deeplab", f"--workdir={workdir}", f"--out={out}"]
   )
+  conversion.run(None, args, convertible.found(None, args))
   assert_equal(files.read(str(out)), arrays())
 
 

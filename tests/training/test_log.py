@@ -9,7 +9,6 @@ from PIL import Image
 import pytest
 
 from deeplax import atomic
-from deeplax import errors
 from deeplax.reports import gallery
 from deeplax.training import log as log_lib
 
@@ -126,13 +125,3 @@ def test_tensorboard_shows_the_log_also_after_a_resume(tmp_path):
   }
   lines = [json.loads(line) for line in path.read_text().splitlines()]
   assert [line["step"] for line in lines] == [10, 20, 30]
-
-
-def test_a_missing_tensorboard_is_told_with_the_install_command(
-  tmp_path, monkeypatch
-):
-  monkeypatch.setitem(__import__("sys").modules, "tensorboard", None)
-  with pytest.raises(errors.InputError, match=r'pip install -e ".\[tf\]"'):
-    log_lib.MetricLog(
-      tmp_path / "metrics.jsonl", resume_step=0, write=True, tensorboard=True
-    )

@@ -24,6 +24,7 @@ from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
 from deeplax.training import validation
 from deeplax.workdir import checkpoint
+from deeplax.workdir import sealed
 
 
 def test_periodic_things_happen_on_time_and_at_the_end():
@@ -86,7 +87,7 @@ class Run:
     return state.replace(step=state.step + 1, params=params), metrics
 
   def __call__(self):
-    resume = checkpoint.sound_step(self.folder)
+    resume = sealed.sound_step(self.folder)
     variables = {"params": {"a": jnp.zeros(2)}}
     state = state_lib.create(variables, optax.sgd(0.1), seed=0)
     state = parallel.replicate(state, mesh=self.mesh)
@@ -143,14 +144,14 @@ def test_what_ends_an_evaluation_takes_no_step_with_it(tmp_path, error):
   run = Run(tmp_path, evaluate)
   with pytest.raises(type(error)):
     run()
-  assert checkpoint.sound_step(tmp_path) == 4
+  assert sealed.sound_step(tmp_path) == 4
   variables, _ = checkpoint.restore_variables(tmp_path)
   np.testing.assert_array_equal(variables["params"]["a"], 4)
   # The next start evaluates what was not.
   run.evaluate = lambda variables, step: step / 10
   run()
   assert run.mious() == {2: 0.5, 4: 0.4}
-  assert checkpoint.miou(tmp_path, 4) == 0.4
+  assert sealed.miou(tmp_path, 4) == 0.4
 
 
 def test_a_failed_evaluation_is_told_and_training_goes_on(tmp_path):
@@ -163,7 +164,7 @@ def test_a_failed_evaluation_is_told_and_training_goes_on(tmp_path):
   ):
     run()
   assert [s for s in run.said if "step 2 is saved but not evaluated" in s]
-  assert checkpoint.sound_step(tmp_path) == 4
+  assert sealed.sound_step(tmp_path) == 4
   run.evaluate = lambda variables, step: 0.25
   run()
   assert run.mious() == {4: 0.25}
@@ -178,7 +179,7 @@ def test_a_stop_in_an_evaluation_leaves_it(tmp_path):
 
   run = Run(tmp_path, stopped_inside, stopped=lambda: bool(stops))
   state = run()
-  assert int(state.step) == 2 and checkpoint.sound_step(tmp_path) == 2
+  assert int(state.step) == 2 and sealed.sound_step(tmp_path) == 2
   run.evaluate, run.keywords = lambda variables, step: 0.5, {}
   assert int(run().step) == 4
   assert run.mious() == {2: 0.5, 4: 0.5}
@@ -192,7 +193,7 @@ def test_a_stop_at_a_step_saves_it(tmp_path):
     return len(asked) >= 3  # asked once after step 1, and twice after step 2
 
   run = Run(tmp_path, lambda variables, step: 0.5, stopped=stopped, total=9)
-  assert int(run().step) == checkpoint.sound_step(tmp_path)
+  assert int(run().step) == sealed.sound_step(tmp_path)
 
 
 def test_a_stop_that_comes_too_late_for_a_step_saves_the_next(tmp_path):
@@ -203,7 +204,7 @@ def test_a_stop_that_comes_too_late_for_a_step_saves_the_next(tmp_path):
     return len(asked) > 1  # first behind step 1, which is not due for a save
 
   run = Run(tmp_path, lambda variables, step: 0.5, stopped=stopped, total=9)
-  assert int(run().step) == checkpoint.sound_step(tmp_path)
+  assert int(run().step) == sealed.sound_step(tmp_path)
 
 
 def test_a_stop_after_a_failed_evaluation_is_no_error(tmp_path):
@@ -228,7 +229,7 @@ def test_with_several_processes_a_failed_evaluation_ends_all(
   with pytest.raises(errors.InputError, match=r"^val/7.jpg is cut off"):
     run()
   monkeypatch.undo()
-  assert checkpoint.sound_step(tmp_path) == 2
+  assert sealed.sound_step(tmp_path) == 2
 
 
 def test_mostly_ignored_pixels_are_told_once(tmp_path):
@@ -307,7 +308,7 @@ def test_a_device_without_memory_takes_no_saved_step_with_it(tmp_path):
     errors.InputError, match="asked for 3.2 GB more.* goes on from step 2 once"
   ):
     with memory.exhaustion(
-      defaults.base(), run.mesh, lambda: checkpoint.sound_step(tmp_path)
+      defaults.base(), run.mesh, lambda: sealed.sound_step(tmp_path)
     ):
       run()
   run.step = step

@@ -16,6 +16,7 @@ from deeplax import parallel
 from deeplax.settings import defaults
 from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
+from deeplax.workdir import sealed
 from deeplax.workdir import settings
 
 
@@ -108,7 +109,7 @@ def test_a_flipped_bit_is_passed_over_with_a_message(run, capsys):
   data = bytearray(largest.read_bytes())
   data[len(data) // 2] ^= 1
   largest.write_bytes(bytes(data))
-  assert checkpoint.sound_step(folder) == 3
+  assert sealed.sound_step(folder) == 3
   assert "skipping checkpoint" in capsys.readouterr().out
   with pytest.raises(errors.InputError, match="missing or changed on disk"):
     checkpoint.restore_variables(folder, 4)
@@ -138,16 +139,16 @@ def test_damage_to_any_file_is_found_told_and_passed_over(run, capsys):
   files = sorted(
     p for p in newest.rglob("*") if p.is_file() and p.stat().st_size
   )
-  assert len(files) > 8 and newest / checkpoint.SCORE in files
+  assert len(files) > 8 and newest / sealed.SCORE in files
   for path in files:
     for number, _ in enumerate(damages(path)):
-      if path.name == checkpoint.SUMS and number == 3:
+      if path.name == sealed.SUMS and number == 3:
         continue  # a seal without its last line break says the same
-      assert checkpoint.sound_step(folder) == 3, (path, number)
+      assert sealed.sound_step(folder) == 3, (path, number)
       assert f"skipping checkpoint {newest}" in capsys.readouterr().out
       with pytest.raises(errors.InputError, match=r"checkpoints.4"):
         checkpoint.restore_variables(folder, 4)
-  assert checkpoint.sound_step(folder) == 4
+  assert sealed.sound_step(folder) == 4
 
 
 def test_the_old_ones_go_after_the_new_one_is_sealed(run, monkeypatch):
@@ -161,31 +162,31 @@ def test_the_old_ones_go_after_the_new_one_is_sealed(run, monkeypatch):
     checkpoints.save(5, make_state(5.0), make_iterator().get_state())
   kept = {p.name for p in (folder / "checkpoints").iterdir() if p.is_dir()}
   assert kept == {"2", "3", "4", "5"}
-  assert checkpoint.sound_step(folder) == 4
+  assert sealed.sound_step(folder) == 4
 
 
 def test_a_sound_checkpoint_that_appeared_meanwhile_is_not_deleted(run):
   folder, checkpoints = run
   with pytest.raises(errors.InputError, match="another process trains there"):
     checkpoints.discard_damaged(after=3)
-  assert checkpoint.sound_step(folder) == 4
+  assert sealed.sound_step(folder) == 4
 
 
 def test_a_score_goes_in_after_the_step_and_is_sealed_too(run):
   folder, checkpoints = run
   checkpoints.save(5, make_state(5.0), make_iterator().get_state())
-  assert checkpoint.miou(folder, 5) is None
+  assert sealed.miou(folder, 5) is None
   checkpoints.score(5, 0.95)
-  assert checkpoint.miou(folder, 5) == 0.95
-  assert checkpoint.best_step(folder) == 5
+  assert sealed.miou(folder, 5) == 0.95
+  assert sealed.best_step(folder) == 5
   kept = {p.name for p in (folder / "checkpoints").iterdir() if p.is_dir()}
   assert kept == {"4", "5"}  # 2 was the best
 
 
 def test_an_unsealed_checkpoint_is_passed_over_and_written_again(run):
   folder, checkpoints = run
-  (folder / "checkpoints" / "4" / checkpoint.SUMS).unlink()
-  assert checkpoint.sound_step(folder) == 3
+  (folder / "checkpoints" / "4" / sealed.SUMS).unlink()
+  assert sealed.sound_step(folder) == 3
   checkpoints.discard_damaged(after=3)
   checkpoints.save(4, make_state(40.0), make_iterator().get_state())
   variables, step = checkpoint.restore_variables(folder)
@@ -195,8 +196,8 @@ def test_an_unsealed_checkpoint_is_passed_over_and_written_again(run):
 
 def test_a_save_between_the_sound_and_a_damaged_step_is_kept(run):
   folder, checkpoints = run
-  (folder / "checkpoints" / "4" / checkpoint.SUMS).unlink()
-  (folder / "checkpoints" / "3" / checkpoint.SUMS).unlink()
+  (folder / "checkpoints" / "4" / sealed.SUMS).unlink()
+  (folder / "checkpoints" / "3" / sealed.SUMS).unlink()
   checkpoints.discard_damaged(after=2)
   checkpoints.save(3, make_state(30.0), make_iterator().get_state())
   variables, step = checkpoint.restore_variables(folder)
@@ -206,15 +207,15 @@ def test_a_save_between_the_sound_and_a_damaged_step_is_kept(run):
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(run):
   folder, _ = run
-  for seal in (folder / "checkpoints").glob(f"*/{checkpoint.SUMS}"):
+  for seal in (folder / "checkpoints").glob(f"*/{sealed.SUMS}"):
     seal.write_text('{"state/manifest.ocdbt": "0"}')
   with pytest.raises(errors.InputError, match="none of the checkpoints"):
-    checkpoint.sound_step(folder)
+    sealed.sound_step(folder)
 
 
 def test_an_interrupted_first_checkpoint_is_as_good_as_none(tmp_path):
   (tmp_path / "checkpoints" / "2").mkdir(parents=True)
-  assert checkpoint.sound_step(tmp_path) is None
+  assert sealed.sound_step(tmp_path) is None
 
 
 def test_relative_workdirs_are_read(run, monkeypatch):
