@@ -17,6 +17,7 @@ import numpy as np
 
 from deeplax.arrays import Arrays
 from deeplax.models import activations
+from deeplax.models import parameters
 from deeplax.ops import backend
 from deeplax.ops import broadcast
 from deeplax.ops import dense
@@ -226,17 +227,15 @@ class ConvNorm(nn.Module):
   def _kernel(self, channels: int) -> jax.Array:
     side = (self.kernel, self.kernel)
     if self.depthwise:
-      shape = (*side, 1, channels)
-      kernel = self.param("depthwise_kernel", self.kernel_init, shape)
+      name, shape = "depthwise_kernel", (*side, 1, channels)
     elif self.features is None:
       raise ValueError("ConvNorm needs features unless it is depthwise")
     else:
-      shape = (*side, channels, self.features)
-      kernel = self.param("kernel", self.kernel_init, shape)
-    return jnp.asarray(kernel)  # checkpoints and fresh starts bring NumPy
+      name, shape = "kernel", (*side, channels, self.features)
+    return parameters.array(self, name, self.kernel_init, shape)
 
   def _vector(self, name: str, init: Any, size: int) -> jax.Array:
-    return jnp.asarray(self.param(name, init, (size,)))
+    return parameters.array(self, name, init, (size,))
 
   def _convolve(
     self,

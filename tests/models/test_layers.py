@@ -2,7 +2,9 @@ import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
+import flax.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,6 +95,24 @@ def test_numpy_variables_work_without_jit():
     variables = start(conv, x)
     y = np.asarray(conv.apply(variables, x, train=False))
     np.testing.assert_allclose(y, infer(conv, variables, x), rtol=1e-5)
+
+
+def test_given_parameters_are_read_without_drawing_others():
+  drawn = []
+
+  def init(key, shape, dtype=jnp.float32):
+    drawn.append(shape)
+    return jnp.ones(shape, dtype)
+
+  stand_in: Any = init
+  layer = layers.ConvNorm(4, kernel=3, kernel_init=stand_in)
+  image = jnp.ones((1, 5, 5, 2))
+  variables = layer.init(jax.random.key(0), image, train=False)
+  assert drawn == [(3, 3, 2, 4)]
+  layer.apply(variables, image, train=False)
+  assert drawn == [(3, 3, 2, 4)]
+  with pytest.raises(flax.errors.ScopeParamShapeError, match="kernel"):
+    layer.apply(variables, jnp.ones((1, 5, 5, 3)), train=False)
 
 
 def test_a_frozen_norm_leaves_its_statistics_but_trains_scale_and_offset():
