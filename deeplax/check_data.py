@@ -9,6 +9,7 @@ split, and looks for pictures that are in more than one.
 
 import argparse
 from collections.abc import Sequence
+import os
 
 from deeplax import errors
 from deeplax import paths
@@ -50,7 +51,11 @@ def parser() -> argparse.ArgumentParser:
     help="own data of many bands: those to read, as data.channels",
   )
   parser.add_argument(
-    "--threads", type=int, default=4, metavar="N", help="default: 4"
+    "--threads",
+    type=int,
+    default=os.cpu_count() or 1,
+    metavar="N",
+    help="default: cores",
   )
   parser.add_argument(
     "--json",

@@ -1,6 +1,7 @@
 """The command deeplax.check_data, end to end."""
 
 import json
+import os
 import re
 import shutil
 
@@ -58,6 +59,21 @@ def test_good_data_passes_with_a_table_of_each_split(good, check):
   assert "always predicting 'ground' scores pixel accuracy 60" in printed
   assert "no fault found: train, val, 4 masks, all images decoded" in printed
   assert "warning" not in printed
+
+
+def test_all_cores_read_and_find_the_same(good, check, tmp_path):
+  assert check_data.parser().parse_args(["x"]).threads == os.cpu_count()
+  for name in ("b", "c"):  # faults of two kinds, in the middle
+    (good / f"images/train/{name}.jpg").write_bytes(b"cut off")
+  trees.mask(good / "labels/train/a.png", trees.labels(0, 9, 2))
+  found = []
+  for threads in (1, 8):
+    file = tmp_path / f"{threads}.json"
+    status, _, message = check(
+      good, "--full", f"--threads={threads}", f"--json={file}"
+    )
+    found.append((status, message, file.read_text()))
+  assert found[0][0] == 2 and found[0] == found[1]
 
 
 def test_class_weights_are_printed_ready_to_copy(good, check):

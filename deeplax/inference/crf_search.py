@@ -174,9 +174,7 @@ def _round(
     f"{len(settings)} settings on {len(source)} images, with "
     f"{pairs} lattices for each" + (f"; {done} are done" if done else "")
   )
-  report = clocks.Progress(
-    len(source) - done, print, name="searched", now=predictor.clock
-  )
+  report = None
   for index in range(done, len(source)):
     example = source[index]
     try:
@@ -186,7 +184,13 @@ def _round(
       raise errors.InputError(f"{example['name']}: {error}") from error
     state["progress"] = {"images": index + 1, "counts": pixels.tolist()}
     atomic.write_json(path, state)
-    report.step()
+    if report is None:
+      # From the second image on: the first one compiles the network and CRF.
+      report = clocks.Progress(
+        len(source), print, name="searched", done=index + 1, now=predictor.clock
+      )
+    else:
+      report.step()
   state["without_crf"] = miou(pixels[0])
   state["trials"] += [
     {**dict(zip(NAMES, setting, strict=True)), "miou": miou(of_setting)}

@@ -1,11 +1,13 @@
 """The search: what it tries and finds, and that it goes on where it stopped."""
 
+import functools
 import json
 
 from etils import epath
 import numpy as np
 import pytest
 
+from deeplax import clocks
 from deeplax import crf
 from deeplax import errors
 from deeplax.crf import search
@@ -154,6 +156,28 @@ def test_a_stopped_search_goes_on_to_the_same_result(tmp_path, fails_at):
   finished = Halves()
   assert run(path, finished) == expected
   assert not finished.read
+
+
+def test_the_time_left_leaves_out_the_first_images_compilation(
+  tmp_path, monkeypatch, capsys
+):
+  took, now = iter([100.0, 2.0, 2.0]), 0.0
+
+  def count(example, probabilities, settings, **_):
+    nonlocal now
+    now += next(took)
+    return np.ones((1 + len(settings), 3, 2), np.int64)
+
+  monkeypatch.setattr(crf_search, "count_image", count)
+  monkeypatch.setattr(Unsure, "clock", lambda _: now)
+  often = functools.partial(clocks.Progress, every=0.0)
+  monkeypatch.setattr(clocks, "Progress", often)
+  run(tmp_path / "result.json", rounds=1)
+  lines = capsys.readouterr().out.splitlines()
+  assert [line for line in lines if line.startswith("searched")] == [
+    "searched 2/3 images  0.5 images/s  ETA 2 s",
+    "searched 3/3 images  0.5 images/s  ETA 0 s",
+  ]
 
 
 def test_another_search_does_not_go_on_in_the_file(tmp_path):
