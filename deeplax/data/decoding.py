@@ -314,12 +314,15 @@ def _colored(channels: np.ndarray, what: str, file: str) -> str:
       keep = keep.replace("save(file)", 'save("NAME.png")')
       keep += ", and take this file out"
     return f"{start}, all three alike: keep one of them, {keep}"
-  # One number for each color: 50 times as fast as np.unique of rows of three.
-  packed = np.zeros(channels.shape[:2], np.int64)
+  # One number for each color: 50 times as fast as np.unique of rows of three,
+  # and of 32 bits sorted in half of the time of 64.
+  bits = 8 * channels.dtype.itemsize
+  packed = np.zeros(channels.shape[:2], np.uint32 if bits == 8 else np.uint64)
   for i in range(3):
-    packed = packed << 16 | channels[..., i]
+    packed = packed << bits | channels[..., i]
   colors = np.unique(packed)
-  first = [tuple(int(c) >> s & 0xFFFF for s in (32, 16, 0)) for c in colors[:4]]
+  mask, shifts = (1 << bits) - 1, (2 * bits, bits, 0)
+  first = [tuple(int(c) >> s & mask for s in shifts) for c in colors[:4]]
   shown = ", ".join(str(color) for color in first)
   return (
     f"{start} and holds colors ({shown}{', ...' if len(colors) > 4 else ''}); "

@@ -1,5 +1,6 @@
 import io
 import itertools
+import re
 import struct
 import zlib
 
@@ -458,3 +459,14 @@ def test_colors_of_16_bit_are_named_as_they_are():
   data = cv2.imencode(".png", image)[1].tobytes()
   with pytest.raises(errors.InputError, match=r"colors \(\(0, 0, 3\)\)"):
     decoding.decode_label(data, "x")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_mask_of_colors_is_refused_with_its_first_colors(dtype):
+  top = int(np.iinfo(dtype).max)
+  colors = [(top, 0, 0), (0, 0, top), (0, top, 1), (7, 8, 9), (0, 0, 0)]
+  mask = np.array([colors, colors[::-1]], dtype)
+  data = cv2.imencode(".png", mask[..., ::-1])[1].tobytes()
+  shown = f"(0, 0, 0), (0, 0, {top}), (0, {top}, 1), (7, 8, 9), ..."
+  with pytest.raises(errors.InputError, match=re.escape(f"({shown})")):
+    decoding.decode_label(data, "a.png")
