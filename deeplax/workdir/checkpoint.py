@@ -1,9 +1,9 @@
-"""Checkpoints of a run: written, sealed, skipped when damaged, read.
+"""Checkpoints of a run: written, sealed, read.
 
-Orbax restores flipped bits silently, so each finished checkpoint is sealed;
-`sealed` looks for a sound one. A checkpoint is written before its
-step is evaluated, and the score added afterwards. Older ones are deleted only
-once the new one is sealed.
+Orbax restores flipped bits silently, so each finished checkpoint is sealed, and
+`sealed` finds a sound one. A checkpoint is written before its step is
+evaluated, and the score added afterwards. Older ones are deleted only once the
+new one is sealed.
 """
 
 import dataclasses
