@@ -49,7 +49,7 @@ def lengths(used: Lengths) -> Lengths:
   return chosen
 
 
-def of_positions(used: Lengths, *, sigma: float, pixels: int) -> Lengths:
+def of_positions(used: Lengths, *, sigma: float | int, pixels: int) -> Lengths:
   """Return the lengths for a kernel of positions, padded to so many pixels.
 
   The first image chooses them: large images have hardly more vertices for each
@@ -67,5 +67,5 @@ def _fits(used: Lengths, into: Lengths) -> bool:
   return all(x <= y for x, y in zip(used, into, strict=True))
 
 
-def _longer(count: float, times: float) -> int:
+def _longer(count: float | int, times: float | int) -> int:
   return math.ceil(count * times / UNIT) * UNIT
