@@ -21,6 +21,8 @@ CACHE = pathlib.Path(os.environ.get("DEEPLAX_CACHE") or ROOT / ".cache")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
 # Most of a test's compile time is many small programs: keep those as well.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+# As commands do on a CPU, so that they and the tests share programs.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")
 # Tests are tuned for the CPU; ask for another platform by name.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 

@@ -240,6 +240,10 @@ def debug(c: Any) -> Any:
   c.train.total_steps = 4
   c.eval.every = 0
   c.eval.pad_to = (65, 65)
+  # One program: each stride and scale compiles its own.
+  c.eval.sweep.output_strides = (c.eval.output_stride or c.model.output_stride,)
+  c.eval.sweep.scales = (1.0,)
+  c.eval.sweep.flip = (False,)
   c.checkpoint.every = 2
   c.log.every = 1
   return c

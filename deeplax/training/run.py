@@ -180,7 +180,7 @@ def prepare(
     eval_source=eval_source,
     model=model,
     loss=loss._replace(align_corners=model.align_corners),
-    lr=lr,
+    lr=jax.jit(lr),  # one program, not one for each operation
     tx=tx,
     batches=batches,
     measure=measure,

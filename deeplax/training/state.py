@@ -6,6 +6,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 
@@ -56,6 +57,14 @@ class State:
     return dataclasses.replace(self, average=average)
 
 
+def _zeros(shapes: Any) -> Any:
+  """Return zeros, at which every rule of `optim` starts.
+
+  They come from NumPy: JAX would compile a program for each new shape.
+  """
+  return jax.tree.map(lambda x: jnp.asarray(np.zeros(x.shape, x.dtype)), shapes)
+
+
 def create(
   variables: dict[str, Any],
   tx: optax.GradientTransformation,
@@ -70,7 +79,7 @@ def create(
     step=jnp.zeros((), jnp.int32),
     params=variables["params"],
     batch_stats=batch_stats,
-    opt_state=tx.init(variables["params"]),
+    opt_state=_zeros(jax.eval_shape(tx.init, variables["params"])),
     rng=jax.random.key_data(jax.random.key(seed)),
     # Copies, since the step gives up the memory of both.
     average=jax.tree.map(jnp.array, start) if average else None,

@@ -10,10 +10,24 @@ from etils import epath
 
 from deeplax import machine
 
+# The shortest compilation, in seconds, whose program JAX keeps.
+SECONDS = "jax_persistent_cache_min_compile_time_secs"
+
 
 def compilation_cache(workdir: epath.PathLike) -> None:
-  """Keep compiled programs in the workdir unless JAX is given another place."""
+  """Keep compiled programs in the workdir unless JAX is given another place.
+
+  The small ones too, so that a second start compiles nothing: by itself JAX
+  keeps what took a second. A limit in JAX's own variable is kept.
+  """
   import jax
+
+  if SECONDS.upper() not in os.environ:
+    jax.config.update(SECONDS, 0.0)
+  if jax.default_backend() != "gpu":
+    # A cache of GPUs' timings, whose path would be a part of every program's
+    # key: a run that is moved or copied would compile anew.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
   elsewhere = jax.config.values["jax_compilation_cache_dir"] is not None
   # In a read-only folder JAX would warn about each program.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from deeplax.training import optim
+from deeplax.training import state as state_lib
 from tests import shared
 from tests.training import optimizers
 
@@ -153,6 +154,19 @@ def test_updates_equal_momentum_sgd_written_out():
     velocity = 0.9 * velocity + 10.0 * (grad + 0.01 * kernel)
     kernel -= 0.1 / (1 + step) * velocity
   np.testing.assert_allclose(params["logits"]["kernel"], kernel, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", optim.NAMES)
+def test_a_run_starts_where_the_optimizer_would(name):
+  tx = optimizers.build(lambda step: 0.1, name=name, clip_norm=1.0)
+  state = state_lib.create({"params": PARAMS}, tx, seed=0)
+  wanted = tx.init(PARAMS)
+  assert jax.tree.structure(state.opt_state) == jax.tree.structure(wanted)
+  for ours, theirs in zip(
+    jax.tree.leaves(state.opt_state), jax.tree.leaves(wanted), strict=True
+  ):
+    assert ours.dtype == theirs.dtype
+    np.testing.assert_array_equal(ours, theirs)
 
 
 def run(tx, gradients):
