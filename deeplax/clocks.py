@@ -1,12 +1,19 @@
-"""Clocks, and progress lines of a long pass."""
+"""Clocks, and lines that tell how a long pass or a long call goes."""
 
 from collections.abc import Callable, Iterator
 import contextlib
 import math
+import sys
+import threading
 import time
 from typing import TypeVar
 
 Name = TypeVar("Name")
+
+# After two minutes XLA warns of a "Very slow compile"; it has no switch for it.
+LONG = 100.0
+NORMAL = "; large networks take minutes, whatever XLA says of a slow compile"
+ERASE = "\r\x1b[K"  # from the start of a terminal's line to its end
 
 
 @contextlib.contextmanager
@@ -18,6 +25,53 @@ def timed(clock: dict[Name, float] | None, name: Name) -> Iterator[None]:
   finally:
     if clock is not None:
       clock[name] = clock.get(name, 0.0) + time.perf_counter() - start
+
+
+@contextlib.contextmanager
+def ticking(
+  text: str, progress: Callable[[str], None], *, every: float | None = None
+) -> Iterator[None]:
+  """Show the seconds that a long call inside takes, such as a compilation.
+
+  A terminal has one line, rewritten each second and gone at the end; other
+  outputs get a line every ten seconds. What is over earlier is silent, and so
+  are all processes but the first.
+
+  Args:
+    text: What is done, such as "compiling the training step".
+    progress: Receives the lines, unless standard output is a terminal.
+    every: Seconds between lines; None: as above.
+  """
+  import jax  # loaded by whoever compiles
+
+  # A stand-in for standard output may lack the method.
+  terminal = getattr(sys.stdout, "isatty", bool)()
+  wait = every or (1.0 if terminal else 10.0)
+  start, ended = time.perf_counter(), threading.Event()
+
+  def tick() -> None:
+    # A closed output ends the command by itself.
+    with contextlib.suppress(OSError, ValueError):
+      while not ended.wait(wait):
+        seconds = time.perf_counter() - start
+        note = NORMAL if seconds > LONG else ""
+        line = f"{text} ... {duration(seconds)}{note}"
+        if terminal:
+          print(ERASE + line, end="", flush=True)
+        else:
+          progress(line)
+
+  thread = threading.Thread(target=tick, daemon=True)
+  if jax.process_index() == 0:
+    thread.start()
+  try:
+    yield
+  finally:
+    ended.set()
+    if thread.ident:
+      thread.join()
+      if terminal and time.perf_counter() - start > wait:
+        print(ERASE, end="", flush=True)
 
 
 class Progress:

@@ -1,4 +1,11 @@
-"""Durations as they are printed, and the lines of a long pass."""
+"""Durations as they are printed, and the lines of a long pass or call."""
+
+import io
+import sys
+import threading
+
+import jax
+import pytest
 
 from deeplax import clocks
 
@@ -43,3 +50,74 @@ def test_time_spent_inside_is_added_up_by_name():
     with clocks.timed(clock, "load"):
       pass
   assert list(clock) == ["load"] and clock["load"] >= 0
+
+
+class Lines(list):
+  """Lines, and an event that the second has come."""
+
+  def __init__(self):
+    super().__init__()
+    self.second = threading.Event()
+
+  def append(self, line):
+    super().append(line)
+    if len(self) == 2:
+      self.second.set()
+
+
+class Output(io.StringIO):
+  """A terminal, or a pipe, that keeps what it shows in `lines`."""
+
+  def __init__(self, terminal):
+    super().__init__()
+    self.lines, self._terminal = Lines(), terminal
+
+  def isatty(self):
+    return self._terminal
+
+  def write(self, text):
+    if text:
+      self.lines.append(text)
+    return len(text)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_long_call_tells_how_long_it_takes(monkeypatch, terminal):
+  lines, output = Lines(), Output(terminal)
+  monkeypatch.setattr(sys, "stdout", output)
+  with clocks.ticking("compiling", lines.append, every=0.01):
+    assert (output.lines if terminal else lines).second.wait(60)
+  shown, other = (output.lines, lines) if terminal else (lines, output.lines)
+  assert not other
+  end = [shown.pop()] if terminal else []
+  assert end == [clocks.ERASE] * terminal
+  erase = clocks.ERASE if terminal else ""
+  assert {line.partition(" ... ")[0] for line in shown} == {f"{erase}compiling"}
+  assert shown[0].endswith(" ... 0 s")
+
+
+def test_the_note_on_a_slow_compile_comes_late(monkeypatch):
+  lines = Lines()
+  monkeypatch.setattr(clocks, "LONG", -1.0)
+  with clocks.ticking("compiling", lines.append, every=0.01):
+    assert lines.second.wait(60)
+  assert lines[0] == f"compiling ... 0 s{clocks.NORMAL}"
+
+
+def test_a_short_call_and_other_processes_are_silent(monkeypatch):
+  lines, before = [], threading.active_count()
+  with clocks.ticking("compiling", lines.append):
+    assert threading.active_count() == before + 1
+  assert threading.active_count() == before
+  monkeypatch.setattr(jax, "process_index", lambda: 1)
+  with clocks.ticking("compiling", lines.append, every=0.01):
+    assert threading.active_count() == before
+  assert not lines
+
+
+def test_the_line_ends_with_a_call_that_fails():
+  before = threading.active_count()
+  with pytest.raises(KeyError):
+    with clocks.ticking("compiling", print):
+      raise KeyError
+  assert threading.active_count() == before

@@ -163,10 +163,11 @@ def classify(
   """
   images = np.zeros((batch, crop, crop, 3), np.uint8)
   labels = np.zeros(batch, np.int32)
-  programs = [
-    jax.jit(_ranks_by(n)).lower(n.variables, images, labels).compile()
-    for n in networks
-  ]
+  with clocks.ticking("compiling the networks", print):
+    programs = [
+      jax.jit(_ranks_by(n)).lower(n.variables, images, labels).compile()
+      for n in networks
+    ]
   kept_ranks: list[list[np.ndarray]] = [[] for _ in networks]
   report = clocks.Progress(len(labeled), print, name="classified")
 

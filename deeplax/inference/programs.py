@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int32
 import numpy as np
 
+from deeplax import clocks
 from deeplax import errors
 from deeplax import parallel
 from deeplax.inference import probabilities
@@ -94,14 +95,16 @@ class Programs:
     if not missing:
       return
     start = time.perf_counter()
-    # The largest first: it needs the most memory.
-    for scale in reversed(missing):
-      self._compiled[scale, size] = self._fitting(variables, size, scale)
+    at = f" at {len(missing)} scales" if len(missing) > 1 else ""
+    what = " for exact sizes" if self.exact else ""
+    text = f"compiling {size[0]}x{size[1]}{what}{at}"
+    with clocks.ticking(text, self._progress):
+      # The largest first: it needs the most memory.
+      for scale in reversed(missing):
+        self._compiled[scale, size] = self._fitting(variables, size, scale)
     seconds = time.perf_counter() - start
     self.seconds += seconds
     total = f"of at most {len(self.expected)}" if self.expected else "so far"
-    at = f" at {len(missing)} scales" if len(missing) > 1 else ""
-    what = " for exact sizes" if self.exact else ""
     if (images := self.at_once(size)) > 1:
       what += f" for {images} images at once"
     self._progress(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from etils import epath
 import flax.linen as nn
 
+from deeplax import clocks
 from deeplax import errors
 from deeplax.data import files
 from deeplax.inference import asked as asked_lib
@@ -180,5 +181,6 @@ def _at_stride(
       keep.draw(path.with_suffix(".png"), sweep.predictor.in_mode(mode))
     cells = None
     if model is not None:
-      cells = tables.row(result, sweep, mode, model=model, file=path.name)
+      with clocks.ticking("counting Multiply-Adds", print):
+        cells = tables.row(result, sweep, mode, model=model, file=path.name)
     yield Row(path, result, cells, keep)

@@ -91,7 +91,8 @@ def compile_step(
     options, tracing = DETERMINISTIC, backend.in_order()
   progress("compiling the training step ...")
   clock: dict[str, float] = {}
-  with clocks.timed(clock, "compile"):
+  ticking = clocks.ticking("compiling the training step", progress)
+  with clocks.timed(clock, "compile"), ticking:
     with errors.input_errors(), tracing:
       # A norm that would see one value per channel is found here, by tracing.
       lowered = mapped.lower(abstract_state, abstract_batch)

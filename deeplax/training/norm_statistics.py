@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Mapping
+import contextlib
 import dataclasses
 import itertools
 import time
@@ -97,7 +98,9 @@ def counted(
   report = None
   for example in itertools.islice(batches, count):
     images = example["image"]
-    yield images
+    first = clocks.ticking("compiling the first batch", progress)
+    with contextlib.nullcontext() if report else first:
+      yield images
     if report is None:
       total = (count - 1) * len(images)
       report = clocks.Progress(total, progress, name="measured", now=now)
