@@ -174,6 +174,9 @@ def base() -> Any:
   # The same bits from every run and resume on a GPU; slower. CPUs and TPUs give
   # them anyway.
   c.train.deterministic = False
+  # On a CPU: compile the step in half the time, without LLVM's optimizations,
+  # for runs of a few steps.
+  c.train.quick_compile = False
   # First of three steps that are profiled, fewer where the run ends, saves or
   # evaluates between; 0: none.
   c.train.profile = 0
@@ -238,6 +241,7 @@ def debug(c: Any) -> Any:
   c.data.crop_size = (33, 33)
   c.train.batch_size = 2
   c.train.total_steps = 4
+  c.train.quick_compile = True
   c.eval.every = 0
   c.eval.pad_to = (65, 65)
   # One program: each stride and scale compiles its own.

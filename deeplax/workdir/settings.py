@@ -27,7 +27,9 @@ from deeplax.workdir import training_data
 
 # Keys without influence on the results of a run: resuming may change them.
 FREE_KEYS = (
-  "model.remat",  # but for rounding
+  # But for rounding.
+  "model.remat",
+  "train.quick_compile",
   "data.root",
   "data.threads",
   "data.check_images",

@@ -164,10 +164,13 @@ def test_a_run_tells_both(tmp_path, monkeypatch, short):
     run_lib.run(config, inputs.found(config), workdir=str(workdir))
 
 
-def compiler_options(monkeypatch, platform, *, deterministic):
+def compiler_options(
+  monkeypatch, platform, *, deterministic=False, quick=False
+):
   """Return what a step is compiled with for a platform that is not here."""
   config, given = defaults.base(), []
   config.train.deterministic = deterministic
+  config.train.quick_compile = quick
   nothing: Any = None
   use = types.SimpleNamespace(
     temp_size_in_bytes=50,
@@ -223,6 +226,13 @@ def test_only_a_gpus_step_is_compiled_to_be_deterministic(monkeypatch):
   assert options == memory.DETERMINISTIC
 
 
+def test_only_a_cpus_step_is_compiled_quickly(monkeypatch):
+  for platform in ("gpu", "tpu"):
+    assert compiler_options(monkeypatch, platform, quick=True) is None
+  assert compiler_options(monkeypatch, "cpu", quick=True) == memory.QUICK
+  assert defaults.base().train.quick_compile is False
+
+
 def test_xla_has_these_options_and_its_cache_tells_them_apart(tmp_path):
   def entries(options):
     jax.jit(lambda x: x * 3 + 1).lower(jnp.ones(7)).compile(options)
@@ -242,6 +252,7 @@ def test_xla_has_these_options_and_its_cache_tells_them_apart(tmp_path):
     x = entries(None)
     assert entries(None) == x
     assert entries(memory.DETERMINISTIC) == x + 1
+    assert entries(memory.QUICK) == x + 2
     with pytest.raises(RuntimeError, match="No such compile option"):
       entries({"xla_gpu_deterministic": True})
   finally:
