@@ -25,6 +25,7 @@ from typing import Any
 
 from benchmarks import timing
 from deeplax import errors
+from deeplax.workdir import layout
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # The command, and the count of what it compiled in its last line.
@@ -93,7 +94,7 @@ def measured(config: str, experiment: str, folder: pathlib.Path) -> Any:
       cache=run / "compiled",
     ),
   )
-  picture = next((run / "pictures").glob("*.png"))
+  picture = next((run / layout.PICTURES).glob("*.png"))
   for name, *wanted in (
     ("evaluate",),
     ("predict", f"--out={folder / 'out'}", str(picture)),

@@ -31,7 +31,7 @@ def test_training_compiles_at_the_first_start_alone(run, tmp_path):
 @pytest.mark.parametrize("name", ["evaluate", "predict"])
 def test_so_does_what_reads_a_run(run, tmp_path, name):
   workdir, _ = run
-  picture = workdir / "pictures" / "val-00000004.png"
+  picture = workdir / layout.PICTURES / "val-00000004.png"
   assert picture.exists()
   wanted = [f"--out={tmp_path}", picture] if name == "predict" else []
   first, second = (
