@@ -81,7 +81,7 @@ sys.meta_path.insert(0, Finder())
   ("name", "words", "module"),
   [
     ("doctor", (), "jax"),
-    ("evaluate", ("--workdir=none",), "deeplax.reports.evaluation"),
+    ("evaluate", ("--workdir=none",), "deeplax.inference.asked"),
     ("score", ("a", "b"), "deeplax.data.mask_folders"),
     # Before the command has begun.
     ("main", (commands.DEBUG,), "ml_collections"),

@@ -17,6 +17,7 @@ from deeplax.metrics import measures
 from deeplax.models import build as model_build
 from deeplax.settings import defaults
 from deeplax.workdir import checkpoint
+from deeplax.workdir import sealed
 from deeplax.workdir import settings
 from tests import shared
 from tests.inference import toy
@@ -67,9 +68,8 @@ def workdir(data, tmp_path, monkeypatch):
   config = defaults.base()
   spec = folder.spec(data)
   monkeypatch.setattr(settings, "load_config", lambda _: config)
-  monkeypatch.setattr(
-    checkpoint, "restore_variables", lambda _, step: ({}, 400)
-  )
+  monkeypatch.setattr(sealed, "wanted_step", lambda _, step: 400)
+  monkeypatch.setattr(checkpoint, "read", lambda _, step: {})
   monkeypatch.setattr(
     model_build, "from_config", lambda *_, **__: toy.Brightest()
   )
