@@ -67,7 +67,7 @@ def messages():
 
 
 # Of torchvision and of git.
-OTHERS = {"--weight_decay", "--always", "--dirty"}
+OTHERS = {"--weight_decay", "--always", "--dirty", "--logdir"}
 
 
 def test_every_flag_that_a_message_names_is_one():
