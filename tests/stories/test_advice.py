@@ -66,7 +66,7 @@ def messages():
         yield path, found
 
 
-# Of torchvision and of git.
+# Of torchvision, git and TensorBoard.
 OTHERS = {"--weight_decay", "--always", "--dirty", "--logdir"}
 
 
