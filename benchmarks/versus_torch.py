@@ -99,8 +99,9 @@ def compared(
       facts |= answer(sides[name])
     for _ in range(args.reps):
       for name, process in sides.items():
-        process.stdin.write("\n")
-        process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # `answer` tells of it
+          process.stdin.write("\n")
+          process.stdin.flush()
         found[name].append(answer(process))
 
   def values(key: str) -> dict[str, list[float]]:

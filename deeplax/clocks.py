@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import math
+import shutil
 import sys
 import threading
 import time
@@ -39,13 +40,15 @@ def ticking(
 
   Args:
     text: What is done, such as "compiling the training step".
-    progress: Receives the lines, unless standard output is a terminal.
+    progress: Receives the lines; on a terminal `print` is not called.
     every: Seconds between lines; None: as above.
   """
   import jax  # loaded by whoever compiles
 
   # A stand-in for standard output may lack the method.
   terminal = getattr(sys.stdout, "isatty", bool)()
+  # Not where the lines go elsewhere.
+  terminal = terminal and getattr(progress, "func", progress) is print
   wait = every or (1.0 if terminal else 10.0)
   start, ended = time.perf_counter(), threading.Event()
 
@@ -57,6 +60,8 @@ def ticking(
         note = NORMAL if seconds > LONG else ""
         line = f"{text} ... {duration(seconds)}{note}"
         if terminal:
+          # A line that wraps would not be erased.
+          line = line[: shutil.get_terminal_size().columns - 1]
           print(ERASE + line, end="", flush=True)
         else:
           progress(line)

@@ -18,15 +18,17 @@ def main(argv: list[str] | None = None) -> None:
   # All that can be wrong without a network, before JAX is loaded.
   from deeplax.training import inputs
 
-  found = inputs.found(config)
+  workdir = config_flag.WORKDIR.value or config_flag.default_workdir(
+    config_flag.config_name()
+  )
+  found = inputs.found(config, workdir)
 
   from deeplax.training import run
 
   run.run(
     config,
     found,
-    workdir=config_flag.WORKDIR.value
-    or config_flag.default_workdir(config_flag.config_name()),
+    workdir=workdir,
     multihost=config_flag.MULTIHOST.value,
   )
 

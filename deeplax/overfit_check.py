@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
   # All that can be wrong without a network, before JAX is loaded.
   from deeplax.training import inputs
 
-  source = inputs.found(config).train
+  source = inputs.examples(config)
 
   from deeplax.training import overfit
 

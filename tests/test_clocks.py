@@ -1,6 +1,8 @@
 """Durations as they are printed, and the lines of a long pass or call."""
 
 import io
+import os
+import shutil
 import sys
 import threading
 
@@ -85,7 +87,8 @@ class Output(io.StringIO):
 def test_a_long_call_tells_how_long_it_takes(monkeypatch, terminal):
   lines, output = Lines(), Output(terminal)
   monkeypatch.setattr(sys, "stdout", output)
-  with clocks.ticking("compiling", lines.append, every=0.01):
+  progress = print if terminal else lines.append
+  with clocks.ticking("compiling", progress, every=0.01):
     assert (output.lines if terminal else lines).second.wait(60)
   shown, other = (output.lines, lines) if terminal else (lines, output.lines)
   assert not other
@@ -102,6 +105,21 @@ def test_the_note_on_a_slow_compile_comes_late(monkeypatch):
   with clocks.ticking("compiling", lines.append, every=0.01):
     assert lines.second.wait(60)
   assert lines[0] == f"compiling ... 0 s{clocks.NORMAL}"
+
+
+def test_a_terminal_has_one_row_and_other_progress_has_none(monkeypatch):
+  lines, output = Lines(), Output(True)
+  monkeypatch.setattr(sys, "stdout", output)
+  monkeypatch.setattr(
+    shutil, "get_terminal_size", lambda: os.terminal_size((20, 5))
+  )
+  with clocks.ticking("compiling the training step", print, every=0.01):
+    assert output.lines.second.wait(60)
+  assert output.lines[0] == f"{clocks.ERASE}compiling the train"
+  del output.lines[:]
+  with clocks.ticking("compiling", lines.append, every=0.01):
+    assert lines.second.wait(60)
+  assert not output.lines
 
 
 def test_a_short_call_and_other_processes_are_silent(monkeypatch):

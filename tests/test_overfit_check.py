@@ -237,7 +237,7 @@ def test_pooling_over_one_image_is_refused_where_its_norm_trains(short):
   config.model = networks.config(**networks.SMALL)
   args = overfit_check.parser().parse_args(["--config=x", "--images=1"])
   with pytest.raises(overfit_check.errors.InputError, match="image_pooling"):
-    overfit.run(config, args, inputs.found(config).train, lambda _: None)
+    overfit.run(config, args, inputs.examples(config), lambda _: None)
 
 
 TRUTH = np.repeat([0, 1, 2], [60, 37, 3])

@@ -11,10 +11,9 @@ from deeplax.workdir import settings
 
 # Keys without influence on the trained network.
 SILENT = (
-  *("checkpoint.", "log.", "eval.sweep.", "eval.every", "eval.pictures"),
-  "eval.batch",
-  *("data.root", "data.threads", "data.check_images", "data.shapes_", "seed"),
-  *("train.memory_fraction", "train.profile", "init.checkpoint"),
+  *settings.FREE_KEYS,
+  *("checkpoint.", "log.", "eval.every", "data.shapes_", "seed"),
+  "init.checkpoint",
 )
 HEAD = ["setting", "paper", "here", "known to cost"]
 

@@ -113,10 +113,12 @@ def dense_crf(
   given = padded, lattices, weights, compatibility, order
   options = {"iterations": iterations, "active": active}
   pixels = size[-2] * size[-1]
-  if traced:
+  if not traced:
+    given = jax.device_put(given)
+  # Where anything is traced, so is what is put on a device.
+  if traced or _traced(*jax.tree.leaves(given)):
     marginals: Any = program.marginals(*given, **options)
     return marginals[..., :pixels, :].reshape(*size, classes)
-  given = jax.device_put(given)
   marginals = np.asarray(program.run(*given, **options, compiled=compiled))
   return jax.device_put(marginals[..., :pixels, :].reshape(*size, classes))
 

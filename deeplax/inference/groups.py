@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
-from jaxtyping import Float, Num
+from jaxtyping import Num
 import numpy as np
 
 from deeplax.inference import mode as mode_lib
@@ -34,42 +34,40 @@ class Group:
 
   def __init__(
     self,
-    images: Float[np.ndarray, "n h w c"],
-    predict: Callable[[np.ndarray, int], Sequence[jax.Array]],
+    places: int,
+    predict: Callable[[list[np.ndarray]], Sequence[jax.Array]],
   ):
     """Prepare.
 
     Args:
-      images: Padding alone; images are written into it.
-      predict: Takes `images` and how many of them were written, the first ones;
-        starts their predictions and returns them, an array [n, h, w, ...] for
-        each mode. It is called once.
+      places: For images.
+      predict: Takes the images, at most so many; starts their predictions and
+        returns them, an array [places, h, w, ...] for each mode.
     """
-    self._images: np.ndarray | None = images
+    self._places = places
     self._predict = predict
+    self._images: list[np.ndarray] = []
     self._sizes: list[tuple[int, int]] = []
-    self._arrays: Sequence[jax.Array] = ()
+    self._arrays: Sequence[jax.Array] | None = None
 
   def add(self, image: Num[np.ndarray, "h w c"]) -> int:
     """Take an image into a group that is not full; return its place."""
-    assert self._images is not None
-    height, width = image.shape[:2]
-    place = len(self._sizes)
-    self._images[place, :height, :width] = image
-    self._sizes.append((height, width))
-    if len(self._sizes) == len(self._images):
+    self._images.append(image)
+    self._sizes.append((image.shape[0], image.shape[1]))
+    if len(self._images) == self._places:
       self.start()
-    return place
+    return len(self._sizes) - 1
 
   def result(self, place: int, mode: int) -> np.ndarray:
     """Wait for an image's prediction in a mode, without its padding."""
-    self.start()
+    arrays = self.start()
     height, width = self._sizes[place]
-    return np.asarray(self._arrays[mode])[place, :height, :width]
+    return np.asarray(arrays[mode])[place, :height, :width]
 
-  def start(self) -> None:
-    """Start the predictions, if they are not, full or not."""
-    # The images are given up: results may be asked for much later.
-    images, self._images = self._images, None
-    if images is not None:
-      self._arrays = self._predict(images, len(self._sizes))
+  def start(self) -> Sequence[jax.Array]:
+    """Start the predictions, if they are not, full or not; return them."""
+    if self._arrays is None:
+      self._arrays = self._predict(self._images)
+      # Results may be asked for much later.
+      self._images = []
+    return self._arrays

@@ -113,9 +113,14 @@ class Predictor:
 
   def expect(self, sizes: Iterable[tuple[int, int]]) -> int:
     """Announce the sizes of images to come; returns the number of programs."""
-    counts = collections.Counter()
+    counts, sizes = collections.Counter(), list(sizes)
+    # Beside images that are cut into windows the others run one by one.
+    alone = any(map(self.sizing.cuts, sizes))
     for size in sizes:
-      counts[self.sizing.bucket(size)] += self.sizing.pieces(size)
+      if alone and not self.sizing.cuts(size):
+        counts.setdefault(self.sizing.bucket(size), 1)
+      else:
+        counts[self.sizing.bucket(size)] += self.sizing.pieces(size)
     self._programs.expected = counts
     return len(counts)
 
@@ -127,7 +132,8 @@ class Predictor:
 
   def expect_images(self, count: int) -> None:
     """Announce the number of images to come, of whatever sizes."""
-    self._programs.images = count
+    # How many windows they are cut into is not known.
+    self._programs.images = 0 if self.sizing.windows else count
 
   def at_once(self, size: tuple[int, int]) -> int:
     """Return how many images of a padded size seen before run at once."""
@@ -137,11 +143,11 @@ class Predictor:
     """Return how many images to submit beyond the one that is asked for.
 
     One where they run one at a time. Where sizes mix, groups fill only if many
-    images wait: four groups of the largest are few enough for the memory.
+    images wait, up to `programs.WAITING` groups of the largest.
     """
     sizes = self._programs.sizes
     most = max(map(self._programs.at_once, sizes), default=1)
-    return 4 * most - 1 if most > 1 else 1
+    return programs.WAITING * most - 1 if most > 1 else 1
 
   def __call__(
     self, image: Num[np.ndarray, "h w c"]
@@ -254,12 +260,9 @@ class Predictor:
     key = (kind, id(seconds))
     group = self._open.get(key)
     if group is None:
-      count = self._programs.at_once(target)
-      # float32: a mean pixel of 127.5 has no uint8.
-      padding = np.empty((count, *target, self._pad_value.size), np.float32)
-      padding[:] = self._pad_value
       predict = functools.partial(self._predict, self._variables, kind, seconds)
-      group = self._open[key] = groups.Group(padding, predict)
+      group = groups.Group(self._programs.at_once(target), predict)
+      self._open[key] = group
     with self._memory_of(target, modes):
       place = group.add(image)
 
@@ -292,16 +295,22 @@ class Predictor:
     variables: Any,
     kind: groups.Kind,
     seconds: dict[mode_lib.Mode, float] | None,
-    images: np.ndarray,
-    count: int,
+    images: list[np.ndarray],
   ) -> list[jax.Array]:
-    """Start the predictions of a group, whose first `count` are images."""
+    """Start the predictions of a group; its free places hold padding."""
     self._open.pop((kind, id(seconds)), None)
-    mirrored = (np.zeros(len(images), bool), np.ones(len(images), bool))
+    places = self._programs.at_once(kind.target)
+    # float32: a mean pixel of 127.5 has no uint8.
+    shape = (places, *kind.target, self._pad_value.size)
+    padded = np.empty(shape, np.float32)
+    padded[:] = self._pad_value
+    for place, image in enumerate(images):
+      padded[place, : image.shape[0], : image.shape[1]] = image
+    mirrored = (np.zeros(places, bool), np.ones(places, bool))
     if seconds is not None:
       jax.block_until_ready(self._running)
     # Once for all views, and within what is timed.
-    put = functools.cache(lambda: self._programs.put(images))
+    put = functools.cache(lambda: self._programs.put(padded))
 
     def logits(view: mode_lib.View) -> jax.Array:
       mirror, scale = view
@@ -316,7 +325,7 @@ class Predictor:
     if seconds is not None and spent is not None:
       for mode, value in spent.items():
         # A group that is not full counts for the part that is.
-        share = value * count / len(images)
+        share = value * len(images) / places
         seconds[mode] = seconds.get(mode, 0.0) + share
     return self._running
 

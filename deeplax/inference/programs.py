@@ -28,8 +28,11 @@ Size = tuple[int, int]
 # busier.
 BATCH, BATCH_PIXELS = 16, 16 * 513 * 513
 BUSY_WITH_ONE = ("cpu",)
-# The share of a device's free memory that a program may take: sums of views and
-# results that wait need some, too.
+# So many groups of images may be submitted while the results of the first are
+# used: results wait on the devices.
+WAITING = 4
+# The share of a device's free memory that a program and such results may take;
+# sums of views need some, too.
 MEMORY = 0.5
 
 
@@ -165,7 +168,8 @@ class Programs:
       share = 0.5
       try:
         compiled = self._lowered(variables, size, scale, batch).compile()
-        share = free / parallel.memory_needed(compiled)
+        waiting = WAITING * compiled.memory_analysis().output_size_in_bytes
+        share = free / (parallel.memory_needed(compiled) + waiting)
         if share >= 1 or batch == 1:
           self._batches[size] = batch
           return compiled

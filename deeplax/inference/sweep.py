@@ -55,7 +55,9 @@ class Sweep:
     seconds = None
     # Never the first group of a size, which would be timed with compilation.
     if self._measures and size in self._sizes:
-      group = self._sizes[size] // self.predictor.at_once(size)
+      cut = self.predictor.sizing.cuts((image.shape[0], image.shape[1]))
+      images = 1 if cut else self.predictor.at_once(size)
+      group = self._sizes[size] // images
       if group % TIMED == 1:
         self.timed += 1
         seconds = self._seconds

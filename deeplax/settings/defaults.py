@@ -244,7 +244,7 @@ def debug(c: Any) -> Any:
   c.train.quick_compile = True
   c.eval.every = 0
   c.eval.pad_to = (65, 65)
-  # One program: each stride and scale compiles its own.
+  # Each stride and scale compiles a program of its own.
   c.eval.sweep.output_strides = (c.eval.output_stride or c.model.output_stride,)
   c.eval.sweep.scales = (1.0,)
   c.eval.sweep.flip = (False,)

@@ -19,8 +19,12 @@ class Inputs(NamedTuple):
   eval: files.Source
 
 
-def found(config: ml_collections.ConfigDict) -> Inputs:
+def found(config: ml_collections.ConfigDict, workdir: str) -> Inputs:
   """Return the data of a configuration whose values are possible.
+
+  Args:
+    config: Of the run.
+    workdir: Where a run that goes on has its checkpoints: it reads no others.
 
   Raises:
     InputError: A value is impossible; data, TensorBoard or the checkpoints of
@@ -30,7 +34,8 @@ def found(config: ml_collections.ConfigDict) -> Inputs:
   if config.log.tensorboard:
     _refuse_no_tensorboard()
   start = config.init.checkpoint
-  if start is not None and not layout.checkpoint_steps(start):
+  goes_on = layout.checkpoint_steps(workdir)
+  if start is not None and not (goes_on or layout.checkpoint_steps(start)):
     raise errors.InputError(
       f"init.checkpoint {start} has no checkpoint. {layout.nearest_runs(start)}"
     )
@@ -38,6 +43,17 @@ def found(config: ml_collections.ConfigDict) -> Inputs:
     data = config.data
     train = data_build.source(data, data.train_split)
     return Inputs(train, data_build.source(data, data.eval_split))
+
+
+def examples(config: ml_collections.ConfigDict) -> files.Source:
+  """Return the examples to train on alone, for `overfit_check`.
+
+  Raises:
+    InputError: A value is impossible, or the data is missing.
+  """
+  limits.refuse_values(config)
+  with errors.input_errors():
+    return data_build.source(config.data, config.data.train_split)
 
 
 def _refuse_no_tensorboard() -> None:

@@ -83,13 +83,13 @@ def of_planes(planes: Iterable[Any]) -> list[Event]:
     if plane.name == _HOST
     for line in plane.lines
   ]
-  numbers = {stats["device_ordinal"] for line in lines for _, stats in line}
+  numbers = {stats.get("device_ordinal", 0) for x in lines for _, stats in x}
   first = min(numbers, default=None)
   return [
     event
     for line in lines
     for event in _own_times(
-      [pair for pair in line if pair[1]["device_ordinal"] == first]
+      [pair for pair in line if pair[1].get("device_ordinal", 0) == first]
     )
   ]
 
@@ -150,6 +150,8 @@ class Profile:
     self.first, self.running = first, False
     self._folder, self._progress = epath.Path(folder), progress
     self._name = f"step_{first}"
+    # What jax.profiler writes, where TensorBoard and XProf look for it.
+    self._trace = self._folder / f"plugins/profile/{self._name}"
 
   @property
   def last(self) -> int:
@@ -164,9 +166,11 @@ class Profile:
     options.session_id = self._name
     # Each call of a Python function, of the data's threads too, is not wanted.
     options.python_tracer_level = 0
+    # One of another start, perhaps on another machine, would stand beside it.
+    shutil.rmtree(self._trace, ignore_errors=True)
     try:
       jax.profiler.start_trace(self._folder, profiler_options=options)
-    except RuntimeError as error:
+    except Exception as error:
       self._warn(error)
     else:
       self.running = True
@@ -184,13 +188,11 @@ class Profile:
     with clocks.timed(clock, "train"):
       jax.block_until_ready(metrics)
     self.running = False
-    # What jax.profiler writes, where TensorBoard and XProf look for it.
-    trace = self._folder / f"plugins/profile/{self._name}"
     try:
       jax.profiler.stop_trace()
-      kernels = events(trace)
-    except (OSError, RuntimeError, ValueError) as error:
-      shutil.rmtree(trace, ignore_errors=True)
+      kernels = events(self._trace)
+    except Exception as error:  # whatever a profiler writes
+      shutil.rmtree(self._trace, ignore_errors=True)
       self._warn(error)
       return
     steps = step - self.first + 1
@@ -198,9 +200,9 @@ class Profile:
       f"profile of steps {self.first} to {step}: "
       f"{1e3 * seconds(kernels) / steps:.1f} ms of kernels a step\n"
       f"{table(kernels, steps=steps)}\n"
-      f"the trace is in {trace}. Look at it with xprof {self._folder} (pip "
-      f"install xprof) or tensorboard --logdir={self._folder}, or open its "
-      "trace.json.gz at ui.perfetto.dev"
+      f"the trace is in {self._trace}. Look at it with xprof {self._folder} "
+      f"(pip install xprof) or tensorboard --logdir={self._folder}, or open "
+      "its trace.json.gz at ui.perfetto.dev"
     )
 
   def _warn(self, error: Exception) -> None:

@@ -37,7 +37,7 @@ class Scores:
     """Evaluate a step that has no score, and keep the score.
 
     Args:
-      variables: Of the network, on one device.
+      variables: Of the network, replicated as the state is.
       step: Has been saved.
 
     Raises:

@@ -26,20 +26,13 @@ from deeplax.workdir import layout
 from deeplax.workdir import training_data
 
 # Keys without influence on the results of a run: resuming may change them.
+# Those in the first row change the rounding.
 FREE_KEYS = (
-  # But for rounding.
-  "model.remat",
-  "train.quick_compile",
-  "data.root",
-  "data.threads",
-  "data.check_images",
-  "train.memory_fraction",
-  "train.profile",
-  "checkpoint.keep",
-  "eval.batch",
-  "eval.pictures",
-  "log.every",
-  "log.tensorboard",
+  *("model.remat", "train.quick_compile"),
+  *("data.root", "data.threads", "data.check_images"),
+  *("train.memory_fraction", "train.profile", "checkpoint.keep"),
+  *("eval.batch", "eval.pictures", "log.every", "log.tensorboard"),
+  *("eval.sweep.output_strides", "eval.sweep.scales", "eval.sweep.flip"),
 )
 # Keys that the first start of a run fills in if they are None.
 FILLED_KEYS = ("data.channel_mean", "data.channel_std")

@@ -90,3 +90,14 @@ def test_traced_weights_go_through_the_same_program():
   found = jax.jit(lambda w: crf.dense_crf(image, probabilities, w1=w))(2.0)
   expected = crf.dense_crf(image, probabilities, w1=2.0)
   np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_it_runs_inside_jit_beside_what_is_traced():
+  ((image, probabilities),) = photos(SIZES[:1])
+  expected = np.asarray(crf.dense_crf(image, probabilities, iterations=1))
+
+  @jax.jit
+  def scaled(factor):
+    return factor * crf.dense_crf(image, probabilities, iterations=1)
+
+  np.testing.assert_allclose(scaled(2.0), 2 * expected, atol=1e-6)

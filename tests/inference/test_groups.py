@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from deeplax.inference import groups
 from deeplax.inference import predictor as predictor_lib
@@ -13,13 +14,16 @@ from tests.inference import toy
 class Calls(list):
   """Notes what a group predicts: the images' first channel, and its double."""
 
-  def __call__(self, images, count):
-    self.append((images.copy(), count))
-    return [jnp.asarray(images[..., 0]), jnp.asarray(2 * images[..., 0])]
+  def __call__(self, images):
+    self.append(images)
+    padded = np.full((3, 5, 5), 7.0, np.float32)
+    for place, image in enumerate(images):
+      padded[place, : image.shape[0], : image.shape[1]] = image[..., 0]
+    return [jnp.asarray(padded), jnp.asarray(2 * padded)]
 
 
-def _group(calls, places=3):
-  return groups.Group(np.full((places, 5, 5, 1), 7.0, np.float32), calls)
+def _group(calls):
+  return groups.Group(3, calls)
 
 
 def _image(value, height=4, width=3):
@@ -30,7 +34,7 @@ def test_a_full_group_is_predicted_at_once_and_each_image_gets_its_part():
   calls = Calls()
   group = _group(calls)
   places = [group.add(_image(v, 2 + v, 5 - v)) for v in range(3)]
-  assert len(calls) == 1 and calls[0][1] == 3
+  assert [len(images) for images in calls] == [3]
   for value, place in enumerate(places):
     for mode in (0, 1):
       found = group.result(place, mode)
@@ -39,15 +43,24 @@ def test_a_full_group_is_predicted_at_once_and_each_image_gets_its_part():
   assert len(calls) == 1
 
 
-def test_a_result_asked_for_early_does_not_wait_and_the_rest_is_padding():
+def test_a_result_asked_for_early_does_not_wait():
   calls = Calls()
   group = _group(calls)
   place = group.add(_image(1))
   assert not calls
   assert (group.result(place, 0) == 1).all()
-  ((images, count),) = calls
-  assert count == 1
-  assert (images[1:] == 7).all() and (images[0, 4:] == 7).all()
+  assert [len(images) for images in calls] == [1]
+
+
+def test_a_failure_is_told_to_each_that_asks():
+  def fail(images):
+    raise RuntimeError(f"{len(images)} images")
+
+  group = groups.Group(3, fail)
+  places = [group.add(_image(1)), group.add(_image(2))]
+  for place in places:
+    with pytest.raises(RuntimeError, match="2 images"):
+      group.result(place, 0)
 
 
 def _predictor(batch, **keywords):
@@ -143,3 +156,16 @@ def test_exact_sizes_run_together_only_with_their_own():
   pending = [exact.submit(image) for image in images]
   for result, image in zip(pending, images, strict=True):
     np.testing.assert_array_equal(result.result(), image.argmax(-1))
+
+
+def test_sizes_to_come_count_windows_and_images_that_run_alone_once():
+  cut = sizing.Sizing(windows=windows.Windows(65, 16))
+  predictor = _predictor(0, sizing=cut)
+  assert predictor.expect([(60, 60), (40, 50), (150, 150)]) == 1
+  assert predictor._programs.expected == {(65, 65): 1 + 9}
+  whole = _predictor(0)
+  assert whole.expect([(60, 60), (40, 50), (150, 150)]) == 2
+  assert whole._programs.expected == {(65, 65): 2, (193, 193): 1}
+  predictor.expect_images(7)
+  whole.expect_images(7)
+  assert (predictor._programs.images, whole._programs.images) == (0, 7)

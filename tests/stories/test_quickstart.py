@@ -69,7 +69,7 @@ def local_miou(config):
 def test_the_first_run_is_convincing_and_a_local_network_is_not(tmp_path):
   config = quickstart.get_config()
   config.lock()
-  run.run(config, inputs.found(config), workdir=str(tmp_path))
+  run.run(config, inputs.found(config, str(tmp_path)), workdir=str(tmp_path))
   step = config.train.total_steps
   path = tmp_path / "eval" / f"val-{step:08d}-os16-s1.0.json"
   miou = json.loads(path.read_text())["miou"]

@@ -156,12 +156,16 @@ def test_a_run_tells_both(tmp_path, monkeypatch, short):
   workdir = tmp_path / "run"
   monkeypatch.setattr(memory, "compile_step", raises(TPU))
   with pytest.raises(errors.InputError, match="one step needs 10.7 GB"):
-    run_lib.run(config, inputs.found(config), workdir=str(workdir))
+    run_lib.run(
+      config, inputs.found(config, str(workdir)), workdir=str(workdir)
+    )
   assert not (workdir / "config.json").exists()
   monkeypatch.setattr(memory, "compile_step", lambda *_: (print, 5))
   monkeypatch.setattr(loop, "loop", raises(GPU))
   with pytest.raises(errors.InputError, match="command begins anew once"):
-    run_lib.run(config, inputs.found(config), workdir=str(workdir))
+    run_lib.run(
+      config, inputs.found(config, str(workdir)), workdir=str(workdir)
+    )
 
 
 def compiler_options(

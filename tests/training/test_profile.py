@@ -33,6 +33,11 @@ def times(found):
   return {e.kernel: round(1e9 * e.seconds) for e in found}
 
 
+def test_an_operation_of_no_named_device_counts_as_the_first_ones():
+  planes = [plane("/host:CPU", thread=[event("dot.1", 1, 20, hlo_op="dot.1")])]
+  assert times(profile.of_planes(planes)) == {"dot.1": 20}
+
+
 def test_what_runs_inside_a_loop_is_not_the_loops_time():
   body = [op("dot.1", 110, 20), op("tanh.2", 130, 30)]
   inner = [op("while.4", 200, 50), op("dot.5", 210, 15)]
