@@ -235,7 +235,9 @@ MEASURED = """
 import pathlib, re, sys
 import jax, jax.numpy as jnp
 import numpy as np
-from deeplax.inference import predictor as predictor_lib, windows
+from deeplax.inference import predictor as predictor_lib
+from deeplax.inference import sizing as sizing_lib
+from deeplax.inference import windows
 from deeplax.reports import found_pictures
 from deeplax.reports import label_pictures
 from tests.inference import test_windows
