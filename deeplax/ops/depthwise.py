@@ -263,12 +263,28 @@ def _sum_of_windows(
       left : left + spans[1] : stride,
     ]
 
+  kernel = kernel.astype(wide)
+  if not apart:
+    kernel = _computed(kernel)
   y = jnp.zeros((x.shape[0], *size, x.shape[3]), wide)
   for i, top in rows:
     for j, left in columns:
-      weights = kernel[i : i + 1, j : j + 1].astype(wide)
+      weights = kernel[i : i + 1, j : j + 1]
       y = y + window(top, left).astype(wide) * weights
   return y.astype(x.dtype)
+
+
+def _computed(kernel):
+  """Return the kernel, computed before the sum over windows reads it.
+
+  XLA fuses what a kernel is made of (its part of stacked kernels in a loop, a
+  norm's factor) into that sum on a CPU, and computes it anew for each pixel. It
+  does not fuse matrix products; this one is exact.
+  """
+  taps = kernel.shape[0] * kernel.shape[1]
+  flat = kernel.reshape(taps, -1)
+  one = np.eye(taps, dtype=flat.dtype)
+  return lax.dot(one, flat, precision="highest").reshape(kernel.shape)
 
 
 def _kernel_gradient(x, kernel, dy, rows, columns):
