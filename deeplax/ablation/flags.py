@@ -35,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--steps", type=positive, help="of each training (default: the recipe's)"
   )
   parser.add_argument(
-    "--seeds", type=integers, default=(), help="e.g. 0,1,2 (the default)"
+    "--seeds",
+    type=integers,
+    default=(),
+    help="default 0,1,2, or the experiment's; :debug takes the first",
   )
   parser.add_argument(
     "--set",

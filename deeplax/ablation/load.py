@@ -5,7 +5,7 @@ An experiment is a module of experiments/, or a file anywhere, with
   BASE     a configuration's name, with or without `:<argument>`
   sweep()  yields the flat settings of each row: {"model.head": ...}
   PAPER    (optional) `papers.numbers(...)`, the published numbers of the rows
-  SEEDS    (optional) default (0, 1, 2)
+  SEEDS    (optional) default (0, 1, 2); `:debug` takes the first
   MEASURE  (optional) flags of deeplax.evaluate, such as "--boundary"
   SAVINGS  (optional) pairs of rows whose costs the report compares
   FIELD_OF_VIEW  (optional) True: the report has a column of it
@@ -73,6 +73,7 @@ def load(
   full = f"{data}-full" if data and full_size else data
   maker = _Maker(module.BASE, argument, full, steps, sweep, list(flags))
   titles = experiment_lib.row_names(sweep)
+  seeds = tuple(getattr(module, "SEEDS", SEEDS))
   rows = [maker.row(*row) for row in zip(titles, sweep, strict=True)]
   # The paper's numbers are of its own data and schedule.
   if paper and not argument:
@@ -88,7 +89,8 @@ def load(
     data=full,
     rows=tuple(rows),
     paper=paper,
-    seeds=tuple(getattr(module, "SEEDS", SEEDS)),
+    # What is made up has nothing to tell by its spread.
+    seeds=seeds[:1] if argument == "debug" else seeds,
     measure=_measure(module),
     savings=_savings(module, titles),
     field_of_view=getattr(module, "FIELD_OF_VIEW", False),

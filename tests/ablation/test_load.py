@@ -46,7 +46,8 @@ def own(tmp_path):
 def test_an_ablation_of_ones_own_is_short_and_may_lie_anywhere(own):
   assert len(OWN.splitlines()) < 30
   experiment = load.load(f"{own()}:debug")
-  assert (experiment.name, experiment.seeds) == ("my_ablation", (0, 1))
+  assert (experiment.name, experiment.seeds) == ("my_ablation", (0,))
+  assert load.load(str(own())).seeds == (0, 1)
   assert [cell.name for cell in experiment.cells] == [
     "channels=16", "channels=32",
   ]  # fmt: skip
