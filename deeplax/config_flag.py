@@ -12,6 +12,7 @@ from deeplax import errors
 from deeplax import paths
 from deeplax.settings import defaults
 from deeplax.settings import find
+from deeplax.settings import own
 
 CONFIG = config_flags.DEFINE_config_file(
   "config",
@@ -85,6 +86,7 @@ def parse(argv: list[str]) -> None:
   for key in PATHS:
     if text := config_path.get_value(key, config):
       config.update_from_flattened_dict({key: paths.expanded(text)})
+  own.with_whole_paths(config)
 
 
 def _name(text: str) -> str:

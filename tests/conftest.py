@@ -78,12 +78,12 @@ def _networks_are_traced_once():
 
   @functools.cache
   def kept(model, size, tables):
-    return cost_trace(model, size)
+    return cost_traced(model, size)
 
-  cost_trace = cost.trace.__wrapped__
+  cost_traced = cost.traced.__wrapped__
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(
-      cost, "trace", lambda model, size: kept(model, size, networks.tables())
+      cost, "traced", lambda model, size: kept(model, size, networks.tables())
     )
     yield
 

@@ -136,3 +136,12 @@ def test_what_always_has_a_value_cannot_be_none(key):
 
 def test_none_of_an_unknown_key_is_an_unknown_key():
   assert 'Did you mean "scales"' in parsed("--config.eval.scale=None")[1]
+
+
+def test_a_file_of_ones_own_is_named_from_the_current_folder():
+  value = "my_decoder.py:MyDecoder(channels=64)"
+  config, message = parsed(f"--config.model.decoder.kind={value}")
+  assert config["model"]["decoder"]["kind"] == f"{commands.ROOT}/{value}", (
+    message
+  )
+  assert "write FILE.py:NAME" in parsed("--config.model.head=h.py:H(3)")[1]

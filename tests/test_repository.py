@@ -57,7 +57,8 @@ def test_no_file_is_a_bag_of_utilities():
 def test_every_package_folder_has_an_init():
   for path in tracked():
     top = path.relative_to(ROOT).parts[0]
-    if path.suffix == ".py" and top != "benchmarks":  # those are scripts
+    # Those are scripts, and files for a user to copy.
+    if path.suffix == ".py" and top not in ("benchmarks", "docs"):
       assert (path.parent / "__init__.py").exists(), path
 
 

@@ -22,7 +22,6 @@ import dataclasses
 import json
 import pathlib
 import re
-import traceback
 from typing import Any
 
 from deeplax import errors
@@ -129,21 +128,10 @@ def _sweep(module: Any) -> list[dict[str, Any]]:
   except errors.InputError:
     raise
   except Exception as error:
-    raise errors.InputError(f"{path}: {_where(error, path)}") from error
+    raise errors.InputError(f"{path}: {find.where(error, path)}") from error
   if not sweep:
     raise errors.InputError(f"{path}: sweep() yields no row")
   return sweep
-
-
-def _where(error: Exception, path: pathlib.Path) -> str:
-  """Return an error's text and the last line of a file in its traceback."""
-  lines = [
-    frame.lineno
-    for frame in traceback.extract_tb(error.__traceback__)
-    if pathlib.Path(frame.filename).resolve() == path.resolve()
-  ]
-  line = f"line {lines[-1]}: " if lines else ""
-  return f"{line}{type(error).__name__}: {error}"
 
 
 def _with_argument(base: str, argument: str) -> str:
@@ -348,7 +336,7 @@ def _module(name: str) -> Any:
   try:
     module = find.load(path)
   except Exception as error:  # whatever a user's own file raises
-    raise errors.InputError(f"{path}: {_where(error, path)}") from error
+    raise errors.InputError(f"{path}: {find.where(error, path)}") from error
   if missing := [key for key in ("BASE", "sweep") if not hasattr(module, key)]:
     raise errors.InputError(f"{module.__file__} has no {', '.join(missing)}")
   return module

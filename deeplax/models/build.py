@@ -3,7 +3,7 @@
 `head_from_config` and `decoder_from_config` read the keys of those two parts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 import re
 from typing import Any
@@ -12,12 +12,15 @@ import flax.linen as nn
 import jax.numpy as jnp
 import ml_collections
 
+from deeplax import errors
 from deeplax.models import config_values
 from deeplax.models import conventions
 from deeplax.models import decoder_from_config
 from deeplax.models import deeplab
 from deeplax.models import head_from_config
 from deeplax.models import layers
+from deeplax.models import own as own_parts
+from deeplax.models import style as style_lib
 from deeplax.models.backbones import dilation
 from deeplax.models.backbones import mobilenet_v2
 from deeplax.models.backbones import mobilenet_v3
@@ -28,6 +31,7 @@ from deeplax.models.heads import auxiliary as auxiliary_head
 
 # Programs outside of this repository call it from here.
 from deeplax.models.variables import initial_variables as initial_variables
+from deeplax.settings import own
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
   "mobilenet_v2": mobilenet_v2.MobileNetV2,
@@ -66,6 +70,9 @@ def from_config(
   auxiliary: bool = False,
   channels: Channels | None = None,
   trained: tuple[str, ...] = (),
+  backbone: nn.Module | None = None,
+  head: nn.Module | None = None,
+  decoder: nn.Module | None = None,
 ) -> deeplab.DeepLab:
   """Return the network that `config.model` describes.
 
@@ -79,10 +86,20 @@ def from_config(
     channels: Mean and std of each channel of the images; None: RGB.
     trained: Names of the parts that train, as in `optim.trained`; the norms of
       the other parts are fixed. (): every part trains.
+    backbone: In place of the configured one; see docs/own_network.md.
+    head: In place of the configured one.
+    decoder: In place of the configured one.
 
   Raises:
     ValueError: Naming the key, the value and what is allowed.
+    InputError: A part of the user's own does not fit.
   """
+  if config.given:
+    raise errors.InputError(own.FROM_PYTHON)
+  objects = {"backbone": backbone, "head": head, "decoder": decoder}
+  objects = {k: part for k, part in objects.items() if part is not None}
+  if objects:
+    config = _marked(config, objects)
   row = conventions.get(config.conventions)
   _check_names(config)
   config_values.positive("num_classes", num_classes)
@@ -91,29 +108,18 @@ def from_config(
   stride = config.output_stride if output_stride is None else output_stride
   for value in (config.output_stride, stride):
     layers.check_one_of("output_stride", value, dilation.OUTPUT_STRIDES)
-  style = row.style._replace(
-    norm=_norm(config.batch_norm, row.style.norm, axis_name),
-    dtype=DTYPES[config.dtype],
-  )
-  backbone = _backbone(config, row, stride, axis_name)
-  # LR-ASPP's decoder adds up class scores.
-  kind = decoder_from_config.kind(config.decoder)
-  scores = config.head == "lraspp" and kind == "sum"
+  style = _style(config, row, axis_name)
+  parts = _own_parts(config, objects, row, style, stride, num_classes)
+  made = _with_configured(parts, config, row, style, stride, num_classes)
   model = deeplab.DeepLab(
-    backbone=backbone,
-    head=head_from_config.build(
-      config, row, stride, style, backbone=backbone, num_classes=num_classes
-    ),
+    **made,
     head_logits=config.head == "aspp_sum",
     input_scales=_input_scales(config, auxiliary),
-    decoder=decoder_from_config.build(
-      config.decoder, row, style, num_classes=num_classes if scores else None
-    ),
-    decoder_logits=scores,
+    decoder_logits=_adds_scores(config),
     align_corners=row.align_corners,
-    auxiliary=auxiliary_head.Auxiliary(style, num_classes)
-    if auxiliary
-    else None,
+    auxiliary=(
+      auxiliary_head.Auxiliary(style, num_classes) if auxiliary else None
+    ),
     num_classes=num_classes,
     mean=mean,
     std=std,
@@ -121,10 +127,120 @@ def from_config(
     dtype=style.dtype,
     precision=None if config.precision == "default" else config.precision,
   )
-  return _fix_others(model, trained) if trained else model
+  if trained:
+    model = fix_others(model, trained)
+  if parts:
+    whole: Any = model
+    own_parts.refuse_misfit(whole, parts, stride, _moving(config, trained))
+  return model
 
 
-def _fix_others(
+def _moving(
+  config: ml_collections.ConfigDict, trained: tuple[str, ...]
+) -> tuple[str, ...]:
+  """Return the parts whose running statistics move in training."""
+  moving = config.batch_norm.mode == "train"
+  return (trained or ("backbone", "head", "decoder")) if moving else ()
+
+
+def _with_configured(
+  parts: Iterable[own_parts.Part],
+  config: ml_collections.ConfigDict,
+  row: conventions.Conventions,
+  style: style_lib.Style,
+  output_stride: int,
+  num_classes: int,
+) -> dict[str, Any]:
+  """Return backbone, head and decoder: a user's own, else the configured."""
+  made: dict[str, Any] = {part.name: part.module for part in parts}
+  if "backbone" not in made:
+    made["backbone"] = _backbone(
+      config, row, output_stride, style.norm.axis_name
+    )
+  if "head" not in made:
+    made["head"] = head_from_config.build(
+      config,
+      row,
+      output_stride,
+      style,
+      backbone=made["backbone"],
+      num_classes=num_classes,
+    )
+  if "decoder" not in made:
+    scores = num_classes if _adds_scores(config) else None
+    made["decoder"] = decoder_from_config.build(
+      config.decoder, row, style, num_classes=scores
+    )
+  return made
+
+
+def _adds_scores(config: ml_collections.ConfigDict) -> bool:
+  """Whether the decoder adds up class scores, as LR-ASPP's does."""
+  kind = decoder_from_config.kind(config.decoder)
+  return config.head == "lraspp" and kind == "sum"
+
+
+def _style(
+  config: ml_collections.ConfigDict,
+  row: conventions.Conventions,
+  axis_name: str | None,
+) -> style_lib.Style:
+  """Return the settings of head and decoder."""
+  norm = _norm(config.batch_norm, row.style.norm, axis_name)
+  return row.style._replace(norm=norm, dtype=DTYPES[config.dtype])
+
+
+def _marked(
+  config: ml_collections.ConfigDict, names: Iterable[str]
+) -> ml_collections.ConfigDict:
+  """Return the configuration with some parts marked as a user's own."""
+  config = config.copy_and_resolve_references()
+  for name in names:
+    key = "decoder.kind" if name == "decoder" else name
+    config.update_from_flattened_dict({key: own.FORM})
+  return config
+
+
+def _own_parts(
+  config: ml_collections.ConfigDict,
+  objects: dict[str, nn.Module],
+  row: conventions.Conventions,
+  style: style_lib.Style,
+  output_stride: int,
+  num_classes: int,
+) -> tuple[own_parts.Part, ...]:
+  """Return the parts that are objects, or in files of the user's own."""
+  offered = {
+    **{"style": style, "norm": style.norm, "kernel_init": style.conv_init},
+    **{"dtype": style.dtype, "align_corners": row.align_corners},
+    "num_classes": num_classes,
+  }
+  # A decoder's output stride is that of its result, and its own affair.
+  strided = {**offered, "output_stride": output_stride}
+  values = {
+    "backbone": ("model.backbone", config.backbone, strided),
+    "head": ("model.head", config.head, strided),
+    "decoder": (
+      "model.decoder.kind",
+      decoder_from_config.kind(config.decoder),
+      offered,
+    ),
+  }
+  parts = []
+  for name, (key, value, fields) in values.items():
+    if name in objects:
+      parts.append(own_parts.from_object(name, objects[name], fields))
+    elif own.is_own(value):
+      parts.append(own_parts.from_file(name, own.parsed(key, value), fields))
+  names = {part.name for part in parts}
+  if "backbone" in names:
+    _backbone_options(config)  # refuses what only other backbones take
+  if "head" in names:
+    head_from_config.refuse_unread(config)
+  return tuple(parts)
+
+
+def fix_others(
   model: deeplab.DeepLab, trained: tuple[str, ...]
 ) -> deeplab.DeepLab:
   """Return the network with fixed norms in the parts that do not train."""
@@ -162,8 +278,12 @@ def mean_pixel(
 
 
 def _check_names(config: ml_collections.ConfigDict) -> None:
-  layers.check_one_of("model.backbone", config.backbone, sorted(BACKBONES))
-  layers.check_one_of("model.head", config.head, head_from_config.HEADS)
+  for key, value, known in (
+    ("model.backbone", config.backbone, sorted(BACKBONES)),
+    ("model.head", config.head, head_from_config.HEADS),
+  ):
+    if not own.is_own(value):
+      layers.check_one_of(key, value, [*known, own.FORM])
   layers.check_one_of("model.dtype", config.dtype, sorted(DTYPES))
   layers.check_one_of("model.precision", config.precision, PRECISIONS)
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from deeplax.models import layers
 from deeplax.models import style as style_lib
+from deeplax.settings import own
 
 Init = layers.Init
 Norm = layers.Norm
@@ -62,11 +63,16 @@ class Conventions(NamedTuple):
   align_corners: bool
 
   def backbone(self, name: str) -> Backbone:
-    """Return the row of `name`.
+    """Return the row of `name`; a user's own has the head's settings.
 
     Raises:
       ValueError: On a backbone that the program does not have.
     """
+    if own.is_own(name):
+      style = self.style
+      return Backbone(
+        **UNIT_RANGE, norm=style.norm, kernel_init=style.conv_init
+      )
     if name not in self.backbones:
       raise ValueError(f"backbone {name!r} not in {sorted(self.backbones)}")
     return self.backbones[name]

@@ -25,6 +25,8 @@ CONVENTIONS = ("true", "paper")
 TRACE_SIZE = (33, 33)
 # Every stride up to 32 has a position on this input's center pixel.
 CENTERED = (257, 257)
+# Layers of Flax that are counted in parts of a user's own.
+FLAX_LAYERS = (nn.Conv, nn.ConvTranspose, nn.Dense, nn.DenseGeneral)
 
 
 class Convolution(NamedTuple):
@@ -46,18 +48,41 @@ class Convolution(NamedTuple):
   size_out: tuple[int, int]
 
 
-@functools.lru_cache(maxsize=64)
+class Traced(NamedTuple):
+  """What a trace met.
+
+  Attributes:
+    variables: Abstract ones.
+    convolutions: Every `ConvNorm`, in order of call.
+    others: Multiply-Adds of each of Flax's own layers, by path, in a network
+      with parts of a user's own.
+    first: Path of the layer that was called first.
+  """
+
+  variables: dict[str, Any]
+  convolutions: list[Convolution]
+  others: dict[Any, int]
+  first: tuple[str, ...]
+
+
 def trace(
   model: nn.Module, size: tuple[int, int]
 ) -> tuple[dict[str, Any], list[Convolution]]:
-  """Return the abstract variables and every convolution, in order of call.
+  """Return the abstract variables and every convolution, in order of call."""
+  found = traced(model, size)
+  return found.variables, found.convolutions
+
+
+@functools.lru_cache(maxsize=64)
+def traced(model: nn.Module, size: tuple[int, int]) -> Traced:
+  """Return what one trace of a network at a size of images met.
 
   Results are cached: every function here starts from a trace, which takes a
   second, and evaluation needs one for each output stride and scale.
   """
   # By path and size: a scanned block may be traced more than once, and a
   # network over several scales runs at several sizes.
-  calls = {}
+  calls, others, order = {}, {}, []
 
   def record(call, args, kwargs, context):
     result = call(*args, **kwargs)
@@ -65,6 +90,10 @@ def trace(
     if isinstance(module, layers.ConvNorm) and context.method_name == "normed":
       sizes = args[0].shape[1:3], result.shape[1:3]
       calls[module.path, sizes] = module.clone(parent=None)
+      order.append(module.path)
+    elif isinstance(module, FLAX_LAYERS) and context.method_name == "__call__":
+      others[module.path, args[0].shape] = _of_flax(module, args[0], result)
+      order.append(module.path)
     return result
 
   def init(images):
@@ -82,7 +111,19 @@ def trace(
       params = params[name]
     kernel = params["depthwise_kernel" if module.depthwise else "kernel"]
     convolutions.append(Convolution(module, path, kernel.shape, *sizes))
-  return variables, convolutions
+  return Traced(variables, convolutions, others, order[0])
+
+
+def _of_flax(module: nn.Module, x: Any, result: Any) -> int:
+  """Return the Multiply-Adds of one of Flax's layers, of one image."""
+  kernel: Any = module.get_variable("params", "kernel")
+  if isinstance(module, nn.DenseGeneral):
+    axes = module.axis if isinstance(module.axis, tuple) else (module.axis,)
+    taken = math.prod(x.shape[axis] for axis in axes)
+    return x.size // x.shape[0] // taken * kernel.size
+  # A transposed convolution uses its kernel once for each input.
+  map_ = x if isinstance(module, nn.ConvTranspose) else result
+  return math.prod(map_.shape[1:-1]) * kernel.size
 
 
 def _channels(model: nn.Module) -> int:
@@ -95,6 +136,9 @@ def multiply_adds(
 ) -> int:
   """Return the Multiply-Adds of the convolutions for one image, to the logits.
 
+  In parts of a user's own, Flax's convolutions and dense layers count as well;
+  products of features with features do not.
+
   Args:
     model: As `build.from_config` returns it.
     size: (height, width) of the image.
@@ -106,8 +150,9 @@ def multiply_adds(
     ValueError: On an unknown convention.
   """
   layers.check_one_of("convention", convention, CONVENTIONS)
-  total = 0
-  for conv in trace(model, size)[1]:
+  found = traced(model, size)
+  total = sum(found.others.values())
+  for conv in found.convolutions:
     steps = padding.pair(conv.module.rate if convention == "paper" else 1)
     sides = zip(conv.size_out, steps, strict=True)
     # SpaceToBatch pads each side to a multiple of the rate.

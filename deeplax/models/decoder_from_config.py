@@ -11,6 +11,7 @@ from deeplax.models import decoder
 from deeplax.models import layers
 from deeplax.models import style as style_lib
 from deeplax.models.heads import large_fov
+from deeplax.settings import own
 
 LOW_LEVEL_STRIDES = (2, 4, 8)
 OUTPUT_STRIDES = (2, 4, 8)
@@ -19,7 +20,9 @@ OUTPUT_STRIDES = (2, 4, 8)
 def kind(config: ml_collections.ConfigDict | None) -> str:
   """Return the decoder's kind; the configuration None means "none"."""
   name = "none" if config is None else config.kind
-  kinds = ("none", "branches", *decoder.KINDS)
+  if own.is_own(name):
+    return name
+  kinds = ("none", "branches", *decoder.KINDS, own.FORM)
   layers.check_one_of("model.decoder.kind", name, kinds)
   return name
 

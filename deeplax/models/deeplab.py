@@ -169,21 +169,38 @@ class DeepLab(nn.Module):
 
 def norms(model: nn.Module) -> dict[str, layers.Norm]:
   """Return the settings of the norms in each part that has some, by name."""
-  result = {}
-  for name in ("backbone", "head", "decoder", "auxiliary"):
-    part = getattr(model, name, None)
-    # Backbones have the norm as a field, the other parts in their style.
-    owner = getattr(part, "style", part)
+  parts = ("backbone", "head", "decoder", "auxiliary")
+  found = {name: norm_of(getattr(model, name, None)) for name in parts}
+  return {name: norm for name, norm in found.items() if norm}
+
+
+def norm_of(part: Any) -> layers.Norm | None:
+  """Return the settings of a part's norms; None: it has no such field."""
+  # Backbones have the norm as a field, the other parts in their style.
+  for owner in (getattr(part, "style", None), part):
     if norm := getattr(owner, "norm", None):
-      result[name] = norm
-  return result
+      return norm
+  return None
 
 
 def with_norm(part: Any, norm: layers.Norm) -> Any:
   """Return a part of a network with other settings of its norms."""
-  if hasattr(part, "style"):
-    return part.clone(style=part.style._replace(norm=norm))
-  return part.clone(norm=norm)
+  fields = {}
+  if getattr(part, "style", None):
+    fields["style"] = part.style._replace(norm=norm)
+  if getattr(part, "norm", None):
+    fields["norm"] = norm
+  return part.clone(**fields)
+
+
+def over(model: DeepLab, axis_name: str | None) -> DeepLab:
+  """Return a network whose norms share their statistics over an axis."""
+  return model.clone(
+    **{
+      name: with_norm(getattr(model, name), norm._replace(axis_name=axis_name))
+      for name, norm in norms(model).items()
+    }
+  )
 
 
 def _channels(values: tuple[float, ...]) -> jnp.ndarray:

@@ -47,21 +47,11 @@ def build(
   Raises:
     ValueError: On a setting that the head cannot take.
   """
+  refuse_unread(config)
   dropout = row.dropout
   if config.dropout is not None:
     dropout = config_values.fraction("model.dropout", config.dropout)
-  if config.head not in ATROUS_HEADS and config.atrous_rates:
-    raise ValueError(
-      f"model.atrous_rates {tuple(config.atrous_rates)} are for the heads "
-      f"{', '.join(ATROUS_HEADS)}; {config.head!r} has no atrous branch, set "
-      "them to ()"
-    )
   common = {"dropout": dropout, "style": style}
-  if config.pool5a and config.head != "large_fov":
-    raise ValueError(
-      "model.pool5a averages what fc6 of model.head 'large_fov' reads; "
-      f"{config.head!r} has none: set it to False"
-    )
   if config.head == "classifier":
     return _classifier(config, common)
   if config.head == "cascade":
@@ -91,6 +81,25 @@ def build(
     refine=refine if row.refine else None,
     **common,
   )
+
+
+def refuse_unread(config: ml_collections.ConfigDict) -> None:
+  """Refuse settings of other heads.
+
+  Raises:
+    ValueError: Naming the key and the heads that take it.
+  """
+  if config.head not in ATROUS_HEADS and config.atrous_rates:
+    raise ValueError(
+      f"model.atrous_rates {tuple(config.atrous_rates)} are for the heads "
+      f"{', '.join(ATROUS_HEADS)}; {config.head!r} has no atrous branch, set "
+      "them to ()"
+    )
+  if config.pool5a and config.head != "large_fov":
+    raise ValueError(
+      "model.pool5a averages what fc6 of model.head 'large_fov' reads; "
+      f"{config.head!r} has none: set it to False"
+    )
 
 
 def _last(config: ml_collections.ConfigDict) -> bool:

@@ -1,6 +1,7 @@
 """Variables of a network: shapes, initial values, and RGB kernels for bands."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+import functools
 from typing import Any
 import zlib
 
@@ -18,30 +19,66 @@ def initial_variables(model: nn.Module, seed: int) -> dict[str, Any]:
 
   The model is only traced and NumPy draws the values, since compiling `init`
   takes longer than both together. Each array is drawn from its path and the
-  seed alone: a part that two networks share starts equal in both.
+  seed alone: a part that two networks share starts equal in both. What is in
+  no convolution of deeplax, in parts of a user's own, is drawn by Flax.
 
   Args:
     model: As `from_config` returns it.
     seed: Seed of the run.
-
-  Raises:
-    ValueError: A parameter has no initializer.
   """
   variables, convolutions = cost.trace(model, cost.TRACE_SIZE)
   inits = {conv.path: conv.module.kernel_init for conv in convolutions}
   constants = {"scale": 1, "var": 1, "offset": 0, "mean": 0, "bias": 0}
+  others = {
+    path: leaf
+    for path, leaf in flax.traverse_util.flatten_dict(variables).items()
+    if path[1:-1] not in inits
+  }
+  values = _by_flax(model, seed, tuple(others)) if others else {}
 
   def draw(keys, leaf):
-    path = tuple(key.key for key in keys[1:])
+    collection, *names = (key.key for key in keys)
+    path = tuple(names)
+    if (collection, *path) in values:
+      return values[collection, *path]
     if path[-1] in constants:
       value = np.full(leaf.shape, constants[path[-1]], leaf.dtype)
       return jnp.asarray(value)
-    if path[:-1] not in inits:
-      raise ValueError(f"no initializer for parameter {'/'.join(path)}")
     rng = np.random.default_rng([zlib.crc32("/".join(path).encode()), seed])
     return jnp.asarray(inits[path[:-1]].draw(rng, leaf.shape))
 
   return jax.tree_util.tree_map_with_path(draw, variables)
+
+
+def _by_flax(
+  model: nn.Module, seed: int, paths: tuple[tuple[str, ...], ...]
+) -> dict[tuple[str, ...], jax.Array]:
+  """Return values that the modules' own initializers draw, by path.
+
+  Flax folds the path into the key.
+  """
+  drawn = _drawing(model, paths)(jax.random.key(seed))
+  return dict(zip(paths, drawn, strict=True))
+
+
+@functools.lru_cache(maxsize=8)
+def _drawing(
+  model: nn.Module, paths: tuple[tuple[str, ...], ...]
+) -> Callable[[jax.Array], list[jax.Array]]:
+  """Return the compiled key -> values of the variables at some paths.
+
+  All else that `init` would compute is left out of the program, since nothing
+  that it returns needs it.
+  """
+
+  def init(key):
+    channels = len(getattr(model, "mean", "RGB"))
+    images = jnp.zeros((1, *cost.TRACE_SIZE, channels))
+    variables = model.init(key, images, train=False, method="coarse")
+    flat: Any = flax.traverse_util.flatten_dict(dict(variables))
+    return [flat[path] for path in paths]
+
+  return jax.jit(init)
 
 
 def inflate(variables: dict[str, Any], model: nn.Module) -> dict[str, Any]:
@@ -68,7 +105,7 @@ def inflate(variables: dict[str, Any], model: nn.Module) -> dict[str, Any]:
 
 def first_kernel(model: nn.Module) -> tuple[str, ...]:
   """Return the path of the kernel that sees the images, "params" first."""
-  return ("params", *cost.trace(model, cost.TRACE_SIZE)[1][0].path, "kernel")
+  return ("params", *cost.traced(model, cost.TRACE_SIZE).first, "kernel")
 
 
 def flat_arrays(variables: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:

@@ -50,6 +50,8 @@ def base() -> Any:
   c.data.shapes_eval = 100  # number of made validation pictures
 
   c.model = ml_collections.ConfigDict()
+  # Backbone, head, decoder.kind and train.loss may also name a class or
+  # function in a file of your own, my_decoder.py:MyDecoder(channels=64).
   c.model.backbone = "xception_65"
   c.model.depth_multiplier = 1.0  # channel factor, MobileNet only
   # Input size / feature size: 4 | 8 | 16 | 32.
@@ -125,6 +127,8 @@ def base() -> Any:
   # Whose network it is where they differ: tf_deeplab | torchvision | smp | timm
   # | caffe (v1 and v2) | kazuto (v2 in PyTorch)
   c.model.conventions = "tf_deeplab"
+  # Set by a run whose network was given as a Python object.
+  c.model.given = False
 
   c.optim = ml_collections.ConfigDict()
   c.optim.base_lr = 0.007  # at batch 16 (v3, 4.1)
@@ -157,6 +161,8 @@ def base() -> Any:
   c.train = ml_collections.ConfigDict()
   c.train.batch_size = 16  # images per step, over all devices
   c.train.total_steps = 30_000
+  # cross_entropy, or what takes its place, in a file of your own
+  c.train.loss = "cross_entropy"
   c.train.upsample_logits = True  # False: labels down to the logits (v3, T8)
   # none | median_frequency | enet, counted on the training masks, or one number
   # per class as text, "0.5,1.0,2.0"

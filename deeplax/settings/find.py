@@ -8,6 +8,7 @@ with them.
 import functools
 import importlib.util
 import pathlib
+import traceback
 import types
 
 from deeplax import errors
@@ -78,3 +79,17 @@ def load(path: pathlib.Path) -> types.ModuleType:
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
+
+
+def where(error: Exception, path: pathlib.Path) -> str:
+  """Return an error's text and the last line of a file that it came through."""
+  lines = [
+    frame.lineno
+    for frame in traceback.extract_tb(error.__traceback__)
+    if pathlib.Path(frame.filename).resolve() == path.resolve()
+  ]
+  text = str(error)
+  if isinstance(error, SyntaxError):
+    lines, text = [error.lineno], error.msg
+  line = f"line {lines[-1]}: " if lines else ""
+  return f"{line}{type(error).__name__}: {text}"
