@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Sequence
 import os
 
+from deeplax import commands
 from deeplax import errors
 from deeplax import paths
 
@@ -20,10 +21,10 @@ IMAGES = 200  # masks of a split to look at
 def parser() -> argparse.ArgumentParser:
   """Return the command line."""
   parser = argparse.ArgumentParser(
-    prog="python -m deeplax.check_data",
+    prog=commands.typed("check_data"),
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
-    epilog="example: python -m deeplax.check_data my_data --full",
+    epilog="example: %(prog)s my_data --full",
     allow_abbrev=False,
   )
   parser.add_argument("root", type=paths.local, metavar="DIR")

@@ -8,6 +8,7 @@ from absl import flags
 from ml_collections import config_flags
 from ml_collections.config_flags import config_path
 
+from deeplax import commands
 from deeplax import errors
 from deeplax import paths
 from deeplax.settings import defaults
@@ -68,7 +69,7 @@ def parse(argv: list[str]) -> None:
   ) as error:  # fmt: skip
     # ml_collections passes on the errors of config files and overrides.
     raise errors.InputError(
-      f"{_one_line(error)}. Help: python -m deeplax.main --help"
+      f"{_one_line(error)}. Help: {commands.typed('main')} --help"
     ) from error
   if rest:
     raise errors.InputError(
@@ -169,10 +170,11 @@ def _file(value: str) -> str:
 
 def _help() -> str:
   """Return the text of --help."""
+  program = commands.typed("main")
   lines = [
-    "usage: python -m deeplax.main --config=CONFIG [--config.KEY=VALUE ...]\n\n"
+    f"usage: {program} --config=CONFIG [--config.KEY=VALUE ...]\n\n"
     "Train a model in a workdir, or resume there: the same command again goes\n"
-    "on. Example: python -m deeplax.main --config=v3plus_xception:debug\n"
+    f"on. Example: {program} --config=v3plus_xception:debug\n"
   ]
   for name in ("config", "workdir", "multihost"):
     lines.append(f"  --{name:<12}{flags.FLAGS[name].help}")

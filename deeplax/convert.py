@@ -9,6 +9,7 @@ step 0. Back: python -m deeplax.convert --to=timm --workdir=DIR --out=FILE
 import argparse
 import sys
 
+from deeplax import commands
 from deeplax import config_flag
 from deeplax import errors
 from deeplax import paths
@@ -19,7 +20,7 @@ from deeplax.settings import published
 def parser() -> argparse.ArgumentParser:
   """The command line, without the flags of the configuration."""
   parser = argparse.ArgumentParser(
-    prog="python -m deeplax.convert",
+    prog=commands.typed("convert"),
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,

@@ -9,6 +9,7 @@ Seeds of one design form a group, and two groups are subtracted:
 
 import argparse
 
+from deeplax import commands
 from deeplax import errors
 from deeplax import paths
 
@@ -16,11 +17,11 @@ from deeplax import paths
 def parser() -> argparse.ArgumentParser:
   """The command line."""
   parser = argparse.ArgumentParser(
-    prog="python -m deeplax.curves",
+    prog=commands.typed("curves"),
     description="Trimap curves of several runs: mIoU and pixel accuracy by "
     "width of the band around boundaries, from what python -m deeplax.evaluate "
     "--trimap=... has written.",
-    epilog='example: python -m deeplax.curves --out=curves --group="none='
+    epilog='example: %(prog)s --out=curves --group="none='
     'runs/none_*" --group="decoder=runs/decoder_*"',
     allow_abbrev=False,
   )

@@ -9,6 +9,7 @@ status 0 when deeplax can run here.
 import argparse
 import time
 
+from deeplax import commands
 from deeplax import errors
 from deeplax import machine
 
@@ -16,7 +17,7 @@ from deeplax import machine
 def parser() -> argparse.ArgumentParser:
   """Return the command line."""
   return argparse.ArgumentParser(
-    prog="python -m deeplax.doctor",
+    prog=commands.typed("doctor"),
     description="Look at versions, devices, memory and disk; run every form of "
     "the operations for its values and its time.",
     epilog="exit status: 0 when deeplax can run here, else 1",

@@ -8,6 +8,7 @@ counted over the data set.
 
 import argparse
 
+from deeplax import commands
 from deeplax import errors
 from deeplax import flags
 
@@ -15,11 +16,11 @@ from deeplax import flags
 def parser() -> argparse.ArgumentParser:
   """The command line; the config's eval values hold where it is silent."""
   parser = argparse.ArgumentParser(
-    prog="python -m deeplax.evaluate",
+    prog=commands.typed("evaluate"),
     description="mIoU of a trained network on a split, per class: the papers' "
     "table of output strides, scales and flips, config.eval.sweep. With one of "
     "--output_strides, --scales and --flip only that evaluation.",
-    epilog="example: python -m deeplax.evaluate "
+    epilog="example: %(prog)s "
     "--workdir=runs/v3plus_xception --output_strides=16,8 --flip",
     allow_abbrev=False,
   )

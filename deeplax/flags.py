@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 
+from deeplax import commands
 from deeplax import paths
 from deeplax.settings import defaults
 
@@ -104,7 +105,8 @@ def add_crf_arguments(parser: argparse.ArgumentParser) -> None:
     "--crf_file",
     type=paths.expanded,
     metavar="JSON",
-    help="refine by the dense CRF as python -m deeplax.crf.search found best",
+    help="refine by the dense CRF as "
+    f"{commands.typed('crf.search')} found best",
   )
   parser.add_argument(
     "--crf_negligible",

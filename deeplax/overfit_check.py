@@ -13,6 +13,7 @@ import argparse
 from functools import partial
 import sys
 
+from deeplax import commands
 from deeplax import config_flag
 from deeplax import errors
 
@@ -23,10 +24,10 @@ UNUSED = ("workdir", "multihost")
 def parser() -> argparse.ArgumentParser:
   """The command line, without the flags of the configuration."""
   parser = argparse.ArgumentParser(
-    prog="python -m deeplax.overfit_check",
+    prog=commands.typed("overfit_check"),
     description="Train on a few images until they are memorized, or say why "
     "that fails. Exit status: 0 learned, 1 not, 2 wrong input.",
-    epilog="example: python -m deeplax.overfit_check "
+    epilog="example: %(prog)s "
     "--config=configs/own_data.py --config.data.root=my_data",
     allow_abbrev=False,
   )

@@ -10,6 +10,7 @@ import argparse
 import os
 import pathlib
 
+from deeplax import commands
 from deeplax import errors
 from deeplax import flags
 from deeplax import paths
@@ -18,9 +19,9 @@ from deeplax import paths
 def parser() -> argparse.ArgumentParser:
   """The command line; the config's eval values hold where it is silent."""
   parser = argparse.ArgumentParser(
-    prog="python -m deeplax.predict",
+    prog=commands.typed("predict"),
     description="Label pictures with a trained network.",
-    epilog="example: python -m deeplax.predict --workdir=runs/quickstart "
+    epilog="example: %(prog)s --workdir=runs/quickstart "
     "--out=predictions photos/ street.jpg 'more/**/*.png'",
     allow_abbrev=False,
   )

@@ -9,6 +9,7 @@ stays as it is.
 
 import argparse
 
+from deeplax import commands
 from deeplax import errors
 from deeplax import flags
 from deeplax import paths
@@ -17,11 +18,10 @@ from deeplax import paths
 def parser() -> argparse.ArgumentParser:
   """The command line."""
   parser = argparse.ArgumentParser(
-    prog="python -m deeplax.recalibrate",
+    prog=commands.typed("recalibrate"),
     description="Re-estimate the running statistics of a run's norms on its "
     "training batches, into a new workdir.",
-    epilog="example: python -m deeplax.recalibrate --workdir=runs/mine "
-    "--batches=200",
+    epilog="example: %(prog)s --workdir=runs/mine --batches=200",
     allow_abbrev=False,
   )
   flags.add_run_arguments(parser)

@@ -8,6 +8,7 @@ are those of deeplax.evaluate, by the same functions, whoever has predicted.
 import argparse
 import os
 
+from deeplax import commands
 from deeplax import errors
 from deeplax import flags
 from deeplax import paths
@@ -17,9 +18,9 @@ from deeplax.data import spec as spec_lib
 def parser() -> argparse.ArgumentParser:
   """The command line."""
   parser = argparse.ArgumentParser(
-    prog="python -m deeplax.score",
+    prog=commands.typed("score"),
     description="mIoU and more of predicted masks, per class.",
-    epilog="example: python -m deeplax.score predictions data/labels/val "
+    epilog="example: %(prog)s predictions data/labels/val "
     "--classes=data/classes.json --boundary --out=scores.json",
     allow_abbrev=False,
   )

@@ -10,6 +10,7 @@ and compared with the masks before it gets its name.
 
 import argparse
 
+from deeplax import commands
 from deeplax import errors
 from deeplax import flags
 from deeplax import paths
@@ -19,9 +20,9 @@ from deeplax.data import evaluation_servers
 def parser() -> argparse.ArgumentParser:
   """The command line, less what is passed on to deeplax.predict."""
   parser = argparse.ArgumentParser(
-    prog="python -m deeplax.submit",
+    prog=commands.typed("submit"),
     description="Pack predictions of test images as a test server reads them.",
-    epilog="example: python -m deeplax.submit --server=cityscapes "
+    epilog="example: %(prog)s --server=cityscapes "
     "--workdir=runs/v3plus_xception --flip --out=submission.zip. Other flags, "
     "with --workdir, are those of deeplax.predict.",
     allow_abbrev=False,
@@ -62,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
 def predict_parser() -> argparse.ArgumentParser:
   """The flags of deeplax.predict but those that submit sets itself."""
   parser = argparse.ArgumentParser(
-    prog="python -m deeplax.predict", allow_abbrev=False
+    prog=commands.typed("predict"), allow_abbrev=False
   )
   flags.add_predict_arguments(parser)
   return parser

@@ -18,11 +18,10 @@ from deeplax.ablation import flags
 def parser() -> argparse.ArgumentParser:
   """The command line."""
   parser = argparse.ArgumentParser(
-    prog=f"python -m {experiment.COMMANDS}.report",
+    prog=experiment.command("report"),
     description="A page, a table and a CSV of an experiment. Give the flags "
     "that it was run with.",
-    epilog=f"example: python -m {experiment.COMMANDS}.report v3plus_table1 "
-    "--data=camvid",
+    epilog="example: %(prog)s v3plus_table1 --data=camvid",
     allow_abbrev=False,
   )
   flags.add_arguments(parser)

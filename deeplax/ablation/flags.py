@@ -86,8 +86,7 @@ def report_command(args: argparse.Namespace) -> str:
     words.append(f"--seeds={','.join(map(str, args.seeds))}")
   words += [f"--set={setting}" for setting in args.set]
   words += [f"--out={args.out}"] if args.out else []
-  module = f"{experiment_lib.COMMANDS}.report"
-  return shlex.join(["python", "-m", module, *words])
+  return f"{experiment_lib.command('report')} {shlex.join(words)}"
 
 
 def shard(text: str) -> tuple[int, int]:

@@ -39,7 +39,7 @@ def read(out: pathlib.Path) -> list[Line]:
   path = out / FILE
   if not path.exists():
     raise errors.InputError(
-      f"no {FILE} in {out}. Run: python -m {experiment_lib.COMMANDS}.run NAME"
+      f"no {FILE} in {out}. Run: {experiment_lib.command('run')} NAME"
     )
   return list(atomic.read_jsonl(path))
 

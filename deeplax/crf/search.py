@@ -9,6 +9,7 @@ continues with the next image.
 
 import argparse
 
+from deeplax import commands
 from deeplax import errors
 from deeplax import flags
 from deeplax.settings import protocols
@@ -17,11 +18,10 @@ from deeplax.settings import protocols
 def parser() -> argparse.ArgumentParser:
   """Return the command line."""
   parser = argparse.ArgumentParser(
-    prog="python -m deeplax.crf.search",
+    prog=commands.typed("crf.search"),
     description="Search the parameters of the dense CRF on validation images, "
     "coarse to fine.",
-    epilog="example: python -m deeplax.crf.search "
-    "--workdir=runs/v2_resnet101 --images=100",
+    epilog="example: %(prog)s --workdir=runs/v2_resnet101 --images=100",
     allow_abbrev=False,
   )
   flags.add_arguments(parser)

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from deeplax import commands
 from deeplax import errors
 from deeplax import paths
 from deeplax.data import files
@@ -225,9 +226,9 @@ def _marks(
 def main(argv: list[str] | None = None) -> None:
   """Write validation pictures as PNG files, for `deeplax.predict`."""
   parser = argparse.ArgumentParser(
-    prog="python -m deeplax.data.shapes",
+    prog=commands.typed("data.shapes"),
     description="Write some of the built-in pictures to a folder.",
-    epilog="example: python -m deeplax.data.shapes --out=runs/samples",
+    epilog="example: %(prog)s --out=runs/samples",
   )
   parser.add_argument("--out", required=True, type=paths.local, metavar="DIR")
   parser.add_argument("--images", type=int, default=6, metavar="N")

@@ -85,9 +85,9 @@ def run(installed, tmp_path):
     (tmp_path / name).mkdir()
     (tmp_path / name / "__init__.py").write_text("raise RuntimeError('theirs')")
 
-  def run(*words, code=0):
+  def run(*words, code=0, start=("-m",)):
     done = subprocess.run(
-      [sys.executable, "-m", *words],
+      [sys.executable, *start, *words],
       cwd=tmp_path, capture_output=True, text=True, check=False,
       env=os.environ | {"PYTHONPATH": str(installed), "HOME": str(tmp_path)},
     )  # fmt: skip
@@ -100,6 +100,11 @@ def run(installed, tmp_path):
 def test_nothing_but_deeplax_is_installed(installed):
   tops = {path.name.partition("-")[0] for path in installed.iterdir()}
   assert tops == {"deeplax"}
+  (scripts,) = installed.glob("deeplax-*.dist-info/entry_points.txt")
+  assert scripts.read_text().split("\n")[:2] == [
+    "[console_scripts]",
+    "deeplax = deeplax.__main__:main",
+  ]
   within = installed / "deeplax"
   assert not (within / "experiments" / "results").exists()
   for name in ("configs/camvid.py", "configs/cityscapes_as_camvid.json"):
@@ -122,14 +127,30 @@ def test_a_configuration_is_found_and_said(run, installed, text):
   assert "VOCdevkit" in said  # it was read: its data is what is missing
 
 
+@pytest.fixture
+def typed(run, tmp_path):
+  """Return what runs the console command as pip makes it, in an own folder."""
+  (tmp_path / "deeplax").write_text(
+    "import sys\nfrom deeplax.__main__ import main\nsys.exit(main())\n"
+  )
+  return lambda *words, code=0: run(*words, code=code, start=["deeplax"])
+
+
+def test_the_console_command_works_in_any_folder(typed, tmp_path):
+  assert "  train  " in typed()
+  assert "did you mean evaluate" in typed("evalute", code=2)
+  assert "usage: deeplax predict " in typed("predict", "--help")
+  said = typed("train", "--config=v3plus_xception", code=2)
+  assert "VOCdevkit" in said
+  said = typed("ablation", "report", "v3plus_table1", code=2)
+  assert "Run: deeplax ablation run NAME" in said
+
+
 @pytest.mark.slow  # 20 s: three starts of JAX, one training
 def test_a_training_and_an_experiment_run_from_the_installed_package(
-  run, installed, tmp_path
+  run, typed, installed, tmp_path
 ):
-  run(
-    "deeplax.main", "--config", "quickstart:debug",
-    "--config.train.total_steps=1",
-  )  # fmt: skip
+  typed("train", "--config", "quickstart:debug", "--config.train.total_steps=1")
   assert (tmp_path / "runs" / "quickstart_debug" / "config.json").exists()
   first, *_ = run(
     "deeplax.experiments.run", "v3plus_table1:debug", "--dry_run"

@@ -18,6 +18,7 @@ import os
 import pathlib
 import sys
 
+from deeplax import commands
 from deeplax import errors
 from deeplax import paths
 from deeplax.data import published
@@ -34,10 +35,10 @@ NAMES = ("voc2012", "cityscapes", "ade20k", "coco", "folder")
 def parser() -> argparse.ArgumentParser:
   """Return the command line."""
   parser = argparse.ArgumentParser(
-    prog="python -m deeplax.data.build",
+    prog=commands.typed("data.build"),
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
-    epilog="example: python -m deeplax.data.build voc2012 --download",
+    epilog="example: %(prog)s voc2012 --download",
     allow_abbrev=False,
   )
   parser.add_argument("name", choices=NAMES, metavar="NAME")
