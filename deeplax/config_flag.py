@@ -22,9 +22,6 @@ CONFIG = config_flags.DEFINE_config_file(
   lock_config=True,
 )
 
-# Keys that hold a path.
-PATHS = ("data.root", "init.checkpoint")
-
 
 class _Path(flags.ArgumentParser):
   """Parses the value of a flag that is a path."""
@@ -84,7 +81,7 @@ def parse(argv: list[str]) -> None:
       "work without data"
     )
   config.update_from_flattened_dict(dict.fromkeys(unset))
-  for key in PATHS:
+  for key in defaults.PATHS:
     if text := config_path.get_value(key, config):
       config.update_from_flattened_dict({key: paths.expanded(text)})
   own.with_whole_paths(config)

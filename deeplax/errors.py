@@ -43,11 +43,9 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
   @functools.wraps(main)
   def wrapped(*args, **kwargs):
     _print_any_text()
-    gc.set_threshold(*COLLECTED_AT)
-    before = sys.unraisablehook
-    sys.unraisablehook = functools.partial(_interrupt_again, before)
     try:
-      sys.exit(main(*args, **kwargs) or 0)
+      with long_work():
+        sys.exit(main(*args, **kwargs) or 0)
     except InputError as error:
       _end(str(error))
     except KeyboardInterrupt:
@@ -83,10 +81,21 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
         raise
       _tell_interrupt()
       sys.exit(INTERRUPTED)
-    finally:
-      sys.unraisablehook = before
 
   return wrapped
+
+
+@contextlib.contextmanager
+def long_work() -> Iterator[None]:
+  """Collect garbage rarely, and lose no Ctrl-C, while the block runs."""
+  threshold, before = gc.get_threshold(), sys.unraisablehook
+  gc.set_threshold(*COLLECTED_AT)
+  sys.unraisablehook = functools.partial(_interrupt_again, before)
+  try:
+    yield
+  finally:
+    gc.set_threshold(*threshold)
+    sys.unraisablehook = before
 
 
 def _interrupt_again(before: Callable[[Any], object], found: Any) -> None:

@@ -33,7 +33,7 @@ FLOORS = (
   ("inference",),
   ("reports",),
   ("training",),
-  ("ablation", *FLAGS),
+  ("ablation", "api", *FLAGS),
 )
 # (from, to) on one floor, and why.
 SIDEWAYS = {

@@ -21,6 +21,10 @@ CONFIG_READERS = (
   "deeplax/ablation/experiment.py",
   "deeplax/ablation/load.py",
   "deeplax/ablation/recipes.py",
+  "deeplax/api/config.py",
+  "deeplax/api/model.py",
+  "deeplax/api/run.py",
+  "deeplax/api/train.py",
   "deeplax/inference/open_run.py",
   "deeplax/training/class_balance.py",
   "deeplax/training/conversion.py",
@@ -49,6 +53,7 @@ EXCEPTIONS = {
 
 # "path::function" of more arguments than the rule allows, and why.
 MANY_ARGUMENTS = {
+  "deeplax/api/run.py::load": "one keyword for each flag of predict",
   "deeplax/crf/dense.py::dense_crf": "the parameters of the papers' CRF",
   "deeplax/models/build.py::from_config": "each part may be given",
 }
@@ -188,6 +193,8 @@ BREACHES = [
   ("floors", "deeplax/metrics/new.py", OPS, "same"),
   ("floors", "deeplax/atomic.py", "import deeplax.data.spec", "higher"),
   ("floors", "deeplax/ablation/new.py", "import experiments.run", "higher"),
+  ("floors", "deeplax/training/new.py", "import deeplax.api.run", "higher"),
+  ("floors", "deeplax/api/new.py", "import deeplax.ablation.load", "same"),
   ("floors", "deeplax/core/new.py", "x = 1", "no floor for core"),
   ("circles", "deeplax/data/decoding.py", FILES, "data/decoding.py: imports"),
   ("leaves", "deeplax/training/losses.py", UP, "deeplax.inference"),
@@ -261,6 +268,25 @@ def test_importing_deeplax_loads_neither_jax_nor_a_room():
   loaded = house.loaded_by("import deeplax")
   assert "jax" not in loaded
   assert not [n for n in loaded if n.startswith("deeplax.")]
+
+
+def test_each_name_of_deeplax_is_loaded_when_it_is_used():
+  loaded = house.loaded_by(
+    "import deeplax, sys\n"
+    "assert issubclass(deeplax.InputError, Exception)\n"
+    "assert not {*deeplax.__all__} - {*dir(deeplax)}\n"
+    "assert deeplax.config.__name__ == 'config'\n"
+    "assert deeplax.scores.__name__ == 'scores'\n"
+    "assert 'jax' not in sys.modules\n"
+    "assert all(callable(getattr(deeplax, n)) for n in deeplax.__all__)\n"
+    "try:\n"
+    "  deeplax.nothing\n"
+    "except AttributeError as error:\n"
+    "  assert 'nothing' in str(error)\n"
+    "else:\n"
+    "  raise SystemExit('no error')"
+  )
+  assert "deeplax.api.run" in loaded
 
 
 @pytest.mark.parametrize("package", CARD)

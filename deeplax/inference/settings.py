@@ -1,6 +1,7 @@
 """Settings of a prediction, from flags and the configuration's `eval`."""
 
 import argparse
+from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
@@ -19,6 +20,8 @@ def crf_parameters(
 ) -> dict[str, float | int] | None:
   """Return the keywords of `crf.dense_crf`; None if no flag asks for a CRF.
 
+  Instead of a flag, `args.crf` may be a dictionary of those that differ.
+
   Raises:
     InputError: The run does not read RGB, or a parameter is missing or wrong.
   """
@@ -30,6 +33,14 @@ def crf_parameters(
       f"data.channels={tuple(config.data.channels)}: leave --crf out"
     )
   parameters, where = config.eval.crf.to_dict(), "the config's eval.crf"
+  if isinstance(args.crf, Mapping):
+    where = "crf"
+    if unknown := args.crf.keys() - parameters.keys():
+      raise errors.InputError(
+        f"crf has {sorted(unknown)}, which are no parameters of the dense CRF: "
+        f"it has {', '.join(parameters)}"
+      )
+    parameters |= args.crf
   if args.crf_file:
     where = f"--crf_file={args.crf_file}"
     fix = (

@@ -63,20 +63,23 @@ def count(
   predictions: np.ndarray,
   num_classes: int,
   measured: Measures,
+  ignore_label: int | None = IGNORE_LABEL,
 ) -> Counts:
-  """Return the counts of one image; 255 is ignored.
+  """Return the counts of one image; None: no label is ignored.
 
   Raises:
     ValueError: The sizes differ, or a value is not a class.
   """
   pair = labels, predictions, num_classes
+  void: dict[str, Any] = {"ignore_label": ignore_label}
   counts: Counts = {}
   if measured.trimap:
-    counts |= boundary.count_trimap(*pair, widths=measured.trimap)
+    counts |= boundary.count_trimap(*pair, widths=measured.trimap, **void)
   if measured.boundary:
-    counts |= boundary.count_f(*pair) | boundary.count_iou(*pair)
+    counts |= boundary.count_f(*pair, **void)
+    counts |= boundary.count_iou(*pair, **void)
   if measured.objects:
-    counts |= objects.count(*pair)
+    counts |= objects.count(*pair, **void)
   return counts
 
 

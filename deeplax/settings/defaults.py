@@ -12,6 +12,8 @@ from ml_collections import config_dict
 
 # How images of many sizes share a compiled program; see `eval.sizes`.
 SIZES = ("reference", "exact", "unpadded")
+# Keys that hold a path, whose ~ is the home directory.
+PATHS = ("data.root", "init.checkpoint")
 
 placeholder = config_dict.placeholder
 

@@ -1,0 +1,41 @@
+"""`deeplax.train`: a training run, as the command trains it."""
+
+import os
+
+from ml_collections import ConfigDict
+
+from deeplax import errors
+from deeplax import paths
+from deeplax.api import config as config_lib
+from deeplax.api import run as run_lib
+from deeplax.training import inputs
+from deeplax.training import run as training
+
+
+def train(
+  config: str | ConfigDict, workdir: str | os.PathLike[str]
+) -> run_lib.Run:
+  """Train in a workdir, or resume there, and return the trained run.
+
+      run = deeplax.train("quickstart", "runs/first")
+
+  It is `deeplax train --config=NAME --workdir=DIR`: the same call again
+  resumes, what cannot work is refused before anything is written, and progress
+  is printed to standard output. In the main thread the first Ctrl-C, or
+  interrupt of a notebook, saves and returns the run at that step; a second one
+  ends the process. Once it returns, signal handlers are as before.
+
+  Args:
+    config: A name, as "v3plus_xception:debug", or what `deeplax.config`
+      returns. It is not changed.
+    workdir: The run's folder.
+
+  Raises:
+    InputError: The configuration, the data or the workdir is wrong, or the
+      training cannot go on.
+  """
+  folder = paths.expanded(os.fspath(workdir))
+  config = config_lib.given(config)
+  with errors.long_work():
+    training.run(config, inputs.found(config, folder), workdir=folder)
+  return run_lib.load(folder)
