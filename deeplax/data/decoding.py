@@ -15,6 +15,7 @@ from PIL import ImageFile
 from PIL import ImageOps
 
 from deeplax import errors
+from deeplax.data import color_masks
 from deeplax.data.formats import npy
 from deeplax.data.formats import pictures
 from deeplax.data.formats import tiff
@@ -174,16 +175,28 @@ def _to_bytes(image: np.ndarray, file: str) -> np.ndarray:
   return (image >> 8).astype(np.uint8)
 
 
-def decode_label(data: bytes, file: str) -> np.ndarray:
+def decode_label(
+  data: bytes, file: str, colors: color_masks.Colors | None = None
+) -> np.ndarray:
   """Return the numbers of a mask, [h, w], uint8 if all are 0 to 255.
 
   They are the file's own: gray of 2 or 4 bits is not stretched to 0 to 255, and
-  whole numbers in floating point become integers.
+  whole numbers in floating point become integers. Of a mask of colors they are
+  the classes of these; its alpha is dropped, and a palette is applied.
+
+  Args:
+    data: The bytes of the file.
+    file: Its name.
+    colors: What the colors stand for; None: the mask holds numbers.
 
   Raises:
-    InputError: The file is no mask (a JPEG, or colors), or unreadable.
+    InputError: The file is no mask (a JPEG, or colors that nobody has named),
+      or unreadable.
   """
   try:
+    _refuse_lossy(data, file)
+    if colors is not None:
+      return colors.numbers(decode_image(data, file), file)
     if npy.is_array(data):
       raw = npy.read(data, dimensions=(2,))
     elif data.startswith(tiff.MAGIC):
@@ -203,24 +216,33 @@ def decode_label(data: bytes, file: str) -> np.ndarray:
   return _narrow(raw)
 
 
+def _refuse_lossy(data: bytes, file: str) -> None:
+  """Refuse a mask of a compression that changes labels."""
+  kind = "a JPEG" if data.startswith(b"\xff\xd8\xff") else ""
+  if _is_lossy_webp(data):
+    kind = "WebP with loss"
+  elif data.startswith(tiff.MAGIC):
+    layout = tiff.layout(io.BytesIO(data))
+    kind = "a JPEG in a TIFF" if layout.compression in _LOSSY_TIFF else ""
+  if kind:
+    raise errors.InputError(_LOSSY.format(file=file, kind=kind))
+
+
 def _label_of_tiff(data: bytes, file: str) -> np.ndarray:
   layout = tiff.layout(io.BytesIO(data))
-  if layout.compression in _LOSSY_TIFF:
-    raise errors.InputError(_LOSSY.format(file=file, kind="a JPEG in a TIFF"))
   if not layout.readable:
     return _label_of_picture(data, file)  # 1, 2 or 4 bit
   raw = tiff.read_upright(data, layout, file)
   if layout.bands > 1:
-    raise errors.InputError(_colored(raw, f"{layout.bands} channels", file))
+    raise errors.InputError(
+      color_masks.refusal(raw, f"{layout.bands} channels", file)
+    )
   return raw[..., 0]
 
 
 def _label_of_picture(data: bytes, file: str) -> np.ndarray:
   _check_png(data)
   with pictures.opened(io.BytesIO(data)) as mask:
-    if mask.format in ("JPEG", "MPO") or _is_lossy_webp(data):
-      kind = "WebP with loss" if mask.format == "WEBP" else "a JPEG"
-      raise errors.InputError(_LOSSY.format(file=file, kind=kind))
     # The picture, its array and the mask upright, of 4 bytes a pixel at most.
     size = (mask.height, mask.width)
     pictures.refuse_too_large(size, 12, file)
@@ -228,7 +250,7 @@ def _label_of_picture(data: bytes, file: str) -> np.ndarray:
     if mask.mode not in _MASK_MODES:
       wide = data.startswith(_PNG) and data[24] == 16  # Pillow drops half of it
       rgb = decode_png(data)[..., :3] if wide else mask.convert("RGB")
-      raise errors.InputError(_colored(np.asarray(rgb), what, file))
+      raise errors.InputError(color_masks.refusal(np.asarray(rgb), what, file))
     levels = _levels(mask, data)
     ImageOps.exif_transpose(mask, in_place=True)
     raw = np.asarray(mask)
@@ -236,6 +258,11 @@ def _label_of_picture(data: bytes, file: str) -> np.ndarray:
     return raw
   most = 255 if raw.dtype == np.uint8 else 65535
   return np.rint(raw * (levels / most)).astype(raw.dtype)
+
+
+def is_colored_png(data: bytes) -> bool:
+  """Return whether a file is a PNG that stores red, green and blue."""
+  return data.startswith(_PNG) and data[25:26] in (b"\2", b"\6")
 
 
 def _check_png(data: bytes) -> None:
@@ -289,47 +316,6 @@ def _narrow(raw: np.ndarray) -> np.ndarray:
     return raw
   narrow = raw.astype(np.uint8)
   return narrow if (narrow == raw).all() else raw
-
-
-def _colored(channels: np.ndarray, what: str, file: str) -> str:
-  """Return the message about a mask of several channels: why, and the fix.
-
-  Args:
-    channels: Its numbers, [h, w, c]; three are red, green and blue.
-    what: How many channels it has, as text.
-    file: Its name.
-  """
-  start = f"{file} has {what}"
-  if channels.shape[-1] != 3 or channels.dtype not in (np.uint8, np.uint16):
-    return (
-      f"{start}; a mask holds one number per pixel, the class. Save the "
-      "channel that holds the classes alone"
-    )
-  if (channels[..., :1] == channels).all():
-    keep = 'PIL.Image.open(file).convert("RGB").getchannel(0).save(file)'
-    if channels.dtype != np.uint8:  # of which Pillow drops half
-      keep = "cv2.imwrite(file, cv2.imread(file, cv2.IMREAD_UNCHANGED)[..., 0])"
-    if not file.lower().endswith((".png", ".tif", ".tiff", ".bmp")):
-      # Saved as it is called, it might lose something.
-      keep = keep.replace("save(file)", 'save("NAME.png")')
-      keep += ", and take this file out"
-    return f"{start}, all three alike: keep one of them, {keep}"
-  # One number for each color: 50 times as fast as np.unique of rows of three,
-  # and of 32 bits sorted in half of the time of 64.
-  bits = 8 * channels.dtype.itemsize
-  packed = np.zeros(channels.shape[:2], np.uint32 if bits == 8 else np.uint64)
-  for i in range(3):
-    packed = packed << bits | channels[..., i]
-  colors = np.unique(packed)
-  mask, shifts = (1 << bits) - 1, (2 * bits, bits, 0)
-  first = [tuple(int(c) >> s & mask for s in shifts) for c in colors[:4]]
-  shown = ", ".join(str(color) for color in first)
-  return (
-    f"{start} and holds colors ({shown}{', ...' if len(colors) > 4 else ''}); "
-    "a mask holds one number per pixel, the class. Replace each color by its "
-    'class index and save with PIL.Image.fromarray(index.astype("uint8"))'
-    ".save(file); a palette PNG (mode P) is read as indices and is fine"
-  )
 
 
 class Header(NamedTuple):

@@ -110,7 +110,7 @@ class Decoded(abc.ABC):
   def decoded(self, item: Encoded) -> Example:
     """Return image and label as arrays."""
     image = self.reader(item.image, item.image_file)
-    raw = decoding.decode_label(item.label, item.label_file)
+    raw = decoding.decode_label(item.label, item.label_file, self.table.colors)
     check_sizes(item, image.shape[:2], raw.shape)
     return {"image": image, "label": label_tables.apply(raw, self.table)}
 

@@ -1,51 +1,31 @@
 """Own data: a folder of images, a folder of masks, and classes.json.
 
   images/<split>/a.jpg      any picture; sub-folders are fine
-  labels/<split>/a.png      one number per pixel: the class, or ignore_label
-  classes.json              {"names": ["road", "car"], "ignore_label": 255}
+  labels/<split>/a.png      one number or color per pixel
+  classes.json              what they mean: `classes_json`
 
-classes.json may also have "palette" (one [r, g, b] per class, or else the VOC
-rule gives colors) and "label_map" for masks with other numbers than those of
-the classes, for example {"255": 1}, or {"-9999": 255} to ignore pixels without
-data. `"ignore_label": null` means that no number is ignored.
 With bands (`bands`), images may be .npy and .npz as well.
 """
 
-import collections
 from collections.abc import Sequence
 import pathlib
-from typing import Any, NamedTuple
-import unicodedata
+from typing import NamedTuple
 
 from deeplax import errors
-from deeplax import text_files
 from deeplax.data import bands
+from deeplax.data import classes_json
 from deeplax.data import files
-from deeplax.data import label_tables
 from deeplax.data import spec as spec_lib
 from deeplax.data import walk
-from deeplax.labels import IGNORE_LABEL
 
 CLASSES = "classes.json"
 # Kinds whose numbers readers scale or compression changes: no masks.
 _INEXACT = {".avif", ".jp2", ".pbm", ".pgm", ".pnm", ".ppm"}
-_KEYS = {
-  *("names", "palette", "ignore_label", "label_map"),  # for deeplax
-  *("dataset", "splits", "ignore_color", "note"),  # for people
-}
-# Without "ignore_label": 255 is the default, and would be wrong where 255 is a
-# class, which `checks.advice` finds out from the masks.
-_EXAMPLE = '{"names": ["background", "cat"]}'
-_short = text_files.short
-_FIX = (
-  "write one that names the classes in the order of their numbers, for example "
-  f"{_EXAMPLE}"
-)
 
 
 def spec(root: pathlib.Path) -> spec_lib.Spec:
   """Return the classes of a data set."""
-  return read_classes(root / CLASSES)[0]
+  return classes_json.read(root / CLASSES)[0]
 
 
 class Unpaired(NamedTuple):
@@ -88,7 +68,7 @@ def listing(
   Raises:
     InputError: classes.json or the folders are not as they must be.
   """
-  spec, table = read_classes(root / CLASSES)
+  spec, table = classes_json.read(root / CLASSES)
   suffixes = walk.PICTURES + (() if channels is None else bands.SUFFIXES)
   images, labels = _files(root, split)
   pairs, unpaired = _pairs(images, labels, suffixes)
@@ -119,129 +99,6 @@ class _Folder(NamedTuple):
 def splits(root: pathlib.Path, kind: str = "images") -> list[str]:
   """Return the names of the folders below images/, or labels/."""
   return walk.folders(root / kind)
-
-
-def read_classes(
-  path: pathlib.Path,
-) -> tuple[spec_lib.Spec, label_tables.Table]:
-  """Return the classes in a classes.json, and the label of each number.
-
-  Raises:
-    InputError: The file is missing, or not as it must be.
-  """
-  folder = path.parent
-  if not path.exists() and folder.is_dir():
-    for other in folder.iterdir():
-      if other.name.lower() == path.name.lower():
-        raise errors.InputError(f"no {path}, but {other}: rename it")
-  obj = text_files.read_json(path, fix=_FIX)
-  try:
-    return _parse(obj, path.resolve().parent.name)
-  except (TypeError, ValueError) as error:
-    raise errors.InputError(f"{path}: {error}") from error
-
-
-def _parse(
-  obj: dict[str, Any], name: str
-) -> tuple[spec_lib.Spec, label_tables.Table]:
-  if "names" not in obj:
-    raise ValueError(f'has no "names"; for example {_EXAMPLE}')
-  if unknown := sorted(obj.keys() - _KEYS):
-    raise ValueError(
-      f"unknown keys {_short(unknown)}; known are {sorted(_KEYS)}"
-    )
-  # The names: texts that tables can show, each of one class.
-  names = obj["names"]
-  if not isinstance(names, list):
-    raise ValueError(f'"names" is {_short(names)}, not a list of texts')
-  if wrong := [n for n in names if not _is_name(n)]:
-    raise ValueError(
-      f'"names" has {_short(wrong[0])}: each must be a text on one line'
-    )
-  same = collections.Counter(text_files.composed(n) for n in names)
-  if repeated := [name for name, count in same.items() if count > 1]:
-    raise ValueError(
-      f'"names" has {_short(repeated[0])} twice (accents may be stored in two '
-      "ways that look alike): give each class its own name"
-    )
-  if not 1 <= len(names) <= label_tables.MAX_CLASSES:
-    raise ValueError(f"{len(names)} names, not 1 to {label_tables.MAX_CLASSES}")
-  # The label of each number: its own, or what "label_map" says, or ignored.
-  ignore = obj.get("ignore_label", IGNORE_LABEL)
-  if ignore is not None and not _is_byte(ignore):
-    raise ValueError(
-      f'"ignore_label" is {_short(ignore)}, not 0 to 255 or null'
-    )
-  values: dict[label_tables.Number, int] = {i: i for i in range(len(names))}
-  values |= _label_map(obj.get("label_map", {}), len(names))
-  if ignore is not None:
-    if values.get(ignore, IGNORE_LABEL) != IGNORE_LABEL:
-      raise ValueError(
-        f'"ignore_label" {ignore} is also the number of the class '
-        f"{names[values[ignore]]!r}: take {ignore} out of the classes, or set "
-        '"ignore_label" to a number that the masks do not use, or to null'
-      )
-    values[ignore] = IGNORE_LABEL
-  spec = spec_lib.Spec(
-    name=name,
-    class_names=tuple(names),
-    palette=_palette(obj.get("palette")) or spec_lib.color_map(len(names)),
-    label_map=tuple(
-      (number, label)
-      for number, label in sorted(values.items())
-      if number != label or number >= len(names)
-    ),
-  )
-  return spec, label_tables.from_labels(values)
-
-
-def _palette(obj: Any) -> tuple[spec_lib.Color, ...]:
-  """Return the colors [[red, green, blue], ...]; none for null and []."""
-  if obj is not None and not isinstance(obj, list):
-    raise ValueError(f'"palette" is {_short(obj)}, not a list of colors')
-  for color in obj or []:
-    three = isinstance(color, list) and len(color) == 3
-    if not three or not all(_is_byte(v) for v in color):
-      raise ValueError(
-        f'"palette" has {_short(color)}, not [0..255, 0..255, 0..255]'
-      )
-  return tuple((r, g, b) for r, g, b in obj or [])
-
-
-def _label_map(obj: Any, num_classes: int) -> dict[label_tables.Number, int]:
-  """Return the map {"number in the masks": class}."""
-  if not isinstance(obj, dict):
-    raise ValueError(f'"label_map" is {_short(obj)}, not like {{"255": 1}}')
-  result = {}
-  for key, label in obj.items():
-    try:
-      value = label_tables.number(key)
-    except ValueError as error:
-      raise ValueError(
-        f'"label_map" has the key {_short(key)}, not a number such as "255" '
-        'or "-9999"'
-      ) from error
-    if value in result:
-      number = label_tables.written(value)
-      raise ValueError(f'"label_map" has the number {number} twice')
-    if not _is_byte(label) or label not in {*range(num_classes), 255}:
-      raise ValueError(
-        f'"label_map" maps {key} to {_short(label)}, not to a class 0 to '
-        f"{num_classes - 1} or 255 (ignored)"
-      )
-    result[value] = label
-  return result
-
-
-def _is_name(value: Any) -> bool:
-  """Return whether a value is a text that fits into one line of a table."""
-  if not isinstance(value, str) or not value.strip():
-    return False
-  return not any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in value)
-
-
-def _is_byte(value: Any) -> bool:
-  return type(value) is int and 0 <= value <= 255
 
 
 def _files(root: pathlib.Path, split: str) -> tuple[_Folder, _Folder]:

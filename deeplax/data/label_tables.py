@@ -13,6 +13,7 @@ import re
 import cv2
 import numpy as np
 
+from deeplax.data import color_masks
 from deeplax.labels import IGNORE_LABEL
 
 # The label of numbers that are neither a class nor ignored: training counts its
@@ -34,10 +35,12 @@ class Table:
   Attributes:
     labels: The labels of the numbers 0 to 255.
     others: (number, label) of further numbers; all remaining ones are illegal.
+    colors: What turns masks of colors into these numbers; None: they hold them.
   """
 
   labels: bytes
   others: tuple[tuple[Number, int], ...] = ()
+  colors: color_masks.Colors | None = None
 
   @property
   def array(self) -> np.ndarray:
@@ -50,10 +53,13 @@ class Table:
     return low | dict(self.others)
 
 
-def from_labels(values: Mapping[int, int] | Mapping[Number, int]) -> Table:
+def from_labels(
+  values: Mapping[int, int] | Mapping[Number, int],
+  colors: color_masks.Colors | None = None,
+) -> Table:
   """Return the table of {number in the file: class or 255}.
 
-  All other numbers become illegal.
+  All other numbers become illegal. `colors` make numbers of masks of colors.
   """
   low, others = np.full(256, ILLEGAL, np.uint8), []
   for value, label in values.items():
@@ -61,7 +67,7 @@ def from_labels(values: Mapping[int, int] | Mapping[Number, int]) -> Table:
       low[int(value)] = label
     else:
       others.append((value, label))
-  return Table(low.tobytes(), tuple(others))
+  return Table(low.tobytes(), tuple(others), colors)
 
 
 def plain(num_classes: int, ignore_label: int | None = IGNORE_LABEL) -> Table:

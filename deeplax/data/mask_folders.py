@@ -10,6 +10,7 @@ import numpy as np
 
 from deeplax import atomic
 from deeplax import errors
+from deeplax.data import classes_json
 from deeplax.data import decoding
 from deeplax.data import files
 from deeplax.data import folder
@@ -112,7 +113,7 @@ def own_classes(path: pathlib.Path | None, labels: pathlib.Path) -> Classes:
       f"no {folder.CLASSES} in {labels} or two folders above: name the classes "
       f"by --classes=FILE, or by --dataset={'|'.join(spec_lib.SPECS)}"
     )
-  return Classes(*folder.read_classes(path))
+  return Classes(*classes_json.read(path))
 
 
 def pairs(
@@ -249,10 +250,13 @@ def decode(pair: MaskPair, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
   Raises:
     InputError: A file is no mask, sizes differ, or a number is no class.
   """
-  raw, predicted = (
-    decoding.decode_label(files.read_bytes(path), str(path))
-    for path in (pair.label, pair.prediction)
-  )
+  colors = classes.table.colors
+  label, prediction = map(files.read_bytes, (pair.label, pair.prediction))
+  raw = decoding.decode_label(label, str(pair.label), colors)
+  # Predictions are numbers as a rule, with a palette perhaps.
+  if not decoding.is_colored_png(prediction):
+    colors = None
+  predicted = decoding.decode_label(prediction, str(pair.prediction), colors)
   truth = label_tables.apply(raw, classes.table)
   if truth.shape != predicted.shape:
     sizes = [f"{x.shape[0]}x{x.shape[1]}" for x in (predicted, truth)]

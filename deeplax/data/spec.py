@@ -4,7 +4,7 @@ A spec knows no files. A workdir keeps it as JSON, so that predicting needs no
 data.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import math
 from typing import Any
@@ -12,6 +12,13 @@ from typing import Any
 from deeplax.labels import IGNORE_LABEL
 
 Color = tuple[int, int, int]
+# Names, in small letters and without "_" around them, of what is no class of
+# its own: overlays leave it untinted.
+_BACKGROUNDS = {
+  *("background", "bg", "backdrop", "void", "none", "nothing", "other"),
+  *("others", "rest", "unknown", "unlabeled", "unlabelled", "unclassified"),
+  *("ignore", "ignored"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +58,12 @@ class Spec:
   @property
   def num_classes(self) -> int:
     return len(self.class_names)
+
+  @property
+  def backgrounds(self) -> frozenset[int]:
+    """The labels of classes that are a background by their name."""
+    names = enumerate(self.class_names)
+    return frozenset(label for label, name in names if is_background(name))
 
   def to_json(self) -> dict[str, Any]:
     """Return the spec as dicts, lists, texts and numbers, for `from_json`."""
@@ -103,6 +116,22 @@ def color_map(count: int) -> tuple[Color, ...]:
   )
 
 
+def is_background(name: str) -> bool:
+  """Return whether a class is a background, as void and other are."""
+  return name.strip(" _").lower() in _BACKGROUNDS
+
+
+def default_colors(names: Sequence[str]) -> tuple[Color, ...]:
+  """Return a color for each class of own data; backgrounds are black.
+
+  Forty are distinct from each other and on photographs, further ones less so.
+  """
+  free = iter(dict.fromkeys((*_DISTINCT, *color_map(256)[1:])))
+  return tuple(
+    (0, 0, 0) if is_background(name) else next(free) for name in names
+  )
+
+
 def _names(text: str) -> tuple[str, ...]:
   return tuple(" ".join(name.split()) for name in text.split(","))
 
@@ -111,6 +140,14 @@ def _colors(text: str) -> tuple[Color, ...]:
   triples = (bytes.fromhex(word) for word in text.split())
   return tuple((r, g, b) for r, g, b in triples)
 
+
+# Each as far as possible in CIELAB, its chroma compressed, from those before,
+# from black, white and gray, and from the color of ignored pixels.
+_DISTINCT = _colors("""
+  e02020 2020ff 008000 00c0ff ffa0e0 ffc000 00ffc0 a0ff00 806000 a02060
+  2060a0 00a0a0 ffa080 e000e0 a0a0ff a0c080 006040 ff6080 60ffff a0a000
+  e08000 40e060 a060a0 ff00a0 a06040 ffe0a0 6040a0 00a060 e0e040 c0a060
+  a060ff 80c020 00a0ff c00040 60c0a0 406020 808040 e0c0ff 60e0ff 00a0c0""")
 
 VOC2012 = Spec(
   name="voc2012",

@@ -166,10 +166,10 @@ def test_a_split_of_other_kinds_only_says_what_it_holds(tmp_path):
   assert len(source) == 3 and source.left_out == "images/train has 3 .heic"
 
 
-def test_classes_without_colors_get_those_of_voc(tmp_path):
+def test_classes_without_colors_get_distinct_ones(tmp_path):
   found = folder.spec(trees.folder(tmp_path))
   assert found.class_names == ("ground", "cat", "dog")
-  assert found.palette == spec.color_map(3)
+  assert found.palette == spec.default_colors(found.class_names)
 
 
 def test_own_ignore_label_becomes_255_once(tmp_path):
@@ -252,7 +252,7 @@ def test_the_example_in_the_messages_about_classes_json_works(tmp_path):
     ('{"names": ["a"], "label_map": {"' + "9" * 5000 + '": 0}}', "key '99"),
     ('{"names": ["a"], "palette": 7}', "7, not a list of colors"),
     ('{"names": ["a"], "palette": [0]}', '"palette" has 0'),
-    ('{"names": ["a"], "palette": ["#ffffff"]}', "has '#ffffff'"),
+    ('{"names": ["a"], "palette": ["#fffff"]}', "has '#fffff'"),
     ('{"names": ["a"], "ignore_label": NaN}', '"ignore_label" is nan'),
     ('{"names": ["a"], "ignore_label": 1e999}', '"ignore_label" is inf'),
     ('{"names": ["a"], "ignore_label": true}', '"ignore_label" is True'),

@@ -2,6 +2,8 @@ import dataclasses
 import json
 import math
 
+import cv2
+import numpy as np
 import pytest
 
 from deeplax.data import spec
@@ -72,3 +74,26 @@ def test_a_label_map_of_any_numbers_survives_json():
   after = spec.Spec.from_json(json.loads(json.dumps(before.to_json())))
   # NaN too: all are one, so that a change of its meaning is noticed.
   assert after.label_map == before.label_map
+
+
+def test_forty_default_colors_are_distinct_and_no_background_s():
+  names = [f"class {i}" for i in range(254)]
+  colors = spec.default_colors(names)
+  assert len(set(colors)) == 254 and (0, 0, 0) not in colors
+  # Those of the first classes do not depend on how many there are.
+  assert colors[:5] == spec.default_colors(names[:5])
+  first = np.array([[*colors[:40], (0, 0, 0), (224, 224, 192)]], np.float32)
+  lab = cv2.cvtColor(first / 255, cv2.COLOR_RGB2LAB)[0]
+  far = np.linalg.norm(lab[:, None] - lab, axis=-1)
+  # VOC's 21 have two colors at a distance of 9.
+  assert far[np.triu_indices(42, 1)].min() > 19
+
+
+def test_a_background_is_one_by_its_name():
+  names = ("Background", "cat", "_void_", "others", "otherwise", "unlabelled")
+  found = spec.Spec("own", names, spec.default_colors(names))
+  assert found.backgrounds == {0, 2, 3, 5}
+  black = [i for i, color in enumerate(found.palette) if not any(color)]
+  assert black == [0, 2, 3, 5]
+  assert spec.VOC2012.backgrounds == {0}
+  assert not spec.CITYSCAPES.backgrounds | spec.ADE20K.backgrounds

@@ -95,7 +95,7 @@ WIDE = trees.labels(0, 24, 24001, 26003, dtype=np.uint16)
 CASES = {
   "colors": Broken(
     colored,
-    (MASK, "3 channels (mode RGB)", "colors", "(0, 128, 0)", "class index"),
+    (MASK, "3 channels (mode RGB)", "(0, 128, 0)", '"colors": {"CLASS"'),
   ),
   "three equal channels": Broken(
     three_equal_channels, (MASK, "three alike", "getchannel(0)")

@@ -9,7 +9,7 @@ import pathlib
 
 import pytest
 
-from deeplax.data import folder
+from deeplax.data import classes_json
 from deeplax.data import mask_folders
 from deeplax.data import prepared
 from deeplax.data import published
@@ -45,15 +45,21 @@ def check(read, path, valid, *, json_too: bool = True) -> None:
 def test_classes_json(tmp_path):
   path = tmp_path / "classes.json"
   path.write_text(json.dumps(CLASSES))
-  assert folder.read_classes(path)[0].class_names[0] == "Straße"
+  assert classes_json.read(path)[0].class_names[0] == "Straße"
 
   def read(file):
-    spec, table = folder.read_classes(pathlib.Path(file))
+    spec, table = classes_json.read(pathlib.Path(file))
     # What tables, pages and JSON lines are written with.
     "".join(spec.class_names).encode()
     assert len(spec.palette) == spec.num_classes and table.array.shape == (256,)
 
   check(read, tmp_path / "in" / "classes.json", CLASSES)
+  colors = {
+    "colors": {"Straße": [128, 64, 128], "Auto": ["#00008e", [0, 0, 70]]},
+    "ignore_color": [0, 0, 0],
+    "palette": [[0, 0, 0], "#808080"],
+  }
+  check(read, tmp_path / "in" / "classes.json", colors)
 
 
 def test_a_list_of_masks(tmp_path):

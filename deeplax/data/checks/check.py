@@ -208,7 +208,9 @@ def _examine_one(
   turned, names = False, (item.label_file, item.image_file)
   # The mask, then the image, then both: each can be wrong on its own.
   with faults_lib.collected(faults, *names):
-    raw = decoding.decode_label(item.label, item.label_file)
+    raw = decoding.decode_label(
+      item.label, item.label_file, source.table.colors
+    )
     mask = mask_counts.count(raw, item.label_file, source.table)
   with faults_lib.collected(faults, *names[::-1]):
     header = decoding.image_header(item.image, item.image_file)

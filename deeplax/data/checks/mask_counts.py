@@ -99,7 +99,8 @@ def read(source: files.Source, index: int) -> MaskCounts:
     label = np.asarray(source[index]["label"])
     return count(label, str(index), label_table(source))
   data, file = source.mask(index)
-  return count(decoding.decode_label(data, file), file, source.table)
+  raw = decoding.decode_label(data, file, source.table.colors)
+  return count(raw, file, source.table)
 
 
 def label_table(source: files.Source) -> label_tables.Table:
