@@ -1,9 +1,9 @@
 """Label pictures: python -m deeplax.predict --workdir=DIR --out=DIR PHOTO...
 
-Class names, colors, normalization and sizes come from the run's workdir; each
-picture gets `<name>_mask.png` (class indices with a palette) and
-`<name>_overlay.jpg` (.png beyond the size that JPEG can have), both at its own
-size.
+Class names, colors, normalization and sizes come from the run's workdir. Each
+picture gets `<name>_mask.png`, class indices with a palette, at its own size,
+and `<name>_overlay.jpg` (.png beyond the size that JPEG can have): the picture
+at its own size under the colors of the classes, and a legend below it.
 """
 
 import argparse
@@ -34,6 +34,13 @@ def parser() -> argparse.ArgumentParser:
     help="where masks and overlays go",
   )
   parser.add_argument(
+    "--classes",
+    metavar="NAME,NAME",
+    help="show these classes only: all other pixels keep their colors in "
+    "overlays and are 255, which means ignored, in masks; the network still "
+    "chooses among all of its classes (default: all)",
+  )
+  parser.add_argument(
     "inputs",
     nargs="+",
     type=paths.expanded,
@@ -53,14 +60,16 @@ def main(argv: list[str] | None = None) -> int:
   # All that can be wrong without a network, before JAX is loaded.
   from deeplax.inference import asked
   from deeplax.reports import found_pictures
+  from deeplax.reports import shown_classes
 
   found = asked.pictures(args)
+  shown = shown_classes.of_flag(args.classes, found.run.spec)
   channels = found.run.config.data.channels
   pictures = found_pictures.of_command(args, channels)
 
   from deeplax.reports import label_pictures
 
-  return label_pictures.label(args, found, pictures, out)
+  return label_pictures.label(args, found, pictures, out, shown)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import types
 
 import ml_collections
@@ -65,6 +66,12 @@ def _mask(path):
     return np.asarray(picture)
 
 
+def _overlay_size(path, size):
+  """Return whether there is room for a legend below the picture of a size."""
+  with Image.open(path) as overlay:
+    return overlay.width >= size[1] and overlay.height > size[0] + 10
+
+
 def test_folders_files_and_globs_keep_sub_folders_and_sizes(
   run, tmp_path, capsys
 ):
@@ -86,10 +93,9 @@ def test_folders_files_and_globs_keep_sub_folders_and_sizes(
   for stem, image in pixels.items():
     mask = _mask(run.out / f"{stem}_mask.png")
     np.testing.assert_array_equal(mask, image.argmax(-1), err_msg=stem)
-    with Image.open(run.out / f"{stem}_overlay.jpg") as overlay:
-      assert overlay.size == mask.shape[::-1]
+    assert _overlay_size(run.out / f"{stem}_overlay.jpg", mask.shape)
   written = [p for p in run.out.rglob("*") if p.is_file()]
-  assert len(written) == 2 * len(pixels)
+  assert len(written) == 4 * len(pixels) + 1
   text = capsys.readouterr().out
   assert "step 400, mIoU not evaluated" in text
   assert "3 classes: red, green, blue" in text
@@ -194,8 +200,7 @@ def test_files_of_many_bands_are_labeled_by_the_bands_of_the_run(
   for name in "abc":
     mask = _mask(run.out / f"{name}_mask.png")
     np.testing.assert_array_equal(mask, image[..., (4, 0, 2)].argmax(-1))
-    with Image.open(run.out / f"{name}_overlay.jpg") as overlay:
-      assert overlay.size == (9, 6)
+    assert _overlay_size(run.out / f"{name}_overlay.jpg", (6, 9))
   captured = capsys.readouterr()
   assert "d.npy has 4 bands of uint16, so there is no band 4" in captured.err
   assert "3 of 4 pictures" in captured.out
@@ -222,6 +227,42 @@ def test_an_unreadable_file_is_named_and_the_others_go_on(
   assert "2 of 4 pictures" in captured.out
   assert (run.out / "a_mask.png").exists() and (run.out / "d_mask.png").exists()
   assert not list(run.out.glob("b*"))
+  page = (run.out / "index.html").read_text()
+  assert "4 pictures, 2 of which could not be labeled" in page
+  assert f"<td>{folder}/c.jpg is not a whole picture (0 bytes" in page
+
+
+def test_a_run_that_is_stopped_leaves_a_page_of_what_was_done(
+  run, tmp_path, capsys, monkeypatch
+):
+  run.config.data.threads = 1
+  for name in "abc":
+    _photo(tmp_path / "photos" / f"{name}.png")
+  save = label_pictures.save
+
+  def stopped(picture, *arguments, **keywords):
+    if picture.name == "b.png":
+      raise KeyboardInterrupt
+    return save(picture, *arguments, **keywords)
+
+  monkeypatch.setattr(label_pictures, "save", stopped)
+  assert run.command(str(tmp_path / "photos")) == 130
+  page = (run.out / "index.html").read_text()
+  assert "<b>a.png</b>" in page and "<b>b.png</b>" not in page
+  assert "The command was stopped: 2 are missing" in page
+
+
+def test_a_page_of_another_program_is_not_replaced(run, tmp_path, capsys):
+  _photo(tmp_path / "a.png")
+  run.out.mkdir()
+  page = run.out / "index.html"
+  page.write_text("<h1>home</h1>")
+  text = _refused(run, capsys, str(tmp_path / "a.png"))
+  assert f"{page} is no page of predictions" in text
+  page.unlink()
+  for _ in range(2):
+    assert run.command(str(tmp_path / "a.png")) == 0
+  assert f"all on one page: {page}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["m" * 247, "m" * 244, "\u6f22" * 82])
@@ -244,6 +285,7 @@ def test_a_name_that_only_just_fits_is_written(run, tmp_path):
   _photo(tmp_path / "photos" / f"{stem}.png")
   assert run.command(str(tmp_path / "photos")) == 0
   assert sorted(p.name for p in run.out.iterdir()) == [
+    *("index.html", "index_files"),
     f"{stem}_mask.png",
     f"{stem}_overlay.jpg",
   ]
@@ -265,8 +307,7 @@ def test_a_side_too_long_for_jpeg_gets_a_png_overlay(
   np.testing.assert_array_equal(
     _mask(run.out / "m_mask.png"), pixels.argmax(-1)
   )
-  with Image.open(run.out / "m_overlay.png") as overlay:
-    assert overlay.size == size[::-1]
+  assert _overlay_size(run.out / "m_overlay.png", size)
   assert not (run.out / "m_overlay.jpg").exists()
 
 
@@ -318,6 +359,54 @@ def test_probabilities_are_written_on_request(run, tmp_path):
   np.testing.assert_allclose(probabilities.sum(-1), 1.0, atol=2e-3)
   mask = _mask(run.out / "a_mask.png")
   np.testing.assert_array_equal(mask, pixels.argmax(-1))
+
+
+def test_each_picture_has_a_line_and_a_legend_of_its_classes(
+  run, tmp_path, capsys
+):
+  for name, rows in (("a", 4), ("deep/b", 10)):
+    pixels = np.zeros((10, 300, 3), np.uint8)
+    pixels[:rows, :, 1], pixels[rows:, :, 2] = 255, 255
+    path = tmp_path / "photos" / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+  assert run.command(str(tmp_path / "photos")) == 0
+  text = capsys.readouterr().out
+  assert "\na.png: blue 60.0%, green 40.0%\ndeep/b.png: green 100.0%\n" in text
+  assert "\non average: green 70.0%, blue 30.0%\n" in text
+  with Image.open(run.out / "deep/b_overlay.jpg") as overlay:
+    found = np.asarray(overlay.convert("RGB")).astype(int)
+  # The color of the class over the picture's, and its patch below.
+  assert np.abs(found[:8] - (77, 102, 0)).max() < 12
+  close = np.abs(found[10:] - PALETTE[1]).max(-1) < 30
+  assert close.sum() > 80
+
+
+def test_many_pictures_get_a_summary_alone(run, tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(label_pictures, "LINES", 2)
+  for name in "abc":
+    _photo(tmp_path / "photos" / f"{name}.png")
+  assert run.command(str(tmp_path / "photos")) == 0
+  text = capsys.readouterr().out
+  assert "a.png:" not in text and "\non average: " in text
+
+
+def test_classes_keeps_some_and_leaves_the_rest_untinted(run, tmp_path, capsys):
+  pixels = _photo(tmp_path / "a.png", (40, 60))
+  assert run.command("--classes=Blue,red", str(tmp_path / "a.png")) == 0
+  best = pixels.argmax(-1)
+  expected = np.where(best == 1, 255, best)
+  np.testing.assert_array_equal(_mask(run.out / "a_mask.png"), expected)
+  (line,) = re.findall("a.png: .*", capsys.readouterr().out)
+  assert "blue" in line and "red" in line and "green" not in line
+
+
+def test_a_class_that_the_run_has_not_is_told_before_the_work(
+  run, tmp_path, capsys
+):
+  _photo(tmp_path / "a.png")
+  text = _refused(run, capsys, "--classes=blu", str(tmp_path / "a.png"))
+  assert "no class 'blu' (did you mean 'blue'?)" in text
 
 
 def _refused(run, capsys, *arguments):

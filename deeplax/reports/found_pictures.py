@@ -14,6 +14,11 @@ from deeplax.data import bands
 from deeplax.data import walk
 
 MASK, OVERLAY, LONG_OVERLAY = "mask.png", "overlay.jpg", "overlay.png"
+# The page of all predictions, and the folder of small copies beside it; they
+# have names no longer than those of the outputs.
+PAGE, SMALL = "index.html", "index_files"
+SMALL_PICTURE, SMALL_OVERLAY = "picture.jpg", "overlay.jpg"
+PAGE_MARK = '<meta name="generator" content="deeplax.predict">'
 
 
 class Picture(NamedTuple):
@@ -22,8 +27,17 @@ class Picture(NamedTuple):
   path: pathlib.Path
   stem: pathlib.Path
 
+  @property
+  def name(self) -> str:
+    """Its name, with the sub-folder that its outputs are in."""
+    return walk.key(self.stem.parent / self.path.name)
+
   def output(self, out: pathlib.Path, ending: str) -> pathlib.Path:
     return out / self.stem.parent / f"{self.stem.name}_{ending}"
+
+  def small(self, out: pathlib.Path, ending: str) -> pathlib.Path:
+    """Return where a small copy for the page lies."""
+    return self.output(out / SMALL, ending)
 
 
 def of_command(
@@ -51,7 +65,21 @@ def of_command(
     raise errors.InputError(
       f"--out={out} cannot be written ({error.strerror}): name another folder"
     ) from error
+  _refuse_other_page(out / PAGE)
   return pictures
+
+
+def _refuse_other_page(path: pathlib.Path) -> None:
+  """Refuse to replace a page that another program has written."""
+  if not path.is_file():
+    return
+  with errors.disk_errors(f"{path} cannot be read", "use another --out"):
+    text = path.read_bytes()
+  if PAGE_MARK.encode() not in text:
+    raise errors.InputError(
+      f"{path} is no page of predictions and would be overwritten. Use another "
+      "--out"
+    )
 
 
 def find(

@@ -1,4 +1,4 @@
-"""Label picture files with a trained network: masks and overlays."""
+"""Label picture files with a trained network: masks, overlays, a summary."""
 
 import argparse
 from collections.abc import Iterator
@@ -22,13 +22,17 @@ from deeplax.data import files
 from deeplax.inference import asked as asked_lib
 from deeplax.inference import predictor as predictor_lib
 from deeplax.reports import found_pictures
+from deeplax.reports import legend
 from deeplax.reports import pictures as pictures_lib
+from deeplax.reports import predictions_page
+from deeplax.reports import shown_classes
 from deeplax.workdir import checkpoint
 from deeplax.workdir import results
 
 UNREADABLE = (errors.InputError, OSError)
 SAVE_BACKLOG = 16  # pictures waiting to be written, at most
 JPEG_SIDE = 65_500  # libjpeg's JPEG_MAX_DIMENSION
+LINES = 20  # pictures that get a line each; of more, a summary says enough
 # The disk will take no other picture either.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
@@ -44,7 +48,7 @@ def size(path: pathlib.Path) -> tuple[int, int] | None:
 
 def load(
   pictures: list[found_pictures.Picture],
-  failed: list[str],
+  failed: list[predictions_page.Failure],
   *,
   reader: files.Reader,
   threads: int,
@@ -60,13 +64,17 @@ def load(
 
   for picture, image in ahead.in_threads(read, pictures, threads=threads, n=n):
     if isinstance(image, Exception):
-      _skip(image, failed)
+      _skip(picture, image, failed)
     else:
       yield {"image": image, "picture": picture}
 
 
-def _skip(error: Exception, failed: list[str]) -> None:
-  failed.append(str(error))
+def _skip(
+  picture: found_pictures.Picture,
+  error: Exception,
+  failed: list[predictions_page.Failure],
+) -> None:
+  failed.append(predictions_page.Failure(picture, str(error)))
   print(f"deeplax: skipped: {error}", file=sys.stderr)
 
 
@@ -76,8 +84,8 @@ def save(
   found: np.ndarray,
   *,
   out: pathlib.Path,
-  palette: pictures_lib.Palette,
-) -> None:
+  shown: shown_classes.Shown,
+) -> predictions_page.Labeled:
   """Write the outputs of one picture, each whole or not at all.
 
   Args:
@@ -85,7 +93,7 @@ def save(
     image: As read; of other bands than RGB, something to see is made.
     found: Labels [h, w], or probabilities [h, w, k] to be written too.
     out: The folder.
-    palette: Colors of the classes.
+    shown: The classes to show.
   """
   labels = found
   if found.ndim == 3:
@@ -94,32 +102,51 @@ def save(
     half = found.astype(np.float16)
     with _writing(picture.output(out, "probs.npz")) as file:
       np.savez_compressed(file, probabilities=half)
+  labels = shown.filtered(labels)
+  palette = shown.spec.palette
   with _writing(picture.output(out, found_pictures.MASK)) as file:
     pictures_lib.index_png(file, labels, palette)
-  shown = bands.to_show(image)
-  mixed = Image.fromarray(pictures_lib.overlay(shown, labels, palette))
+  height, width = labels.shape
+  shares = shown.shares(labels)
+  sheet = legend.below((height, width), shares, shown)
+  rgb = bands.to_show(image)
+  pictures_lib.overlay(
+    rgb,
+    labels,
+    palette,
+    untinted=shown.untinted,
+    out=sheet[:height, :width],
+  )
+  mixed = Image.fromarray(sheet)
   if max(mixed.size) > JPEG_SIDE:
     with _writing(picture.output(out, found_pictures.LONG_OVERLAY)) as file:
       mixed.save(file, format="PNG")
-    return
-  with _writing(picture.output(out, found_pictures.OVERLAY)) as file:
-    mixed.save(file, format="JPEG", quality=92)
+  else:
+    with _writing(picture.output(out, found_pictures.OVERLAY)) as file:
+      mixed.save(file, format="JPEG", quality=92)
+  for ending, pixels in (
+    (found_pictures.SMALL_PICTURE, rgb),
+    (found_pictures.SMALL_OVERLAY, sheet[:height, :width]),
+  ):
+    with _writing(picture.small(out, ending)) as file:
+      predictions_page.small(pixels).save(file, format="JPEG", quality=85)
+  return predictions_page.Labeled(picture, (height, width), shares)
 
 
 def _saved(
   item_and_labels: tuple[dict[str, Any], np.ndarray],
   *,
   out: pathlib.Path,
-  palette: pictures_lib.Palette,
-) -> errors.InputError | None:
-  """Write the outputs of one picture; return why they cannot be written.
+  shown: shown_classes.Shown,
+) -> predictions_page.Labeled | errors.InputError:
+  """Write the outputs of one picture, as `save`, or return why it cannot.
 
   Raises:
     InputError: No other picture can be written either.
   """
   item, labels = item_and_labels
   try:
-    save(item["picture"], item["image"], labels, out=out, palette=palette)
+    return save(item["picture"], item["image"], labels, out=out, shown=shown)
   except errors.InputError as error:
     if getattr(error.__cause__, "errno", None) in NO_SPACE:
       raise
@@ -142,6 +169,7 @@ def label(
   asked: asked_lib.Asked,
   pictures: list[found_pictures.Picture],
   out: pathlib.Path,
+  shown: shown_classes.Shown,
 ) -> int:
   """Label pictures into a folder; return the command's status.
 
@@ -150,6 +178,7 @@ def label(
     asked: What they ask of the run.
     pictures: What they name.
     out: The folder.
+    shown: The classes that they ask for.
 
   Raises:
     InputError: The network has no such output stride, or the disk is full.
@@ -165,7 +194,7 @@ def label(
     f"{len(names)} classes: {', '.join(names)}"
   )
   channels = opened.config.data.channels
-  failed = predict(
+  outcome = predict(
     opened.predictor(
       model,
       variables,
@@ -176,12 +205,13 @@ def label(
     ),
     pictures,
     out=out,
-    palette=opened.spec.palette,
+    shown=shown,
     reader=bands.Reader(channels) if channels else decoding.decode_image,
     probabilities=args.probs,
     threads=opened.config.data.threads,
+    title=f"Predictions of {args.workdir}, step {step}",
   )
-  return 1 if failed else 0
+  return 1 if outcome.failed else 0
 
 
 def predict(
@@ -189,37 +219,36 @@ def predict(
   pictures: list[found_pictures.Picture],
   *,
   out: pathlib.Path,
-  palette: pictures_lib.Palette,
+  shown: shown_classes.Shown,
   reader: files.Reader = decoding.decode_image,
   probabilities: bool = False,
   threads: int = 4,
-) -> list[str]:
-  """Label pictures into a folder and say how fast.
+  title: str = "Predictions",
+) -> predictions_page.Outcome:
+  """Label pictures into a folder, and say what is in them and how fast.
 
   Args:
     predictor: Predicts.
     pictures: Of `find`.
     out: The folder.
-    palette: Colors of the classes.
+    shown: The classes to show.
     reader: Of the pictures, the one of training.
     probabilities: Write them too.
     threads: For reading, and again for writing.
-
-  Returns:
-    A line about each picture that could not be read, or not be written.
+    title: Of the page, which is written even if the pass is stopped.
   """
   sizes = [s for p in pictures if (s := size(p.path))]
   predictor.expect(sizes)
   # Pictures that need windows are too large to wait in memory for each other.
   huge = any(predictor.sizing.cuts(size) for size in sizes)
-  failed: list[str] = []
+  outcome = predictions_page.Outcome(pictures, [], [])
   clock: dict[str, float] = {"load": 0.0, "compute": 0.0, "save": 0.0}
   report = clocks.Progress(
     len(pictures), print, name="labeled", now=predictor.clock
   )
   loaded = load(
     pictures,
-    failed,
+    outcome.failed,
     reader=reader,
     threads=threads,
     n=0 if huge else 2 * threads,
@@ -237,25 +266,56 @@ def predict(
       report.step()
 
   saved = ahead.in_threads(
-    functools.partial(_saved, out=out, palette=palette),
+    functools.partial(_saved, out=out, shown=shown),
     labeled(),
     threads=threads,
     n=0 if huge else SAVE_BACKLOG,
     clock=clock,
     name="save",
   )
-  for _, error in saved:
-    if error:
-      _skip(error, failed)
-  clock["compute"] -= predictor.compile_seconds
+  try:
+    for (item, _), result in saved:
+      _tell(item["picture"], result, outcome, shown)
+  finally:
+    # Nothing is worth hiding what has stopped the pass.
+    with contextlib.suppress(OSError):
+      predictions_page.write(out, outcome, shown=shown, title=title)
+  _tell_average(outcome, shown)
+  seconds, compiling = report.seconds, predictor.compile_seconds
+  clock["compute"] -= compiling
   total = sum(clock.values()) or 1.0
-  shares = "  ".join(f"{k} {v / total:.0%}" for k, v in clock.items())
-  done = len(pictures) - len(failed)
+  parts = "  ".join(f"{k} {v / total:.0%}" for k, v in clock.items())
+  done = len(outcome.labeled)
   print(
-    f"{done} of {len(pictures)} pictures in "
-    f"{clocks.duration(report.seconds)} after "
-    f"{clocks.duration(predictor.compile_seconds)} of compiling: "
-    f"{done / report.seconds:.1f} images/s  ({shares})\n"
-    f"masks and overlays are in {out}"
+    f"{done} of {len(pictures)} pictures in {clocks.duration(seconds)} after "
+    f"{clocks.duration(compiling)} of compiling: "
+    f"{done / seconds:.1f} images/s  ({parts})\n"
+    f"masks and overlays are in {out}; all on one page: "
+    f"{out / found_pictures.PAGE}"
   )
-  return failed
+  return outcome
+
+
+def _tell(
+  picture: found_pictures.Picture,
+  result: predictions_page.Labeled | errors.InputError,
+  outcome: predictions_page.Outcome,
+  shown: shown_classes.Shown,
+) -> None:
+  """Add what became of a picture to the outcome, and say it."""
+  if isinstance(result, errors.InputError):
+    _skip(picture, result, outcome.failed)
+    return
+  outcome.labeled.append(result)
+  if len(outcome.pictures) <= LINES:
+    print(f"{picture.name}: {shown.line(result.shares)}", flush=True)
+
+
+def _tell_average(
+  outcome: predictions_page.Outcome, shown: shown_classes.Shown
+) -> None:
+  """Print the mean share of each class in several pictures."""
+  done = len(outcome.labeled)
+  if done > 1:
+    shares = predictions_page.mean_shares(outcome.labeled)
+    print(f"on average: {shown.line(shares)}")

@@ -1,6 +1,6 @@
 """Pictures of label maps: palette PNGs, overlays, sheets with a legend."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 import os
 from typing import IO
 
@@ -48,19 +48,30 @@ def overlay(
   palette: Palette,
   *,
   opacity: float = 0.6,
+  untinted: Collection[int] | None = None,
+  out: UInt8[np.ndarray, "h w 3"] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
   """Return an image under the colors of its labels.
 
-  Pixels of a class that is black in the palette (VOC's background) stay as they
-  are.
+  Args:
+    image: RGB.
+    labels: One for each pixel.
+    palette: The color of each class.
+    opacity: Of the colors.
+    untinted: Labels whose pixels stay as they are, such as a data set's
+      `backgrounds`; None: those that are black in the palette, as in VOC's.
+    out: Where to write the result; None: a new array.
   """
-  result = np.empty_like(image)
+  result = np.empty_like(image) if out is None else out
   # In bands of rows: a 10000x10000 image in float64 takes 2.4 GB.
   for top in range(0, image.shape[0], BAND):
     rows = slice(top, top + BAND)
     color = colors(labels[rows], palette)
     mixed = image[rows] * (1 - opacity) + color * opacity
-    colored = color.any(axis=-1, keepdims=True)
+    if untinted is None:
+      colored = color.any(axis=-1, keepdims=True)
+    else:
+      colored = ~np.isin(labels[rows], [*untinted])[..., None]
     result[rows] = np.where(colored, np.rint(mixed), image[rows])
   return result
 

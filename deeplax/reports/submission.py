@@ -15,6 +15,7 @@ from deeplax.data import spec as spec_lib
 from deeplax.data import walk
 from deeplax.inference import asked as asked_lib
 from deeplax.reports import found_pictures
+from deeplax.reports import shown_classes
 from deeplax.workdir import settings
 
 
@@ -194,7 +195,8 @@ def label(
     found_pictures.Picture(path, pathlib.Path(name))
     for name, path in wanted.items()
   ]
-  if label_pictures.label(args, asked, pictures, out):
+  shown = shown_classes.Shown(asked.run.spec)
+  if label_pictures.label(args, asked, pictures, out, shown):
     raise errors.InputError(
       "some test images could not be read, as said above: unpack them again"
     )

@@ -43,6 +43,19 @@ def test_a_black_class_leaves_the_image_as_it_is():
   assert (mixed[labels == 1] == (164, 100, 100)).all()
 
 
+def test_classes_stay_untinted_by_their_number_whatever_their_color():
+  image = np.full((6, 9, 3), 200, np.uint8)
+  labels = _labels()
+  sheet = np.zeros((8, 10, 3), np.uint8)
+  pictures.overlay(
+    image, labels, PALETTE, opacity=0.5, untinted={1}, out=sheet[:6, :9]
+  )
+  mixed = sheet[:6, :9]
+  assert (mixed[labels == 0] == 100).all() and (mixed[labels == 1] == 200).all()
+  assert (mixed[labels == 2] == (100, 164, 100)).all()
+  assert not sheet[6:].any() and not sheet[:, 9:].any()
+
+
 def test_classes_beyond_the_palette_are_gray():
   colors = pictures.colors(np.array([[7]]), PALETTE)
   assert tuple(colors[0, 0]) == (128, 128, 128)
