@@ -4,6 +4,7 @@
 --source names the program whose names the arrays have, --config the network;
 the file's extension decides how it is read. The workdir is that of a run at
 step 0. Back: python -m deeplax.convert --to=timm --workdir=DIR --out=FILE
+What there is to fetch: python -m deeplax.convert --list
 """
 
 import argparse
@@ -26,8 +27,9 @@ def parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   sources, path = published.SOURCES, paths.expanded
-  text = "to write, or to read"
-  parser.add_argument("--workdir", type=path, required=True, help=text)
+  text = "list the published networks and where their files are, and end"
+  parser.add_argument("--list", action="store_true", help=text)
+  parser.add_argument("--workdir", type=path, help="to write, or to read")
   into = parser.add_argument_group("into a workdir")
   whose = "whose names the arrays have"
   known = (*sources, published.OWN)
@@ -40,29 +42,22 @@ def parser() -> argparse.ArgumentParser:
   into.add_argument("--config", metavar="CONFIG[:ARG]", help=text)
   text = "classes.json of own data that is not here (default: the config's)"
   into.add_argument("--classes", type=path, help=text)
-  into.add_argument(
-    "--source_classes",
-    type=path,
-    metavar="NAME|FILE",
-    help="classes of the checkpoint, to carry logits over by name: "
-    f"{', '.join(sorted(spec_lib.SPECS))}, or a JSON list",
-  )
+  text = "classes of the checkpoint, to carry logits over by name: "
+  text += f"{', '.join(sorted(spec_lib.SPECS))}, or a JSON list"
+  metavar = "NAME|FILE"
+  into.add_argument("--source_classes", type=path, metavar=metavar, help=text)
   text = "parts to draw anew, and those that read them: head, decoder, logits"
   into.add_argument("--new", default="", metavar="PART,PART", help=text)
-  into.add_argument(
-    "--transparent_decoder",
-    action="store_true",
-    help="for a file without a decoder: the new one at first hands the head's "
-    "features through, so that the file's logits stay good",
+  text = (
+    "for a file without a decoder: the new one at first hands the head's "
+    "features through, so that the file's logits stay good"
   )
-  into.add_argument(
-    "--statistics",
-    type=int,
-    default=0,
-    metavar="N",
-    help="measure the running statistics of folded norms on N training images "
-    "of the config's data, so that norms can train (default: 0, none)",
+  into.add_argument("--transparent_decoder", action="store_true", help=text)
+  text = (
+    "measure the running statistics of folded norms on N training images "
+    "of the config's data, so that norms can train (default: 0, none)"
   )
+  into.add_argument("--statistics", type=int, default=0, metavar="N", help=text)
   out = parser.add_argument_group("out of a workdir")
   out.add_argument("--to", choices=sources, help="whose names to write")
   out.add_argument("--out", type=path, help=".npz, .safetensors, .pth or .ckpt")
@@ -73,11 +68,16 @@ def parser() -> argparse.ArgumentParser:
 @errors.command
 def main(argv: list[str] | None = None) -> None:
   args, rest = parser().parse_known_args(argv)
-  for name in ("to", "out") if args.to else ("source", "checkpoint", "config"):
+  if args.list:
+    from deeplax.pretrained import published_table
+
+    return print(published_table.text())
+  into = ("source", "checkpoint", "config", "workdir")
+  for name in ("to", "workdir", "out") if args.to else into:
     if getattr(args, name) is None:
       raise errors.InputError(
-        f"--{name} is missing. Give --source, --checkpoint and --config to "
-        "load weights, or --to and --out to write them"
+        f"--{name} is missing. Give --source, --checkpoint, --config and "
+        "--workdir to load weights, or --to, --workdir and --out to write them"
       )
   config = None
   if not args.to:

@@ -36,6 +36,7 @@ class Network(NamedTuple):
   Attributes:
     source: Program that named its arrays, for `deeplax.convert --source`.
     file: Its archive or file; None: no file is published.
+    site: Address of the folder that has the file.
     data: The data set that it was trained on last, as in `data.name`; None:
       ImageNet, so that only the backbone can be used here.
     settings: Keys of `config.model` that differ from the defaults.
@@ -44,6 +45,8 @@ class Network(NamedTuple):
     evaluation: Keys of `config.eval` for an evaluation like its source's.
     source_classes: Default of `deeplax.convert --source_classes`, for a file
       whose logits are not one for each class of `data`.
+    checked: The real weights of this network whose outputs deeplax's were
+      compared with (tests/pretrained/test_published.py); empty: none were.
   """
 
   source: str
@@ -54,7 +57,23 @@ class Network(NamedTuple):
   auxiliary: bool = False
   evaluation: Settings = {}
   source_classes: str | None = None
+  site: str = ""
+  checked: str = ""
 
+  @property
+  def address(self) -> str:
+    """Where its file is published; "": it is not."""
+    return self.site + self.file if self.file else ""
+
+
+_TENSORFLOW = "http://download.tensorflow.org/models/"
+_MOBILE = "https://storage.googleapis.com/mobilenet_v2/checkpoints/"
+_PYTORCH = "https://download.pytorch.org/models/"
+_KAZUTO = (
+  "https://github.com/kazuto1011/deeplab-pytorch/releases/download/v1.0/"
+)
+_TIMM = "https://huggingface.co/timm/{}.tf_in1k/resolve/main/"
+_8_BIT = "TensorFlow Lite's 8-bit file"
 
 ONE = (1.0,)
 SIX = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -105,7 +124,9 @@ _SMP_V3PLUS = {"conventions": "smp", "decoder.convs": 1}
 def _zoo(
   file: str, data: str | None, settings: Settings, *reported: Reported
 ) -> Network:
-  return Network("tf_deeplab", f"{file}.tar.gz", data, settings, reported)
+  return Network(
+    "tf_deeplab", f"{file}.tar.gz", data, settings, reported, site=_TENSORFLOW
+  )
 
 
 def _torchvision(
@@ -114,7 +135,8 @@ def _torchvision(
   reported = Reported("COCO val2017", stride, ONE, False, miou, _RESIZED)
   settings = _TORCHVISION | settings | {"output_stride": stride}
   return Network(
-    "torchvision", file, "voc2012", settings, (reported,), True, _UNPADDED
+    *("torchvision", file, "voc2012", settings, (reported,), True, _UNPADDED),
+    site=_PYTORCH,
   )
 
 
@@ -122,9 +144,10 @@ def _smp(settings: Settings) -> Network:
   return Network("smp", None, "voc2012", {"conventions": "smp"} | settings)
 
 
-def _timm(backbone: str) -> Network:
+def _timm(backbone: str, name: str) -> Network:
   settings = {"conventions": "timm", "backbone": backbone}
-  return Network("timm", "model.safetensors", None, settings)
+  site = _TIMM.format(name)
+  return Network("timm", "model.safetensors", None, settings, site=site)
 
 
 NETWORKS = {
@@ -133,7 +156,7 @@ NETWORKS = {
     "voc2012",
     MOBILENET | {"depth_multiplier": 0.5},
     Reported("val", 16, ONE, False, 70.19),
-  ),
+  )._replace(checked="TensorFlow Lite's files of 8 bits and of float32"),
   "mobilenetv2_dm05_coco_voc_trainval": _zoo(
     "deeplabv3_mnv2_dm05_pascal_trainval_2018_10_01",
     "voc2012",
@@ -146,7 +169,7 @@ NETWORKS = {
     MOBILENET,
     Reported("val", 16, ONE, False, 75.32),
     Reported("val", 8, SIX, True, 77.33),
-  ),
+  )._replace(checked=_8_BIT),
   "mobilenetv2_coco_voc_trainval": _zoo(
     "deeplabv3_mnv2_pascal_trainval_2018_01_29",
     "voc2012",
@@ -197,7 +220,7 @@ NETWORKS = {
     },
     Reported("val", 32, ONE, False, 70.0),
     Reported("val", 16, ONE, False, 73.2),
-  ),
+  )._replace(checked=_8_BIT),
   "xception65_cityscapes_trainfine": _zoo(
     "deeplabv3_cityscapes_train_2018_02_06",
     "cityscapes",
@@ -229,6 +252,12 @@ NETWORKS = {
     _XCEPTION,
     Reported("val", 8, SIX, True, 45.65),
   )._replace(source_classes="ade20k"),
+  "mobilenet_v2_imagenet": Network(
+    *("tf_deeplab", "mobilenet_v2_1.0_224.tgz", None),
+    {"backbone": "mobilenet_v2"},
+    site=_MOBILE,
+    checked=_8_BIT,
+  ),
   "xception_41_imagenet": _zoo(
     "xception_41_2018_05_09", None, {"backbone": "xception_41"}
   ),
@@ -274,6 +303,7 @@ NETWORKS = {
     _V2_RESNET101,
     (Reported("val", 8, ONE, False, 76.65),),
     evaluation=_UNPADDED,
+    site=_KAZUTO,
   ),
   "smp_deeplabv3_resnet101": _smp(
     _V3 | {"backbone": "resnet101", "output_stride": 8}
@@ -290,9 +320,9 @@ NETWORKS = {
     _SMP_V3PLUS | {"backbone": "xception_71"}
   ),
   # timm's conversions of the reference's ImageNet networks.
-  "timm_xception41.tf_in1k": _timm("xception_41"),
-  "timm_xception65.tf_in1k": _timm("xception_65"),
-  "timm_xception71.tf_in1k": _timm("xception_71"),
+  "timm_xception41.tf_in1k": _timm("xception_41", "xception41"),
+  "timm_xception65.tf_in1k": _timm("xception_65", "xception65"),
+  "timm_xception71.tf_in1k": _timm("xception_71", "xception71"),
 }
 
 

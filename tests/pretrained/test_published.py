@@ -9,9 +9,11 @@ from PIL import Image
 import pytest
 
 from deeplax import pretrained
+from deeplax.data import spec
 from deeplax.models import build
 from deeplax.ops import resize
 from deeplax.settings import defaults
+from deeplax.settings import published
 from tests import shared
 
 # Settings, classes, and how often the class is that of the original: always
@@ -40,6 +42,16 @@ NETWORKS = {
   ),
 }
 FLOAT, *QUANTIZED = NETWORKS
+# The published network that each is of.
+ROWS = {
+  "deeplabv3_257_mv_gpu": "mobilenetv2_dm05_coco_voc_trainaug",
+  "deeplabv3_mnv2_dm05_pascal_quant": "mobilenetv2_dm05_coco_voc_trainaug",
+  "deeplabv3_mnv2_pascal_quant": "mobilenetv2_coco_voc_trainaug",
+  "deeplab_mobilenet_edgetpu_slim_cityscapes_quant": (
+    "edgetpu_slim_cityscapes_trainfine"
+  ),
+  "mobilenet_v2_1.0_224_quant": "mobilenet_v2_imagenet",
+}
 
 
 @functools.lru_cache(maxsize=1)
@@ -54,6 +66,17 @@ def network(name):
   with np.load(shared.path("weights") / f"{name}.npz") as file:
     arrays = dict(file)
   return model, pretrained.convert_arrays(arrays, "tf_deeplab", model=model)
+
+
+def test_a_published_network_says_so_if_its_real_weights_are_checked_here():
+  rows = published.NETWORKS
+  assert {name for name in rows if rows[name].checked} == set(ROWS.values())
+  for name, (settings, num_classes, _) in NETWORKS.items():
+    row = rows[ROWS[name]]
+    assert spec.SPECS[row.data or ""].num_classes == num_classes
+    # One set of parameters serves all output strides.
+    known = row.settings | {"output_stride": settings.get("output_stride", 16)}
+    assert settings.items() <= known.items(), name
 
 
 def pictures(name):
