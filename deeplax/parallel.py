@@ -6,12 +6,16 @@ replicated parameter arrives already summed, and the step's own psum would count
 it again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
 import os
+import re
 import sys
+import traceback
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import (
   AbstractMesh,
   AxisType,
@@ -25,6 +29,13 @@ import psutil
 from deeplax import errors
 
 AXIS = "batch"
+# Seconds of silence after which a process counts as gone.
+HEARTBEAT = 30
+# What JAX and the libraries that carry its messages say of one that is.
+_GONE = re.compile(
+  r"gloo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|coordination service|heartbeat",
+  re.IGNORECASE,
+)
 # An array that every device holds whole, and one whose rows they share.
 WHOLE, ROWS = PartitionSpec(), PartitionSpec(AXIS)
 
@@ -44,12 +55,64 @@ def join_hosts() -> None:
     if value := os.environ.get(f"JAX_{key.upper()}"):
       variables[key] = int(value)
   try:
-    jax.distributed.initialize(**variables)
+    jax.distributed.initialize(**variables, heartbeat_timeout_seconds=HEARTBEAT)
   except ValueError as error:
     raise errors.InputError(
       f"--multihost: {error} Set JAX_COORDINATOR_ADDRESS=host:port, "
       "JAX_NUM_PROCESSES and JAX_PROCESS_ID on every host"
     ) from error
+
+
+def stop_together(step: int) -> bool:
+  """Return whether all of several processes are to stop after this step.
+
+  SIGTERM to one of them, or the cluster's notice that one will be taken away,
+  reaches all; they agree on a step that none of them has finished. Each calls
+  this once after every step.
+  """
+  return multihost_utils.reached_preemption_sync_point(step)
+
+
+@contextlib.contextmanager
+def ended_together() -> Iterator[None]:
+  """End a process of several at once when the block fails.
+
+  Otherwise it would wait, at its end, for the others, who wait for it in a sum
+  over all devices. They fail when it is gone; an error that says so becomes one
+  message.
+  """
+  try:
+    yield
+  except BaseException as error:
+    if jax.process_count() == 1 or not isinstance(error, Exception):
+      raise
+    rank, ranks = jax.process_index(), jax.process_count()
+    text = f"process {rank} of {ranks}: {error}"
+    if isinstance(error, RuntimeError) and _GONE.search(str(error)):
+      text = (
+        f"process {rank} of {ranks}: another one has ended, and its own output "
+        "says why. Start all of them again: the same command goes on from the "
+        "last checkpoint, on any number of processes"
+      )
+    elif not isinstance(error, errors.InputError):
+      traceback.print_exc()
+    print(f"deeplax: {text}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(2)
+
+
+def rank() -> int:
+  """Return this process's number, 0 for the first."""
+  return jax.process_index()
+
+
+def gathered(number: int) -> list[int]:
+  """Return a number from 0 to 2^63 of every process; all of them call this."""
+  if jax.process_count() == 1:
+    return [number]
+  halves = np.array([number >> 32, number & 0xFFFFFFFF], np.uint32)
+  of_all = multihost_utils.process_allgather(halves).astype(np.int64)
+  return [(int(high) << 32) + int(low) for high, low in of_all]
 
 
 def mesh(devices: Sequence[Any] | None = None) -> Mesh:

@@ -55,7 +55,7 @@ def loop(
   outputs: Outputs,
   *,
   refuse: Callable[[list[dict[str, float]], int], None],
-  stopped: Callable[[], bool] = lambda: False,
+  stopped: Callable[[int], bool] = lambda step: False,
 ) -> state_lib.State:
   """Train from `state.step` to `schedule.total` and return the last state.
 
@@ -68,7 +68,7 @@ def loop(
     outputs: Where to log, evaluate and save.
     refuse: Takes (values of consecutive steps, the first of these steps) and
       raises InputError if they cannot be meant.
-    stopped: Asked after each step; True saves and returns early.
+    stopped: Asked after each step, with its number; True saves and returns.
 
   Raises:
     InputError: Raised by `refuse`, or a checkpoint cannot be written.
@@ -118,13 +118,13 @@ def loop(
       clock.clear()
 
     # Save, then evaluate: an evaluation that fails takes no step with it.
-    if stop := stopped():
+    if stop := stopped(step):
       profile.stop(step, metrics, clock)
     if saved := saved or stop:
       outputs.save(step, state)
     if scored and not stop:
       outputs.evaluate(state.variables, step)
-    if saved and stopped():  # a later signal stops after the next step
+    if saved and (stop or stopped(step)):  # later: after the next step
       break
   return state
 

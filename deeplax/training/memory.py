@@ -60,9 +60,11 @@ def compile_step(
   batch, unit = config.train.batch_size, mesh.size * accumulate
   if batch % unit:
     times = f" times train.accumulate {accumulate}" if accumulate > 1 else ""
+    below = batch // unit * unit
+    nearest = f"{below} or {below + unit}" if below else f"{unit}"
     raise errors.InputError(
       f"train.batch_size {batch} does not divide over {mesh.size} devices"
-      f"{times}; use {batch // unit * unit or unit}"
+      f"{times}; use {nearest}"
     )
   mapped = parallel.pmap(
     step_lib.make_train_step(
@@ -123,7 +125,8 @@ def refuse_too_large(
   Raises:
     InputError: Naming a batch and a crop that fit, estimated by proportion.
   """
-  free = parallel.memory_free(mesh)
+  # All processes go on or none does.
+  free = min(parallel.gathered(parallel.memory_free(mesh)))
   limit = int(free * config.train.memory_fraction)
   if needed > limit:
     raise _too_large(config, mesh, needed, limit, state_bytes)

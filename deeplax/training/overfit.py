@@ -219,7 +219,7 @@ def learn(
     ),
     loop.Outputs(_nothing, _nothing, evaluate, now_and_then),
     refuse=note,
-    stopped=lambda: lost() or trial.miou > PASSED,
+    stopped=lambda _: lost() or trial.miou > PASSED,
   )
   if not lost():
     variables = parallel.local(state.variables)

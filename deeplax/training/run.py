@@ -44,6 +44,7 @@ from deeplax.workdir import layout
 from deeplax.workdir import lock
 from deeplax.workdir import sealed
 from deeplax.workdir import settings
+from deeplax.workdir import shared
 from deeplax.workdir import training_data
 
 
@@ -73,10 +74,11 @@ def run(
     progress = _silent
   if warning := machine.accelerator_warning():
     progress(f"deeplax: {warning}")
-  with contextlib.ExitStack() as stack:
+  with parallel.ended_together(), contextlib.ExitStack() as stack:
     watch = stack.enter_context(signals.watched(progress))
     if jax.process_index() == 0:
       stack.enter_context(lock.held(workdir))
+    shared.refuse_apart(workdir)
     _run(config, inputs, workdir, watch, progress)
 
 

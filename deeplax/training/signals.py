@@ -16,6 +16,8 @@ import time
 
 import jax
 
+from deeplax import parallel
+
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 # Signals less than these seconds apart count as one.
 TOGETHER = 0.2
@@ -30,14 +32,23 @@ class Watch:
       the first signal then asks for a stop. Before, Ctrl-C interrupts as usual.
   """
 
-  def __init__(self, progress: Callable[[str], None]):
+  def __init__(
+    self, progress: Callable[[str], None], *, together: bool = False
+  ):
+    """Start without signals; `together`: one of several processes."""
     self.training = False
+    self._together = together
     self._progress = progress
     self._count, self._last = 0, -math.inf
     self._answered = threading.Event()
 
-  def stopped(self) -> bool:
-    """Whether to stop after this step, or this image of an evaluation."""
+  def stopped(self, step: int | None = None) -> bool:
+    """Whether to stop after this step, or this image of an evaluation (None).
+
+    Several processes agree on a step, and end the evaluations they have begun.
+    """
+    if self._together:
+      return step is not None and parallel.stop_together(step)
     return self._count > 0
 
   def arrive(self, number: int) -> None:
@@ -80,16 +91,16 @@ class Watch:
 def watched(progress: Callable[[str], None]) -> Iterator[Watch]:
   """Watch for Ctrl-C and SIGTERM while the block runs.
 
-  Outside the main thread, where Python allows no handlers, and with several
-  processes, which would wait for one another if they stopped after different
-  steps, signals keep their meaning.
+  Outside the main thread, where Python allows no handlers, signals keep their
+  meaning. With several processes JAX watches for SIGTERM, see
+  `parallel.stop_together`, and Ctrl-C keeps its meaning.
 
   Args:
     progress: Receives the answers, from another thread.
   """
-  watch = Watch(progress)
-  main = threading.current_thread() is threading.main_thread()
-  if not main or jax.process_count() > 1:
+  together = jax.process_count() > 1
+  watch = Watch(progress, together=together)
+  if together or threading.current_thread() is not threading.main_thread():
     yield watch
     return
   reader, writer = os.pipe()

@@ -46,6 +46,7 @@ def evaluator(
     mode=mode_lib.Mode(config.eval.scales, config.eval.flip),
     sizing=inference_settings.sizing(config),
     batch=inference_settings.batch(config),
+    progress=progress,
   )
   count = min(config.eval.pictures, len(source))
   sheet = None

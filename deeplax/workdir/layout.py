@@ -11,6 +11,7 @@ TRAINING_DATA = "data.json"  # the training data when the run began
 CLASS_COUNTS = "histogram.json"
 CHECKPOINTS = "checkpoints"
 LOCK = "lock.json"  # the process that trains there now
+TOKEN = "token.txt"  # of the first process, for a moment, for all to read
 EVALUATIONS = "eval"
 PICTURES = "pictures"
 PROFILE = "profile"  # traces of jax.profiler, a folder for each

@@ -177,7 +177,7 @@ def test_a_stop_in_an_evaluation_leaves_it(tmp_path):
     stops.append(step)
     raise validation.Stopped
 
-  run = Run(tmp_path, stopped_inside, stopped=lambda: bool(stops))
+  run = Run(tmp_path, stopped_inside, stopped=lambda step: bool(stops))
   state = run()
   assert int(state.step) == 2 and sealed.sound_step(tmp_path) == 2
   run.evaluate, run.keywords = lambda variables, step: 0.5, {}
@@ -188,7 +188,7 @@ def test_a_stop_in_an_evaluation_leaves_it(tmp_path):
 def test_a_stop_at_a_step_saves_it(tmp_path):
   asked = []
 
-  def stopped():
+  def stopped(step):
     asked.append(1)
     return len(asked) >= 3  # asked once after step 1, and twice after step 2
 
@@ -199,7 +199,7 @@ def test_a_stop_at_a_step_saves_it(tmp_path):
 def test_a_stop_that_comes_too_late_for_a_step_saves_the_next(tmp_path):
   asked = []
 
-  def stopped():
+  def stopped(step):
     asked.append(1)
     return len(asked) > 1  # first behind step 1, which is not due for a save
 
@@ -211,7 +211,7 @@ def test_a_stop_after_a_failed_evaluation_is_no_error(tmp_path):
   def broken(variables, step):
     raise errors.InputError("val/7.jpg is cut off")
 
-  def stopped():
+  def stopped(step):
     return run.batches.taken == 3
 
   run = Run(tmp_path, broken, stopped=stopped)
@@ -280,7 +280,7 @@ def test_three_steps_are_profiled_unless_the_run_does_something_else(
     lambda variables, step: 0.5,
     total=9,
     profile=Spy(tmp_path, first, print),
-    stopped=lambda: run.batches.taken == stopped_at,
+    stopped=lambda step: run.batches.taken == stopped_at,
   )
   monkeypatch.setattr(loop, "due", lambda step, every, last: step in (3, last))
   run()
