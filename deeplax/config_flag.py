@@ -1,8 +1,9 @@
-"""The flags --config, --workdir and --multihost: which run, and its folder."""
+"""The flags of a run: --config, --workdir, and those of several hosts."""
 
 import pathlib
 import re
 import sys
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -39,8 +40,27 @@ WORKDIR = flags.DEFINE(
 MULTIHOST = flags.DEFINE_bool(
   "multihost",
   False,
-  "One of several hosts of a pod: call jax.distributed.initialize().",
+  "One of several processes, which JAX finds on TPUs, Slurm and OpenMPI.",
 )
+# Elsewhere each says who it is; the names are jax.distributed.initialize's.
+PROCESS = (
+  flags.DEFINE_string(
+    "coordinator_address", None, "Of the first process, HOST:PORT."
+  ),
+  flags.DEFINE_integer(
+    "num_processes", None, "How many there are.", lower_bound=1
+  ),
+  flags.DEFINE_integer(
+    "process_id", None, "Which of them this is, from 0.", lower_bound=0
+  ),
+)
+_FLAGS = ("config", "workdir", "multihost", *(flag.name for flag in PROCESS))
+
+
+def process() -> dict[str, Any] | None:
+  """Return what the flags say of this process; None: it is the only one."""
+  given = {flag.name: flag.value for flag in PROCESS if flag.value is not None}
+  return given if given or MULTIHOST.value else None
 
 
 def parse(argv: list[str]) -> None:
@@ -89,7 +109,7 @@ def parse(argv: list[str]) -> None:
 
 def _name(text: str) -> str:
   """Return the name that an argument sets, like config.seed; "": none."""
-  match = re.match(r"--?(?:no)?((?:config|workdir|multihost)[\w.]*)", text)
+  match = re.match(rf"--?(?:no)?((?:{'|'.join(_FLAGS)})[\w.]*)", text)
   return match[1] if match else ""
 
 
@@ -173,11 +193,11 @@ def _help() -> str:
     "Train a model in a workdir, or resume there: the same command again goes\n"
     f"on. Example: {program} --config=v3plus_xception:debug\n"
   ]
-  for name in ("config", "workdir", "multihost"):
-    lines.append(f"  --{name:<12}{flags.FLAGS[name].help}")
+  for name in _FLAGS:
+    lines.append(f"  --{name:<21}{flags.FLAGS[name].help}")
   lines.append(
-    "  --config.KEY  Any key of deeplax/settings/defaults.py, for example\n"
-    "                --config.train.total_steps=1000"
+    "  --config.KEY           Any key of deeplax/settings/defaults.py, as in\n"
+    "                         --config.train.total_steps=1000"
   )
   return "\n".join(lines)
 

@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     config,
     found,
     workdir=workdir,
-    multihost=config_flag.MULTIHOST.value,
+    process=config_flag.process(),
   )
 
 

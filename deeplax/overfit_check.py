@@ -18,7 +18,7 @@ from deeplax import config_flag
 from deeplax import errors
 
 # Flags of the training command that mean nothing here.
-UNUSED = ("workdir", "multihost")
+UNUSED = ("workdir", "multihost", *(f.name for f in config_flag.PROCESS))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -40,26 +40,39 @@ _GONE = re.compile(
 WHOLE, ROWS = PartitionSpec(), PartitionSpec(AXIS)
 
 
-def join_hosts() -> None:
+def join_hosts(**known: Any) -> None:
   """Connect the processes of all hosts.
 
-  JAX finds them by itself on Cloud TPU, Slurm and the like. Elsewhere each host
-  sets JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and
-  JAX_PROCESS_ID (from 0).
+  JAX finds them by itself on Cloud TPU, Slurm, OpenMPI and the like. Elsewhere
+  each says who it is: by `known` or by JAX_COORDINATOR_ADDRESS (host:port of
+  the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0).
+
+  Args:
+    **known: coordinator_address, num_processes, process_id.
 
   Raises:
-    InputError: JAX found no other host and the variables are not set.
+    InputError: JAX found no other host and too little is known.
   """
-  variables = {}
   for key in ("num_processes", "process_id"):
-    if value := os.environ.get(f"JAX_{key.upper()}"):
-      variables[key] = int(value)
+    text = os.environ.get(f"JAX_{key.upper()}")
+    if text and key not in known:
+      if not text.isdecimal():
+        raise errors.InputError(f"JAX_{key.upper()}={text} is not a number")
+      known[key] = int(text)
   try:
-    jax.distributed.initialize(**variables, heartbeat_timeout_seconds=HEARTBEAT)
+    jax.distributed.initialize(**known, heartbeat_timeout_seconds=HEARTBEAT)
   except ValueError as error:
     raise errors.InputError(
-      f"--multihost: {error} Set JAX_COORDINATOR_ADDRESS=host:port, "
-      "JAX_NUM_PROCESSES and JAX_PROCESS_ID on every host"
+      f"--multihost: {error} Give --coordinator_address=HOST:PORT, "
+      "--num_processes and --process_id on every host, or set "
+      "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+    ) from error
+  except RuntimeError as error:
+    if not _GONE.search(str(error)):
+      raise
+    raise errors.InputError(
+      f"--multihost: the other processes did not answer ({error}). Start the "
+      "same command on every host, with the address of the first"
     ) from error
 
 
@@ -113,6 +126,13 @@ def gathered(number: int) -> list[int]:
   halves = np.array([number >> 32, number & 0xFFFFFFFF], np.uint32)
   of_all = multihost_utils.process_allgather(halves).astype(np.int64)
   return [(int(high) << 32) + int(low) for high, low in of_all]
+
+
+def of_first(find: Callable[[], int | None]) -> int | None:
+  """Return the first process's number 0 or more, or None, on all of them."""
+  found = find() if rank() == 0 else None
+  number, *_ = gathered(0 if found is None else found + 1)
+  return number - 1 if number else None
 
 
 def mesh(devices: Sequence[Any] | None = None) -> Mesh:

@@ -38,12 +38,11 @@ class Pod:
       words = [*map(str, arguments)]
       changes = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
       if count > 1:
-        words.append("--multihost")
-        changes |= {
-          "JAX_COORDINATOR_ADDRESS": address,
-          "JAX_NUM_PROCESSES": str(count),
-          "JAX_PROCESS_ID": str(rank),
-        }
+        words += [
+          f"--coordinator_address={address}",
+          f"--num_processes={count}",
+          f"--process_id={rank}",
+        ]
       with path.open("w") as output:
         self.processes.append(
           subprocess.Popen(

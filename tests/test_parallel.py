@@ -4,9 +4,12 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
+from deeplax import errors
+from deeplax import parallel
 from tests import conftest
 
 # Values are tested there, not speed: this halves the time to compile.
@@ -56,3 +59,25 @@ def test_a_checkpoint_of_eight_devices_opens_on_one(printed):
 def test_losses_agree(printed):
   losses = [printed[f"loss of {name}"] for name in ("eight", "pmap", "one")]
   np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
+
+
+def test_the_first_process_finds_for_all():
+  assert parallel.of_first(lambda: 7) == 7
+  assert parallel.of_first(lambda: 0) == 0
+  assert parallel.of_first(lambda: None) is None
+
+
+def test_a_process_that_knows_too_little_is_told_what_to_give(monkeypatch):
+  for key in ("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID"):
+    monkeypatch.delenv(f"JAX_{key}", raising=False)
+
+  def initialize(**known):
+    assert known == {"process_id": 1, "heartbeat_timeout_seconds": 30}
+    raise ValueError("coordinator_address should be defined.")
+
+  monkeypatch.setattr(jax.distributed, "initialize", initialize)
+  with pytest.raises(errors.InputError, match="--coordinator_address=HOST"):
+    parallel.join_hosts(process_id=1)
+  monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
+  with pytest.raises(errors.InputError, match="JAX_NUM_PROCESSES=two"):
+    parallel.join_hosts()

@@ -4,7 +4,7 @@ Sources, labels, model and memory are checked before the workdir is written;
 only compiled programs are kept there earlier.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import contextlib
 from functools import partial
 from typing import Any
@@ -53,7 +53,7 @@ def run(
   inputs: inputs_lib.Inputs,
   *,
   workdir: str,
-  multihost: bool = False,
+  process: Mapping[str, Any] | None = None,
 ) -> None:
   """Train `config` in `workdir`, or resume there.
 
@@ -61,13 +61,14 @@ def run(
     config: Its values are possible.
     inputs: Its data.
     workdir: The run's folder.
-    multihost: Whether this process is one of several hosts'.
+    process: What is known of this process, one of several, for
+      `parallel.join_hosts`; None: it is the only one.
 
   Raises:
     InputError: The run cannot work; nothing has been written then.
   """
-  if multihost:
-    parallel.join_hosts()
+  if process is not None:
+    parallel.join_hosts(**process)
   # Flushed: progress through a pipe is read while it happens.
   progress = partial(print, flush=True)
   if jax.process_index() > 0:
@@ -93,7 +94,8 @@ def _run(
   folder = epath.Path(workdir)
   environment.compilation_cache(folder)
   parts = prepare(config, inputs, folder, progress)
-  resume, total = sealed.sound_step(folder), config.train.total_steps
+  resume = parallel.of_first(partial(sealed.sound_step, folder))
+  total = config.train.total_steps
   open_outputs = partial(
     written.opened,
     config,

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from deeplax import __main__ as overview
+from deeplax import config_flag
 from deeplax.settings import defaults
 from deeplax.workdir import settings
 from experiments import report
@@ -37,7 +38,7 @@ def options() -> dict[str, set[str]]:
     for name, parser in parsers.items()
   }
   result["submit"] |= result["predict"]  # passed on
-  result["main"] = {"--config", "--workdir", "--multihost", "--help"}
+  result["main"] = {f"--{name}" for name in (*config_flag._FLAGS, "help")}
   result["data.shapes"] = {"--out", "--images", "--size"}
   return result
 
