@@ -2,7 +2,7 @@
 
 COMMAND: python -m deeplax.main --config=configs/v1_vgg16_largefov.py \\
            --config.init.checkpoint=IMAGENET
-         (IMAGENET: a workdir that deeplax.convert made, see README;
+         (IMAGENET: a workdir that deeplax.convert made, see docs/networks.md;
          :debug needs no data set)
 
 :7x7 and :4x4 are fc6 at its full size and subsampled less (v2, table 1). :msc,

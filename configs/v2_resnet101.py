@@ -2,8 +2,8 @@
 
 COMMAND: python -m deeplax.main --config=configs/v2_resnet101.py \\
            --config.init.checkpoint=COCO
-         (COCO: a workdir that deeplax.convert made, see README; :debug
-         needs no data set)
+         (COCO: a workdir that deeplax.convert made, see docs/networks.md;
+         :debug needs no data set)
 
 ResNet-101 of Caffe's layout with fixed norms, the scores of four 3x3
 convolutions at rates (6, 12, 18, 24) added up. The network sees each image at

@@ -2,7 +2,7 @@
 
 COMMAND: python -m deeplax.main --config=configs/v2_vgg16.py \\
            --config.init.checkpoint=IMAGENET
-         (IMAGENET: a workdir that deeplax.convert made, see README;
+         (IMAGENET: a workdir that deeplax.convert made, see docs/networks.md;
          :debug needs no data set)
 
 The head is ASPP-L, four branches at rates (6, 12, 18, 24); :aspp_s has (2, 4,

@@ -1,7 +1,7 @@
 """The rules of the house: each takes the sources and returns the breaches.
 
 The sources are a dictionary, path -> text, so that tests can plant a breach.
-docs/architecture.md tells the rules; test_house.py holds them.
+ARCHITECTURE.md tells the rules; test_house.py holds them.
 """
 
 import ast

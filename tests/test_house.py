@@ -1,4 +1,4 @@
-"""The house keeps its rules (docs/architecture.md), and notices a breach."""
+"""The house keeps its rules (ARCHITECTURE.md), and notices a breach."""
 
 import functools
 from functools import partial

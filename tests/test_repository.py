@@ -1,4 +1,4 @@
-"""What the checkout holds, and that README and Makefile say what is there."""
+"""What the checkout holds, and that documents and Makefile agree with it."""
 
 import pathlib
 import re
@@ -7,13 +7,13 @@ import subprocess
 
 import pytest
 
+from tests import documents
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
-PAGES = [
-  *(ROOT / "README.md", ROOT / "CONTRIBUTING.md"),
-  *sorted((ROOT / "docs").glob("*.md")),
-]
+PAGES = documents.PAGES
+TEXT = "\n".join(page.read_text() for page in PAGES)
 BINARY = (".gif", ".jpg", ".npz", ".png", ".xz")
 
 
@@ -27,15 +27,6 @@ def tracked() -> list[pathlib.Path]:
   except (OSError, subprocess.CalledProcessError) as error:
     pytest.skip(f"git does not list this folder's files: {error}")
   return [ROOT / name for name in names if name and (ROOT / name).is_file()]
-
-
-def commands() -> list[list[str]]:
-  """Every line of README's shell blocks, in words; continued lines joined."""
-  blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", README, re.DOTALL)
-  lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-  return [
-    words for line in lines if (words := shlex.split(line, comments=True))
-  ]
 
 
 def test_no_file_names_a_folder_of_one_machine():
@@ -71,46 +62,52 @@ def test_every_requirement_has_a_floor_a_ceiling_and_a_reason(name):
       assert len(line) <= 80, line
 
 
-def test_every_module_in_readme_exists():
-  modules = re.findall(r"python -m ((?:deeplax|experiments)[\w.]*)", README)
+def test_every_module_in_the_documents_exists():
+  modules = re.findall(r"python -m ((?:deeplax|experiments)[\w.]*\w)", TEXT)
   assert modules
-  for module in modules:
+  for module in {*modules} - {"deeplax", "deeplax.NAME"}:
     # Installed, the experiments lie inside the package.
     path = module.replace("deeplax.experiments.", "experiments.")
     assert (ROOT / f"{path.replace('.', '/')}.py").exists(), module
 
 
-def test_every_make_target_in_readme_exists():
+def test_every_make_target_in_the_documents_exists():
   targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
-  named = re.findall(r"`make ([a-z-]+)", README)
-  named += [words[1] for words in commands() if words[0] == "make"]
+  named = re.findall(r"`make ([a-z-]+)", TEXT)
   assert {"quickstart", "test"} <= set(named) <= targets
 
 
-def test_every_config_in_readme_exists():
-  configs = re.findall(r"configs/(\w+\.py)", README)
+def test_every_config_in_the_documents_exists():
+  configs = re.findall(r"configs/(\w+\.py)", TEXT)
   assert configs
   for config in configs:
     assert (ROOT / "configs" / config).exists(), config
 
 
-def test_every_config_is_in_readme():
+def test_every_config_is_in_the_documents():
+  table = (ROOT / "docs" / "training.md").read_text()
   for path in (ROOT / "configs").glob("*.py"):
     if path.stem not in ("__init__", "common", "protocols"):
-      assert f"configs/{path.name}" in README, path.name
+      assert f"| `configs/{path.name}" in table, path.name
 
 
-def test_readme_gives_the_plain_command_behind_each_target():
-  readme = {" ".join(words) for words in commands()}
+def test_the_documents_give_the_plain_command_behind_each_target():
+  shell = [b for b in documents.blocks() if b.language == "bash"]
+  given = {" ".join(words) for b in shell for words in b.commands()}
   lines = MAKEFILE.replace("\\\n", " ").splitlines()
   recipes = [line.partition("$(PY) -m ")[2] for line in lines]
   for recipe in filter(None, recipes):
     command = " ".join(["python -m", *shlex.split(recipe)])
-    assert command in readme, command
+    assert command in given, command
+
+
+def test_readme_is_short():
+  assert len(README.splitlines()) <= 200
 
 
 def test_docs_are_at_most_twelve_pages():
-  assert len(list((ROOT / "docs").glob("*.md"))) <= 12
+  pages = {page.stem for page in (ROOT / "docs").glob("*.md")}
+  assert len(pages - {"results", "SOURCES"}) <= 12  # records, not pages
 
 
 def slugs(text: str) -> set[str]:
@@ -131,7 +128,7 @@ def test_links_lead_to_files_of_the_checkout_and_to_headings(page):
     assert not heading or heading in slugs(target.read_text()), link
 
 
-@pytest.mark.parametrize("name", ["docs/architecture.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
 def test_files_and_folders_that_the_map_names_are_there(name):
   named = re.findall(r"`([\w./]+(?:\.py|\.json|/))`", (ROOT / name).read_text())
   assert named

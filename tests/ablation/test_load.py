@@ -15,17 +15,19 @@ from deeplax.ablation import jobs as jobs_lib
 from deeplax.ablation import load
 from deeplax.ablation import papers
 from deeplax.ablation import recipes
+from tests import documents
 from tests import shared
+from tests.commands import ROOT
 
 EXPERIMENTS = load.names()
 
 
-# An experiment of a user's own: the one that README shows.
-OWN = re.findall(
-  r"```python\n(.*?)```",
-  (experiment_lib.ROOT / "README.md").read_text(),
-  re.DOTALL,
-)[-1]
+# An experiment of a user's own: the one that the documents show.
+(OWN,) = (
+  block.text
+  for block in documents.blocks(ROOT / "docs" / "ablations.md")
+  if block.language == "python"
+)
 
 
 @pytest.fixture
