@@ -146,7 +146,7 @@ def test_each_keyword_is_the_flag_of_its_name(monkeypatch, tmp_path):
         [f"--workdir={tmp_path}", "--out=out", *words, "a.jpg"]
       )
     )
-    others = {"out", "inputs", "probs"}
+    others = {"classes", "out", "inputs", "probs"}
     expected = {k: v for k, v in parsed.items() if k not in others}
     assert vars(asked_for.pop()) == expected
 
