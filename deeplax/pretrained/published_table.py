@@ -8,10 +8,6 @@ from deeplax.settings import published
 
 SIZE = (513, 513)  # (height, width) of the image that Multiply-Adds are of
 IMAGENET = "ImageNet"
-COMMAND = (
-  "python -m deeplax.convert --source={source} --checkpoint=FILE "
-  "--config=published:{name} --workdir=runs/{name}"
-)
 _MIOU = "mIoU, % (split, output stride, more scales)"
 _READ = """\
 * its outputs were compared here with those of real weights.
@@ -41,15 +37,14 @@ def markdown(names: Iterable[str] = published.NETWORKS) -> str:
       trace of each.
   """
   titles = ("network", "data", _MIOU, "Multiply-Adds, B", "file")
-  lines = [[*titles, "checked here with", "to convert it"]]
+  lines = [[*titles, "checked here with", "`--source`"]]
   for name in names:
     row = published.NETWORKS[name]
-    command = COMMAND.format(source=row.source, name=name)
     lines.append([
       *(name, row.data or IMAGENET, _miou(row)),
       f"{multiply_adds(row) / 1e9:.1f}",
       f"[{row.file}]({row.address})" if row.file else "none is published",
-      *(row.checked, f"`{command}`"),
+      *(row.checked, f"`{row.source}`"),
     ])  # fmt: skip
   return printed.markdown(lines)
 
