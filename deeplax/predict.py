@@ -41,18 +41,29 @@ def parser() -> argparse.ArgumentParser:
     "chooses among all of its classes (default: all)",
   )
   parser.add_argument(
-    "inputs",
-    nargs="+",
+    "--list",
     type=paths.expanded,
-    metavar="IMAGE|FOLDER|GLOB",
-    help="what to label",
+    metavar="FILE",
+    help="label the files that a list names, one a line, as seen from the "
+    "current folder; their outputs keep the sub-folders below the one that has "
+    "them all",
+  )
+  parser.add_argument(
+    "inputs",
+    nargs="*",
+    type=paths.expanded,
+    metavar="IMAGE|FOLDER|GLOB|-",
+    help="what to label; -: the files that standard input names, one a line",
   )
   return parser
 
 
 @errors.command
 def main(argv: list[str] | None = None) -> int:
-  args = parser().parse_args(argv)
+  commands = parser()
+  args = commands.parse_args(argv)
+  if not args.inputs and args.list is None:
+    commands.error("nothing to label: name pictures, folders or --list=FILE")
   out = pathlib.Path(args.out)
   if os.path.exists(out) and not out.is_dir():
     raise errors.InputError(f"--out={out} is a file; name a folder")

@@ -1,6 +1,7 @@
 """The predict command: inputs of every kind, outputs at their own sizes."""
 
 import errno
+import io
 import json
 import re
 import types
@@ -525,3 +526,29 @@ def test_a_failed_write_leaves_nothing_half_done(tmp_path):
       raise OSError("disk full")
   assert (tmp_path / "a.png").read_bytes() == b"before"
   assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_lists_and_standard_input_name_files(
+  run, tmp_path, capsys, monkeypatch
+):
+  names = ("x/a.png", "x/deep/a.png", "y/b c.png")
+  for i, name in enumerate(names):
+    _photo(tmp_path / name, seed=i)
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "list.txt").write_text("x/a.png\r\n\nx/deep/a.png\n")
+  names_of_b = b"y/b c.png\ny/b c.png\nout/y/b c_overlay.jpg\n"
+  for _ in range(2):  # the second time, it has found an output
+    (run.out / "y").mkdir(parents=True, exist_ok=True)
+    (run.out / "y" / "b c_overlay.jpg").touch()
+    stdin = io.TextIOWrapper(io.BytesIO(names_of_b))
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert run.command("--list=list.txt", "-") == 0
+  text = capsys.readouterr().out
+  assert text.count("left out of the list: 1 files in --out") == 2
+  assert text.count("3 of 3 pictures") == 2
+  masks = {p.relative_to(run.out).as_posix() for p in run.out.rglob("*.png")}
+  assert masks == {"a_mask.png", "deep/a_mask.png", "b c_mask.png"}
+
+
+def test_nothing_to_label_is_told(run, capsys):
+  assert "nothing to label" in _refused(run, capsys)

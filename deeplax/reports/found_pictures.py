@@ -12,6 +12,7 @@ from typing import NamedTuple
 from deeplax import errors
 from deeplax.data import bands
 from deeplax.data import walk
+from deeplax.reports import picture_lists
 
 MASK, OVERLAY, LONG_OVERLAY = "mask.png", "overlay.jpg", "overlay.png"
 # The page of all predictions, and the folder of small copies beside it; they
@@ -56,7 +57,7 @@ def of_command(
   suffixes = (
     walk.PICTURES if channels is None else walk.PICTURES + bands.SUFFIXES
   )
-  pictures = find(args.inputs, out, suffixes)
+  pictures = find(args.inputs, out, suffixes, listed=args.list)
   try:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=out):
@@ -87,23 +88,35 @@ def find(
   out: pathlib.Path,
   suffixes: tuple[str, ...] = walk.PICTURES,
   progress: Callable[[str], None] = print,
+  *,
+  listed: str | None = None,
 ) -> list[Picture]:
-  """Return the pictures that files, folders and globs name.
+  """Return the pictures that files, folders, globs and lists name.
 
   Args:
-    inputs: Folders are searched with their sub-folders, which outputs keep.
+    inputs: Folders are searched with their sub-folders, which outputs keep; "-"
+      is a list on standard input.
     out: Folder of the outputs, which is not searched.
     suffixes: Of the pictures in folders and globs.
     progress: Receives a line about the other files of a folder, and one about
       names that differ only in their suffix, which then becomes part of the
       output's name.
+    listed: A list of files, one a line.
 
   Raises:
     InputError: An input does not exist, two outputs would be the same file, or
       an output would overwrite an input.
   """
   pictures = {}
+  lists = [text for text in inputs if text == picture_lists.STDIN][:1]
+  for text in (*lists, *((listed,) if listed else ())):
+    pairs, left_out = picture_lists.files(text, picture_lists.lines(text), out)
+    if left_out:
+      progress(f"left out of the list: {left_out} files in --out={out}")
+    pictures |= {(p.resolve(), stem): Picture(p, stem) for p, stem in pairs}
   for text in inputs:
+    if text == picture_lists.STDIN:
+      continue
     try:
       matching, others = _find_one(text, out, suffixes)
     except OSError as error:  # such as a name too long
