@@ -15,6 +15,7 @@ from deeplax import errors
 from deeplax.labels import IGNORE_LABEL
 
 _UNKNOWN = 254  # what a color of no class becomes; classes end before it
+_SHOWN = 16  # colors in a message, those of most pixels
 _MANY = 8  # unknown colors from which they are taken for blended edges
 _WAYS = (
   'Name the color of each class in classes.json, "colors": {"CLASS": '
@@ -143,9 +144,10 @@ def refusal(channels: np.ndarray, what: str, file: str) -> str:
   wide = np.zeros(channels.shape[:2], np.uint32 if bits == 8 else np.uint64)
   for i in range(3):
     wide = wide << bits | channels[..., i]
-  colors = np.unique(wide)
+  colors, counts = np.unique(wide, return_counts=True)
+  colors = colors[np.argsort(-counts, kind="stable")]
   mask, shifts = (1 << bits) - 1, (2 * bits, bits, 0)
-  first = [tuple(int(c) >> s & mask for s in shifts) for c in colors[:4]]
+  first = [tuple(int(c) >> s & mask for s in shifts) for c in colors[:_SHOWN]]
   return f"{start} and holds colors ({_listed(first, len(colors))}). {_WAYS}"
 
 

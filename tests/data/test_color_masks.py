@@ -134,5 +134,8 @@ def test_colors_that_nobody_has_named_are_refused_with_the_cure():
   with pytest.raises(errors.InputError) as error:
     decoding.decode_label(encoded(Image.fromarray(RGB)), "a.png")
   text = str(error.value)
-  assert "3 channels (mode RGB) and holds colors ((0, 0, 0), (0, 0, 70)" in text
+  assert (
+    "3 channels (mode RGB) and holds colors ((0, 0, 142), (128, 64, 128)"
+    in text
+  )
   assert 'in classes.json, "colors": {"CLASS": [128, 64, 128]' in text

@@ -464,9 +464,11 @@ def test_colors_of_16_bit_are_named_as_they_are():
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_mask_of_colors_is_refused_with_its_first_colors(dtype):
   top = int(np.iinfo(dtype).max)
-  colors = [(top, 0, 0), (0, 0, top), (0, top, 1), (7, 8, 9), (0, 0, 0)]
-  mask = np.array([colors, colors[::-1]], dtype)
+  few = [(top, 0, 0), (0, 0, top), (0, top, 1), (7, 8, 9), (7, 8, 9)]
+  many = [(i, 0, 1) for i in range(20)]
+  mask = np.array([few * 4, many], dtype)
   data = cv2.imencode(".png", mask[..., ::-1])[1].tobytes()
-  shown = f"(0, 0, 0), (0, 0, {top}), (0, {top}, 1), (7, 8, 9), ..."
+  shown = f"(7, 8, 9), (0, 0, {top}), (0, {top}, 1), ({top}, 0, 0), (0, 0, 1), "
+  shown += ", ".join(f"({i}, 0, 1)" for i in range(1, 12)) + ", ..."
   with pytest.raises(errors.InputError, match=re.escape(f"({shown})")):
     decoding.decode_label(data, "a.png")
