@@ -11,6 +11,8 @@ import re
 import shlex
 from typing import NamedTuple
 
+from deeplax import __main__ as overview
+from deeplax import commands as names
 from tests.commands import ROOT
 
 PAGES = (
@@ -79,13 +81,8 @@ def command(words: list[str]) -> tuple[str, list[str]] | None:
     name, *arguments = words[1:]
     if name == "ablation":
       return f"experiments.{arguments[0]}", arguments[1:]
-    modules = {
-      "train": "main",
-      "build-data": "data.build",
-      "crf-search": "crf.search",
-      "shapes": "data.shapes",
-    }
-    return f"deeplax.{modules.get(name, name.replace('-', '_'))}", arguments
+    modules = {names.name(module): module for module in overview.commands()}
+    return f"deeplax.{modules[name]}", arguments
   if words[:2] == ["python", "-m"]:
     top = words[2].partition(".")[0]
     if top in ("deeplax", "experiments", "benchmarks"):

@@ -24,7 +24,7 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
 ]
 TAKES_CONFIG = ("deeplax.main", "deeplax.convert", "deeplax.overfit_check")
 # Tools of other projects, and words of the shell.
-OTHERS = ("cd", "export", "git", "pre-commit", "source", "sbatch", "srun")
+OTHERS = ("cd", "export", "gcloud", "git", "pre-commit", "source", "srun")
 MODULES = ("pip", "pyright", "pytest", "ruff", "venv")
 
 
