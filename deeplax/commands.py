@@ -6,6 +6,8 @@ import sys
 
 # Of the modules whose command has another name.
 _NAMES = {"main": "train", "data.build": "build-data", "data.shapes": "shapes"}
+_MODULE = re.compile(r"python -m deeplax\.(\w+(?:\.\w+)?)")
+_ABLATION = re.compile(r"python -m (?:deeplax\.)?experiments\.(\w+)")
 
 
 def name(module: str) -> str:
@@ -22,8 +24,17 @@ def by_name() -> bool:
   return program.removesuffix(".exe") == "deeplax"
 
 
+def as_typed(text: str) -> str:
+  """Return a text whose commands have the form that the user typed.
+
+  Messages have `python -m deeplax.check_data`, which works everywhere.
+  """
+  if not by_name():
+    return text
+  text = _ABLATION.sub(r"deeplax ablation \1", text)
+  return _MODULE.sub(lambda found: f"deeplax {name(found[1])}", text)
+
+
 def typed(module: str) -> str:
   """Return how to call a command, in the form that the user typed this one."""
-  if by_name():
-    return f"deeplax {name(module)}"
-  return f"python -m deeplax.{module}"
+  return as_typed(f"python -m deeplax.{module}")

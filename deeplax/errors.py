@@ -113,7 +113,10 @@ def _interrupt_again(before: Callable[[Any], object], found: Any) -> None:
 
 
 def _end(message: str) -> None:
-  print(f"deeplax: {message}", file=sys.stderr)
+  # Not above: rooms that can be copied elsewhere take this file alone along.
+  from deeplax import commands
+
+  print(f"deeplax: {commands.as_typed(message)}", file=sys.stderr)
   sys.exit(2)
 
 

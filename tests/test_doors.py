@@ -309,3 +309,16 @@ def test_a_command_is_named_as_it_was_typed(monkeypatch):
   ):
     monkeypatch.setattr("sys.argv", [program])
     assert commands.typed("check_data") == typed
+
+
+def test_messages_have_the_form_that_was_typed(monkeypatch):
+  text = (
+    "Next: python -m deeplax.data.build voc2012, or python -m deeplax.main. Or "
+    "python -m experiments.run NAME, python -m deeplax.experiments.report NAME"
+  )
+  assert commands.as_typed(text) == text
+  monkeypatch.setattr("sys.argv", ["bin/deeplax"])
+  assert commands.as_typed(text) == (
+    "Next: deeplax build-data voc2012, or deeplax train. Or deeplax ablation "
+    "run NAME, deeplax ablation report NAME"
+  )

@@ -35,9 +35,7 @@ MEASURES = {
 
 def command(name: str) -> str:
   """Return how to call run or report, in the form that the user typed."""
-  if commands.by_name():
-    return f"deeplax ablation {name}"
-  return f"python -m {COMMANDS}.{name}"
+  return commands.as_typed(f"python -m {COMMANDS}.{name}")
 
 
 class Evaluation(NamedTuple):

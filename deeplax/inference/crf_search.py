@@ -12,6 +12,7 @@ import numpy as np
 
 from deeplax import atomic
 from deeplax import clocks
+from deeplax import commands
 from deeplax import errors
 from deeplax import text_files
 from deeplax.crf import dense
@@ -277,6 +278,6 @@ def run(
   result = search(predictor, source, path, fields=fields)
   print(f"{_summary(result)}\n{path}")
   print(
-    f"Next: python -m deeplax.evaluate --workdir={args.workdir} "
+    f"Next: {commands.typed('evaluate')} --workdir={args.workdir} "
     f"--crf_file={path}"
   )

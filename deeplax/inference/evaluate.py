@@ -14,6 +14,7 @@ import numpy as np
 
 from deeplax import ahead
 from deeplax import clocks
+from deeplax import commands
 from deeplax import errors
 from deeplax.data import files
 from deeplax.data import loader
@@ -210,7 +211,7 @@ def collapse_warning(results: Sequence[dict[str, Any]]) -> str | None:
     return None
   step = f" step {results[0]['step']}" if "step" in results[0] else ""
   where = f", in {len(texts)} of {len(results)} rows"
-  return (
+  return commands.as_typed(
     f"eval{step}: {texts[0]}{where if len(results) > 1 else ''}. Usual causes: "
     "too few steps, optim.base_lr too high, norm statistics not adapted yet "
     "(model.batch_norm.decay too near 1 for so few steps), masks almost empty. "

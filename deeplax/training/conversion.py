@@ -11,6 +11,7 @@ import flax.linen as nn
 import ml_collections
 
 from deeplax import atomic
+from deeplax import commands
 from deeplax import errors
 from deeplax.data import build as data_build
 from deeplax.models import build as model_build
@@ -254,7 +255,7 @@ def _next(
       f"Next: python -m deeplax.evaluate --workdir={args.workdir}, python -m "
       f"deeplax.predict --workdir={args.workdir} --out=DIR IMAGE..., or {tune}"
     )
-  return "\n".join(lines)
+  return commands.as_typed("\n".join(lines))
 
 
 def export(args: argparse.Namespace, found: convertible.Exported) -> None:

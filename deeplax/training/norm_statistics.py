@@ -18,6 +18,7 @@ import numpy as np
 import optax
 
 from deeplax import clocks
+from deeplax import commands
 from deeplax import errors
 from deeplax.data import files
 from deeplax.inference import asked
@@ -182,7 +183,7 @@ def run(
       step,
       data_root=args.data_root,
     )
-  progress(f"Next: python -m deeplax.evaluate --workdir={out}")
+  progress(f"Next: {commands.typed('evaluate')} --workdir={out}")
 
 
 def keep_one_batch(norm: ml_collections.ConfigDict) -> None:

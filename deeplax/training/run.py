@@ -14,6 +14,7 @@ from etils import epath
 import jax
 import ml_collections
 
+from deeplax import commands
 from deeplax import errors
 from deeplax import machine
 from deeplax import parallel
@@ -69,8 +70,7 @@ def run(
   """
   if process is not None:
     parallel.join_hosts(**process)
-  # Flushed: progress through a pipe is read while it happens.
-  progress = partial(print, flush=True)
+  progress = _say
   if jax.process_index() > 0:
     progress = _silent
   if warning := machine.accelerator_warning():
@@ -329,6 +329,11 @@ def fill_channels(
       f"{data.channel_std}, measured on at most {bands.SAMPLE} of "
       f"{len(source)} images"
     )
+
+
+def _say(text: str) -> None:
+  """Print a line at once: through a pipe it is read while it happens."""
+  print(commands.as_typed(text), flush=True)
 
 
 def _silent(*_: Any) -> None:

@@ -142,6 +142,8 @@ def test_the_console_command_works_in_any_folder(typed, tmp_path):
   assert "usage: deeplax predict " in typed("predict", "--help")
   said = typed("train", "--config=v3plus_xception", code=2)
   assert "VOCdevkit" in said
+  said = typed("evaluate", "--workdir=nowhere", code=2)
+  assert "Train first: deeplax train --config=" in said
   said = typed("ablation", "report", "v3plus_table1", code=2)
   assert "Run: deeplax ablation run NAME" in said
 
@@ -150,7 +152,10 @@ def test_the_console_command_works_in_any_folder(typed, tmp_path):
 def test_a_training_and_an_experiment_run_from_the_installed_package(
   run, typed, installed, tmp_path
 ):
-  typed("train", "--config", "quickstart:debug", "--config.train.total_steps=1")
+  said = typed(
+    "train", "--config", "quickstart:debug", "--config.train.total_steps=1"
+  )
+  assert "Next: deeplax evaluate --workdir=runs/quickstart_debug, or " in said
   assert (tmp_path / "runs" / "quickstart_debug" / "config.json").exists()
   first, *_ = run(
     "deeplax.experiments.run", "v3plus_table1:debug", "--dry_run"

@@ -131,8 +131,8 @@ FOLLOWED = (
     *("commas between, as (16,8)", ["{labels}", "{labels}", "--trimap={0}"]),
   ),
   (
-    *("__main__", ["predict"]),
-    *("of python -m (deeplax), which lists", []),
+    *("__main__", ["evalute", "--help"]),
+    *("did you mean (evaluate)\\?", ["{0}", "--help"]),
   ),
   (
     *("predict", ["--workdir={run}", "--out={file}", "{image}"]),
