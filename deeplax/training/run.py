@@ -331,9 +331,9 @@ def fill_channels(
     )
 
 
-def _say(text: str) -> None:
+def _say(line: object) -> None:
   """Print a line at once: through a pipe it is read while it happens."""
-  print(commands.as_typed(text), flush=True)
+  print(commands.as_typed(str(line)), flush=True)
 
 
 def _silent(*_: Any) -> None:

@@ -129,11 +129,13 @@ def test_a_configuration_is_found_and_said(run, installed, text):
 
 @pytest.fixture
 def typed(run, tmp_path):
-  """Return what runs the console command as pip makes it, in an own folder."""
-  (tmp_path / "deeplax").write_text(
+  """Return what runs the console command as pip makes it."""
+  script = tmp_path / "bin" / "deeplax"
+  script.parent.mkdir()
+  script.write_text(
     "import sys\nfrom deeplax.__main__ import main\nsys.exit(main())\n"
   )
-  return lambda *words, code=0: run(*words, code=code, start=["deeplax"])
+  return lambda *words, code=0: run(*words, code=code, start=[script])
 
 
 def test_the_console_command_works_in_any_folder(typed, tmp_path):
