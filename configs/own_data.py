@@ -11,6 +11,8 @@ DIR/classes.json  {"names": ["background", "cat"], "ignore_label": 255}
 Image and mask share the name before the suffix; sub-folders are fine. Masks
 are PNGs (gray, palette or 1 bit), never JPEG; pixels of ignore_label are not
 learned from and not counted. The number of classes follows from classes.json.
+For masks of colors it is {"colors": {"road": [128, 64, 128], "car": "#00008e"},
+"ignore_color": [0, 0, 0]}: they are read as they are.
 
 A small network and a short schedule, from random weights: for a few hundred
 images and a first impression. MobileNetV2, v3+ head and decoder.

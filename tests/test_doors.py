@@ -87,6 +87,16 @@ WRONG = (
   ("predict", (*PREDICT, "a.jpg"), "no checkpoint in run"),
   ("predict", ("--workdir=whole", "--out=out", "nowhere"), "nowhere"),
   ("predict", ("--workdir=whole", "--out=a.jpg/b", "a.jpg"), "a.jpg/b cannot"),
+  (
+    "predict",
+    ("--workdir=whole", "--out=out", "--list=no"),
+    "no no: each line",
+  ),
+  (
+    "predict",
+    ("--workdir=whole", "--out=out", "--classes=x", "a"),
+    "class 'x'",
+  ),
   ("recalibrate", ("--workdir=nowhere",), "no config.json in nowhere"),
   ("recalibrate", ("--workdir=run",), "no checkpoint in run"),
   ("score", ("nowhere", "nowhere", "--dataset=voc2012"), "nowhere"),
