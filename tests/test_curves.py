@@ -92,7 +92,7 @@ def test_two_groups_have_means_spread_and_gain(seeds, capsys):
   row = next(line for line in text.splitlines() if line.startswith("| 1 "))
   cells = [cell.strip() for cell in row.strip("| ").split(" | ")]
   assert cells == [
-    "1", "25.00 ± 7.07", "55.00 ± 7.07", "30.00 ± 10.00", "7.07"
+    "1", "25.0 ± 7.1", "55.0 ± 7.1", "30.0 ± 10.0", "7.1"
   ]  # fmt: skip
 
 
@@ -268,3 +268,51 @@ def test_names_are_text_in_the_plot():
   assert {"<b>&", "a<b", "x & y"} <= set(found)
   # One bar only: the first value has no spread.
   assert len(re.findall('stroke-width="1"', text)) == 1
+
+
+def _paths(line, x):
+  """Return the paths of a curve, its legend left out, and its circles."""
+  text = line_plot.svg([line_plot.Panel("p", [line], x, "x")])
+  group = text.partition("<g color=")[2].partition("</g>")[0]
+  return re.findall(r'<path d="([^"]*)"', group), group.count("<circle")
+
+
+def test_a_curve_of_many_points_has_a_band_in_place_of_bars():
+  for count, circles in ((line_plot.POINTS, 16), (line_plot.POINTS + 1, 0)):
+    x = range(count)
+    values, spread = np.arange(count) + 5.0, np.full(count, 1.0)
+    paths, found = _paths(line_plot.Line("a", values, spread), x)
+    assert found == circles
+    bands = [path for path in paths if path.endswith("Z")]
+    assert len(bands) == (not circles)
+    # One curve, and a bar for each circle.
+    assert len(paths) - len(bands) == 1 + circles
+    paths, _ = _paths(line_plot.Line("a", values, spread * np.nan), x)
+    assert len(paths) == 1
+
+
+def test_error_bars_at_one_x_stand_side_by_side():
+  lines = [
+    line_plot.Line("a", np.array([1.0, 2.0]), np.array([0.5, np.nan])),
+    line_plot.Line("b", np.array([1.0, 2.0]), np.array([0.5, 0.5])),
+    line_plot.Line("c", np.array([np.nan, 2.0]), np.array([0.5, 0.5])),
+  ]
+  half = line_plot.APART / 2
+  found = line_plot._aside(lines)
+  assert found[0, 0] == -half and found[1].tolist() == [half, -half]
+  assert found[2, 1] == half
+
+
+def test_the_x_axis_starts_at_0_unless_half_of_it_were_empty():
+  for x, first in (((2.0, 5.0), "0"), ((4.1, 5.0), "4")):
+    line = line_plot.Line("a", np.array([1.0, 2.0]), np.full(2, np.nan))
+    text = line_plot.svg([line_plot.Panel("p", [line], x, "x")])
+    marks = re.findall(r'text-anchor="middle">([\d.]+)</text>', text)
+    assert marks[0] == first
+
+
+def test_a_marked_curve_is_thicker_and_its_name_bold():
+  line = line_plot.Line("a", np.array([1.0]), np.full(1, np.nan), "1", True)
+  text = line_plot.svg([line_plot.Panel("p", [line], (1,), "x")])
+  assert 'stroke-width="4"' in text and 'stroke-width="2"' not in text
+  assert text.count('font-weight="bold"') == 2

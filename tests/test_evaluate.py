@@ -101,7 +101,7 @@ def test_without_flags_the_command_makes_the_papers_table(run, tmp_path):
     ["0.5, 0.75, 1.0, 1.25, 1.5, 1.75", ""],
     ["0.5, 0.75, 1.0, 1.25, 1.5, 1.75", "yes"],
   ]
-  assert cells[0][3].strip() == f"{table['rows'][0]['miou']:.2%}"
+  assert cells[0][3].strip() == f"{table['rows'][0]['miou']:.1%}"
 
 
 def test_the_table_warns_of_a_collapse_once(run, monkeypatch, capsys):
@@ -192,10 +192,10 @@ def test_the_table_has_a_column_for_each_measure(run, tmp_path):
   for row, line in zip(table["rows"], cells, strict=True):
     alone = json.loads((tmp_path / "eval" / row["file"]).read_text())
     shown_as = dict(zip(head, line, strict=True))
-    assert shown_as["boundary F1"] == f"{alone['boundary_f']:.2%}"
-    assert shown_as["boundary IoU"] == f"{alone['boundary_iou']:.2%}"
+    assert shown_as["boundary F1"] == f"{alone['boundary_f']:.1%}"
+    assert shown_as["boundary IoU"] == f"{alone['boundary_iou']:.1%}"
     for width in ("1", "2"):
-      assert shown_as[f"trimap {width} px"] == f"{alone['trimap'][width]:.2%}"
+      assert shown_as[f"trimap {width} px"] == f"{alone['trimap'][width]:.1%}"
     for key in ("trimap_kind", "trimap_accuracy", "objects"):
       assert row[key] == alone[key]
 

@@ -159,7 +159,7 @@ def test_the_workdir_tells_the_miou_of_the_step(run, tmp_path, capsys):
   _photo(tmp_path / "a.png")
   assert run.command(str(tmp_path / "a.png")) == 0
   text = capsys.readouterr().out
-  assert "step 400, mIoU 71.50% (val-00000400-os16-s1.0)" in text
+  assert "step 400, mIoU 71.5% (val-00000400-os16-s1.0)" in text
 
 
 def test_a_photo_on_its_side_is_labeled_upright(run, tmp_path):

@@ -16,18 +16,18 @@ from deeplax.models import cost
 from deeplax.workdir import environment
 
 NAME = "v3plus_table4"
-# Columns of table.md: title, key in table4.json, form.
+# Columns of table.md: title, key in table4.json, how it is printed.
 COLUMNS = (
-  ("network", "network", "{}"),
-  ("images", "images", "{}"),
-  ("top-1 error", "top1_error", "{:.2f}"),
-  ("paper", "top1_paper", "{:.2f}"),
-  ("difference", "top1_difference", "{:+.2f}"),
-  ("top-5 error", "top5_error", "{:.2f}"),
-  ("paper", "top5_paper", "{:.2f}"),
-  ("difference", "top5_difference", "{:+.2f}"),
-  ("parameters", "parameters", "{:,}"),
-  ("Multiply-Adds", "multiply_adds", "{:,}"),
+  ("network", "network", str),
+  ("images", "images", str),
+  ("top-1 error", "top1_error", printed.points),
+  ("paper", "top1_paper", "{:.2f}".format),
+  ("difference", "top1_difference", printed.gain),
+  ("top-5 error", "top5_error", printed.points),
+  ("paper", "top5_paper", "{:.2f}".format),
+  ("difference", "top5_difference", printed.gain),
+  ("parameters", "parameters", "{:,}".format),
+  ("Multiply-Adds", "multiply_adds", "{:,}".format),
 )
 
 
@@ -128,7 +128,7 @@ def markdown(
   lines = [[title for title, _, _ in COLUMNS]]
   for values in rows:
     lines.append(
-      [f.format(values[k]) if k in values else "" for _, k, f in COLUMNS]
+      [form(values[k]) if k in values else "" for _, k, form in COLUMNS]
     )
   paper = papers.table(NAME)
   notes = [

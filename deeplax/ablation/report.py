@@ -17,8 +17,10 @@ from deeplax.ablation import page
 from deeplax.ablation import papers
 from deeplax.ablation import results as results_lib
 from deeplax.ablation import tables
+from deeplax.ablation import verdict
 from deeplax.metrics import printed
 from deeplax.reports import html
+from deeplax.reports import line_plot
 
 COSTS = (
   "Multiply-Adds are of the convolutions for one image, over all scales and "
@@ -35,12 +37,14 @@ class Section(NamedTuple):
     parts: HTML; a section with a title but no part is left out.
     markdown: Text for table.md, below the table.
     plot: Name of the SVG file with the picture of this section; "": none.
+    drawing: The text of that file; "": there is nothing to draw.
   """
 
   title: str
   parts: Sequence[str]
   markdown: str = ""
   plot: str = ""
+  drawing: str = ""
 
   def html(self) -> list[str]:
     """Return the section's parts of the page, with its heading."""
@@ -69,21 +73,26 @@ def report(
     The table as Markdown.
   """
   table, lines = tables.table(outcome), outcome.lines
+  best = verdict.best(outcome)
   sections = [
     *_above(outcome),
-    Section("", [page.sortable(table)]),
+    Section("", [page.sortable(table, best)]),
     *_of_costs(outcome),
   ]
   if lines:
     sections.append(Section("Failures", [page.failures(lines)]))
-    sections += _plots(outcome)
+    sections += _plots(outcome, best)
   if lines and pictures:
     sections.append(Section("Pictures", [page.sheets(lines, out)]))
   sections += _below(outcome)
   title = tables.title(outcome.experiment)
   body = [part for section in sections for part in section.html()]
-  notes = [section.markdown for section in sections if section.markdown]
-  paragraphs = [f"# {title}", printed.markdown(table.lines()), *notes]
+  paragraphs = [
+    f"# {title}",
+    *([verdict.sentence(outcome)] if lines else []),
+    printed.markdown(_with_best(table.lines(), best)),
+    *(section.markdown for section in sections if section.markdown),
+  ]
   text = "\n\n".join(paragraphs) + "\n"
   markdown = "table.md" if name == "report" else f"{name}.md"
   for file, content in (
@@ -94,8 +103,21 @@ def report(
     atomic.write_text(epath.Path(out / file), content)
   for section in sections:
     if section.plot:
-      _write_plot(out / section.plot, "".join(section.parts))
+      _write_plot(out / section.plot, section.drawing)
   return text
+
+
+def _with_best(
+  lines: list[list[str]], best: verdict.Best | None
+) -> list[list[str]]:
+  """Return the lines of a table, the score of the best row in bold."""
+  if best is None:
+    return lines
+  place = lines[0].index("mIoU")
+  return [
+    [*x[:place], f"**{x[place]}**", *x[place + 1 :]] if x[0] == best.row else x
+    for x in lines
+  ]
 
 
 def _text(text: str) -> Section:
@@ -105,12 +127,15 @@ def _text(text: str) -> Section:
 def _above(outcome: tables.Outcome) -> list[Section]:
   """Return the sections above the table."""
   experiment = outcome.experiment
-  sections = [Section("", [f"<pre>{html.escape(experiment.about)}</pre>"])]
+  sections = [Section("", [page.about(experiment.about)])]
+  if outcome.lines:
+    said = html.escape(verdict.sentence(outcome))
+    sections.insert(0, Section("", [f'<p class="verdict">{said}</p>']))
   if experiment.paper:
     sections.append(_text(f"Paper: {experiment.paper.source}."))
   if outcome.lines:
     sections.append(_text(_read_with_care(experiment)))
-    sections.append(_text(tables.noise(outcome)))
+    sections.append(_text(verdict.noise(outcome)))
   return sections
 
 
@@ -155,21 +180,31 @@ def _of_costs(outcome: tables.Outcome) -> list[Section]:
   ]
 
 
-def _plots(outcome: tables.Outcome) -> list[Section]:
+def _plots(outcome: tables.Outcome, best: verdict.Best | None) -> list[Section]:
   """Return a section for each plot, empty if there is nothing to plot."""
-  return [
-    Section(title, [plot], plot=file)
-    for file, title, plot in (
-      ("cost_accuracy.svg", "mIoU and cost", page.scatter(outcome)),
-      (
-        "learning_curves.svg",
-        "Learning curves",
-        page.learning_curves(outcome.lines),
-      ),
-      ("classes.svg", "IoU of each class, %", page.heat_map(outcome)),
-      ("trimap.svg", "Trimap curves", page.trimap(outcome)),
+  classes = page.heat_map(outcome, best)
+  wide = f'<div class="wide">\n{classes}\n</div>' if classes else ""
+  drawn = (
+    ("cost_accuracy.svg", "mIoU and cost", page.rows_and_costs(outcome, best)),
+    (
+      "learning_curves.svg",
+      "Learning curves",
+      page.learning_curves(outcome, best),
+    ),
+    ("trimap.svg", "Trimap curves", page.trimap(outcome, best)),
+  )
+  sections = [
+    Section(
+      title,
+      [page.plots(panels)],
+      plot=file,
+      drawing=line_plot.svg(panels) if panels else "",
     )
+    for file, title, panels in drawn
   ]
+  title = "IoU of each class, %"
+  heat = Section(title, [wide], plot="classes.svg", drawing=classes)
+  return [*sections[:2], heat, *sections[2:]]
 
 
 def _write_plot(path: pathlib.Path, text: str) -> None:

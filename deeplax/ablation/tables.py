@@ -1,6 +1,6 @@
 """The table of a report: a line for each row, as text, numbers and CSV."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import csv
 import dataclasses
 import functools
@@ -170,6 +170,13 @@ def _numbers(
   ]
 
 
+def _printed(
+  shown: Callable[[float], str], values: Iterable[float | None]
+) -> list[Value]:
+  """Return a column of numbers that a function prints."""
+  return [Value.number(x) if x is None else Value(shown(x), x) for x in values]
+
+
 def _score_columns(
   experiment: experiment_lib.Experiment, grouped: dict[str, list[Line]]
 ) -> dict[str, list[Value]]:
@@ -183,16 +190,15 @@ def _score_columns(
     "paper": _numbers(paper),
   }
   if experiment.data:  # on other data only rows can be compared with each other
-    columns["over the first"] = _gains(means, means)
-    columns["paper's, over the first"] = _gains(paper, means)
+    columns["over the first"] = _printed(printed.gain, _gains(means, means))
+    gains = _gains(paper, means)
+    columns["paper's, over the first"] = _numbers(gains, "{:+.2f}")
   else:
-    columns["difference"] = _numbers(
-      (
-        None if mean is None or miou is None else mean - miou
-        for mean, miou in zip(means, paper, strict=True)
-      ),
-      "{:+.2f}",
+    differences = (
+      None if mean is None or miou is None else mean - miou
+      for mean, miou in zip(means, paper, strict=True)
     )
+    columns["difference"] = _printed(printed.gain, differences)
   return columns
 
 
@@ -226,14 +232,11 @@ def _measured_columns(outcome: Outcome) -> dict[str, list[Value]]:
 
 def _gains(
   values: Sequence[float | None], means: Sequence[float | None]
-) -> list[Value]:
+) -> list[float | None]:
   """Return the gains of values over that of the first row with a mean."""
   first = next((i for i, x in enumerate(means) if x is not None), None)
   base = None if first is None else values[first]
-  return [
-    Value.number(None if x is None or base is None else x - base, "{:+.2f}")
-    for x in values
-  ]
+  return [None if x is None or base is None else x - base for x in values]
 
 
 def _distinct(lines: Sequence[Line], key: str) -> list[str]:
@@ -251,26 +254,6 @@ def _status(row: experiment_lib.Row, lines: Sequence[Line]) -> str:
   if set(counts) == {"not run"}:
     return "not run"
   return ", ".join(f"{n} {kind}" for kind, n in counts.items())
-
-
-def noise(outcome: Outcome) -> str:
-  """Return a sentence about the spread of the seeds of a row."""
-  of_rows = [scores(x) for x in outcome.by_row.values()]
-  spread = [s.std for s in of_rows if not math.isnan(s.std)]
-  if not spread:
-    return (
-      "One seed, or none: there is no telling a difference from chance. The "
-      "same recipe spans 0.5 points in v3's table 11."
-    )
-  typical = math.sqrt(sum(s * s for s in spread) / len(spread))
-  count = max(s.count for s in of_rows)
-  error = typical * math.sqrt(2 / count)
-  return (
-    f"Standard deviation of one run: {typical:.2f} points, over "
-    f"{len(spread)} rows of up to {count} seeds. Two rows of {count} seeds "
-    f"differ by chance by {error:.2f} points; less than {2 * error:.2f} means "
-    "nothing."
-  )
 
 
 def title(experiment: experiment_lib.Experiment) -> str:

@@ -138,9 +138,11 @@ def classes(
   lines[0] += [BOUNDARY[key] for key in near]
   for name in confusion.by_iou(result, class_names):
     values = [result[key][name] for key in ("iou", "precision", "recall")]
-    values += result["pixel_share"][name]
-    values += [result[f"{key}_class"][name] for key in near]
-    lines.append([name, *map(printed.score, values)])
+    lines.append([
+      *(name, *map(printed.score, values)),
+      *map(printed.share, result["pixel_share"][name]),
+      *(printed.score(result[f"{key}_class"][name]) for key in near),
+    ])  # fmt: skip
   return lines
 
 
@@ -157,7 +159,7 @@ def by_size_and_distance(
     lines = [["of the image", "objects", "mIoU", "mean recall"]]
     for size in result["objects"]:
       lines.append([
-        f"{size['from']:.2%} to {size['to']:.2%}",
+        f"{printed.share(size['from'])} to {printed.share(size['to'])}",
         f"{size['objects']:,}",
         printed.score(size["miou"]),
         printed.score(size["mean_recall"]),

@@ -134,7 +134,7 @@ def _matrix(
     cells[i, j] = html.Cell(
       # The root, so that the small shares of errors can be bad.
       share=shares[i, j] ** 0.5,
-      title=f"{names[i]} called {names[j]}: {shares[i, j]:.2%}, "
+      title=f"{names[i]} called {names[j]}: {printed.score(shares[i, j])}, "
       f"{matrix[i, j]:,} pixels",
       name=f"cell-{i}-{j}",
       link=f"#image-{images[0]}" if images else "",

@@ -15,6 +15,10 @@ DASHES = ("", "6 3", "2 3", "8 3 2 3")  # the next for each round of colors
 WIDTH, HEIGHT = 400, 300  # of a panel's field
 LEFT, TOP, BELOW = 60, 34, 48
 ROW = 18  # of the legend
+APART = 5  # error bars at one x
+# A curve of more points than this is drawn without circles, and with a band in
+# place of error bars.
+POINTS = 16
 
 
 class Line(NamedTuple):
@@ -25,12 +29,14 @@ class Line(NamedTuple):
     values: At each x; NaN: no point.
     spread: Half the length of the error bar at each x; NaN: no bar.
     label: Text beside its points, if colors do not tell enough curves apart.
+    marked: Whether it is thicker than the others.
   """
 
   name: str
   values: np.ndarray
   spread: np.ndarray
   label: str = ""
+  marked: bool = False
 
 
 class Panel(NamedTuple):
@@ -84,7 +90,7 @@ def svg(panels: Sequence[Panel]) -> str:
   parts = [
     f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} '
     f'{height}" width="{width}" height="{height}" '
-    'font-family="sans-serif" font-size="12">',
+    'font-family="sans-serif" font-size="13">',
     f'<rect width="{width}" height="{height}" fill="white"/>',
   ]
   for i, panel in enumerate(panels):
@@ -104,14 +110,17 @@ def _panel(panel: Panel) -> list[str]:
   if not limits.size:
     limits = np.zeros(1)
   marks = ticks(limits.min().item(), limits.max().item())
-  right = ticks(0, max(panel.x))
+  # From 0, unless that leaves half of the axis empty.
+  left = min(panel.x) if 2 * min(panel.x) > max(panel.x) else 0
+  right = ticks(left, max(panel.x))
 
   def place(at: float | int, value: float) -> tuple[float, float]:
     share = (value - marks[0]) / (marks[-1] - marks[0])
-    return at / right[-1] * WIDTH, HEIGHT * (1 - share)
+    x = (at - right[0]) / (right[-1] - right[0]) * WIDTH
+    return x, HEIGHT * (1 - share)
 
   parts = [
-    f'<text x="{WIDTH / 2:g}" y="-14" text-anchor="middle" font-size="14">'
+    f'<text x="{WIDTH / 2:g}" y="-14" text-anchor="middle" font-size="15">'
     f"{html.escape(panel.title)}</text>"
   ]
   for mark in marks:
@@ -123,10 +132,10 @@ def _panel(panel: Panel) -> list[str]:
       f'<text x="-8" y="{y + 4:.1f}" text-anchor="end">{mark:g}</text>'
     )
   for mark in right:
-    left = place(mark, marks[0])[0]
+    x = place(mark, marks[0])[0]
     parts.append(
-      f'<path d="M{left:.1f} {HEIGHT}v5" stroke="#444"/>'
-      f'<text x="{left:.1f}" y="{HEIGHT + 19}" text-anchor="middle">{mark:g}'
+      f'<path d="M{x:.1f} {HEIGHT}v5" stroke="#444"/>'
+      f'<text x="{x:.1f}" y="{HEIGHT + 19}" text-anchor="middle">{mark:g}'
       "</text>"
     )
   parts += [
@@ -134,21 +143,37 @@ def _panel(panel: Panel) -> list[str]:
     f'<text x="{WIDTH / 2:g}" y="{HEIGHT + 38}" text-anchor="middle">'
     f"{html.escape(panel.label)}</text>",
   ]
+  aside = _aside(panel.lines)
   for i, line in enumerate(panel.lines):
     kind = i + 2 * panel.difference
     color = COLORS[kind % len(COLORS)]
     dash = DASHES[kind // len(COLORS) % len(DASHES)]
+    width = 4 if line.marked else 2
     parts.append(
-      f'<g stroke="{color}" fill="none" stroke-width="2">'
-      f"{_line(line, panel.x, place, dash)}</g>"
+      f'<g color="{color}" stroke="{color}" fill="none" stroke-width="{width}">'
+      f"{_line(line, panel.x, place, dash, aside[i])}</g>"
     )
     y = HEIGHT + BELOW + 6 + i * ROW
+    weight = ' font-weight="bold"' if line.marked else ""
     parts.append(
-      f'<path d="M0 {y}h28" stroke="{color}" stroke-width="2" '
+      f'<path d="M0 {y}h28" stroke="{color}" stroke-width="{width}" '
       f'stroke-dasharray="{dash}"/>'
-      f'<text x="36" y="{y + 4}">{html.escape(line.name)}</text>'
+      f'<text x="36" y="{y + 4}"{weight}>{html.escape(line.name)}</text>'
     )
   return parts
+
+
+def _aside(lines: Sequence[Line]) -> np.ndarray:
+  """Return by how many pixels each error bar stands beside its point.
+
+  Those at one x stand side by side, so that each can be read.
+
+  Returns:
+    [line, x].
+  """
+  bars = ~np.isnan([line.values + line.spread for line in lines])
+  place = np.cumsum(bars, axis=0) - 1
+  return (place - (bars.sum(axis=0) - 1) / 2) * APART
 
 
 def _line(
@@ -156,28 +181,60 @@ def _line(
   x: Sequence[float | int],
   place: Callable[[float | int, float], tuple[float, float]],
   dash: str,
+  aside: np.ndarray,
 ) -> str:
   """Return the path, with a gap at each NaN, its points and their bars."""
+  dense = np.count_nonzero(~np.isnan(line.values)) > POINTS
   path, rest, down = [], [], False
-  for at, value, spread in zip(x, line.values, line.spread, strict=True):
+  points = zip(x, line.values, line.spread, aside, strict=True)
+  for at, value, spread, beside in points:
     if math.isnan(value):
       down = False
       continue
     left, y = place(at, value)
     path.append(f"{'L' if down else 'M'}{left:.1f} {y:.1f}")
     down = True
-    rest.append(f'<circle cx="{left:.1f}" cy="{y:.1f}" r="2"/>')
+    if not dense:
+      size = 4 if line.marked else 2
+      rest.append(
+        f'<circle cx="{left:.1f}" cy="{y:.1f}" r="{size}" fill="currentColor"/>'
+      )
     if line.label:
+      weight = ' font-weight="bold"' if line.marked else ""
+      # Inside the picture: on the left of what stands at its right edge.
+      end = left > WIDTH - 12
+      words = ' text-anchor="end"' if end else ""
       rest.append(
-        f'<text x="{left + 5:.1f}" y="{y + 4:.1f}" stroke="none" fill="#222">'
-        f"{html.escape(line.label)}</text>"
+        f'<text x="{left + (-7 if end else 7):.1f}" y="{y - 5:.1f}"{words} '
+        f'stroke="none" fill="#222"{weight}>{html.escape(line.label)}</text>'
       )
-    if not math.isnan(spread):
+    if not dense and not math.isnan(spread):
       low, high = (place(at, value + s)[1] for s in (-spread, spread))
+      bar = left + beside
       rest.append(
-        f'<path d="M{left:.1f} {low:.1f}V{high:.1f}M{left - 3:.1f} {low:.1f}h6'
-        f'M{left - 3:.1f} {high:.1f}h6" stroke-width="1"/>'
+        f'<path d="M{bar:.1f} {low:.1f}V{high:.1f}M{bar - 2:.1f} {low:.1f}h4'
+        f'M{bar - 2:.1f} {high:.1f}h4" stroke-width="1"/>'
       )
-  return f'<path d="{"".join(path)}" stroke-dasharray="{dash}"/>' + "".join(
-    rest
+  band = _band(line, x, place) if dense else ""
+  drawn = f'<path d="{"".join(path)}" stroke-dasharray="{dash}"/>'
+  return band + drawn + "".join(rest)
+
+
+def _band(
+  line: Line,
+  x: Sequence[float | int],
+  place: Callable[[float | int, float], tuple[float, float]],
+) -> str:
+  """Return the area of a curve's spread, over the x that have one."""
+  known = np.flatnonzero(~np.isnan(line.values + line.spread))
+  if not known.size:
+    return ""
+  ends = []
+  for sign, places in ((1, known), (-1, known[::-1])):
+    for i in places.tolist():
+      at, y = place(x[i], line.values[i] + sign * line.spread[i])
+      ends.append(f"{at:.1f} {y:.1f}")
+  return (
+    f'<path d="M{"L".join(ends)}Z" stroke="none" fill="currentColor" '
+    'fill-opacity="0.12"/>'
   )

@@ -282,7 +282,25 @@ def markdown(
 def picture(
   curves: Sequence[Curve], widths: Sequence[int], fields: dict[str, Any]
 ) -> str:
-  """Return the curves, and with two groups the gain, as SVG."""
+  """Return the panels as SVG."""
+  return line_plot.svg(panels(curves, widths, fields))
+
+
+def panels(
+  curves: Sequence[Curve],
+  widths: Sequence[int],
+  fields: dict[str, Any],
+  *,
+  marked: int | None = None,
+) -> list[line_plot.Panel]:
+  """Return the curves, and with two groups the gain.
+
+  Args:
+    curves: Of each group.
+    widths: Of the bands, pixels.
+    fields: That all results share.
+    marked: The place of the curve that is thicker than the others.
+  """
   around = measures.AROUND[fields["trimap_kind"]]
   label = f"width of the band: pixels from {around}"
 
@@ -290,15 +308,17 @@ def picture(
     # Without the whole image, which has no width.
     return line_plot.Line(name, 100 * mean[:-1], 100 * std[:-1])
 
-  panels = []
+  found = []
   for measure, title in MEASURES.items():
     lines = [line(c.name, c.mean(measure), c.std(measure)) for c in curves]
-    panels.append(line_plot.Panel(f"{title}, %", lines, widths, label))
+    if marked is not None:
+      lines[marked] = lines[marked]._replace(marked=True)
+    found.append(line_plot.Panel(f"{title}, %", lines, widths, label))
   if len(curves) == 2:
     lines = []
     for measure, title in MEASURES.items():
       gained = gain(curves[0], curves[1], measure)
       lines.append(line(title, gained["mean"], gained["std"]))
     name = f"gain of {curves[1].name} over {curves[0].name}, points"
-    panels.append(line_plot.Panel(name, lines, widths, label, difference=True))
-  return line_plot.svg(panels)
+    found.append(line_plot.Panel(name, lines, widths, label, difference=True))
+  return found

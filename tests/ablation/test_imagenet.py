@@ -219,8 +219,8 @@ def test_the_row_of_1000_classes_is_beside_the_papers(monkeypatch):
   (line,) = [x for x in text.splitlines() if x.startswith("| Reproduced")]
   cells = [cell.strip() for cell in line.strip("|").split("|")]
   assert cells == [
-    "Reproduced ResNet-101", "4", "75.00", "22.40", "+52.60",
-    "25.00", "6.02", "+18.98", "44,549,160", "7",
+    "Reproduced ResNet-101", "4", "75.0", "22.40", "+52.6",
+    "25.0", "6.02", "+19.0", "44,549,160", "7",
   ]  # fmt: skip
 
 

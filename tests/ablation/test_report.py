@@ -21,6 +21,7 @@ from deeplax.ablation import page
 from deeplax.ablation import report
 from deeplax.ablation import results as results_lib
 from deeplax.ablation import tables
+from deeplax.ablation import verdict
 from experiments import report as report_door
 from tests import browser
 
@@ -119,7 +120,7 @@ def test_the_table_has_means_and_deviations(made):
   shown = dict(zip(table.rows, table.lines()[1:], strict=True))
   titles = table.lines()[0]
   first = dict(zip(titles, shown["low_level_channels=8"], strict=True))
-  assert first["mIoU"] == "41.00 ± 1.41"
+  assert first["mIoU"] == "41.0 ± 1.4"
   assert (first["seeds"], first["paper"]) == ("2", "77.61")
   assert first["Multiply-Adds, B"] == "8.00"
   assert first["parameters, M"] == "8.00"
@@ -129,7 +130,7 @@ def test_the_table_has_means_and_deviations(made):
   assert first["time of a training"] == "1:30"
   assert (first["commit"], first["status"]) == ("abc1234", "finished")
   alone = dict(zip(titles, shown["low_level_channels=32"], strict=True))
-  assert alone["mIoU"] == "41.00"
+  assert alone["mIoU"] == "41.0"
   assert alone["status"] == "1 finished, 1 not run"
   failed = dict(zip(titles, shown["low_level_channels=48"], strict=True))
   assert (failed["mIoU"], failed["over the first"]) == ("", "")
@@ -140,12 +141,12 @@ def test_gains_stand_beside_the_papers_and_differences_only_on_its_data(made):
   experiment, lines = made
   titles = ["over the first", "paper's, over the first"]
   columns = tables.table(tables.Outcome(experiment, lines, COSTS)).columns
-  assert [columns[title][0].text for title in titles] == ["+0.00", "+0.00"]
-  assert [columns[title][1].text for title in titles] == ["+3.50", "+0.31"]
+  assert [columns[title][0].text for title in titles] == ["+0.0", "+0.00"]
+  assert [columns[title][1].text for title in titles] == ["+3.5", "+0.31"]
   assert "difference" not in columns
   own = dataclasses.replace(experiment, data="")
   columns = tables.table(tables.Outcome(own, lines, COSTS)).columns
-  assert columns["difference"][0].text == "-36.61"
+  assert columns["difference"][0].text == "-36.6"
   assert columns["difference"][3].text == ""
   assert not columns.keys() & set(titles)
 
@@ -175,10 +176,10 @@ def test_only_columns_that_vary_or_hold_something_are_shown(made):
 def test_the_noise_is_that_of_one_run_over_all_rows(made):
   # Deviations of 1.414 and 0.707: the root of the mean variance.
   experiment, lines = made
-  said = tables.noise(tables.Outcome(experiment, lines, {}))
-  assert "1.12 points, over 2 rows of up to 2 seeds" in said
+  said = verdict.noise(tables.Outcome(experiment, lines, {}))
+  assert "1.1 points, over 2 rows of up to 2 seeds" in said
   alone = [line for line in lines if line["seed"] == 0]
-  assert "no telling" in tables.noise(tables.Outcome(experiment, alone, {}))
+  assert "no telling" in verdict.noise(tables.Outcome(experiment, alone, {}))
 
 
 def test_the_csv_has_every_seed_and_class(made):
@@ -196,7 +197,7 @@ def test_the_csv_has_every_seed_and_class(made):
 class Page(html.parser.HTMLParser):
   """Tags that are open, and what refers to elsewhere."""
 
-  VOID = ("meta", "img", "path", "rect", "circle")
+  VOID = ("meta", "br", "img", "path", "rect", "circle")
 
   def __init__(self):
     super().__init__()
@@ -225,7 +226,7 @@ def written(made, tmp_path):
 def test_the_page_is_one_file_with_every_section(written):
   text, path = written
   assert text == (path.parent / "table.md").read_text()
-  assert "41.00 ± 1.41" in text and "not on the paper's data" in text
+  assert "41.0 ± 1.4" in text and "not on the paper's data" in text
   content = path.read_text()
   parsed = Page()
   parsed.feed(content)
@@ -250,6 +251,49 @@ def test_the_page_is_one_file_with_every_section(written):
   assert "1 NVIDIA Tesla K80" in content
 
 
+def test_the_page_starts_with_the_verdict_and_marks_the_best_row(written):
+  text, path = written
+  said = (
+    "low_level_channels=16 scores best, 44.5 ± 0.7 mIoU (2 seeds); "
+    "low_level_channels=8 is next, 3.5 points below, which is more than chance "
+    "(2.2 points). Rows without a score: 1 failed, 1 not run."
+  )
+  assert text.splitlines()[2] == said
+  assert "| **44.5 ± 0.7** |" in text and text.count("**") == 2
+  content = path.read_text()
+  body = content.partition("</h1>")[2]
+  assert body.startswith(f'\n<p class="verdict">{said}</p>')
+  (row,) = re.findall('<tr class="best"><td[^>]*>(.*?)</td>', content)
+  assert row == "low_level_channels=16"
+  assert 'class="near"' not in content
+  # In the two plots of rows, in both learning curves and in both trimaps,
+  # in bold, and once in the heat map.
+  assert content.count("low_level_channels=16 (best)") == 7
+  assert content.count(' font-weight="bold">2: low_level') == 2
+
+
+def test_rows_near_the_best_one_are_marked_too(made):
+  table = tables.table(_outcome(made, {}))
+  best = verdict.Best("low_level_channels=8", ("low_level_channels=32",))
+  text = page.sortable(table, best)
+  kinds = re.findall(r'<tr(?: class="(\w+)")?><td', text)
+  assert kinds == ["best", "", "near", "", ""]
+  assert "within the spread of seeds" in text
+  assert "best" not in page.sortable(table)
+
+
+def test_the_docstring_stands_as_text_and_its_command_as_lines():
+  text = page.about(
+    "A title.\n\nCOMMAND: python -m a <b>\n         python -m c\n\nSome\nwords."
+  )
+  assert text.splitlines() == [
+    "<p><code>python -m a &lt;b&gt;<br>",
+    "python -m c</code></p>",
+    "<p>Some words.</p>",
+  ]
+  assert page.about("A title.") == ""
+
+
 def test_the_plots_stand_beside_the_page(made, tmp_path):
   experiment, lines = made
   names = ["classes", "cost_accuracy", "learning_curves", "trimap"]
@@ -269,7 +313,7 @@ def test_the_plots_stand_beside_the_page(made, tmp_path):
     )
   costs = (tmp_path / "cost_accuracy.svg").read_text()
   # A point and its name in the legend.
-  assert ">2</text>" in costs and ">2: low_level_channels=16<" in costs
+  assert ">2</text>" in costs and ">2: low_level_channels=16 (best)<" in costs
   curves = ElementTree.parse(tmp_path / "learning_curves.svg").getroot()
   panels = [child.get("transform") for child in curves if child.tag[-1] == "g"]
   assert panels == ["translate(60,34)", "translate(540,34)"]

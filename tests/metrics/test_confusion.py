@@ -160,9 +160,9 @@ def test_the_table_is_sorted_and_tells_confusions_in_words():
     "cow",
     "cat",
   ]
-  assert "100.00%" in lines[1] and "89.11%" in lines[1]
+  assert "100.0%" in lines[1] and "89.11%" in lines[1]
   # 77 of 100 sheep were found, and all that was called sheep was one.
-  assert lines[2].split()[1:4] == ["77.00%", "100.00%", "77.00%"]
+  assert lines[2].split()[1:4] == ["77.0%", "100.0%", "77.0%"]
   assert lines[4].split()[1:4] == ["none", "none", "none"]
   assert lines[-1] == "most confused: 23% of sheep called cow"
 

@@ -196,21 +196,21 @@ def test_the_page_shows_the_numbers(made):
   matrix = np.array(result["confusion_matrix"])
   share = matrix[1, 2] / matrix[1].sum()
   assert (
-    f"<b>&sheep called cow: {share:.2%}, {matrix[1, 2]:,} pixels"
+    f"<b>&sheep called cow: {share:.1%}, {matrix[1, 2]:,} pixels"
     in reader.inside
   )
   for key in ("precision", "recall", "iou"):
-    assert f"{result[key]['cow']:.2%}" in reader.inside
+    assert f"{result[key]['cow']:.1%}" in reader.inside
   for key in ("boundary_f_class", "boundary_iou_class"):
-    assert f"{result[key]['cow']:.2%}" in reader.inside
+    assert f"{result[key]['cow']:.1%}" in reader.inside
   for key in ("trimap", "trimap_accuracy"):
-    assert f"{result[key]['7']:.2%}" in reader.inside
+    assert f"{result[key]['7']:.1%}" in reader.inside
   small = result["objects"][0]
   assert small["objects"] > 100
   for key in ("miou", "mean_recall"):
-    assert f"{small[key]:.2%}" in reader.inside
+    assert f"{small[key]:.1%}" in reader.inside
   assert "run <1> & more" in reader.inside
-  assert f"a<2>.png: mIoU {seen[0].miou:.2%}" in reader.inside
+  assert f"a<2>.png: mIoU {seen[0].miou:.1%}" in reader.inside
   assert "<b>&sheep" not in reader.text
 
 

@@ -61,7 +61,7 @@ def test_a_result_is_written_whole_or_not_at_all(tmp_path):
 )
 def test_a_broken_result_ends_no_command_that_mentions_it(tmp_path, text):
   path = results_lib.write_result(tmp_path, "val", _result())
-  assert "100.00%" in results_lib.known_miou(tmp_path, 400, 16)
+  assert "100.0%" in results_lib.known_miou(tmp_path, 400, 16)
   path.write_text(text)
   assert "mIoU not known" in results_lib.known_miou(tmp_path, 400, 16)
   assert path.stem in results_lib.known_miou(tmp_path, 400, 16)

@@ -69,7 +69,7 @@ def test_constant_answer_is_scored_like_a_prediction(tmp_path):
     scores = confusion.scores(matrix, ("ground", "cat", "dog", "cow"))
     assert (
       f"always predicting 'ground' scores pixel accuracy "
-      f"{scores['pixel_accuracy']:.2%}, mIoU {scores['miou']:.2%}"
+      f"{scores['pixel_accuracy']:.1%}, mIoU {scores['miou']:.1%}"
     ) in report.notes
 
 
