@@ -139,10 +139,9 @@ def small(module: str, arguments: list[str], folder: pathlib.Path) -> list[str]:
     if flag == "--config":
       own = value.startswith("own_data")
       words += [text, *SMALL_OWN] if own else runs.SMALL
-      workdir = f"--workdir={folder}/runs/{value.partition(':')[0]}"
       given = any(a.startswith("--workdir") for a in arguments)
       if module == "deeplax.main" and not given:
-        words.append(workdir)
+        words.append(f"--workdir={folder}/runs/{workdir(arguments)}")
     elif value.startswith(FOLDERS):
       words.append(f"{flag}{equals}{folder / value}")
     else:
@@ -152,15 +151,21 @@ def small(module: str, arguments: list[str], folder: pathlib.Path) -> list[str]:
   return words
 
 
-def world(folder: pathlib.Path) -> None:
-  """Make the folders that the documents' commands speak of."""
+def world(folder: pathlib.Path, trained: set[str]) -> None:
+  """Make what the documents' commands speak of, but for a page's own runs."""
   trees.folder(folder / "my_data")
   for name in ("a", "b"):
     trees.image(folder / "photos" / f"{name}.jpg")
   # Pages that only evaluate name a run that another page trains.
-  for name in ("v3plus_xception", "x65", "mine"):
-    if not (folder / "runs" / name).exists():
-      runs.train(folder / "runs" / name)
+  for name in {"v3plus_xception", "x65", "mine"} - trained:
+    runs.train(folder / "runs" / name)
+
+
+def workdir(arguments: list[str]) -> str:
+  """Return the name of the folder below runs/ that a training makes."""
+  flags = dict(text.split("=", 1) for text in arguments if "=" in text)
+  config = pathlib.PurePath(flags["--config"].partition(":")[0]).stem
+  return pathlib.PurePath(flags.get("--workdir", config)).name
 
 
 DEBUG_PAGES = sorted({b.page for b in BLOCKS if b.mark == "debug"})
@@ -169,28 +174,24 @@ DEBUG_PAGES = sorted({b.page for b in BLOCKS if b.mark == "debug"})
 @pytest.mark.slow
 @pytest.mark.parametrize("page", DEBUG_PAGES, ids=lambda page: page.stem)
 def test_blocks_marked_debug_run_on_made_up_data(page, tmp_path):
-  trained = False
-  for block in documents.blocks(page):
-    if block.mark != "debug":
-      continue
-    for words in block.commands():
-      found = documents.command(words)
-      if found is None:
-        continue  # installation
-      module, arguments = found
-      if module == "deeplax.main" and not trained:
-        trees.folder(tmp_path / "my_data")
-        trained = True
-      elif module != "deeplax.main":
-        world(tmp_path)
-      done = commands.command(
-        module.removeprefix("deeplax."),
-        *small(module, arguments, tmp_path),
-        short=True,
-      )
-      # Two steps memorize nothing: the overfit check says so.
-      allowed = (0, 1) if module == "deeplax.overfit_check" else (0,)
-      assert done.returncode in allowed, (block, words, done.stderr[-2000:])
+  found = [
+    command
+    for block in documents.blocks(page)
+    if block.mark == "debug"
+    for words in block.commands()
+    if (command := documents.command(words))  # installation is none
+  ]
+  trained = {workdir(words) for name, words in found if name == "deeplax.main"}
+  world(tmp_path, trained)
+  for module, arguments in found:
+    done = commands.command(
+      module.removeprefix("deeplax."),
+      *small(module, arguments, tmp_path),
+      short=True,
+    )
+    # Two steps memorize nothing: the overfit check says so.
+    allowed = (0, 1) if module == "deeplax.overfit_check" else (0,)
+    assert done.returncode in allowed, (arguments, done.stderr[-2000:])
 
 
 RUN = [b for b in BLOCKS if b.mark == "run"]
