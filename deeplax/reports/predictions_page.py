@@ -284,6 +284,7 @@ figcaption { padding-top: 5px; overflow-wrap: anywhere; }
 .names summary { display: inline; cursor: pointer; color: #0b3d75; }
 nav a { margin-right: .7em; color: #0b3d75; }
 .failures td, .failures th { text-align: left; overflow-wrap: anywhere; }
+.failures td:first-child { min-width: 8em; }
 @media (max-width: 700px) { .legend { position: static; }
   .legend label { margin-left: 0; } body { margin: 1em; } }
 """
