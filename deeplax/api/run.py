@@ -20,7 +20,8 @@ from deeplax.data import spec as spec_lib
 from deeplax.inference import asked as asked_lib
 from deeplax.inference import predictor as predictor_lib
 from deeplax.inference import programs
-from deeplax.reports import pictures
+from deeplax.reports import legend
+from deeplax.reports import shown_classes
 from deeplax.workdir import checkpoint
 
 Labels = Integer[np.ndarray, "h w"]
@@ -140,7 +141,10 @@ class Run:
   def overlay(
     self, image: images_lib.Given, labels: Labels | None = None
   ) -> Image.Image:
-    """Return the image under the colors of its classes, for Pillow.
+    """Return the image under the colors of its classes, above a legend.
+
+    It is what `deeplax predict` writes, for Pillow; the upper left part has the
+    image's size.
 
     Args:
       image: One image.
@@ -149,8 +153,10 @@ class Run:
     read = self._read(image)
     if labels is None:
       labels = self._single.labels(read)
-    shown = pictures.overlay(bands.to_show(read), labels, self.palette)
-    return Image.fromarray(shown)
+    shown = shown_classes.Shown(self._asked.run.spec)
+    shares = shown.shares(labels)
+    sheet = legend.overlaid(bands.to_show(read), labels, shares, shown)
+    return Image.fromarray(sheet)
 
   def _read(self, image: images_lib.Given) -> np.ndarray:
     return images_lib.read(image, self.config.data.channels)

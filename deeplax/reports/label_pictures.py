@@ -103,20 +103,12 @@ def save(
     with _writing(picture.output(out, "probs.npz")) as file:
       np.savez_compressed(file, probabilities=half)
   labels = shown.filtered(labels)
-  palette = shown.spec.palette
   with _writing(picture.output(out, found_pictures.MASK)) as file:
-    pictures_lib.index_png(file, labels, palette)
+    pictures_lib.index_png(file, labels, shown.spec.palette)
   height, width = labels.shape
   shares = shown.shares(labels)
-  sheet = legend.below((height, width), shares, shown)
   rgb = bands.to_show(image)
-  pictures_lib.overlay(
-    rgb,
-    labels,
-    palette,
-    untinted=shown.untinted,
-    out=sheet[:height, :width],
-  )
+  sheet = legend.overlaid(rgb, labels, shares, shown)
   mixed = Image.fromarray(sheet)
   if max(mixed.size) > JPEG_SIDE:
     with _writing(picture.output(out, found_pictures.LONG_OVERLAY)) as file:

@@ -3,18 +3,47 @@
 from collections.abc import Mapping
 import math
 
-from jaxtyping import UInt8
+from jaxtyping import Integer, UInt8
 import numpy as np
 from PIL import Image
 from PIL import ImageDraw
 from PIL import ImageFont
 
+from deeplax.reports import pictures
 from deeplax.reports import shown_classes
 
 # Pixels of a letter: of small pictures, of large ones, and how it grows with
 # the side of a square picture.
 SMALLEST, LARGEST, GROWTH = 13, 64, 1 / 45
 _INK, _FAINT = (34, 34, 34), (150, 150, 150)
+
+
+def overlaid(
+  image: UInt8[np.ndarray, "h w 3"],
+  labels: Integer[np.ndarray, "h w"],
+  shares: Mapping[int, float],
+  shown: shown_classes.Shown,
+) -> UInt8[np.ndarray, "H W 3"]:
+  """Return an image under the colors of its labels, above a legend.
+
+  The upper left h rows and w columns are the image.
+
+  Args:
+    image: RGB.
+    labels: Of its pixels, `shown.filtered`.
+    shares: Of the classes in them, `shown.shares`.
+    shown: Names, colors, and which classes are not tinted.
+  """
+  height, width = labels.shape
+  sheet = below((height, width), shares, shown)
+  pictures.overlay(
+    image,
+    labels,
+    shown.spec.palette,
+    untinted=shown.untinted,
+    out=sheet[:height, :width],
+  )
+  return sheet
 
 
 def below(

@@ -48,7 +48,7 @@ def overlay(
   palette: Palette,
   *,
   opacity: float = 0.6,
-  untinted: Collection[int] | None = None,
+  untinted: Collection[int] = (),
   out: UInt8[np.ndarray, "h w 3"] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
   """Return an image under the colors of its labels.
@@ -59,7 +59,7 @@ def overlay(
     palette: The color of each class.
     opacity: Of the colors.
     untinted: Labels whose pixels stay as they are, such as a data set's
-      `backgrounds`; None: those that are black in the palette, as in VOC's.
+      `backgrounds`.
     out: Where to write the result; None: a new array.
   """
   result = np.empty_like(image) if out is None else out
@@ -68,10 +68,7 @@ def overlay(
     rows = slice(top, top + BAND)
     color = colors(labels[rows], palette)
     mixed = image[rows] * (1 - opacity) + color * opacity
-    if untinted is None:
-      colored = color.any(axis=-1, keepdims=True)
-    else:
-      colored = ~np.isin(labels[rows], [*untinted])[..., None]
+    colored = ~np.isin(labels[rows], [*untinted])[..., None]
     result[rows] = np.where(colored, np.rint(mixed), image[rows])
   return result
 

@@ -34,15 +34,6 @@ def test_more_than_256_classes_become_a_16_bit_png(tmp_path):
     np.testing.assert_array_equal(np.asarray(picture), labels)
 
 
-def test_a_black_class_leaves_the_image_as_it_is():
-  image = np.full((6, 9, 3), 200, np.uint8)
-  labels = _labels()
-  mixed = pictures.overlay(image, labels, PALETTE, opacity=0.5)
-  assert mixed.dtype == np.uint8 and mixed.shape == image.shape
-  assert (mixed[labels == 0] == 200).all()
-  assert (mixed[labels == 1] == (164, 100, 100)).all()
-
-
 def test_classes_stay_untinted_by_their_number_whatever_their_color():
   image = np.full((6, 9, 3), 200, np.uint8)
   labels = _labels()
