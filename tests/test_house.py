@@ -42,6 +42,7 @@ CONFIG_READERS = (
   "deeplax/training/run.py",
   "deeplax/training/validation.py",
   "deeplax/training/written.py",
+  "deeplax/workdir/own_code.py",
 )
 
 # Longer ones, "path" or "path::function", and why.

@@ -17,6 +17,7 @@ from deeplax.inference import mode as mode_lib
 from deeplax.inference import sweep
 from deeplax.models import build
 from deeplax.models import cost
+from deeplax.settings import own
 
 Costs = dict[str, Any]
 # Largest relative difference that counts as agreement with a published number.
@@ -53,7 +54,8 @@ def of_row(row: experiment_lib.Row, *, field_of_view: bool = False) -> Costs:
     multiply_adds, multiply_adds_paper: Of an image.
     parameters: The number that is trained.
     size: (height, width) of the image.
-    field_of_view: In pixels, if asked for; for VGG-16 as v1 counts it.
+    field_of_view: In pixels, if asked for; for VGG-16 as v1 counts it, and
+      not of a network with parts of a user's own.
   """
   config = row.config
   if config is None or row.why.startswith("output strides"):
@@ -68,7 +70,8 @@ def of_row(row: experiment_lib.Row, *, field_of_view: bool = False) -> Costs:
     "parameters": _parameters(model),
     "size": list(size),
   }
-  if field_of_view:
+  mine = [r for r in own.references(config) if r.key.startswith("model.")]
+  if field_of_view and not mine:
     vgg = config.model.backbone == "vgg16"
     costs["field_of_view"] = cost.field_of_view(model, zero_padded=vgg)
   return costs

@@ -16,6 +16,7 @@ from deeplax import commands
 from deeplax import errors
 from deeplax.ablation import papers
 from deeplax.settings import find
+from deeplax.settings import own
 
 # The tables' folder. A checkout keeps results beside it and runs commands in
 # itself; with an installed package both happen in the current folder.
@@ -166,6 +167,8 @@ def _text(value: Any) -> str:
     if len(value) > 4:
       return f"{value[0]}..{value[-1]}"
     return "-".join(map(str, value)) or "none"
+  if own.is_own(value):
+    return own.short(value).replace(".py:", ".").replace("(", "-")
   return str(value).replace("/", "-")
 
 

@@ -21,7 +21,9 @@ from deeplax import errors
 from deeplax.ablation import experiment
 from deeplax.inference import settings as settings_lib
 from deeplax.reports import gallery
+from deeplax.settings import own
 from deeplax.workdir import layout
+from deeplax.workdir import own_code
 from deeplax.workdir import settings
 
 LOG_LINES = 12  # at the end of a failed run's log
@@ -153,7 +155,8 @@ class Job:
     """Return whether the training has finished with these settings.
 
     Raises:
-      InputError: The workdir is of other settings.
+      InputError: The workdir is of other settings, or of another file of the
+        user's own.
     """
     path = self.workdir / layout.CONFIG
     if not path.exists():
@@ -169,11 +172,15 @@ class Job:
       filled = key in settings.FILLED_KEYS and value is None
       # A key that is newer than the workdir has its default there.
       have = trained.get(key, value)
+      if own.is_own(have) and own.is_own(value):
+        # The folder may have moved; `own_code` compares the contents.
+        have, value = own.short(have), own.short(value)
       if have != value and key not in settings.FREE_KEYS and not filled:
         raise errors.InputError(
           f"{self.workdir} was trained with {key}={have}, this experiment has "
           f"{value}. Move it away, or choose another --out"
         )
+    own_code.refuse_other(self.workdir, self.cell.config)
     steps = self.cell.config.train.total_steps
     return any(r["step"] == steps for r in self._results().values())
 

@@ -12,12 +12,14 @@ An experiment is a module of experiments/, or a file anywhere, with
 
 Besides keys of deeplax/settings/defaults.py a row may have "name", "base"
 (another configuration than BASE), "crf" (True: behind the dense CRF) and
-"not_here" (why it cannot be run). Rows that differ only in output stride,
+"not_here" (why it cannot be run). A file of the user's own, as in
+{"model.decoder.kind": "my_decoder.py:MyDecoder"}, lies beside the experiment's
+unless its whole path is given. Rows that differ only in output stride,
 scales and flip of `eval`, or in "crf", are evaluations of one training: a cell.
 """
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 import pathlib
@@ -29,6 +31,7 @@ from deeplax.ablation import experiment as experiment_lib
 from deeplax.ablation import recipes
 from deeplax.models import build
 from deeplax.settings import find
+from deeplax.settings import own
 
 SEEDS = (0, 1, 2)
 EVALUATED = ("eval.output_stride", "eval.scales", "eval.flip")
@@ -124,7 +127,7 @@ def _sweep(module: Any) -> list[dict[str, Any]]:
   """Return the rows of sweep(), which may be a user's own code."""
   path = pathlib.Path(module.__file__)
   try:
-    sweep = [dict(row) for row in module.sweep()]
+    sweep = [_whole(row, path.parent.resolve()) for row in module.sweep()]
   except errors.InputError:
     raise
   except Exception as error:
@@ -132,6 +135,14 @@ def _sweep(module: Any) -> list[dict[str, Any]]:
   if not sweep:
     raise errors.InputError(f"{path}: sweep() yields no row")
   return sweep
+
+
+def _whole(settings: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
+  """Return settings in which files of the user's have their whole path."""
+  return {
+    key: own.absolute(key, value, folder) if own.is_own(value) else value
+    for key, value in settings.items()
+  }
 
 
 def _with_argument(base: str, argument: str) -> str:
@@ -170,7 +181,11 @@ class _Maker:
   def row(self, name: str, settings: dict[str, Any]) -> experiment_lib.Row:
     trained = self._trained(settings)
     base = trained.pop("base")
-    shown = {k: v for k, v in settings.items() if k not in ("name", "not_here")}
+    shown = {
+      key: own.short(value) if own.is_own(value) else value
+      for key, value in settings.items()
+      if key not in ("name", "not_here")
+    }
     why = settings.get("not_here", "")
     cell = None
     if not why:
@@ -242,7 +257,13 @@ class _Maker:
     for other in self._cells.values():
       if other.name != name and other.config.to_json() == config.to_json():
         return None, f"the same training as {other.name} at this size"
-    return self._cells.setdefault(name, cell), ""
+    kept = self._cells.setdefault(name, cell)
+    if kept.config.to_json() != cell.config.to_json():
+      raise errors.InputError(
+        f"two trainings would be called {name}: files of your own that differ "
+        "in their folders alone. Give one another name"
+      )
+    return kept, ""
 
   def _of_length(self, config: Any, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings, changed for a run of `steps` steps."""
@@ -300,7 +321,7 @@ def _parsed(flags: list[str]) -> dict[str, Any]:
       settings[key] = ast.literal_eval(value)
     except (SyntaxError, ValueError):
       settings[key] = value
-  return settings
+  return _whole(settings, pathlib.Path.cwd())
 
 
 def apply(config: Any, settings: dict[str, Any], what: str) -> Any:

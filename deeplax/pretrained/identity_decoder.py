@@ -39,10 +39,10 @@ def decoder(
       concatenating or is not as wide as the head.
   """
   settings = getattr(model, DECODER, None)
-  if settings is None or settings.kind != "concat":
+  kind = "none" if settings is None else getattr(settings, "kind", "your own")
+  if settings is None or kind != "concat":
     raise errors.InputError(
-      "--transparent_decoder: model.decoder.kind has to be concat, not "
-      f"{'none' if settings is None else settings.kind}"
+      f"--transparent_decoder: model.decoder.kind has to be concat, not {kind}"
     )
   flat = variables_lib.flat_arrays(variables)
   modules = []

@@ -14,7 +14,7 @@ import pathlib
 import re
 import sys
 import types
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from deeplax import errors
 from deeplax import paths
@@ -55,7 +55,7 @@ class Reference(NamedTuple):
     return f"{self.key} {self.path}:{self.name}{self.arguments}"
 
 
-def is_own(value: Any) -> bool:
+def is_own(value: Any) -> TypeGuard[str]:
   """Return whether a value names something in a Python file."""
   return isinstance(value, str) and ".py:" in value
 

@@ -10,7 +10,9 @@ import ml_collections
 from deeplax.data import files
 from deeplax.data import views
 from deeplax.data.checks import class_counts
+from deeplax.settings import own
 from deeplax.training import losses
+from deeplax.training import own_loss
 from deeplax.workdir import layout
 
 
@@ -48,7 +50,12 @@ def examples_and_loss(
     if config.data.duplicate_classes:
       indices = class_counts.duplicated(counted, config.data.duplicate_classes)
       source = views.Listed(source, indices)
-  return source, loss_settings(config, weights)
+  loss = loss_settings(config, weights)
+  if own.is_own(config.train.loss):
+    reference = own.parsed("train.loss", config.train.loss)
+    mine = own_loss.from_file(reference, source.spec.num_classes)
+    loss = loss._replace(own=mine)
+  return source, loss
 
 
 def loss_settings(

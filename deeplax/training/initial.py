@@ -143,9 +143,12 @@ def _of_classes(
   config: ml_collections.ConfigDict, model: nn.Module
 ) -> set[rules.Path]:
   """Return the paths of the arrays with one entry per class."""
-  wider = parts_lib.network(
-    config, model.num_classes + 1, auxiliary=model.auxiliary is not None
-  )
+  if config.model.given:
+    wider = model.clone(num_classes=model.num_classes + 1)
+  else:
+    wider = parts_lib.network(
+      config, model.num_classes + 1, auxiliary=model.auxiliary is not None
+    )
   return variables_lib.differing(model, wider)
 
 

@@ -8,6 +8,7 @@ import ml_collections
 from deeplax import errors
 from deeplax.data import build as data_build
 from deeplax.data import files
+from deeplax.settings import own
 from deeplax.training import limits
 from deeplax.workdir import layout
 
@@ -30,7 +31,7 @@ def found(config: ml_collections.ConfigDict, workdir: str) -> Inputs:
     InputError: A value is impossible; data, TensorBoard or the checkpoints of
       `init.checkpoint` are missing.
   """
-  limits.refuse_values(config)
+  _refuse_values(config)
   if config.log.tensorboard:
     _refuse_no_tensorboard()
   start = config.init.checkpoint
@@ -51,9 +52,15 @@ def examples(config: ml_collections.ConfigDict) -> files.Source:
   Raises:
     InputError: A value is impossible, or the data is missing.
   """
-  limits.refuse_values(config)
+  _refuse_values(config)
   with errors.input_errors():
     return data_build.source(config.data, config.data.train_split)
+
+
+def _refuse_values(config: ml_collections.ConfigDict) -> None:
+  limits.refuse_values(config)
+  own.with_whole_paths(config)
+  own.examine(config)
 
 
 def _refuse_no_tensorboard() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import ml_collections
 
 from deeplax import errors
+from deeplax.settings import own
 from deeplax.workdir import settings
 
 if TYPE_CHECKING:  # it brings JAX, and values are refused without
@@ -57,6 +58,10 @@ POSSIBLE = {
   "optim.power": _NOT_NEGATIVE,
   "optim.end_lr": _NOT_NEGATIVE,
   "optim.slow_start_lr": _NOT_NEGATIVE,
+  "train.loss": (
+    lambda value: value in ("cross_entropy", own.OBJECT) or own.is_own(value),
+    f"cross_entropy, or a function in a file of your own, {own.FORM}",
+  ),
   "data.crop_size": _SIZE,
   "eval.pad_to": _SIZE,
   "eval.scales": (

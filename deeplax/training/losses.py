@@ -31,6 +31,9 @@ class Settings(NamedTuple):
     per_scale: Whether each scale of a network's `input_scales` has a loss of
       its own besides the fused one, all with weight 1 (v2, 1606.00915).
     align_corners: How logits are resized, as in the network; False: half-pixel.
+    own: In place of the cross entropy, everywhere: (logits, labels,
+      ignore_label=) -> the loss of each pixel [b, h, w]. What is above still
+      applies to it.
   """
 
   upsample_logits: bool = True
@@ -41,10 +44,11 @@ class Settings(NamedTuple):
   auxiliary_weight: float = 0.0
   per_scale: bool = False
   align_corners: bool = True
+  own: Callable[..., jax.Array] | None = None
 
   def describe(self) -> str:
     """Return the loss in words."""
-    parts = ["cross entropy"]
+    parts = [self._name()]
     if self.class_weights is not None:
       low, high = min(self.class_weights), max(self.class_weights)
       parts.append(f"class weights {low:.3g} to {high:.3g}")
@@ -57,6 +61,12 @@ class Settings(NamedTuple):
     if not self.upsample_logits:
       parts.append("labels down to the logits")
     return ", ".join(parts)
+
+  def _name(self) -> str:
+    if self.own is None:
+      return "cross entropy"
+    function = getattr(self.own, "func", self.own)  # of a partial
+    return f"own: {getattr(function, '__name__', type(function).__name__)}"
 
 
 PLAIN = Settings()
@@ -139,7 +149,10 @@ def pixel_sums(
   ignored = labels == settings.ignore_label
   valid = is_class & ~ignored
   safe = jnp.where(valid, labels, 0)
-  entropy, best = cross_entropy.with_best(logits, safe)
+  if settings.own is None:
+    entropy, best = cross_entropy.with_best(logits, safe)
+  else:
+    entropy, best = _own(logits, labels, valid, settings)
   if settings.class_weights is not None:
     weights = jnp.asarray(settings.class_weights, jnp.float32)
     entropy = entropy * weights[safe]
@@ -154,6 +167,22 @@ def pixel_sums(
     illegal=jnp.sum(~is_class & ~ignored, dtype=jnp.int32),
     correct=jnp.sum(valid & (best == labels), dtype=jnp.int32),
   )
+
+
+def _own(
+  logits: jax.Array, labels: jax.Array, valid: jax.Array, settings: Settings
+) -> tuple[jax.Array, jax.Array]:
+  """Return each pixel's loss by a user's own function, and its best class.
+
+  Logits of pixels that do not count are 0 in it, so that they have no gradient
+  whatever it makes of them: NaN, for a label that is no class.
+  """
+  assert settings.own is not None
+  best = jnp.argmax(logits, axis=-1)
+  logits = jnp.where(valid[..., None], logits, 0.0)
+  targets = jnp.where(valid, labels, settings.ignore_label)
+  loss = settings.own(logits, targets, ignore_label=settings.ignore_label)
+  return loss.astype(jnp.float32), best
 
 
 def _hardest(

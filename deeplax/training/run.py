@@ -11,6 +11,7 @@ from typing import Any
 
 from clu import platform
 from etils import epath
+import flax.linen as nn
 import jax
 import ml_collections
 
@@ -23,6 +24,7 @@ from deeplax.data import build as data_build
 from deeplax.data import files
 from deeplax.data import loader
 from deeplax.data.checks import check
+from deeplax.models import variables as variables_lib
 from deeplax.training import class_balance
 from deeplax.training import diagnosis
 from deeplax.training import disk_space
@@ -33,6 +35,7 @@ from deeplax.training import loop
 from deeplax.training import memory
 from deeplax.training import optim
 from deeplax.training import overview
+from deeplax.training import own_loss
 from deeplax.training import parts as parts_lib
 from deeplax.training import signals
 from deeplax.training import state as state_lib
@@ -55,6 +58,8 @@ def run(
   *,
   workdir: str,
   process: Mapping[str, Any] | None = None,
+  model: nn.Module | None = None,
+  loss: own_loss.Loss | None = None,
 ) -> None:
   """Train `config` in `workdir`, or resume there.
 
@@ -64,12 +69,18 @@ def run(
     workdir: The run's folder.
     process: What is known of this process, one of several, for
       `parallel.join_hosts`; None: it is the only one.
+    model: The network, as `models.build.from_config` returns it; None: the
+      configured one. The workdir then says that it was given (model.given).
+    loss: (logits, labels, ignore_label=) -> the loss of each pixel; None: the
+      configured one. The workdir then says that it was given (train.loss).
 
   Raises:
     InputError: The run cannot work; nothing has been written then.
   """
+  objects = parts_lib.Objects(model, loss)
   if process is not None:
     parallel.join_hosts(**process)
+  config = parts_lib.with_objects(config, objects)
   progress = _say
   if jax.process_index() > 0:
     progress = _silent
@@ -80,7 +91,7 @@ def run(
     if jax.process_index() == 0:
       stack.enter_context(lock.held(workdir))
     shared.refuse_apart(workdir)
-    _run(config, inputs, workdir, watch, progress)
+    _run(config, inputs, workdir, watch, progress, objects)
 
 
 def _run(
@@ -89,13 +100,17 @@ def _run(
   workdir: str,
   watch: signals.Watch,
   progress: Callable[..., None],
+  objects: parts_lib.Objects,
 ) -> None:
   """Train `config` in `workdir`, which is locked, or resume there."""
   folder = epath.Path(workdir)
   environment.compilation_cache(folder)
-  parts = prepare(config, inputs, folder, progress)
+  parts = prepare(config, inputs, folder, progress, objects)
   resume = parallel.of_first(partial(sealed.sound_step, folder))
   total = config.train.total_steps
+  if resume is not None:
+    shapes = variables_lib.shapes(parts.model)
+    checkpoint.refuse_other_shapes(folder, resume, shapes)
   open_outputs = partial(
     written.opened,
     config,
@@ -148,6 +163,7 @@ def prepare(
   inputs: inputs_lib.Inputs,
   folder: epath.Path,
   progress: Callable[..., None],
+  objects: parts_lib.Objects = parts_lib.NO_OBJECTS,
 ) -> parts_lib.Parts:
   """Return the parts of a run, after checking its labels.
 
@@ -156,6 +172,7 @@ def prepare(
     inputs: Its data.
     folder: The workdir.
     progress: Receives lines.
+    objects: In place of what is configured.
 
   Raises:
     InputError: Something cannot work, or the workdir holds another run.
@@ -170,15 +187,24 @@ def prepare(
     source, loss = class_balance.examples_and_loss(
       config, source, folder, progress
     )
-    model = parts_lib.network(
-      config,
-      source.spec.num_classes,
-      axis_name=parallel.AXIS,
-      auxiliary=config.train.auxiliary_weight > 0,
-    )
+    classes = source.spec.num_classes
+    if objects.loss is not None:
+      loss = loss._replace(own=own_loss.checked(objects.loss, classes))
+    if objects.model is not None:
+      model = parts_lib.given(config, objects.model, classes)
+      loss = loss._replace(per_scale=bool(model.input_scales))
+    else:
+      model = parts_lib.network(
+        config,
+        classes,
+        axis_name=parallel.AXIS,
+        auxiliary=config.train.auxiliary_weight > 0,
+      )
     lr, tx = optim.optimizer(config)
-    measure = validation.evaluator(config, eval_source, folder, progress)
-    batches = parts_lib.batches(config, source)
+    measure = validation.evaluator(
+      config, eval_source, folder, progress, objects.model
+    )
+    batches = parts_lib.batches(config, source, model.mean)
   return parts_lib.Parts(
     train_source=source,
     eval_source=eval_source,

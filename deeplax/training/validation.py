@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from etils import epath
+import flax.linen as nn
 import jax
 import ml_collections
 import numpy as np
@@ -31,15 +32,16 @@ def evaluator(
   source: files.Source,
   folder: epath.Path,
   progress: Callable[..., None],
+  model: nn.Module | None = None,
 ) -> Callable[..., float]:
   """Return (variables, step, log=, stopped=) -> mIoU on the validation split.
 
   The scores go to eval/, and predictions of the same few images to pictures/
   and the log. The function calls `stopped` after each image and raises Stopped
-  if it returns True.
+  if it returns True. `model` is the network, if it was given as an object.
   """
   channels = data_build.channels(config.data)
-  opened = open_run.Run(config, source.spec, channels)
+  opened = open_run.Run(config, source.spec, channels, model=model)
   predictor = opened.predictor(
     opened.network(),
     {},

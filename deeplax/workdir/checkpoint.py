@@ -6,6 +6,7 @@ evaluated, and the score added afterwards. Older ones are deleted only once the
 new one is sealed.
 """
 
+from collections.abc import Mapping
 import dataclasses
 import errno
 import logging
@@ -103,6 +104,40 @@ def read(workdir: epath.PathLike, step: int) -> dict[str, Any]:
       ),
     )
   return {"batch_stats": {}, **restored.get("average", restored)}
+
+
+def refuse_other_shapes(
+  workdir: epath.PathLike,
+  step: int,
+  shapes: Mapping[tuple[str, ...], tuple[int, ...]],
+) -> None:
+  """Refuse a network whose parameters are not those of a checkpoint.
+
+  Args:
+    workdir: Of the run.
+    step: Of a sound checkpoint.
+    shapes: Of the network's parameters and statistics, by path.
+
+  Raises:
+    InputError: Naming the first path that differs.
+  """
+  folder = epath.Path(workdir).resolve() / layout.CHECKPOINTS / str(step)
+  with ocp.PyTreeCheckpointer() as reader:
+    tree = reader.metadata(folder / "state").item_metadata.tree
+  kept: dict[tuple[str, ...], Any] = {
+    (part, *(key.key for key in path)): leaf.shape
+    for part in TRAINED
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree.get(part, {}))
+  }
+  paths = {*kept, *shapes}
+  for path in sorted(paths, key=lambda p: (TRAINED.index(p[0]), p)):
+    if kept.get(path) != shapes.get(path):
+      raise errors.InputError(
+        f"{workdir} step {step} holds another network: {'/'.join(path[1:])} "
+        f"is {kept.get(path, 'missing')} there and "
+        f"{shapes.get(path, 'missing')} now. Give the run the network that it "
+        "was trained with, or train in another workdir"
+      )
 
 
 def _fields(state: Any) -> dict[str, Any]:

@@ -14,6 +14,8 @@ LOCK = "lock.json"  # the process that trains there now
 TOKEN = "token.txt"  # of the first process, for a moment, for all to read
 EVALUATIONS = "eval"
 PICTURES = "pictures"
+CODE = "code"  # copies of a user's own files
+CODE_INDEX = "own.json"  # in there: where each one lies, and its SHA-256
 PROFILE = "profile"  # traces of jax.profiler, a folder for each
 
 

@@ -21,8 +21,10 @@ from deeplax import text_files
 from deeplax.data import files
 from deeplax.data import spec as spec_lib
 from deeplax.settings import defaults
+from deeplax.settings import own
 from deeplax.workdir import environment
 from deeplax.workdir import layout
+from deeplax.workdir import own_code
 from deeplax.workdir import training_data
 
 # Keys without influence on the results of a run: resuming may change them.
@@ -141,6 +143,8 @@ def refuse_other_run(
     return
   old = flatten(load_config(folder))
   new = flatten(config)
+  if old["model.given"] and not new["model.given"]:
+    raise errors.InputError(f"{folder}: {own.FROM_PYTHON}")
   different = [
     key
     for key in new
@@ -155,6 +159,7 @@ def refuse_other_run(
       f"{folder} holds another run ({shown}). Give this one its own --workdir, "
       f"or resume that one: {flags}"
     )
+  own_code.refuse_other(folder, config)
   refuse_other_classes(folder, source.spec)
   training_data.refuse_other(folder, source, progress)
 
@@ -254,12 +259,13 @@ def write_lost(
 def write_config_and_classes(
   folder: epath.Path, config: ml_collections.ConfigDict, spec: spec_lib.Spec
 ) -> None:
-  """Write config.json and spec.json.
+  """Write config.json and spec.json, behind copies of the user's own files.
 
   Raises:
     InputError: The folder cannot be written.
   """
   with _writable(folder):
+    own_code.keep(folder, config)
     atomic.write_json(folder / layout.CONFIG, _kept(config))
     atomic.write_json(folder / layout.SPEC, spec.to_json())
 

@@ -15,6 +15,7 @@ from deeplax.ablation import jobs as jobs_lib
 from deeplax.ablation import load
 from deeplax.ablation import papers
 from deeplax.ablation import recipes
+from deeplax.workdir import own_code
 from tests import documents
 from tests import shared
 from tests.commands import ROOT
@@ -54,6 +55,56 @@ def test_an_ablation_of_ones_own_is_short_and_may_lie_anywhere(own):
     "channels=16", "channels=32",
   ]  # fmt: skip
   assert [row.evaluation.flip for row in experiment.rows] == [False, True] * 2
+
+
+def test_a_row_names_a_file_beside_the_experiment(own, tmp_path, monkeypatch):
+  example = experiment_lib.ROOT / "docs" / "examples" / "my_decoder.py"
+  (tmp_path / "mine.py").write_text(example.read_text())
+  key, value = "model.decoder.kind", "mine.py:MyDecoder(channels=8)"
+  path = own({key: "concat"}, {key: value})
+  monkeypatch.chdir("/")
+  experiment = load.load(f"{path}:debug")
+  names = ["kind=concat", "kind=mine.MyDecoder-channels=8"]
+  assert [cell.name for cell in experiment.cells] == names
+  assert [row.name for row in experiment.rows] == names
+  _, cell = experiment.cells
+  whole = f"{tmp_path}/{value}"  # commands run in another folder
+  assert cell.config.model.decoder.kind == whole
+  assert f"--config.{key}={whole}" in cell.flags()
+  assert experiment.rows[1].settings == {key: value}  # as reports show it
+  # Where the file's folder has another name, it is the same training.
+  job = jobs_lib.Job(cell, 0, experiment.rows[1:], (), "", tmp_path / "out")
+  config = cell.config.copy_and_resolve_references()
+  config.update_from_flattened_dict({key: f"/elsewhere/{value}", "seed": 0})
+  job.workdir.mkdir(parents=True)
+  (job.workdir / "config.json").write_text(config.to_json())
+  own_code.keep(job.workdir, cell.config)
+  assert not job.trained()  # and has no result yet
+  (tmp_path / "mine.py").write_text("# other\n" + example.read_text())
+  with pytest.raises(errors.InputError, match="mine.py has changed since"):
+    job.trained()
+
+
+def test_files_that_differ_in_their_folders_alone_are_two_trainings(
+  own, tmp_path
+):
+  example = experiment_lib.ROOT / "docs" / "examples" / "my_decoder.py"
+  for folder in ("a", "b"):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "m.py").write_text(example.read_text())
+  rows = [
+    {"name": folder, "model.decoder.kind": f"{folder}/m.py:MyDecoder"}
+    for folder in ("a", "b")
+  ]
+  with pytest.raises(errors.InputError, match="two trainings would be called"):
+    load.load(f"{own(*rows)}:debug")
+
+
+def test_a_rows_file_that_fails_is_told_with_its_line(own, tmp_path):
+  (tmp_path / "mine.py").write_text("import nothing_of_this_name\n")
+  path = own({"model.head": "mine.py:Head"})
+  with pytest.raises(errors.InputError, match="line 1: ModuleNotFoundError"):
+    load.load(f"{path}:debug")
 
 
 def test_every_table_that_can_be_mirrored_is():

@@ -136,7 +136,7 @@ def _decoder(decoder: Any) -> list[rules.Layer]:
     ("decoder/feature_{name}", "decoder/feature_{name}"),
     ("decoder/{conv}/{half}", scope + "{conv}_{half}"),
   ]
-  if decoder is not None and decoder.kind == "sum":
+  if getattr(decoder, "kind", None) == "sum":
     rows += [("decoder/{conv}", scope + "{conv}")]
   else:
     # slim.repeat: one scope for the stage, its convolutions numbered from 1.
