@@ -132,9 +132,15 @@ def refuse_misfit(
   """
   alone = deeplab.over(model, None)
   by_name = {part.name: part for part in parts}
+  moved = set()
 
   def watch(call, args, kwargs, context):
-    path = context.module.path
+    module, path = context.module, context.module.path
+    if isinstance(module, nn.BatchNorm) and context.method_name == "__call__":
+      still = kwargs.get("use_running_average")
+      still = module.use_running_average if still is None else still
+      if not (still or module.is_initializing()):
+        moved.add(path[0])
     part = by_name.get(path[0]) if len(path) == 1 else None
     if part is None or context.method_name != "__call__":
       return call(*args, **kwargs)
@@ -170,7 +176,16 @@ def refuse_misfit(
   with nn.intercept_methods(watch):
     variables: Any = jax.eval_shape(run, images)
   for part in parts:
-    _refuse_variables(part, variables, moving)
+    _refuse_variables(part, variables)
+    has_some = part.name in variables.get("batch_stats", {})
+    if has_some and not deeplab.norm_of(part.module):
+      moved.add(part.name)
+    if part.name in moved and part.name not in moving:
+      raise errors.InputError(
+        f"{part.called}: its running statistics would move in training, and "
+        "they are to stay (model.batch_norm.mode, optim.trained). Declare the "
+        "field norm or style and make its convolutions with that"
+      )
 
 
 def _refuse_features(part: Part, result: Any, output_stride: int) -> None:
@@ -220,10 +235,8 @@ def _shape(value: Any) -> Any:
   return getattr(value, "shape", f"a {type(value).__name__}")
 
 
-def _refuse_variables(
-  part: Part, variables: Any, moving: Sequence[str]
-) -> None:
-  """Refuse variables that a run would not keep, or would not leave."""
+def _refuse_variables(part: Part, variables: Any) -> None:
+  """Refuse variables that a run would not keep."""
   if other := sorted(
     name
     for name, tree in variables.items()
@@ -235,10 +248,3 @@ def _refuse_variables(
     )
   if part.name == "backbone" and part.name not in variables["params"]:
     raise errors.InputError(f"{part.called}: it has no parameters")
-  moves = part.name in variables.get("batch_stats", {})
-  if moves and part.name not in moving and not deeplab.norm_of(part.module):
-    raise errors.InputError(
-      f"{part.called}: its running statistics would move in training, and they "
-      "are to stay (model.batch_norm.mode, optim.trained). Declare the field "
-      "norm or style and make its convolutions with that"
-    )

@@ -29,12 +29,8 @@ def initial_variables(model: nn.Module, seed: int) -> dict[str, Any]:
   variables, convolutions = cost.trace(model, cost.TRACE_SIZE)
   inits = {conv.path: conv.module.kernel_init for conv in convolutions}
   constants = {"scale": 1, "var": 1, "offset": 0, "mean": 0, "bias": 0}
-  others = {
-    path: leaf
-    for path, leaf in flax.traverse_util.flatten_dict(variables).items()
-    if path[1:-1] not in inits
-  }
-  values = _by_flax(model, seed, tuple(others)) if others else {}
+  others = of_other_layers(model)
+  values = _by_flax(model, seed, others) if others else {}
 
   def draw(keys, leaf):
     collection, *names = (key.key for key in keys)
@@ -48,6 +44,14 @@ def initial_variables(model: nn.Module, seed: int) -> dict[str, Any]:
     return jnp.asarray(inits[path[:-1]].draw(rng, leaf.shape))
 
   return jax.tree_util.tree_map_with_path(draw, variables)
+
+
+def of_other_layers(model: nn.Module) -> tuple[tuple[str, ...], ...]:
+  """Return the paths of what is in no convolution of deeplax."""
+  variables, convolutions = cost.trace(model, cost.TRACE_SIZE)
+  inside = {conv.path for conv in convolutions}
+  flat: Any = flax.traverse_util.flatten_dict(variables)
+  return tuple(path for path in flat if path[1:-1] not in inside)
 
 
 def _by_flax(

@@ -23,6 +23,7 @@ from deeplax import errors
 from deeplax.data import files
 from deeplax.inference import asked
 from deeplax.inference import open_run
+from deeplax.models import variables as variables_lib
 from deeplax.training import optim
 from deeplax.training import parts as parts_lib
 from deeplax.training import state as state_lib
@@ -159,6 +160,7 @@ def run(
     config.train.batch_size = args.batch_size
   variables = checkpoint.read(args.workdir, step)
   model = opened.network(config.model.output_stride)
+  _refuse_other_norms(model)
   with errors.input_errors():
     batches = parts_lib.batches(config, source)
   if frozen:
@@ -184,6 +186,16 @@ def run(
       data_root=args.data_root,
     )
   progress(f"Next: {commands.typed('evaluate')} --workdir={out}")
+
+
+def _refuse_other_norms(model: nn.Module) -> None:
+  """Refuse norms whose decay cannot be set, in parts of a user's own."""
+  for collection, *path in variables_lib.of_other_layers(model):
+    if collection == "batch_stats":
+      raise errors.InputError(
+        f"{'/'.join(path)} is of a norm of your own, and deeplax measures its "
+        "own norms alone: those of convolutions made with style or norm"
+      )
 
 
 def keep_one_batch(norm: ml_collections.ConfigDict) -> None:

@@ -4,7 +4,7 @@ COMMAND: python -m experiments.run docs/examples/my_decoder_ablation.py
 """
 
 BASE = "quickstart"
-SEEDS = (0, 1)
+SEEDS = (0,)
 
 
 def sweep():
@@ -12,4 +12,4 @@ def sweep():
   yield {"name": "published", "model.decoder.channels": 64}
   for width in (32, 64):
     kind = f"my_decoder.py:MyDecoder(channels={width})"
-    yield {"name": f"mine, {width} channels", "model.decoder.kind": kind}
+    yield {"name": f"mine-{width}", "model.decoder.kind": kind}

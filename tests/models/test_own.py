@@ -14,6 +14,7 @@ from deeplax.models import build
 from deeplax.models import cost
 from deeplax.models import deeplab
 from deeplax.models import variables
+from deeplax.training import norm_statistics
 from tests import conftest
 from tests.models import networks
 
@@ -319,6 +320,39 @@ def networks_decoder(file: pathlib.Path) -> Any:
   config = networks.config(**networks.SMALL)
   config.decoder.kind = f'{file}:Decoder(returns="high")'
   return build.from_config(config, num_classes=CLASSES).decoder
+
+
+STATES_NORM = """\
+import flax.linen as nn
+
+class Head(nn.Module):
+  norm: object
+  still: bool = False
+
+  @nn.compact
+  def __call__(self, high, *, train):
+    frozen = self.still and self.norm.mode != "train"
+    still = frozen or not train
+    return nn.BatchNorm(use_running_average=still, name="norm")(high)
+"""
+
+
+def test_a_norm_that_is_to_stay_may_not_move(tmp_path, short):
+  file = tmp_path / "n.py"
+  file.write_text(STATES_NORM)
+  made(head=f"{file}:Head")
+  made(head=f"{file}:Head(still=True)", batch_norm__mode="frozen")
+  with pytest.raises(errors.InputError, match="running statistics would move"):
+    made(head=f"{file}:Head", batch_norm__mode="frozen")
+  model = made(head=f"{file}:Head(still=True)")
+  others = variables.of_other_layers(model)
+  assert {(p[0], p[-1]) for p in others} == {
+    *(("params", "scale"), ("params", "bias")),
+    *(("batch_stats", "mean"), ("batch_stats", "var")),
+  }
+  with pytest.raises(errors.InputError, match="head/norm/mean is of a norm of"):
+    norm_statistics._refuse_other_norms(model)
+  norm_statistics._refuse_other_norms(made())
 
 
 def test_settings_of_other_backbones_and_heads_are_refused(file):

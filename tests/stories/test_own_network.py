@@ -290,3 +290,32 @@ def test_an_object_has_to_fit_the_run():
     trained: Any = parts.given(config, model, 8)
     assert trained.backbone.norm.mode == "fixed"
     assert trained.decoder.style.norm.mode == "train"
+
+
+@pytest.mark.slow  # 2 minutes
+def test_the_examples_ablation_runs_and_is_reported(tmp_path):
+  file, out = EXAMPLES / "my_decoder_ablation.py", tmp_path / "out"
+  flags = ("--seeds=0", f"--out={out}")
+  for name, further in (
+    ("run", ("--only", "published", "mine-32")),
+    ("report", ()),
+  ):
+    done = subprocess.run(
+      [
+        *(sys.executable, "-m", f"experiments.{name}", f"{file}:debug"),
+        *(*flags, *further),
+      ],
+      cwd=commands.ROOT,
+      env=commands.environment(),
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+  lines = (out / "results.jsonl").read_text().splitlines()
+  found = {line["row"]: line for line in map(json.loads, lines)}
+  for row in ("published", "mine-32"):
+    assert found[row]["status"] == "finished" and found[row]["miou"] > 0
+  report = (out / "report.md").read_text()
+  assert "mine-32" in report and "published" in report
+  assert str(EXAMPLES) not in report  # of this computer
