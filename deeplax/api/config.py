@@ -41,9 +41,18 @@ def config(name: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
 
 
 def given(config_or_name: str | ConfigDict) -> ConfigDict:
-  """Return a configuration, or the one of a name, that callers may change."""
+  """Return a copy of a configuration, or the one of a name.
+
+  Raises:
+    InputError: It is neither.
+  """
   if isinstance(config_or_name, str):
     return config(config_or_name)
+  if not isinstance(config_or_name, ConfigDict):
+    raise errors.InputError(
+      f"the configuration is a {type(config_or_name).__name__}: give a name, "
+      "as 'v3plus_xception', or what deeplax.config returns"
+    )
   return changed(config_or_name.copy_and_resolve_references(), {})
 
 
@@ -51,10 +60,16 @@ def changed(found: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
   """Return a configuration, locked, with other values and whole paths.
 
   Raises:
-    InputError: A key or the type of its value is wrong.
+    InputError: A key or the type of its value is wrong, or it lacks one.
   """
   found.lock()
   usual, flat = settings.flatten(defaults.base()), settings.flatten(found)
+  if odd := sorted(usual.keys() ^ flat.keys()):
+    what = "lacks the key" if odd[0] in usual else "has a key of its own,"
+    raise errors.InputError(
+      f"the configuration {what} {odd[0]}: begin with deeplax.config or "
+      "defaults.base(), and change values alone"
+    )
   for key, value in overrides.items():
     if key not in flat:
       near = difflib.get_close_matches(key, flat, n=1)

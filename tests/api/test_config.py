@@ -1,6 +1,7 @@
 """`deeplax.config`: by name or file, changed, and refused."""
 
 import pathlib
+from typing import Any
 
 import ml_collections
 import pytest
@@ -8,6 +9,7 @@ import pytest
 import deeplax
 from deeplax.api import config as config_lib
 from deeplax.settings import defaults
+from deeplax.settings import find
 from tests import conftest
 
 FILE = """\
@@ -81,3 +83,17 @@ def test_a_callers_configuration_stays_as_it_was():
   free = ml_collections.ConfigDict(defaults.base())
   config_lib.given(free)
   free.anything = 1  # not locked either
+  with pytest.raises(deeplax.InputError, match="has a key of its own, any"):
+    config_lib.given(free)
+  del free.anything
+  del free.model.head
+  with pytest.raises(deeplax.InputError, match="lacks the key model.head"):
+    config_lib.given(free)
+  wrong: Any = {"model.head": "aspp"}
+  with pytest.raises(deeplax.InputError, match="is a dict: give a name"):
+    config_lib.given(wrong)
+
+
+def test_each_configuration_of_deeplax_has_a_name():
+  for name in find.names():
+    assert deeplax.config(f"{name}:debug").data.name == "shapes", name
