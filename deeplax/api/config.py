@@ -11,6 +11,7 @@ from deeplax import errors
 from deeplax import paths
 from deeplax.settings import defaults
 from deeplax.settings import find
+from deeplax.settings import own
 from deeplax.workdir import settings
 
 
@@ -91,4 +92,5 @@ def changed(found: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
   for key in defaults.PATHS:
     if text := config_path.get_value(key, found):
       found.update_from_flattened_dict({key: paths.expanded(text)})
+  own.with_whole_paths(found)
   return found

@@ -12,7 +12,12 @@ from deeplax.training import parts
 
 
 def model(
-  config: str | ConfigDict, *, num_classes: int
+  config: str | ConfigDict,
+  *,
+  num_classes: int,
+  backbone: nn.Module | None = None,
+  head: nn.Module | None = None,
+  decoder: nn.Module | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
   """Return a network and its initial variables, for a training loop of yours.
 
@@ -35,6 +40,10 @@ def model(
       `model` is read, and `seed`, `init.checkpoint`, `optim.trained` and
       `data.channels`, as by a training.
     num_classes: Background included.
+    backbone: A Flax module of yours in place of the configured one;
+      docs/own_network.md says what it receives and returns.
+    head: The same for the head.
+    decoder: The same for the decoder.
 
   Returns:
     A Flax module, and {"params", "batch_stats"} as nested dictionaries: what
@@ -45,7 +54,10 @@ def model(
     InputError: There is no such configuration, a value of it is impossible, or
       the weights do not fit.
   """
-  config = config_lib.given(config)
+  found = config_lib.given(config)
+  objects = {"backbone": backbone, "head": head, "decoder": decoder}
   with errors.input_errors():
-    network = parts.network(config, num_classes)
-  return network, initial.variables(config, network, resumed=False)
+    network = parts.network(found, num_classes, **objects)
+  if any(part is not None for part in objects.values()):
+    found.model.given = True  # the configuration alone cannot build it again
+  return network, initial.variables(found, network, resumed=False)

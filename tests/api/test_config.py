@@ -75,6 +75,12 @@ def test_what_is_wrong_is_named(name, overrides, told):
   assert told in str(error.value)
 
 
+def test_a_file_of_ones_own_gets_its_whole_path(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  found = deeplax.config("quickstart", {"model.decoder.kind": "mine.py:Mine"})
+  assert found.model.decoder.kind == f"{tmp_path}/mine.py:Mine"
+
+
 def test_a_callers_configuration_stays_as_it_was():
   mine = deeplax.config("quickstart")
   copy = config_lib.given(mine)

@@ -1,5 +1,8 @@
 """`deeplax.model`: what a training starts from, and a loop of one's own."""
 
+import functools
+
+import flax.linen as nn
 import jax
 import numpy as np
 import optax
@@ -68,6 +71,38 @@ def test_a_loop_as_the_docstring_shows_it_learns(short):
   assert values[-1] < 0.5 * values[0]
   after = jax.tree.leaves(variables["batch_stats"])
   assert any((a != b).any() for a, b in zip(before, after, strict=True))
+
+
+class Sum(nn.Module):
+  """A decoder of one convolution on the features at stride 4."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, high, features, size, *, train):
+    low = nn.Conv(self.features, (1, 1), name="low")(features["low4"])
+    return low + jax.image.resize(high, low.shape, "bilinear")
+
+
+def test_a_decoder_of_ones_own_takes_the_configured_ones_place(short):
+  model, variables = deeplax.model(
+    _small(), num_classes=5, decoder=Sum(features=8)
+  )
+  decoder = variables["params"]["decoder"]
+  assert list(decoder) == ["low"]
+  assert decoder["low"]["kernel"].shape[-1] == 8
+  logits = jax.eval_shape(
+    functools.partial(model.apply, train=False),
+    variables,
+    np.zeros((1, 33, 33, 3), np.uint8),
+  )
+  assert logits.shape == (1, 33, 33, 5)
+  _, plain = deeplax.model(_small(), num_classes=5)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    variables["params"]["backbone"],
+    plain["params"]["backbone"],
+  )
 
 
 @pytest.mark.parametrize(
