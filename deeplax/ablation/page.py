@@ -217,7 +217,7 @@ def rows_and_costs(
 
 
 def _points(
-  points: Sequence[tuple[int, float, str, tables.Scores]],
+  points: Sequence[tuple[int, float | int, str, tables.Scores]],
   axis: str,
   best: verdict.Best | None,
 ) -> line_plot.Panel:

@@ -1,11 +1,10 @@
 """What is said of a table's best row, for every state of the results."""
 
 import math
-import types
-from typing import Any
 
 import pytest
 
+from deeplax.ablation import experiment as experiment_lib
 from deeplax.ablation import tables
 from deeplax.ablation import verdict
 
@@ -22,8 +21,11 @@ def outcome(**rows):
     for row, values in rows.items()
     for seed, value in enumerate(values)
   ]
-  names = [types.SimpleNamespace(name=row) for row in rows]
-  experiment: Any = types.SimpleNamespace(rows=names)
+  how = experiment_lib.Evaluation(16, (1.0,), False, False)
+  named = (experiment_lib.Row(row, {}, None, how, None) for row in rows)
+  experiment = experiment_lib.Experiment(
+    *("x", "About.", "", "", tuple(named), None, (), (), (), False)
+  )
   return tables.Outcome(experiment, lines, {})
 
 
