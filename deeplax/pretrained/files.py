@@ -58,6 +58,19 @@ _ELSEWHERE = {
 }
 
 
+def found_at(path: str) -> str:
+  """Return the weights at a path, for `reader`: a file or a prefix; "": none.
+
+  Of a folder it is the first TensorFlow checkpoint inside, as in an archive
+  that has been unpacked.
+  """
+  prefix, file = paths.local(_TF_FILES.sub("", path)), paths.local(path)
+  if file.is_file() or pathlib.Path(f"{prefix}.index").is_file():
+    return path
+  inside = sorted(file.glob("*.index")) if file.is_dir() else []
+  return str(inside[0].with_suffix("")) if inside else ""
+
+
 def read(path: str) -> archives.Weights:
   """Return the arrays in a file, by name; for the errors see `reader`."""
   return reader(path)()

@@ -1,8 +1,6 @@
 """The variables before step 0: drawn at random or from another workdir."""
 
-from collections.abc import Collection, Sequence
-import shlex
-import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +8,7 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import ml_collections
+from ml_collections.config_flags import config_path
 
 from deeplax import errors
 from deeplax.data import build as data_build
@@ -19,10 +18,16 @@ from deeplax.models.heads import large_fov
 from deeplax.pretrained import partial
 from deeplax.pretrained import rules
 from deeplax.training import parts as parts_lib
+from deeplax.training import start_commands
 from deeplax.workdir import checkpoint
 from deeplax.workdir import settings
 
 Variables = dict[str, Any]
+# Keys of config.model that say which backbone it is.
+BACKBONE_KEYS = (
+  *("backbone", "conventions", "depth_multiplier", "multi_grid"),
+  *(f"xception.{x}" for x in ("after_depthwise", "downsample", "middle_units")),
+)
 
 
 def variables(
@@ -44,27 +49,14 @@ def variables(
   theirs, step = checkpoint.restore_variables(config.init.checkpoint)
   theirs, note = _for_bands(config, model, theirs)
   new, old = _flat(drawn), _flat(theirs)
-  if partial.TRAINING_ONLY not in drawn["params"]:
-    # The auxiliary head only trains, so the new run may leave it out.
-    old = {p: leaf for p, leaf in old.items() if p[1] != partial.TRAINING_ONLY}
-  # Arrays that the other network lacks or has in another shape stay as drawn.
-  fresh = [
-    path
-    for path, leaf in new.items()
-    if path not in old or old[path].shape != leaf.shape
-  ]
-  surplus = [path for path in old if path not in new]
-  classes = _of_classes(config, model) if fresh else set()
-  may_differ = {partial.TRAINING_ONLY}
-  if isinstance(model.decoder, large_fov.Branches):
-    may_differ |= {"decoder", "logits"}  # v1 adds them to a trained network
-  misfits = [p for p in fresh if p[1] not in may_differ and p not in classes]
+  sizes = {path: leaf.shape for path, leaf in old.items()}
+  fresh, misfits, surplus = _differing(config, model, sizes)
   if misfits or surplus:
     raise errors.InputError(
       f"init.checkpoint {config.init.checkpoint} holds another network: "
       f"{_names(misfits[:8]) or f'{len(surplus)} parameters too many'}. "
       "Use the same config.model as that run"
-      + _cure(config, {*drawn["params"]}, [*misfits, *surplus])
+      + _cure(config, model, sizes, [*misfits, *surplus])
     )
   print(
     f"init: {len(new) - len(fresh)} arrays from {config.init.checkpoint} step "
@@ -80,6 +72,92 @@ def variables(
   return flax.traverse_util.unflatten_dict(new | carried)
 
 
+def _differing(
+  config: ml_collections.ConfigDict,
+  model: nn.Module,
+  theirs: Mapping[rules.Path, rules.Shape],
+) -> tuple[list[rules.Path], list[rules.Path], list[rules.Path]]:
+  """Return in what a network differs from the parameters of another one.
+
+  Args:
+    config: Of the run.
+    model: Its network.
+    theirs: Shapes of the other network's arrays.
+
+  Returns:
+    fresh: Paths that the other network lacks or has in another shape.
+    misfits: Those of them that are no reason to be drawn anew.
+    surplus: Paths that this network lacks.
+  """
+  own = variables_lib.shapes(model)
+  if model.auxiliary is None:
+    # The auxiliary head only trains, so the new run may leave it out.
+    theirs = {p: x for p, x in theirs.items() if p[1] != partial.TRAINING_ONLY}
+  fresh = [path for path, shape in own.items() if theirs.get(path) != shape]
+  surplus = [path for path in theirs if path not in own]
+  classes = _of_classes(config, model) if fresh else set()
+  may_differ = {partial.TRAINING_ONLY}
+  if isinstance(model.decoder, large_fov.Branches):
+    may_differ |= {"decoder", "logits"}  # v1 adds them to a trained network
+  misfits = [p for p in fresh if p[1] not in may_differ and p not in classes]
+  return sorted(fresh), sorted(misfits), sorted(surplus)
+
+
+def _cure(
+  config: ml_collections.ConfigDict,
+  model: nn.Module,
+  theirs: Mapping[rules.Path, rules.Shape],
+  differing: Sequence[rules.Path],
+) -> str:
+  """Return commands that make the other run's weights fit; "" if none do.
+
+  Args:
+    config: Of the run.
+    model: Its network.
+    theirs: Shapes of the other network's arrays.
+    differing: Paths of parameters that one of the networks lacks or has in
+      another shape.
+  """
+  if config.data.channels is not None:
+    return ""
+  new, changes = _parts(model, differing), {}
+  if partial.BACKBONE in new:
+    # Another backbone: this run takes over that of the weights.
+    changes = _backbone_keys(config)
+    other = config.copy_and_resolve_references()
+    other.model.update_from_flattened_dict(changes)
+    network = parts_lib.network(
+      other, model.num_classes, auxiliary=model.auxiliary is not None
+    )
+    _, misfits, surplus = _differing(other, network, theirs)
+    new = _parts(network, [*misfits, *surplus])
+  if partial.BACKBONE in new:
+    return ""
+  return start_commands.for_run(
+    config.init.checkpoint,
+    sorted(new),
+    [f"--config.model.{key}={value}" for key, value in changes.items()],
+  )
+
+
+def _parts(model: nn.Module, paths: Sequence[rules.Path]) -> set[str]:
+  """Return the parts to draw anew where these parameters differ."""
+  have = {path[1] for path in variables_lib.shapes(model)}
+  # If this network lacks the part, its logits read another one.
+  return {p[1] if p[1] in have else partial.ORDER[-1] for p in paths}
+
+
+def _backbone_keys(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Return the keys of the backbone that differ in the other run's config."""
+  old = settings.load_config(config.init.checkpoint).model
+  value = config_path.get_value
+  return {
+    key: value(key, old)
+    for key in BACKBONE_KEYS
+    if value(key, old) != value(key, config.model)
+  }
+
+
 def _flat(variables: Variables) -> dict[rules.Path, Any]:
   """Return {("params", "logits", "kernel"): array, ...}, in order."""
   flat: Any = flax.traverse_util.flatten_dict(variables)
@@ -88,48 +166,6 @@ def _flat(variables: Variables) -> dict[rules.Path, Any]:
 
 def _names(paths: Sequence[rules.Path]) -> str:
   return ", ".join("/".join(path) for path in paths)
-
-
-def _cure(
-  config: ml_collections.ConfigDict,
-  parts: Collection[str],
-  differing: Sequence[rules.Path],
-) -> str:
-  """Return commands that make the other run's weights fit; "" if none do.
-
-  Args:
-    parts: The parts of this run's network.
-    differing: Paths of parameters that one of the networks lacks or has in
-      another shape.
-  """
-  new = {path[1] for path in differing}
-  # If this network lacks the part, its logits read another one.
-  new = {part if part in parts else partial.ORDER[-1] for part in new}
-  if partial.BACKBONE in new or config.data.channels is not None:
-    return ""
-  flags = shlex.join(_config_flags(sys.argv[1:])) or "--config=CONFIG"
-  old = config.init.checkpoint.rstrip("/")
-  start = f"{old}_as_start"
-  return (
-    f", or draw {' and '.join(sorted(new))} anew, with what reads it, and "
-    "start from the rest:\n"
-    f"python -m deeplax.convert --source=deeplax --checkpoint={old} {flags} "
-    f"--new={','.join(sorted(new))} --workdir={start}\n"
-    f"python -m deeplax.main {flags} --config.init.checkpoint={start}"
-  )
-
-
-def _config_flags(arguments: Sequence[str]) -> list[str]:
-  """Return the --config flags without that of init.checkpoint."""
-  flags, words = [], iter(arguments)
-  for word in words:
-    if not word.startswith("--config"):
-      continue
-    if "=" not in word:
-      word = f"{word}={next(words, '')}"
-    if not word.startswith("--config.init.checkpoint="):
-      flags.append(word)
-  return flags
 
 
 def statistics_of(config: ml_collections.ConfigDict) -> str:

@@ -8,8 +8,10 @@ import ml_collections
 from deeplax import errors
 from deeplax.data import build as data_build
 from deeplax.data import files
+from deeplax.pretrained import files as weight_files
 from deeplax.settings import own
 from deeplax.training import limits
+from deeplax.training import start_commands
 from deeplax.workdir import layout
 
 
@@ -37,6 +39,12 @@ def found(config: ml_collections.ConfigDict, workdir: str) -> Inputs:
   start = config.init.checkpoint
   goes_on = layout.checkpoint_steps(workdir)
   if start is not None and not (goes_on or layout.checkpoint_steps(start)):
+    if weights := weight_files.found_at(start):
+      raise errors.InputError(
+        f"init.checkpoint {start} holds another program's weights, and a run "
+        "starts from a workdir. Make one of them:\n"
+        + start_commands.for_file(weights)
+      )
     raise errors.InputError(
       f"init.checkpoint {start} has no checkpoint. {layout.nearest_runs(start)}"
     )

@@ -143,15 +143,40 @@ def test_another_network_comes_with_the_commands_that_make_it_fit(
   ]
 
 
-def test_another_backbone_comes_with_no_command(workdir):
+def test_another_backbone_is_taken_over_by_the_commands(workdir, monkeypatch):
   folder, _ = workdir
   c = config()
   c.init.checkpoint = str(folder)
   c.model.depth_multiplier = 0.5
+  # The head reads as many channels as the other backbone has: it fits then.
+  c.model.channels = 48
+  flag = "--config.model.depth_multiplier=0.5"
+  monkeypatch.setattr(sys, "argv", ["main", "--config=a", flag, "--workdir=x"])
   model = build.from_config(c.model, num_classes=5)
   with pytest.raises(errors.InputError, match="holds another") as error:
     initial.variables(c, model, resumed=False)
-  assert "--new" not in str(error.value)
+  flags = "--config=a --config.model.depth_multiplier=0.1"
+  assert str(error.value).splitlines()[1:] == [
+    f"python -m deeplax.convert --source=deeplax --checkpoint={folder} {flags} "
+    f"--new=head --workdir={folder}_as_start",
+    f"python -m deeplax.main {flags} "
+    f"--config.init.checkpoint={folder}_as_start",
+  ]
+  assert c.model.depth_multiplier == 0.5
+
+
+def test_a_backbone_that_no_key_explains_comes_with_no_command(
+  workdir, monkeypatch
+):
+  folder, _ = workdir
+  c = config()
+  c.init.checkpoint = str(folder)
+  c.model.depth_multiplier = 0.5
+  monkeypatch.setattr(initial, "BACKBONE_KEYS", ())
+  model = build.from_config(c.model, num_classes=5)
+  with pytest.raises(errors.InputError, match="holds another") as error:
+    initial.variables(c, model, resumed=False)
+  assert "convert" not in str(error.value)
 
 
 @pytest.mark.slow  # 20 s: four commands

@@ -21,6 +21,31 @@ def test_a_run_that_goes_on_needs_no_weights_to_start_from(tmp_path):
   assert len(inputs.found(config, str(workdir)).train) == 16
 
 
+@pytest.mark.parametrize(
+  ("made", "start", "shown"),
+  [
+    ("w.npz", "w.npz", "w.npz"),
+    ("m.ckpt-7.index", "m.ckpt-7", "m.ckpt-7"),
+    ("zoo/m.ckpt-7.index", "zoo", "zoo/m.ckpt-7"),
+  ],
+)
+def test_weights_of_another_program_come_with_the_command_that_converts_them(
+  tmp_path, monkeypatch, made, start, shown
+):
+  (tmp_path / "zoo").mkdir()
+  (tmp_path / made).touch()
+  monkeypatch.setattr("sys.argv", ["main", "--config=own_data"])
+  config = _config()
+  config.init.checkpoint = str(tmp_path / start)
+  with pytest.raises(errors.InputError, match="another program's weights") as e:
+    inputs.found(config, str(tmp_path / "run"))
+  convert = str(e.value).splitlines()[1]
+  assert convert.startswith(
+    "python -m deeplax.convert --source=tf_deeplab "
+    f"--checkpoint={tmp_path / shown} --config=own_data:pretrained "
+  )
+
+
 def test_examples_alone_need_no_split_to_evaluate(tmp_path):
   config = _config()
   config.data.eval_split = "nope"
