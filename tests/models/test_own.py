@@ -13,6 +13,7 @@ from deeplax import errors
 from deeplax.models import build
 from deeplax.models import cost
 from deeplax.models import deeplab
+from deeplax.models import own
 from deeplax.models import variables
 from deeplax.training import norm_statistics
 from tests import conftest
@@ -302,9 +303,8 @@ def test_objects_that_do_not_fit(file, short):
   config = networks.config(**networks.SMALL)
   with pytest.raises(errors.InputError, match="head=Decoder"):
     build.from_config(config, num_classes=CLASSES, head=networks_decoder(file))
-  bad: Any = 3
   with pytest.raises(errors.InputError, match="makes a int; a decoder is a fl"):
-    build.from_config(config, num_classes=CLASSES, decoder=bad)
+    own.from_object("decoder", 3, {})
 
   class Listed(nn.Module):
     widths: Any = None

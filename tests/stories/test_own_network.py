@@ -316,6 +316,6 @@ def test_the_examples_ablation_runs_and_is_reported(tmp_path):
   found = {line["row"]: line for line in map(json.loads, lines)}
   for row in ("published", "mine-32"):
     assert found[row]["status"] == "finished" and found[row]["miou"] > 0
-  report = (out / "report.md").read_text()
+  report = (out / "table.md").read_text()
   assert "mine-32" in report and "published" in report
   assert str(EXAMPLES) not in report  # of this computer
