@@ -93,10 +93,13 @@ class Run(NamedTuple):
     """Return a predictor of `model`; for `keywords` see `Predictor`."""
     from deeplax.inference import predictor as predictor_lib
     from deeplax.models import build as model_build
+    from deeplax.models import variables as variables_lib
 
     if self.model is None:
       pad_value = model_build.mean_pixel(self.config.model, self.channels)
     else:
+      if variables:  # a validation sets them later
+        variables_lib.refuse_other(model, variables)
       pad_value = getattr(model, "mean")  # noqa: B009
     return predictor_lib.Predictor(
       model,

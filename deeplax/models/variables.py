@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deeplax import errors
 from deeplax.models import cost
 
 
@@ -123,6 +124,22 @@ def shapes(model: nn.Module) -> dict[tuple[str, ...], tuple[int, ...]]:
   variables, _ = cost.trace(model, cost.TRACE_SIZE)
   flat: Any = flax.traverse_util.flatten_dict(variables)
   return {path: leaf.shape for path, leaf in flat.items()}
+
+
+def refuse_other(model: nn.Module, variables: Mapping[str, Any]) -> None:
+  """Refuse variables that are not those of a network.
+
+  Raises:
+    InputError: Naming the first path that differs.
+  """
+  have = {path: x.shape for path, x in flat_arrays(variables).items()}
+  for path, shape in shapes(model).items():
+    if have.get(path) != shape:
+      raise errors.InputError(
+        f"the network given is not the run's: {'/'.join(path[1:])} is {shape} "
+        f"in it, and {have.get(path, 'missing')} in the checkpoint. Give the "
+        "one that was trained"
+      )
 
 
 def differing(model: nn.Module, other: nn.Module) -> set[tuple[str, ...]]:

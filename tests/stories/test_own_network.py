@@ -260,6 +260,11 @@ def test_objects_train_resume_and_predict(tmp_path):
     predictor = opened.predictor(opened.network(), again)
     labels = predictor.labels(np.zeros((40, 50, 3), np.uint8))
     assert labels.shape == (40, 50)
+    other = open_run.open_run(workdir, kept, made(config, 4))
+    with pytest.raises(
+      errors.InputError, match=r"not the run's: decoder/reduce/\w+ is \(4,\)"
+    ):
+      other.predictor(other.network(), again)
     with pytest.raises(errors.InputError, match="output stride 8: the network"):
       opened.network(8)
   told = refused_without_jax("evaluate", f"--workdir={workdir}")
