@@ -154,6 +154,11 @@ def refuse_misfit(
       raise errors.InputError(f"{label}: {where}") from error
     if part.name == "backbone":
       _refuse_features(part, result, output_stride)
+      if model.auxiliary is not None and "middle" not in result:
+        raise errors.InputError(
+          f'{part.called}: it returns no "middle", which the auxiliary head '
+          "reads. Return it, or set train.auxiliary_weight to 0"
+        )
     else:
       _refuse_maps(part, result, args[0])
     return result

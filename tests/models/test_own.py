@@ -355,6 +355,18 @@ def test_a_norm_that_is_to_stay_may_not_move(tmp_path, short):
   norm_statistics._refuse_other_norms(made())
 
 
+def test_an_auxiliary_head_wants_the_middle_features(file):
+  config = networks.config(backbone=f"{file}:Backbone", decoder__kind="none")
+  with pytest.raises(errors.InputError, match='returns no "middle", which the'):
+    build.from_config(config, num_classes=CLASSES, auxiliary=True)
+
+
+def test_the_page_shows_the_example():
+  page = (EXAMPLE.parents[1] / "own_network.md").read_text()
+  shown = page.split("```python\n")[1].split("```")[0]
+  assert shown.startswith("class MyDecoder") and shown in EXAMPLE.read_text()
+
+
 def test_settings_of_other_backbones_and_heads_are_refused(file):
   with pytest.raises(ValueError, match="model.depth_multiplier 0.5 is for mob"):
     build.from_config(
