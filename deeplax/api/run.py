@@ -174,6 +174,7 @@ def load(
   window: int | None = None,
   overlap: int | None = None,
   batch: int | None = None,
+  model: nn.Module | None = None,
 ) -> Run:
   """Return a trained run that predicts; its workdir is all that it needs.
 
@@ -198,6 +199,8 @@ def load(
     overlap: Pixels that windows share; 0: a quarter of a window.
     batch: Images of a list that each device predicts at once; 0: as many as
       make it faster and fit.
+    model: The network, where `deeplax.train` was given it as an object; it has
+      one output stride, its own.
 
   Raises:
     InputError: There is no such run or checkpoint, or a value is wrong.
@@ -219,4 +222,4 @@ def load(
     overlap=overlap,
     batch=batch,
   )
-  return Run(folder, asked_lib.pictures(flags))
+  return Run(folder, asked_lib.pictures(flags, model))

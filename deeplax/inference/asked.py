@@ -39,14 +39,18 @@ class Asked(NamedTuple):
   batch: int
 
 
-def pictures(args: argparse.Namespace) -> Asked:
+def pictures(args: argparse.Namespace, model: Any = None) -> Asked:
   """Return what the flags of `deeplax.predict` ask of a run.
+
+  Args:
+    args: The flags.
+    model: See `open_run`.
 
   Raises:
     InputError: A flag or the workdir is wrong.
   """
   config = run_settings.load_config(args.workdir)
-  run = open_run.open_run(args.workdir, config)
+  run = open_run.open_run(args.workdir, config, model)
   stride = settings.output_stride(config, args.output_stride)
   return _asked(run, args, (stride,), (settings.mode(config, args),))
 

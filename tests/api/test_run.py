@@ -135,7 +135,9 @@ ALL: dict[str, Any] = {
 def test_each_keyword_is_the_flag_of_its_name(monkeypatch, tmp_path):
   """Values that are 0 or False too, which differ from none."""
   asked_for: list[Any] = []
-  monkeypatch.setattr(asked, "pictures", asked_for.append)
+  monkeypatch.setattr(
+    asked, "pictures", lambda args, model: asked_for.append(args)
+  )
   monkeypatch.setattr(run_lib, "Run", lambda *_: None)
   flags = [
     *("--step=2", "--output_stride=8", "--scales=0.5,1.0", "--no-flip"),

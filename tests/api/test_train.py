@@ -6,6 +6,7 @@ import signal
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -78,3 +79,27 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
 def test_a_workdir_of_another_run_is_refused(trained_copy, short):
   with pytest.raises(deeplax.InputError, match="holds another run"):
     deeplax.train(test_model._small(seed=9), trained_copy)
+
+
+def test_a_network_and_a_loss_of_ones_own_are_trained_and_loaded(
+  tmp_path, short
+):
+  config = test_model._small()
+  model, variables = deeplax.model(
+    config, num_classes=8, decoder=test_model.Sum(features=8)
+  )
+
+  def nothing(logits, labels, *, ignore_label):
+    # No gradient: only weight decay and the norms' statistics change.
+    return jnp.zeros(labels.shape)
+
+  run = deeplax.train(config, tmp_path / "run", model=model, loss=nothing)
+  image = np.zeros((33, 33, 3), np.uint8)
+  assert run(image).shape == (33, 33)
+  kernel = run.variables["params"]["decoder"]["low"]["kernel"]
+  before = variables["params"]["decoder"]["low"]["kernel"]
+  np.testing.assert_allclose(kernel, before, rtol=1e-3)
+  with pytest.raises(deeplax.InputError, match="given as a Python object"):
+    deeplax.load(tmp_path / "run")
+  again = deeplax.load(tmp_path / "run", model=model)
+  np.testing.assert_array_equal(again(image), run(image))
