@@ -114,7 +114,8 @@ def test_every_command_is_understood_by_its_own_parser():
   assert seen > 40
 
 
-def test_python_that_is_shown_imports_what_there_is():
+def test_python_that_is_shown_imports_what_there_is(monkeypatch):
+  monkeypatch.syspath_prepend(EXAMPLES)
   for block in BLOCKS:
     if block.language == "python":
       compile(block.text, str(block), "exec")
@@ -129,6 +130,7 @@ SMALL_OWN = (
   "--config.model.decoder.channels=8",
 )
 FOLDERS = ("runs/", "my_data", "photos/", "labeled")
+EXAMPLES = ROOT / "docs" / "examples"
 
 
 def small(module: str, arguments: list[str], folder: pathlib.Path) -> list[str]:
@@ -142,6 +144,8 @@ def small(module: str, arguments: list[str], folder: pathlib.Path) -> list[str]:
       given = any(a.startswith("--workdir") for a in arguments)
       if module == "deeplax.main" and not given:
         words.append(f"--workdir={folder}/runs/{workdir(arguments)}")
+    elif "my_decoder.py" in text:
+      words.append(text.replace("my_decoder.py", f"{EXAMPLES}/my_decoder.py"))
     elif value.startswith(FOLDERS):
       words.append(f"{flag}{equals}{folder / value}")
     else:
