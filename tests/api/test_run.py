@@ -132,13 +132,20 @@ ALL: dict[str, Any] = {
 }
 
 
+class Opened(run_lib.Run):
+  """Opens nothing."""
+
+  def __init__(self, *_: Any):
+    pass
+
+
 def test_each_keyword_is_the_flag_of_its_name(monkeypatch, tmp_path):
   """Values that are 0 or False too, which differ from none."""
   asked_for: list[Any] = []
   monkeypatch.setattr(
     asked, "pictures", lambda args, model: asked_for.append(args)
   )
-  monkeypatch.setattr(run_lib, "Run", lambda *_: None)
+  monkeypatch.setattr(run_lib, "Run", Opened)
   flags = [
     *("--step=2", "--output_stride=8", "--scales=0.5,1.0", "--no-flip"),
     *("--crf", "--sizes=exact", "--window=65", "--overlap=0", "--batch=0"),
