@@ -14,7 +14,7 @@ _SOURCES = {".safetensors": "timm", ".pt": "torchvision", ".pth": "torchvision"}
 _TENSORFLOW = "tf_deeplab"
 # The configuration of own data has another one for published weights.
 _OWN_DATA = re.compile(r"(--config=(?:.*/)?own_data(?:\.py)?)(?::pretrained)?")
-_HEAD = "--new=head"
+_DECODER = "--new=decoder"
 
 
 def for_run(
@@ -51,7 +51,7 @@ def for_file(path: str) -> str:
   words = shlex.join(flags)
   return (
     f"python -m deeplax.convert --source={source} "
-    f"--checkpoint={shlex.quote(path)} {words}{f' {_HEAD}' if own else ''} "
+    f"--checkpoint={shlex.quote(path)} {words}{f' {_DECODER}' if own else ''} "
     f"--workdir={start}\n"
     f"python -m deeplax.main {words} --config.init.checkpoint={start}\n"
     f"--source is the program that made it: {', '.join(published.SOURCES)}"

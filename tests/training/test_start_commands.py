@@ -57,7 +57,7 @@ def test_own_data_starts_from_the_backbone_by_its_own_configuration(
   for line in (first, second):
     assert f"--config={shown} " in line
     assert "'--config.data.root=a b'" in line and old not in line
-  assert "--new=head --workdir=runs/w_as_start" in first
+  assert "--new=decoder --workdir=runs/w_as_start" in first
 
 
 def test_keys_that_a_run_takes_over_stand_in_place_of_its_own(monkeypatch):
