@@ -72,7 +72,9 @@ def understood(module: str, words: list[str], block: documents.Block) -> None:
     return
   parse = parser(module)
   if parse is None:
-    text = (ROOT / f"{module.replace('.', '/')}.py").read_text()
+    place = ROOT / module.replace(".", "/")
+    files = place.glob("*.py") if place.is_dir() else [place.with_suffix(".py")]
+    text = "\n".join(path.read_text() for path in files)
     for flag in re.findall(r"--[a-z][\w-]*", " ".join(rest)):
       assert flag in text or f'"{flag[2:]}"' in text, (flag, block)
     return
