@@ -33,8 +33,8 @@ has it (of folded norms also --statistics=64):
 Measured on 120 photographs of CamVid, mIoU on 30 others: 120 steps of batch 8
 at crop 321 give 39.1 from VOC's backbone (--new=head) and 10.4 from random
 weights; 50 steps of batch 4 at crop 241 give 24.6 from VOC's with its head,
-18.9 with --new=head and 21.8 from ImageNet's. One seed each. The whole schedule:
-not measured.
+18.9 with --new=head and 21.8 from ImageNet's. One seed each. The whole
+schedule: not measured.
 """
 
 from deeplax.settings import defaults
