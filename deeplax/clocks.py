@@ -103,20 +103,23 @@ class Progress:
       unit: The unit that is counted.
       scale: Counts in one unit: 1e6 bytes are 1 MB.
       done: How many an earlier command did; they do not count in the speed.
-      every: Seconds between lines; a short pass is silent.
+      every: Seconds between lines, half of them before the first; a short pass
+        is silent.
       now: Seconds of a clock, for example `Predictor.clock`.
     """
     self._total, self._progress, self._name = total, progress, name
     self._unit, self._scale, self._every, self._now = unit, scale, every, now
-    self._start = self._printed = now()
+    self._start = now()
+    self._printed = self._start - every / 2  # the first line comes sooner
     self._first = self._done = done
 
   def step(self, count: int = 1) -> None:
     """Count one image, or a batch of them, or some bytes."""
     self._done += count
     now = self._now()
-    since = self._start if self._done == self._total else self._printed
-    if now - since >= self._every:
+    ended = self._done == self._total
+    since = now - (self._start if ended else self._printed)
+    if since >= (self._every / 2 if ended else self._every):
       self._printed = now
       done, total, rate = (
         value / self._scale for value in (self._done, self._total, self.rate)

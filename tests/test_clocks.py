@@ -32,17 +32,19 @@ def lines_of(total, steps, **settings):
 
 
 def test_progress_is_a_line_now_and_then_and_one_at_the_end():
-  lines = lines_of(40, [(5, 10), (10, 10), (15, 10), (17, 10)])
+  lines = lines_of(40, [(4, 8), (5, 2), (10, 10), (15, 10), (17, 10)])
   assert lines == [
-    "fetched 20/40 images  2.0 images/s  ETA 10 s",
+    "fetched 10/40 images  2.0 images/s  ETA 15 s",
+    "fetched 30/40 images  2.0 images/s  ETA 5 s",
     "fetched 40/40 images  2.4 images/s  ETA 0 s",
   ]
-  assert not lines_of(2, [(4, 1), (8, 1)])
+  assert len(lines_of(2, [(4, 1), (6, 1)])) == 1
+  assert not lines_of(2, [(2, 1), (4, 1)])
 
 
 def test_what_an_earlier_command_has_done_counts_in_no_speed():
   megabytes = {"unit": "MB", "scale": 1e6, "done": 50_000_000}
-  lines = lines_of(100_000_000, [(5, 5_000_000), (20, 15_000_000)], **megabytes)
+  lines = lines_of(100_000_000, [(4, 5_000_000), (20, 15_000_000)], **megabytes)
   assert lines == ["fetched 70/100 MB  1.0 MB/s  ETA 30 s"]
 
 

@@ -113,7 +113,7 @@ def test_the_norms_that_moved_farthest_come_first():
 
 
 @pytest.mark.parametrize(
-  ("seconds", "first"), [(2.0, "ETA 2:08"), (15.0, "ETA 17:00")]
+  ("seconds", "first"), [(2.0, "ETA 2:12"), (15.0, "ETA 17:00")]
 )
 def test_the_time_left_is_known_from_the_first_line_on(seconds, first):
   # 70 batches of 8; the first takes 60 s more, to compile.

@@ -11,6 +11,7 @@ from typing import Any
 import flax.linen as nn
 import ml_collections
 
+from deeplax import clocks
 from deeplax.ablation import experiment as experiment_lib
 from deeplax.data import spec
 from deeplax.inference import mode as mode_lib
@@ -79,14 +80,16 @@ def of_row(row: experiment_lib.Row, *, field_of_view: bool = False) -> Costs:
 
 def of(
   experiment: experiment_lib.Experiment,
-  progress: Callable[[str], None] | None = None,
+  progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Costs]:
   """Return the costs of each row, by its name."""
   costs = {}
-  for i, row in enumerate(experiment.rows):
+  report = clocks.Progress(
+    *(len(experiment.rows), progress), name="counted costs of", unit="rows"
+  )
+  for row in experiment.rows:
     costs[row.name] = of_row(row, field_of_view=experiment.field_of_view)
-    if progress and (i + 1) % 5 == 0:
-      progress(f"costs of {i + 1}/{len(experiment.rows)} rows")
+    report.step()
   return costs
 
 

@@ -8,7 +8,6 @@ weights.safetensors, .npz   need no optional package
 from collections.abc import Callable, Mapping
 import contextlib
 from functools import partial
-import hashlib
 import importlib
 import importlib.util
 import pathlib
@@ -16,6 +15,7 @@ import re
 from typing import Any
 import zipfile
 
+from etils import epath
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -24,6 +24,7 @@ from deeplax import errors
 from deeplax import paths
 from deeplax.pretrained import archives
 from deeplax.pretrained import torch_files
+from deeplax.workdir import sealed
 
 Write = Callable[[archives.Weights], None]
 
@@ -149,7 +150,7 @@ def sums(path: str) -> dict[str, str]:
       p for p in file.parent.glob(f"{file.name}.*") if _TF_FILES.search(p.name)
     )
   )
-  return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in parts}
+  return sealed.sums({part.name: epath.Path(part) for part in parts})
 
 
 def _by_suffix(

@@ -238,7 +238,7 @@ def run(
 ) -> int:
   """Run the check and return its exit status: 0 if it passed, else 1."""
   with errors.input_errors():
-    check.check(source, images=args.images)
+    check.check(source, images=args.images, progress=progress)
     data_build.fill_channels(config.data, source)
     _, loss = class_balance.examples_and_loss(config, source, None, progress)
     batch, pictures = crops(config, source, args.images)

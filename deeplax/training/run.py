@@ -181,8 +181,11 @@ def prepare(
   with errors.input_errors():
     settings.refuse_other_run(config, folder, source, progress)
     if config.data.check_images:
-      progress(check.check(source, images=config.data.check_images))
-      check.check(eval_source, images=config.data.check_images)
+      sample = partial(
+        check.check, images=config.data.check_images, progress=progress
+      )
+      progress(sample(source))
+      sample(eval_source)
     fill_channels(config, source, folder, progress)
     source, loss = class_balance.examples_and_loss(
       config, source, folder, progress

@@ -5,18 +5,20 @@ another sum, is skipped with a message. Nothing here needs JAX: commands look
 for a checkpoint before they load it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 import hashlib
 import json
 
 from etils import epath
 
 from deeplax import atomic
+from deeplax import clocks
 from deeplax import errors
 from deeplax.workdir import layout
 from deeplax.workdir import results
 
 SUMS = "sha256.json"
+CHUNK = 1 << 24  # bytes that are hashed at once
 SCORE = "metrics/metrics"  # Orbax's name for it
 
 
@@ -28,26 +30,37 @@ def seal(folder: epath.Path) -> None:
 def write_score(folder: epath.Path, miou: float) -> None:
   """Write the validation mIoU of a sealed checkpoint into it."""
   atomic.write_json(folder / SCORE, {"miou": miou})
-  sums = json.loads((folder / SUMS).read_bytes())
-  sums[SCORE] = _sum(folder / SCORE)
-  atomic.write_json(folder / SUMS, sums)
+  known = json.loads((folder / SUMS).read_bytes())
+  known |= sums({SCORE: folder / SCORE})
+  atomic.write_json(folder / SUMS, known)
 
 
 def _sums(folder: epath.Path) -> dict[str, str]:
   """Return the SHA-256 of every file below a checkpoint, by relative name."""
-  sums = {}
+  found = {}
   stack = [folder]
   while stack:
     for path in stack.pop().iterdir():
       if path.is_dir():
         stack.append(path)
       elif path.name != SUMS:
-        sums[path.relative_to(folder).as_posix()] = _sum(path)
-  return sums
+        found[path.relative_to(folder).as_posix()] = path
+  return sums(found)
 
 
-def _sum(path: epath.Path) -> str:
-  return hashlib.sha256(path.read_bytes()).hexdigest()
+def sums(found: Mapping[str, epath.Path]) -> dict[str, str]:
+  """Return the SHA-256 of files by name, printing progress if it takes long."""
+  total = sum(path.stat().length for path in found.values())
+  report = clocks.Progress(*(total, print), name="hashed", unit="MB", scale=1e6)
+  done = {}
+  for name, path in found.items():
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+      while part := file.read(CHUNK):
+        digest.update(part)
+        report.step(len(part))
+    done[name] = digest.hexdigest()
+  return done
 
 
 def damage(folder: epath.Path) -> str | None:

@@ -311,9 +311,10 @@ def test_progress_is_told_now_and_then_with_the_time_left():
     seconds[0] += 1.0
     report.step()
   assert lines == [
-    "evaluated 10/40 images  1.0 images/s  ETA 30 s",
-    "evaluated 20/40 images  1.0 images/s  ETA 20 s",
-    "evaluated 30/40 images  1.0 images/s  ETA 10 s",
+    "evaluated 5/40 images  1.0 images/s  ETA 35 s",
+    "evaluated 15/40 images  1.0 images/s  ETA 25 s",
+    "evaluated 25/40 images  1.0 images/s  ETA 15 s",
+    "evaluated 35/40 images  1.0 images/s  ETA 5 s",
     "evaluated 40/40 images  1.0 images/s  ETA 0 s",
   ]
 

@@ -1,8 +1,11 @@
 """Saving, sealing, passing over damage, reading back."""
 
+import functools
+import hashlib
 import json
 import shutil
 
+from etils import epath
 import grain
 import jax
 import jax.numpy as jnp
@@ -11,6 +14,7 @@ import optax
 import pytest
 
 from deeplax import atomic
+from deeplax import clocks
 from deeplax import errors
 from deeplax import parallel
 from deeplax.settings import defaults
@@ -238,3 +242,19 @@ def test_variables_equal_on_any_device(run):
   variables, _ = checkpoint.restore_variables(run[0])
   leaf = jax.tree.leaves(variables)[0]
   assert leaf.sharding.device_set == {jax.local_devices()[0]}
+
+
+def test_hashing_a_large_checkpoint_tells_how_long_it_takes_yet(
+  tmp_path, monkeypatch, capsys
+):
+  start = functools.partialmethod(clocks.Progress.__init__, every=0.0)
+  monkeypatch.setattr(clocks.Progress, "__init__", start)
+  monkeypatch.setattr(sealed, "CHUNK", 1_000_000)
+  content = bytes(range(256)) * 10_000
+  (tmp_path / "a").write_bytes(content)
+  found = sealed.sums({"name": epath.Path(tmp_path / "a")})
+  assert found == {"name": hashlib.sha256(content).hexdigest()}
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.split()[:3] for line in lines] == [
+    ["hashed", part, "MB"] for part in ("1/3", "2/3", "3/3")
+  ]

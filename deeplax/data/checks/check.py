@@ -128,15 +128,20 @@ class SplitFindings(NamedTuple):
   fingerprints: list[Fingerprint]
 
 
-def check(source: files.Source, *, images: int = 200) -> SplitReport:
+def check(
+  source: files.Source,
+  *,
+  images: int = 200,
+  progress: Callable[[str], None] = lambda line: None,
+) -> SplitReport:
   """Check the masks of `images` examples, evenly spread over the source.
 
-  Of the images, only the sizes are read.
+  Of the images, only the sizes are read; `progress` receives lines of progress.
 
   Raises:
     InputError: A mask or image cannot be used: the file, cause and fix.
   """
-  findings = examine(source, images=images)
+  findings = examine(source, images=images, progress=progress)
   if findings.faults:
     first, count = findings.faults[0].text, min(images, len(source))
     faulty = len({fault.file for fault in findings.faults})

@@ -1,7 +1,10 @@
+import functools
+
 import numpy as np
 import pytest
 
 from deeplax import check_data
+from deeplax import clocks
 from deeplax import errors
 from deeplax.data import folder
 from deeplax.data import published
@@ -45,6 +48,17 @@ def test_camvid_passes():
   # Measured when the data was collected: Road 29.0, void 1.7 of val.
   assert percent["Road"] == pytest.approx(29.0, abs=0.1)
   assert percent["(ignored)"] == pytest.approx(1.7, abs=0.1)
+
+
+def test_a_long_check_tells_how_long_it_takes_yet(tmp_path, monkeypatch):
+  trees.folder(tmp_path)
+  start = functools.partialmethod(clocks.Progress.__init__, every=0.0)
+  monkeypatch.setattr(clocks.Progress, "__init__", start)
+  said = []
+  check.check(folder.source(tmp_path, "train"), progress=said.append)
+  assert [line.partition(" images")[0] for line in said] == [
+    f"checked train {done}/3" for done in (1, 2, 3)
+  ]
 
 
 def test_shapes_pass():
