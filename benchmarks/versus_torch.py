@@ -53,6 +53,7 @@ def main() -> None:
       parser.error(f'{module} is not installed: pip install -e ".[bench]"')
   timing.use_cores(args.threads)
   report = {
+    **timing.origin("versus_torch"),
     "benchmark": "DeepLabv3+, output stride 16, float32, in turn with PyTorch",
     "image": args.image,
     "crop": args.crop,

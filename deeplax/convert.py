@@ -62,6 +62,8 @@ def parser() -> argparse.ArgumentParser:
   out.add_argument("--to", choices=sources, help="whose names to write")
   out.add_argument("--out", type=path, help=".npz, .safetensors, .pth or .ckpt")
   out.add_argument("--step", type=int, help="default: the newest checkpoint")
+  text = "run the Python file that the run's configuration names"
+  out.add_argument("--own_code", action="store_true", help=text)
   return parser
 
 

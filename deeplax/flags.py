@@ -48,6 +48,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     metavar="N|best",
     help="checkpoint: a step, or best by mIoU (default: the newest)",
   )
+  parser.add_argument(
+    "--own_code",
+    action="store_true",
+    help="run the Python file that the run's configuration names, for a "
+    "network of your own",
+  )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

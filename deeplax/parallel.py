@@ -103,9 +103,10 @@ def ended_together() -> Iterator[None]:
     text = f"process {rank} of {ranks}: {error}"
     if isinstance(error, RuntimeError) and _GONE.search(str(error)):
       text = (
-        f"process {rank} of {ranks}: another one has ended, and its own output "
-        "says why. Start all of them again: the same command goes on from the "
-        "last checkpoint, on any number of processes"
+        f"process {rank} of {ranks}: another one has ended or cannot be "
+        f"reached ({str(error).splitlines()[0][:200]}); its own output says "
+        "more. Start all of them again: the same command goes on from the last "
+        "checkpoint, on any number of processes"
       )
     elif not isinstance(error, errors.InputError):
       traceback.print_exc()

@@ -60,10 +60,10 @@ def parser() -> argparse.ArgumentParser:
 
 @errors.command
 def main(argv: list[str] | None = None) -> int:
-  commands = parser()
-  args = commands.parse_args(argv)
+  reader = parser()
+  args = reader.parse_args(argv)
   if not args.inputs and args.list is None:
-    commands.error("nothing to label: name pictures, folders or --list=FILE")
+    reader.error("nothing to label: name pictures, folders or --list=FILE")
   out = pathlib.Path(args.out)
   if os.path.exists(out) and not out.is_dir():
     raise errors.InputError(f"--out={out} is a file; name a folder")

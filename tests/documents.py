@@ -77,6 +77,8 @@ def command(words: list[str]) -> tuple[str, list[str]] | None:
 
   The module is that after `python -m`: deeplax.main, experiments.run.
   """
+  if words[:1] == ["srun"] and "deeplax" in words:
+    words = words[words.index("deeplax") :]
   if words[:1] == ["deeplax"] and len(words) > 1:
     name, *arguments = words[1:]
     if name == "ablation":
@@ -86,5 +88,5 @@ def command(words: list[str]) -> tuple[str, list[str]] | None:
   if words[:2] == ["python", "-m"]:
     top = words[2].partition(".")[0]
     if top in ("deeplax", "experiments", "benchmarks"):
-      return words[2].removeprefix("deeplax.experiments."), words[3:]
+      return words[2], words[3:]
   return None

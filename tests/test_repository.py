@@ -101,6 +101,11 @@ def test_the_documents_give_the_plain_command_behind_each_target():
     assert command in given, command
 
 
+def test_nothing_in_the_documents_waits_to_be_filled_in():
+  for page in PAGES:
+    assert not re.search(r"@@|^(TABLE|TODO)\b", page.read_text(), re.M), page
+
+
 def test_readme_is_short():
   assert len(README.splitlines()) <= 200
 

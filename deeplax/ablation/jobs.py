@@ -90,14 +90,23 @@ class Job:
       commands.append(self._train())
     most = self.cell.config.eval.max_images
     root = self.cell.settings.get("data.root")  # the data may have moved since
+    code = ["--own_code"] if self._runs_own_code() else []
     return commands + [
       [*_python("deeplax.evaluate"), f"--workdir={self.shown(self.workdir)}"]
-      + [*flags, *self.measure, *([f"--max_images={most}"] if most else [])]
+      + [*code, *flags, *self.measure]
+      + ([f"--max_images={most}"] if most else [])
       + ([f"--data_root={root}"] if root else [])
       for flags in evaluations(
         [row.evaluation for row in rest], self.cell.config.eval.sweep.flip
       )
     ]
+
+  def _runs_own_code(self) -> bool:
+    """Return whether the workdir names files that the experiment names."""
+    wanted, path = own.named(self.cell.config), self.workdir / layout.CONFIG
+    if not (wanted and path.exists()):
+      return bool(wanted)
+    return own.named(json.loads(path.read_text())) == wanted
 
   def _train(self) -> list[str]:
     start = []

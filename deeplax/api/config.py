@@ -54,6 +54,9 @@ def given(config_or_name: str | ConfigDict) -> ConfigDict:
       f"the configuration is a {type(config_or_name).__name__}: give a name, "
       "as 'v3plus_xception', or what deeplax.config returns"
     )
+  # That of another's workdir may name any program: `config` trusts what the
+  # user names.
+  own.refuse_untrusted(config_or_name)
   return changed(config_or_name.copy_and_resolve_references(), {})
 
 

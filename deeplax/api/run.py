@@ -175,6 +175,7 @@ def load(
   overlap: int | None = None,
   batch: int | None = None,
   model: nn.Module | None = None,
+  own_code: bool = False,
 ) -> Run:
   """Return a trained run that predicts; its workdir is all that it needs.
 
@@ -201,6 +202,8 @@ def load(
       make it faster and fit.
     model: The network, where `deeplax.train` was given it as an object; it has
       one output stride, its own.
+    own_code: Run the Python file that the run's configuration names, for a
+      network of your own.
 
   Raises:
     InputError: There is no such run or checkpoint, or a value is wrong.
@@ -221,5 +224,6 @@ def load(
     window=window,
     overlap=overlap,
     batch=batch,
+    own_code=own_code,
   )
   return Run(folder, asked_lib.pictures(flags, model))

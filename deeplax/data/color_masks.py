@@ -72,7 +72,8 @@ class Colors:
     unknown = np.unique(colors[wrong])
     near, label = min(self.labels, key=lambda item: _distance(item[0], first))
     whose = "ignored" if label == IGNORE_LABEL else repr(self.names[label])
-    others = f", as {len(unknown) - 1} others" if len(unknown) > 1 else ""
+    more = len(unknown) - 1
+    others = f"; unlisted colors in all: {more + 1}" if more else ""
     every = np.unique(colors)
     if (every % 256 * 0x10101 == every).all():
       fix = _GRAYS
@@ -83,8 +84,8 @@ class Colors:
     return (
       f"{file} has a color that classes.json does not list ({unpacked(first)} "
       f"in row {row}, column {column}; the nearest is {unpacked(near)}, "
-      f"{whose}). {fix} ({wrong.mean():.2%} of its pixels are of this "
-      f"color{others})"
+      f"{whose}). {fix} ({wrong.mean():.2%} of its pixels are not listed"
+      f"{others})"
     )
 
 

@@ -12,7 +12,9 @@ from deeplax.inference import mode as mode_lib
 from deeplax.inference import open_run
 from deeplax.inference import settings
 from deeplax.inference import sizing as sizing_lib
+from deeplax.settings import own
 from deeplax.workdir import layout
+from deeplax.workdir import own_code
 from deeplax.workdir import sealed
 from deeplax.workdir import settings as run_settings
 
@@ -49,7 +51,7 @@ def pictures(args: argparse.Namespace, model: Any = None) -> Asked:
   Raises:
     InputError: A flag or the workdir is wrong.
   """
-  config = run_settings.load_config(args.workdir)
+  config = _config(args)
   run = open_run.open_run(args.workdir, config, model)
   stride = settings.output_stride(config, args.output_stride)
   return _asked(run, args, (stride,), (settings.mode(config, args),))
@@ -61,7 +63,7 @@ def evaluation(args: argparse.Namespace) -> tuple[Asked, files.Source]:
   Raises:
     InputError: A flag, the workdir or the data is wrong.
   """
-  config = run_settings.load_config(args.workdir)
+  config = _config(args)
   strides, modes = settings.strides_and_modes(config, args)
   run, source = open_run.open_with_data(
     args.workdir, config, args.split or config.data.eval_split, args.data_root
@@ -75,7 +77,7 @@ def crf_search(args: argparse.Namespace) -> tuple[Asked, files.Source]:
   Raises:
     InputError: A flag, the workdir or the data is wrong.
   """
-  config = run_settings.load_config(args.workdir)
+  config = _config(args)
   if config.data.channels is not None:
     raise errors.InputError(
       "the CRF compares colors, and this run reads the bands "
@@ -110,11 +112,21 @@ def statistics(
     raise errors.InputError(
       f"--out={out} holds a run already; name another folder, or remove it"
     )
-  config = run_settings.load_config(args.workdir)
+  config = _config(args)
+  # The new workdir keeps copies of all of them.
+  own_code.refuse_other(args.workdir, config)
   run, source = open_run.open_with_data(
     args.workdir, config, config.data.train_split, args.data_root
   )
   return run, source, sealed.wanted_step(args.workdir, args.step)
+
+
+def _config(args: argparse.Namespace) -> Any:
+  """Return the run's configuration; --own_code trusts the files it names."""
+  config = run_settings.load_config(args.workdir)
+  if args.own_code:
+    own.trust(config)
+  return config
 
 
 def _asked(

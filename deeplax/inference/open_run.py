@@ -138,8 +138,9 @@ def _refuse_other_code(
   if model is None and config.model.given:
     raise errors.InputError(f"{workdir}: {own.FROM_PYTHON}")
   if model is None:
+    own.refuse_untrusted(config, part="model.")
     own_code.refuse_other(workdir, config, part="model.")
-    own.examine(config)
+    own.examine(config, part="model.")
 
 
 def open_with_data(

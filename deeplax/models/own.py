@@ -67,9 +67,10 @@ def from_file(
     raise errors.InputError(
       f"{reference}: it is a {type(make).__name__}; name a class or a function"
     )
-  takes = inspect.signature(make).parameters
-  given = {k: v for k, v in offered.items() if k in takes}
+  takes: Mapping[str, Any] = {}
   try:
+    takes = inspect.signature(make).parameters
+    given = {k: v for k, v in offered.items() if k in takes}
     module: Any = make(**{**given, **reference.keywords})
   except Exception as error:  # whatever a user's own file raises
     fields = ", ".join(k for k in takes if k not in ("parent", "name"))

@@ -265,13 +265,20 @@ def predict(
     clock=clock,
     name="save",
   )
+  write = functools.partial(
+    predictions_page.write, out, outcome, shown=shown, title=title
+  )
   try:
     for (item, _), result in saved:
       _tell(item["picture"], result, outcome, shown)
-  finally:
+  except BaseException:
     # Nothing is worth hiding what has stopped the pass.
     with contextlib.suppress(OSError):
-      predictions_page.write(out, outcome, shown=shown, title=title)
+      write()
+    raise
+  page = out / found_pictures.PAGE
+  with errors.disk_errors(f"cannot write {page}", "make room there"):
+    write()
   _tell_average(outcome, shown)
   seconds, compiling = report.seconds, predictor.compile_seconds
   clock["compute"] -= compiling

@@ -134,7 +134,7 @@ def _legend(labeled: Sequence[Labeled], shown: shown_classes.Shown) -> str:
   images = collections.Counter(i for found in labeled for i in found.shares)
   buttons = [
     f'<button type="button" aria-pressed="false" value="{label}" '
-    f'title="{images[label]:,} pictures have it">'
+    f'title="pictures that have it: {images[label]:,}">'
     f"{_patch(label, shown)}{html.escape(shown.spec.class_names[label])} "
     f"<small>{html.escape(shown_classes.percent(share))} "
     f"({images[label]:,})</small></button>"

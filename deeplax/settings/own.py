@@ -3,6 +3,11 @@
 Such a value names a class or function in a Python file, with keyword arguments
 that are literals. What is wrong with one is told before JAX is loaded, as far
 as the text of the file shows it.
+
+A file is run only if the user has named it in this process: on the command
+line, in a configuration or an experiment, or, where a workdir names it, by
+--own_code. A workdir may come from a stranger, and may name any file of this
+machine.
 """
 
 import ast
@@ -31,6 +36,8 @@ FROM_PYTHON = (
   "make again: use deeplax.load(workdir, model=...) from Python, or "
   "deeplax.train(config, workdir, model=...) to go on training"
 )
+# Files that the user has named in this process.
+_trusted: set[str] = set()
 _REFERENCE = re.compile(r"(.+?\.py):([A-Za-z_]\w*)(\(.*\))?", re.DOTALL)
 
 
@@ -71,12 +78,13 @@ def parsed(key: str, value: str) -> Reference:
     raise _wrong_form(key, value)
   path, name, arguments = match[1], match[2], match[3] or ""
   try:
-    statement: Any = ast.parse(f"{name}{arguments}").body[0]
-    call = statement.value
+    call: Any = ast.parse(f"{name}{arguments}", mode="eval").body
+    words = getattr(call, "keywords", ())
     keywords = {
-      word.arg: _frozen(ast.literal_eval(word.value))
-      for word in getattr(call, "keywords", ())
+      word.arg: _frozen(ast.literal_eval(word.value)) for word in words
     }
+    if len(keywords) < len(words):
+      raise _wrong_form(key, value)
   except (SyntaxError, TypeError, ValueError) as error:
     raise _wrong_form(key, value) from error
   called = isinstance(call, ast.Call) and not call.args
@@ -102,11 +110,11 @@ def _frozen(value: Any) -> Any:
 
 
 def absolute(key: str, value: str, folder: str | os.PathLike = "") -> str:
-  """Return a value whose file is named by its whole path.
+  """Return a value whose file is named by its whole path, and trust the file.
 
   Args:
     key: Of the configuration.
-    value: Names a file.
+    value: Names a file, and comes from the user.
     folder: Where a relative path starts; "": the current folder.
 
   Raises:
@@ -114,7 +122,38 @@ def absolute(key: str, value: str, folder: str | os.PathLike = "") -> str:
   """
   found = parsed(key, value)
   path = os.path.abspath(os.path.join(folder, paths.expanded(found.path)))
+  _trusted.add(path)
   return f"{path}:{found.name}{found.arguments}"
+
+
+def trust(config: Any) -> None:
+  """Trust the files that a workdir's configuration names: the user says so."""
+  _trusted.update(reference.path for reference in references(config))
+
+
+def refuse_untrusted(config: Any, *, part: str = "") -> None:
+  """Refuse files that the user has not named in this process.
+
+  Args:
+    config: A configuration.
+    part: Beginning of the keys that matter, "model."; "": all.
+
+  Raises:
+    InputError: Saying what to do.
+  """
+  for reference in references(config):
+    if reference.key.startswith(part):
+      _refuse_untrusted(reference)
+
+
+def _refuse_untrusted(reference: Reference) -> None:
+  if reference.path not in _trusted:
+    raise errors.InputError(
+      f"{reference}: the workdir names a program, and it is not run unless you "
+      "say so. If the run is yours, or if you have read that file and trust "
+      "it with these arguments, add --own_code (in Python "
+      "deeplax.load(workdir, own_code=True), or name it in deeplax.config)"
+    )
 
 
 def short(value: str) -> str:
@@ -130,7 +169,7 @@ def with_whole_paths(config: Any) -> None:
     InputError: As `parsed`.
   """
   config.update_from_flattened_dict(
-    {key: absolute(key, value) for key, value in _values(config).items()}
+    {key: absolute(key, value) for key, value in named(config).items()}
   )
 
 
@@ -140,10 +179,10 @@ def references(config: Any) -> list[Reference]:
   Raises:
     InputError: As `parsed`.
   """
-  return [parsed(key, value) for key, value in _values(config).items()]
+  return [parsed(key, value) for key, value in named(config).items()]
 
 
-def _values(config: Any) -> dict[str, str]:
+def named(config: Any) -> dict[str, str]:
   """Return the values that name a file, by key."""
   found = {}
   for key in KEYS:
@@ -154,13 +193,19 @@ def _values(config: Any) -> dict[str, str]:
   return found
 
 
-def examine(config: Any) -> None:
+def examine(config: Any, *, part: str = "") -> None:
   """Refuse files whose text shows that they cannot be used.
+
+  Args:
+    config: A configuration.
+    part: Beginning of the keys that matter, "model."; "": all.
 
   Raises:
     InputError: A file is missing, is no Python, or lacks the name.
   """
   for reference in references(config):
+    if not reference.key.startswith(part):
+      continue
     text = _read(reference)
     try:
       tree = ast.parse(text)
@@ -240,8 +285,10 @@ def load(reference: Reference) -> Any:
   stay the same ones.
 
   Raises:
-    InputError: The file fails, with its line, or lacks the name.
+    InputError: The file is not trusted, fails, with its line, or lacks the
+      name.
   """
+  _refuse_untrusted(reference)
   contents = _read(reference)
   try:
     module = _module(reference.path, contents)

@@ -14,6 +14,7 @@ from deeplax.data import folder as folder_lib
 from deeplax.data import spec as spec_lib
 from deeplax.inference import open_run
 from deeplax.pretrained import files
+from deeplax.settings import own
 from deeplax.settings import published
 from deeplax.workdir import sealed
 from deeplax.workdir import settings
@@ -85,7 +86,10 @@ def exported(args: argparse.Namespace) -> Exported:
   Raises:
     InputError: The workdir has no weights, or the file is of no known kind.
   """
-  run = open_run.open_run(args.workdir, settings.load_config(args.workdir))
+  config = settings.load_config(args.workdir)
+  if args.own_code:
+    own.trust(config)
+  run = open_run.open_run(args.workdir, config)
   write = files.writer(args.out)
   return Exported(run, sealed.wanted_step(args.workdir, args.step), write)
 

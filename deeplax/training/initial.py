@@ -17,6 +17,7 @@ from deeplax.models import variables as variables_lib
 from deeplax.models.heads import large_fov
 from deeplax.pretrained import partial
 from deeplax.pretrained import rules
+from deeplax.settings import own as own_lib
 from deeplax.training import parts as parts_lib
 from deeplax.training import start_commands
 from deeplax.workdir import checkpoint
@@ -118,12 +119,14 @@ def _cure(
     differing: Paths of parameters that one of the networks lacks or has in
       another shape.
   """
-  if config.data.channels is not None:
+  if config.data.channels is not None or config.model.given:
     return ""
   new, changes = _parts(model, differing), {}
   if partial.BACKBONE in new:
     # Another backbone: this run takes over that of the weights.
     changes = _backbone_keys(config)
+    if own_lib.is_own(changes.get("backbone")):
+      return ""
     other = config.copy_and_resolve_references()
     other.model.update_from_flattened_dict(changes)
     network = parts_lib.network(

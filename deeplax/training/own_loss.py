@@ -67,8 +67,10 @@ def checked(
     raise errors.InputError(f"{label}: {find.where(error, path)}") from error
   shape = getattr(result, "shape", type(result).__name__)
   if shape != SHAPE or not jnp.issubdtype(result.dtype, jnp.floating):
+    kind = getattr(result, "dtype", "no numbers")
     raise errors.InputError(
-      f"{label}: it returns {shape} for logits of {(*SHAPE, num_classes)} and "
-      f"labels of {SHAPE}; a loss returns a number for each pixel, {SHAPE}"
+      f"{label}: it returns {shape} of {kind} for logits of "
+      f"{(*SHAPE, num_classes)} and labels of {SHAPE}; a loss returns a "
+      f"floating-point number for each pixel, {SHAPE}"
     )
   return loss

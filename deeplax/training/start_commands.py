@@ -34,9 +34,11 @@ def for_run(
   what = f", or draw {' and '.join(new)} anew, with what reads it, and start"
   return (
     f"{what if new else ', or start'} from the rest:\n"
-    f"python -m deeplax.convert --source=deeplax --checkpoint={old} {flags}"
-    f"{drawn} --workdir={start}\n"
-    f"python -m deeplax.main {flags} --config.init.checkpoint={start}"
+    "python -m deeplax.convert --source=deeplax "
+    f"--checkpoint={shlex.quote(old)} {flags}{drawn} "
+    f"--workdir={shlex.quote(start)}\n"
+    f"python -m deeplax.main {flags} "
+    f"--config.init.checkpoint={shlex.quote(start)}"
   )
 
 
@@ -52,8 +54,9 @@ def for_file(path: str) -> str:
   return (
     f"python -m deeplax.convert --source={source} "
     f"--checkpoint={shlex.quote(path)} {words}{f' {_DECODER}' if own else ''} "
-    f"--workdir={start}\n"
-    f"python -m deeplax.main {words} --config.init.checkpoint={start}\n"
+    f"--workdir={shlex.quote(start)}\n"
+    f"python -m deeplax.main {words} "
+    f"--config.init.checkpoint={shlex.quote(start)}\n"
     f"--source is the program that made it: {', '.join(published.SOURCES)}"
   )
 

@@ -1,7 +1,7 @@
 """Copies of a user's own files in a run's workdir, and what they guard.
 
-A run keeps what it ran. Later commands load the user's file, never the copy,
-since a workdir may come from a stranger, and only if it is what the run ran.
+A run keeps what it ran. Later commands load the user's file, not the copy, and
+only if it is what the run ran; `settings.own` says when a file is run at all.
 """
 
 import os
@@ -56,13 +56,12 @@ def refuse_other(
     part: Beginning of the keys that matter, "model."; "": all.
 
   Raises:
-    InputError: A file is gone or has changed, or is not the user's.
+    InputError: A file is gone or has changed.
   """
   folder = epath.Path(workdir) / layout.CODE
   for reference in own.references(config):
     if not reference.key.startswith(part):
       continue
-    _refuse_strange(reference, folder)
     index = text_files.read_json(folder / layout.CODE_INDEX, fix=_FIX)
     with text_files.contents(folder / layout.CODE_INDEX, fix=_FIX):
       copy = folder / os.path.basename(index[reference.key]["copy"])
@@ -80,17 +79,3 @@ def refuse_other(
         f"is what it was. Put that back at {path}, or train in another "
         "--workdir"
       )
-
-
-def _refuse_strange(reference: own.Reference, folder: epath.Path) -> None:
-  """Refuse a file that came with the workdir: another's code."""
-  path = os.path.realpath(reference.path)
-  inside = os.path.realpath(folder.parent) + os.sep
-  beside = os.path.join(os.path.dirname(path), layout.CODE_INDEX)
-  relative = not os.path.isabs(reference.path)
-  if relative or path.startswith(inside) or os.path.exists(beside):
-    raise errors.InputError(
-      f"{reference}: code that lies in a workdir is not run. Read it, and if "
-      f"you trust it, train with a copy of your own; {layout.CONFIG} then "
-      "names that by its whole path"
-    )

@@ -145,6 +145,17 @@ def refuse_other_run(
   new = flatten(config)
   if old["model.given"] and not new["model.given"]:
     raise errors.InputError(f"{folder}: {own.FROM_PYTHON}")
+  for key, name in (("model.given", "model"), ("train.loss", "loss")):
+    objects = [values[key] in (True, own.OBJECT) for values in (old, new)]
+    if objects[0] != objects[1]:
+      has, lacks, how = "has", "lacks", f"with deeplax.train(..., {name}=...)"
+      if not objects[0]:
+        has, lacks, how = "lacks", "has", f"without {name}="
+      raise errors.InputError(
+        f"{folder} holds another run: it {has} a {name} given as a Python "
+        f"object, which this one {lacks}. Give this one its own --workdir, or "
+        f"go on with that one {how}"
+      )
   different = [
     key
     for key in new

@@ -100,7 +100,7 @@ def test_an_unlisted_color_is_told_with_its_place_and_the_nearest():
   wrong[0, 2] = (3, 0, 0)
   text = refused(encoded(Image.fromarray(wrong)))
   assert "(3, 0, 0) in row 0, column 2; the nearest is (0, 0, 0), ign" in text
-  assert "as 1 others" in text
+  assert "unlisted colors in all: 2" in text
 
 
 def test_many_unlisted_colors_are_blended_edges():

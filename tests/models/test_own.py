@@ -76,6 +76,13 @@ def number():
 """
 
 
+@pytest.fixture(autouse=True)
+def _trusted(monkeypatch):
+  """What the tests write is the user's own."""
+  name = "deeplax.settings.own._refuse_untrusted"
+  monkeypatch.setattr(name, lambda reference: None)
+
+
 @pytest.fixture
 def file(tmp_path) -> pathlib.Path:
   path = tmp_path / "mine.py"

@@ -1,5 +1,6 @@
 """Values of a configuration that name a class in a user's own file."""
 
+import os
 import re
 
 import pytest
@@ -26,7 +27,8 @@ def test_a_value_is_a_file_a_name_and_literal_keywords():
   [
     *("a.py:", "a.py:D(3)", "a.py:D(x=y)", "a.py:D(x=__import__('os'))"),
     *("a.py:D(x={1: 2})", "a.py:D(**x)", "a.py:D()()", "a.py:d.D"),
-    *("a.py:D(x=1", "a.py:D(x=1)(y=2)"),
+    *("a.py:D(x=1", "a.py:D(x=1)(y=2)", "a.py:pass"),
+    *("a.py:D(x=1); E()", "a.py:D(x=1, x=2)"),
   ],
 )
 def test_other_forms_are_refused_and_nothing_is_evaluated(value):
@@ -78,7 +80,7 @@ def test_what_the_text_shows_is_told_before_anything_runs(text, tmp_path):
 def test_a_file_runs_again_only_if_it_has_changed(tmp_path):
   path = tmp_path / "m.py"
   path.write_text("from __future__ import annotations\nclass D:\n  x: int = 1")
-  reference = own.parsed(KEY, f"{path}:D")
+  reference = own.parsed(KEY, own.absolute(KEY, f"{path}:D"))
   first = own.load(reference)
   assert own.load(reference) is first and first.x == 1
   before = path.read_bytes()
@@ -90,3 +92,22 @@ def test_a_file_runs_again_only_if_it_has_changed(tmp_path):
   message = re.escape(f"{KEY} {path}:D: line 2: AttributeError: 'int'")
   with pytest.raises(errors.InputError, match=message):
     own.load(reference)
+
+
+@pytest.mark.parametrize("path", [os.__file__, "/proc/self/cwd/evil.py"])
+def test_a_file_that_only_a_workdir_names_is_not_run(
+  path, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(own, "_trusted", set())
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "evil.py").write_text("raise SystemExit\n")
+  config = defaults.base()
+  config.model.head = f"{path}:system(command='exit 1')"
+  (reference,) = own.references(config)
+  with pytest.raises(errors.InputError, match="if you have read .*--own_code"):
+    own.load(reference)
+  with pytest.raises(errors.InputError, match="the workdir names a program"):
+    own.refuse_untrusted(config, part="model.")
+  own.refuse_untrusted(config, part="train.")
+  own.trust(config)
+  own.refuse_untrusted(config)

@@ -79,9 +79,9 @@ def test_a_decoder_in_a_file_trains_and_resumes_and_is_evaluated(
   resumed = runs.train(half, *flags)
   assert "resuming from step 2 of 4" in resumed.done.stdout
   runs.assert_same_parameters(whole.workdir, half)
-  done = commands.command(
-    "evaluate", f"--workdir={half}", "--no-sweep", "--flip", short=True
-  )
+  evaluated = ("evaluate", f"--workdir={half}", "--no-sweep", "--flip")
+  assert "add --own_code" in refused_without_jax(*evaluated)
+  done = commands.command(*evaluated, "--own_code", short=True)
   assert done.returncode == 0 and "mIoU" in done.stdout, done.stderr
   # Changed, it is another network; gone, its copy is not run.
   text = decoder.read_text()
@@ -92,7 +92,7 @@ def test_a_decoder_in_a_file_trains_and_resumes_and_is_evaluated(
   message = f"deeplax: model.decoder.kind {kind}: {decoder} has changed since"
   assert done.returncode == 2 and done.stderr.startswith(message), done.stderr
   decoder.unlink()
-  message = refused_without_jax("evaluate", f"--workdir={half}")
+  message = refused_without_jax("evaluate", f"--workdir={half}", "--own_code")
   assert f"{half / 'code' / 'my_decoder.py'} is what it was" in message
 
 
@@ -190,11 +190,12 @@ def test_backbone_head_and_loss_train_in_half_precision_and_resume(tmp_path):
   assert np.abs(moved).max() > 0
   file.write_text(OWN.replace("by=0.1", "by=0.3"))
   # Predicting needs no loss, but this file has the network as well.
-  done = commands.command("evaluate", f"--workdir={half}")
+  done = commands.command("evaluate", f"--workdir={half}", "--own_code")
   assert "own.py has changed since" in done.stderr
   file.write_text(OWN)
   done = commands.command(
-    "evaluate", f"--workdir={half}", "--output_strides=16,8", "--no-sweep"
+    *("evaluate", f"--workdir={half}", "--own_code"),
+    *("--output_strides=16,8", "--no-sweep"),
   )
   assert done.returncode == 0, done.stderr
   assert len(list((half / "eval").glob("*os8*.json"))) >= 1

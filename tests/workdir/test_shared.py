@@ -15,7 +15,7 @@ class Processes:
 
   def __init__(self, monkeypatch, count):
     self.count, self.local = count, threading.local()
-    self.given, self.barrier = [0] * count, threading.Barrier(count)
+    self.given, self.barrier = [0] * count, threading.Barrier(count, timeout=60)
     monkeypatch.setattr(parallel, "rank", lambda: self.local.rank)
     monkeypatch.setattr(parallel, "gathered", self.gathered)
     monkeypatch.setattr(shared, "OUT_OF_DATE", 0.3)
