@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
   """Return the command line."""
   parser = argparse.ArgumentParser(
     prog=commands.typed("check_data"),
-    description=__doc__,
+    description=commands.as_typed(__doc__ or ""),
     formatter_class=argparse.RawDescriptionHelpFormatter,
     epilog="example: %(prog)s my_data --full",
     allow_abbrev=False,

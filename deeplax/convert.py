@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
   """The command line, without the flags of the configuration."""
   parser = argparse.ArgumentParser(
     prog=commands.typed("convert"),
-    description=__doc__,
+    description=commands.as_typed(__doc__ or ""),
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )

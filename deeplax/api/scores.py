@@ -51,8 +51,9 @@ def scores(
     InputError: Sizes or numbers of images differ, a value is not a class, or
       no pixel counts.
   """
-  count = classes if isinstance(classes, int) else len(classes)
-  names = [*map(str, range(count))] if isinstance(classes, int) else classes
+  if isinstance(classes, int | np.integer):
+    classes = [str(label) for label in range(classes)]
+  count, names = len(classes), classes
   measured = measures.Measures(boundary=boundary)
   matrix = np.zeros((count, count), np.int64)
   counts = measures.empty(count, measured)

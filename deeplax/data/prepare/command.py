@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
   """Return the command line."""
   parser = argparse.ArgumentParser(
     prog=commands.typed("data.build"),
-    description=__doc__,
+    description=commands.as_typed(__doc__ or ""),
     formatter_class=argparse.RawDescriptionHelpFormatter,
     epilog="example: %(prog)s voc2012 --download",
     allow_abbrev=False,
