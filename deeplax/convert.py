@@ -13,6 +13,7 @@ import sys
 from deeplax import commands
 from deeplax import config_flag
 from deeplax import errors
+from deeplax import flags
 from deeplax import paths
 from deeplax.data import spec as spec_lib
 from deeplax.settings import published
@@ -48,10 +49,8 @@ def parser() -> argparse.ArgumentParser:
   into.add_argument("--source_classes", type=path, metavar=metavar, help=text)
   text = "parts to draw anew, and those that read them: head, decoder, logits"
   into.add_argument("--new", default="", metavar="PART,PART", help=text)
-  text = (
-    "for a file without a decoder: the new one at first hands the head's "
-    "features through, so that the file's logits stay good"
-  )
+  text = "for a file without a decoder: the new one at first hands the head's "
+  text += "features through, so that the file's logits stay good"
   into.add_argument("--transparent_decoder", action="store_true", help=text)
   text = (
     "measure the running statistics of folded norms on N training images "
@@ -62,8 +61,7 @@ def parser() -> argparse.ArgumentParser:
   out.add_argument("--to", choices=sources, help="whose names to write")
   out.add_argument("--out", type=path, help=".npz, .safetensors, .pth or .ckpt")
   out.add_argument("--step", type=int, help="default: the newest checkpoint")
-  text = "run the Python file that the run's configuration names"
-  out.add_argument("--own_code", action="store_true", help=text)
+  flags.add_own_code(out)
   return parser
 
 

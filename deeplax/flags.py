@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 from deeplax import commands
 from deeplax import paths
@@ -48,6 +49,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     metavar="N|best",
     help="checkpoint: a step, or best by mIoU (default: the newest)",
   )
+  add_own_code(parser)
+
+
+def add_own_code(parser: Any) -> None:
+  """Add the flag by which a user trusts the program that a workdir names."""
   parser.add_argument(
     "--own_code",
     action="store_true",

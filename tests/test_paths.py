@@ -118,7 +118,7 @@ PARSERS = {
 # Texts that are no paths, or are read as some later.
 OTHERS = {
   *("--split", "--result", "--config", "--set", "--new", "--only", "name"),
-  *("--group", "--under"),
+  *("--group", "--under", "--classes"),
 }
 
 

@@ -54,14 +54,16 @@ def given(config_or_name: str | ConfigDict) -> ConfigDict:
       f"the configuration is a {type(config_or_name).__name__}: give a name, "
       "as 'v3plus_xception', or what deeplax.config returns"
     )
-  # That of another's workdir may name any program: `config` trusts what the
-  # user names.
-  own.refuse_untrusted(config_or_name)
-  return changed(config_or_name.copy_and_resolve_references(), {})
+  return changed(config_or_name.copy_and_resolve_references(), None)
 
 
-def changed(found: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
+def changed(
+  found: ConfigDict, overrides: Mapping[str, Any] | None
+) -> ConfigDict:
   """Return a configuration, locked, with other values and whole paths.
+
+  Without `overrides`, None, it may be that of another's workdir and name any
+  program: then only files are taken that the user has named before.
 
   Raises:
     InputError: A key or the type of its value is wrong, or it lacks one.
@@ -74,7 +76,9 @@ def changed(found: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
       f"the configuration {what} {odd[0]}: begin with deeplax.config or "
       "defaults.base(), and change values alone"
     )
-  for key, value in overrides.items():
+  if overrides is None:
+    own.refuse_untrusted(found)
+  for key, value in (overrides or {}).items():
     if key not in flat:
       near = difflib.get_close_matches(key, flat, n=1)
       hint = f"did you mean {near[0]!r}? " if near else ""

@@ -111,7 +111,7 @@ def traced(model: nn.Module, size: tuple[int, int]) -> Traced:
       params = params[name]
     kernel = params["depthwise_kernel" if module.depthwise else "kernel"]
     convolutions.append(Convolution(module, path, kernel.shape, *sizes))
-  return Traced(variables, convolutions, others, order[0])
+  return Traced(variables, convolutions, others, order[0] if order else ())
 
 
 def _of_flax(module: nn.Module, x: Any, result: Any) -> int:

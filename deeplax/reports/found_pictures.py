@@ -18,7 +18,7 @@ MASK, OVERLAY, LONG_OVERLAY = "mask.png", "overlay.jpg", "overlay.png"
 # The page of all predictions, and the folder of small copies beside it; they
 # have names no longer than those of the outputs.
 PAGE, SMALL = "index.html", "index_files"
-SMALL_PICTURE, SMALL_OVERLAY = "small.jpg", "small_overlay.jpg"
+SMALL_PICTURE, SMALL_OVERLAY = "small.jpg", "mixed.jpg"
 PAGE_MARK = '<meta name="generator" content="deeplax.predict">'
 
 

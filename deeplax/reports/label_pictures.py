@@ -280,19 +280,27 @@ def predict(
   with errors.disk_errors(f"cannot write {page}", "make room there"):
     write()
   _tell_average(outcome, shown)
-  seconds, compiling = report.seconds, predictor.compile_seconds
+  _tell_speed(outcome, clock, report.seconds, predictor.compile_seconds)
+  print(f"masks and overlays are in {out}; all on one page: {page}")
+  return outcome
+
+
+def _tell_speed(
+  outcome: predictions_page.Outcome,
+  clock: dict[str, float],
+  seconds: float,
+  compiling: float,
+) -> None:
+  """Say how fast it went, and what took the time."""
   clock["compute"] -= compiling
   total = sum(clock.values()) or 1.0
   parts = "  ".join(f"{k} {v / total:.0%}" for k, v in clock.items())
   done = len(outcome.labeled)
   print(
-    f"{done} of {len(pictures)} pictures in {clocks.duration(seconds)} after "
-    f"{clocks.duration(compiling)} of compiling: "
-    f"{done / seconds:.1f} images/s  ({parts})\n"
-    f"masks and overlays are in {out}; all on one page: "
-    f"{out / found_pictures.PAGE}"
+    f"{done} of {len(outcome.pictures)} pictures in "
+    f"{clocks.duration(seconds)} after {clocks.duration(compiling)} of "
+    f"compiling: {done / seconds:.1f} images/s  ({parts})"
   )
-  return outcome
 
 
 def _tell(

@@ -78,7 +78,8 @@ def parsed(key: str, value: str) -> Reference:
     raise _wrong_form(key, value)
   path, name, arguments = match[1], match[2], match[3] or ""
   try:
-    call: Any = ast.parse(f"{name}{arguments}", mode="eval").body
+    (statement,) = ast.parse(f"{name}{arguments}").body
+    call: Any = getattr(statement, "value", None)
     words = getattr(call, "keywords", ())
     keywords = {
       word.arg: _frozen(ast.literal_eval(word.value)) for word in words

@@ -94,7 +94,7 @@ def test_an_unlisted_color_is_told_with_its_place_and_the_nearest():
     "(130, 64, 128) in row 1, column 1",
     "the nearest is (128, 64, 128), 'road'",
     '"ignore_color": [130, 64, 128]',
-    "16.67% of its pixels are of this color)",
+    "16.67% of its pixels are not listed)",
   ):
     assert part in text
   wrong[0, 2] = (3, 0, 0)

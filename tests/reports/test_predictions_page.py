@@ -107,7 +107,7 @@ def test_a_name_that_is_no_utf_8_is_shown_and_linked(tmp_path, monkeypatch):
   monkeypatch.setitem(PICTURES, name.decode(errors="surrogateescape"), (1,))
   text = made(tmp_path, failed=["\udce9.png"])
   assert "<b>caf\\xe9.png</b>" in text
-  assert "index_files/caf%E9_picture.jpg" in text
+  assert "index_files/caf%E9_small.jpg" in text
   assert "\\xe9.png is &lt;not&gt;" in text
 
 
@@ -128,7 +128,7 @@ def test_small_copies_are_small_and_have_no_legend():
 
 def test_small_copies_lie_beside_the_page(tmp_path):
   made(tmp_path)
-  for ending in ("picture", "overlay"):
+  for ending in ("small", "mixed"):
     path = tmp_path / f"out/index_files/sub/b #1?%_{ending}.jpg"
     with Image.open(path) as copy:
       assert copy.size == (120, 50)

@@ -184,7 +184,7 @@ FOLLOWED = (
   ),
   (
     *("convert", ["--workdir={run}"]),
-    r"or (--to) and (--out) to write them",
+    r"or (--to), --workdir and (--out) to write them",
     ["--workdir={run}", "{0}=tf_deeplab", "{1}={tmp}/a.npz"],
   ),
 )

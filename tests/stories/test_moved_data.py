@@ -73,10 +73,11 @@ def test_training_goes_on_with_moved_data_by_the_flag_of_training(
   workdir, data = moved
   workdir = shutil.copytree(workdir, tmp_path / "run")
   flags = (*FLAGS, f"--workdir={workdir}")
-  done = commands.command("main", *runs.SMALL, *flags)
+  done = commands.command("main", *runs.SMALL, *flags, short=True)
   assert done.returncode == 2
   (flag,) = re.findall(r"own folder: (--[\w.]+)=DIR", done.stderr)
-  done = commands.command("main", *runs.SMALL, *flags, f"{flag}={data}")
+  words = (*runs.SMALL, *flags, f"{flag}={data}")
+  done = commands.command("main", *words, short=True)
   assert done.returncode == 0 and "finished" in done.stdout, done.stderr
 
 

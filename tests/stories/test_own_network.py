@@ -14,6 +14,7 @@ from configs import quickstart
 from deeplax import errors
 from deeplax.inference import open_run
 from deeplax.models import build
+from deeplax.settings import own
 from deeplax.training import inputs
 from deeplax.training import parts
 from deeplax.training import run as run_lib
@@ -214,6 +215,8 @@ def made(config: Any, channels: int = 8, **keywords: Any) -> Any:
   config.decoder.kind = (
     f"{EXAMPLES / 'my_decoder.py'}:MyDecoder(channels={channels})"
   )
+  key = "model.decoder.kind"
+  config.decoder.kind = own.absolute(key, config.decoder.kind)
   kind: Any = type(build.from_config(config, num_classes=8).decoder)
   return build.from_config(
     small_config().model,

@@ -135,7 +135,10 @@ def test_the_hardest_pixels_are_those_of_the_own_loss(file):
 
 
 WRONG = {
-  "mean": r"returns \(\) for logits of \(2, 5, 7, 5\) .*each pixel, \(2, 5,",
+  "mean": (
+    r"returns \(\) of float32 for logits of \(2, 5, 7, 5\) .*"
+    r"each pixel, \(2, 5,"
+  ),
   "wrong": "line 27: ValueError: Incompatible types",
   "other": "TypeError: other\\(\\) got an unexpected keyword .*'ignore_label'",
   "Scaled": "missing 1 required positional argument: 'factor'",
