@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
   if args.list:
     from deeplax.pretrained import published_table
 
-    return print(published_table.text())
+    return print(commands.as_typed(published_table.text()))
   into = ("source", "checkpoint", "config", "workdir")
   for name in ("to", "workdir", "out") if args.to else into:
     if getattr(args, name) is None:

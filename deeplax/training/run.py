@@ -25,6 +25,7 @@ from deeplax.data import files
 from deeplax.data import loader
 from deeplax.data.checks import check
 from deeplax.models import variables as variables_lib
+from deeplax.settings import own
 from deeplax.training import class_balance
 from deeplax.training import diagnosis
 from deeplax.training import disk_space
@@ -131,9 +132,8 @@ def _run(
         watch.training = True
         outputs.scores.add(variables, resume)
         outputs.scores.refuse_missing(resume)
-    progress(
-      f"finished: {workdir} is at step {resume}. {_next_commands(workdir)}"
-    )
+    told = _next_commands(workdir, config)
+    progress(f"finished: {workdir} is at step {resume}. {told}")
     return
   step, state = compile_and_check(
     config,
@@ -155,7 +155,7 @@ def _run(
   if steps < total:
     progress(f"stopped at step {steps}; the same command goes on from there")
   else:
-    progress(f"finished. {_next_commands(workdir)}")
+    progress(f"finished. {_next_commands(workdir, config)}")
 
 
 def prepare(
@@ -369,8 +369,9 @@ def _silent(*_: Any) -> None:
   """Print nothing, in all processes of a pod but the first."""
 
 
-def _next_commands(workdir: str) -> str:
+def _next_commands(workdir: str, config: ml_collections.ConfigDict) -> str:
+  code = " --own_code" if own.named(config) else ""
   return (
-    f"Next: python -m deeplax.evaluate --workdir={workdir}, or python -m "
-    f"deeplax.predict --workdir={workdir} --out=DIR IMAGE..."
+    f"Next: python -m deeplax.evaluate --workdir={workdir}{code}, or python -m "
+    f"deeplax.predict --workdir={workdir} --out=DIR{code} IMAGE..."
   )
