@@ -106,6 +106,13 @@ def _parity_is_claimed_in_float32(request):
 
 
 @pytest.fixture
+def trusting(monkeypatch):
+  """Files that a test writes count as named by the user."""
+  name = "deeplax.settings.own._refuse_untrusted"
+  monkeypatch.setattr(name, lambda reference: None)
+
+
+@pytest.fixture
 def short():
   """Backbones of few layers and channels (tests.models.networks.shorten)."""
   from tests.models import networks

@@ -142,9 +142,8 @@ def refuse_untrusted(config: Any, *, part: str = "") -> None:
   Raises:
     InputError: Saying what to do.
   """
-  for reference in references(config):
-    if reference.key.startswith(part):
-      _refuse_untrusted(reference)
+  for reference in references(config, part=part):
+    _refuse_untrusted(reference)
 
 
 def _refuse_untrusted(reference: Reference) -> None:
@@ -174,13 +173,18 @@ def with_whole_paths(config: Any) -> None:
   )
 
 
-def references(config: Any) -> list[Reference]:
+def references(config: Any, *, part: str = "") -> list[Reference]:
   """Return all that a configuration names in files of the user's.
+
+  Args:
+    config: A configuration.
+    part: Beginning of the keys that matter, "model."; "": all.
 
   Raises:
     InputError: As `parsed`.
   """
-  return [parsed(key, value) for key, value in named(config).items()]
+  found = named(config).items()
+  return [parsed(key, value) for key, value in found if key.startswith(part)]
 
 
 def named(config: Any) -> dict[str, str]:
@@ -204,9 +208,7 @@ def examine(config: Any, *, part: str = "") -> None:
   Raises:
     InputError: A file is missing, is no Python, or lacks the name.
   """
-  for reference in references(config):
-    if not reference.key.startswith(part):
-      continue
+  for reference in references(config, part=part):
     text = _read(reference)
     try:
       tree = ast.parse(text)

@@ -59,9 +59,7 @@ def refuse_other(
     InputError: A file is gone or has changed.
   """
   folder = epath.Path(workdir) / layout.CODE
-  for reference in own.references(config):
-    if not reference.key.startswith(part):
-      continue
+  for reference in own.references(config, part=part):
     index = text_files.read_json(folder / layout.CODE_INDEX, fix=_FIX)
     with text_files.contents(folder / layout.CODE_INDEX, fix=_FIX):
       copy = folder / os.path.basename(index[reference.key]["copy"])

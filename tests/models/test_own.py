@@ -19,6 +19,7 @@ from deeplax.training import norm_statistics
 from tests import conftest
 from tests.models import networks
 
+pytestmark = pytest.mark.usefixtures("trusting")
 CLASSES = 3
 EXAMPLE = conftest.ROOT / "docs" / "examples" / "my_decoder.py"
 FILE = """\
@@ -74,13 +75,6 @@ def make(channels):
 def number():
   return 3
 """
-
-
-@pytest.fixture(autouse=True)
-def _trusted(monkeypatch):
-  """What the tests write is the user's own."""
-  name = "deeplax.settings.own._refuse_untrusted"
-  monkeypatch.setattr(name, lambda reference: None)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from deeplax.settings import own
 from deeplax.training import losses
 from deeplax.training import own_loss
 
+pytestmark = pytest.mark.usefixtures("trusting")
 CLASSES = 5
 FILE = """\
 import jax.numpy as jnp
@@ -48,13 +49,6 @@ def wrong(logits, labels, *, ignore_label):
 def other(logits, labels):
   return labels
 """
-
-
-@pytest.fixture(autouse=True)
-def _trusted(monkeypatch):
-  """What the tests write is the user's own."""
-  name = "deeplax.settings.own._refuse_untrusted"
-  monkeypatch.setattr(name, lambda reference: None)
 
 
 @pytest.fixture
