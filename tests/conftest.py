@@ -105,6 +105,16 @@ def _parity_is_claimed_in_float32(request):
     yield
 
 
+@pytest.fixture(autouse=True)
+def _signals_keep_their_meaning():
+  """A command that tells of Ctrl-C lets the next one kill the process."""
+  numbers = (signal.SIGINT, signal.SIGTERM)
+  before = {number: signal.getsignal(number) for number in numbers}
+  yield
+  for number, handler in before.items():
+    signal.signal(number, handler)
+
+
 @pytest.fixture
 def trusting(monkeypatch):
   """Files that a test writes count as named by the user."""
