@@ -155,6 +155,7 @@ def test_an_object_stands_for_the_file(short):
     build.from_config(config, num_classes=CLASSES)
 
 
+@pytest.mark.slow
 def test_a_network_of_flax_layers_alone(file):
   settings = {
     "backbone": f"{file}:Backbone(width=5)",
