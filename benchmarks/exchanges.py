@@ -21,6 +21,7 @@ in the estimate.
 
 from collections.abc import Mapping, Sequence
 import math
+import statistics
 from typing import Any, NamedTuple
 
 from benchmarks import tpu_program
@@ -157,12 +158,27 @@ def estimate(
     "asynchronous": sum(one.times for one in exchanges if one.beside),
     "mega_cycles_beside": sum(o.times * o.beside for o in exchanges) / 1e6,
     "chain": program.chain(),
+    "median_kilo_cycles_apart": statistics.median(apart(program)) / 1e3,
     "algorithms": counted(exchanges),
     "hop_us": [hop * 1e6 for hop in HOPS],
     "wait_ms": [wait * 1e3 for wait in waits],
     "share": [wait / (step + wait) for wait in waits],
     "images_a_second": [images * len(places) / (step + w) for w in waits],
   }
+
+
+def apart(program: tpu_program.Program) -> list[int]:
+  """Return the estimated cycles of arithmetic before each exchange.
+
+  One in a loop counts once.
+  """
+  found, cycles = [], 0
+  for one, _ in program.schedule:
+    if one.operation.removesuffix("-start") in tpu_program.COLLECTIVES:
+      found.append(cycles)
+      cycles = 0
+    cycles += one.cycles
+  return found
 
 
 def counted(exchanges: Sequence[Exchange]) -> dict[str, int]:
@@ -184,7 +200,9 @@ def lines(report: Mapping[str, Any]) -> list[str]:
   hops = between(report["hop_us"])
   return [
     *found,
-    f"{report['chain']} wait for each other; beside {report['asynchronous']} "
+    f"{report['chain']} wait for each other, "
+    f"{report['median_kilo_cycles_apart']:.0f} thousand cycles apart (median); "
+    f"beside {report['asynchronous']} of them "
     f"{report['mega_cycles_beside']:.1f} million cycles of arithmetic run",
     f"at {hops} microseconds a hop: {between(report['wait_ms'])} ms of waiting,"
     f" {between(report['share'], '.0%')} of a step, "
