@@ -1,9 +1,11 @@
 import itertools
+import json
 
 import pytest
 
 from benchmarks import exchanges
 from benchmarks import tpu_program
+from tests.conftest import ROOT
 
 STEP = "jit(step)/shard_map"
 NORM = "DeepLab._features/backbone/conv/conv._normalize/statistics/psum"
@@ -127,3 +129,26 @@ def test_the_report_is_told_in_lines():
   assert "norms forward: 4, 0.00 MB" in text
   assert "5 wait for each other" in text
   assert "at 1.0 to 2.7 microseconds a hop" in text and "estimate" in text
+
+
+def test_the_documents_have_the_recorded_figures():
+  text = (ROOT / "docs" / "pods.md").read_text()
+  recorded = ROOT / "benchmarks" / "results" / "aot_pod.json"
+  for row in json.loads(recorded.read_text())["programs"]:
+    report, gb = row["exchanges"], row["gb"]
+    figures = [
+      f"{row['mega_cycles']:.1f} million, {row['ms']:.0f} ms",
+      f"{gb['arguments'] + gb['temporaries']:.1f} GB",
+      str(report["chain"]),
+      f"{exchanges.between(report['wait_ms'])} ms, "
+      + exchanges.between(report["share"], ".0%"),
+      exchanges.between(report["images_a_second"], ",.0f"),
+    ]
+    for part in report["purposes"].values():
+      figures.append(
+        f"{part['count']}, {part['bytes'] / 1e6:.1f} MB, "
+        f"{exchanges.between(part['ms'])} ms"
+      )
+    for figure in figures:
+      assert f"| {figure} |" in text, (row["config"], figure)
+    assert not report["asynchronous"]
