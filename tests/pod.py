@@ -13,6 +13,7 @@ import sys
 import time
 
 from tests import commands
+from tests import held
 from tests.models import networks
 
 
@@ -87,5 +88,6 @@ if __name__ == "__main__":
   module = sys.argv[1]
   sys.argv = [module, *sys.argv[2:]]
   os.environ.setdefault("PYTHONWARNINGS", "ignore")
+  held.by_environment()
   with networks.shorten():
     runpy.run_module(f"deeplax.{module}", run_name="__main__", alter_sys=True)
