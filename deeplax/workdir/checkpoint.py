@@ -146,6 +146,14 @@ def _fields(state: Any) -> dict[str, Any]:
   return {name: value for name, value in fields.items() if value is not None}
 
 
+class _Manager(ocp.CheckpointManager):
+  """Does not ask JAX whether to stop: that would count as the run's asking."""
+
+  def reached_preemption(self, step: int) -> bool:
+    del step
+    return False
+
+
 class Checkpoints:
   """Writes a run's checkpoints and resumes from the newest sound one."""
 
@@ -153,7 +161,7 @@ class Checkpoints:
     """Open a workdir's checkpoints: the newest `keep` and the best stay."""
     self._folder = epath.Path(workdir).resolve() / layout.CHECKPOINTS
     self._keep = keep
-    self._manager = ocp.CheckpointManager(
+    self._manager = _Manager(
       self._folder,
       options=ocp.CheckpointManagerOptions(
         # `_prune` deletes the old ones instead, once the new one is sealed.
