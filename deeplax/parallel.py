@@ -40,9 +40,9 @@ HEARTBEAT = 30
 LAST = 1.0
 # What JAX, Gloo and NCCL say of one that is, and of no other error.
 _GONE = re.compile(
-  r"connection (?:closed|reset|refused)|broken pipe|socket closed|timed out"
-  r"|remote process exited|heartbeat|coordination service",
-  re.IGNORECASE,
+  r"[A-Z_]+: .*(?:connection (?:closed|reset|refused)|broken pipe|timed out"
+  r"|socket closed|remote process exited|heartbeat|coordination service)",
+  re.IGNORECASE | re.DOTALL,
 )
 # An array that every device holds whole, and one whose rows they share.
 WHOLE, ROWS = PartitionSpec(), PartitionSpec(AXIS)
@@ -165,12 +165,13 @@ def _last_words(error: BaseException) -> tuple[int, str]:
   return 2, f"{_name()}: {error}"
 
 
-def _is_gone(error: BaseException) -> bool:
+def _is_gone(error: BaseException | None) -> bool:
   """Return whether an error says that another process is gone."""
-  return (
-    isinstance(error, jax.errors.JaxRuntimeError)
-    and _GONE.search(str(error)) is not None
-  )
+  if isinstance(error, errors.InputError):
+    error = error.__cause__  # see `errors.input_errors`
+  # JAX raises either.
+  kinds = jax.errors.JaxRuntimeError | ValueError
+  return isinstance(error, kinds) and _GONE.match(str(error)) is not None
 
 
 def _name() -> str:

@@ -133,6 +133,7 @@ OWN = (
   "UNAVAILABLE: no kernel image for this device",
   "DEADLINE_EXCEEDED: the compiler took too long",
   "INVALID_ARGUMENT: gloo has no int4",
+  "the connection closed",
 )
 
 
@@ -140,15 +141,22 @@ OWN = (
 def test_the_loss_of_another_process_is_one_message(monkeypatch, capsys, text):
   monkeypatch.setattr(jax, "process_count", lambda: 4)
   monkeypatch.setattr(jax, "process_index", lambda: 3)
-  status, said = parallel._last_words(jax.errors.JaxRuntimeError(text))
-  assert status == 2 and said.startswith("process 3 of 4 on ")
-  assert "another one has ended or cannot be reached" in said
+  input_error = errors.InputError(text)
+  input_error.__cause__ = ValueError(text)
+  for error in (
+    jax.errors.JaxRuntimeError(text),
+    ValueError(text),
+    input_error,
+  ):
+    status, said = parallel._last_words(error)
+    assert status == 2 and said.startswith("process 3 of 4 on ")
+    assert "another one has ended or cannot be reached" in said
   assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", OWN)
 def test_an_error_of_ones_own_is_shown_whole(capsys, text):
-  for error in (jax.errors.JaxRuntimeError(text), RuntimeError(GONE[0])):
+  for error in (jax.errors.JaxRuntimeError(text), OSError(GONE[0])):
     status, said = parallel._last_words(error)
     assert status == 2 and said.endswith(f": {error}")
     assert str(error) in capsys.readouterr().err
