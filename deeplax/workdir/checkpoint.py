@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent import futures
 import dataclasses
 import errno
+from functools import partial
 import logging
 import os
 import re
@@ -31,8 +32,7 @@ TRAINED = ("params", "batch_stats")
 # A wait of more seconds is told; as often several processes look whether all of
 # them have written their parts.
 PATIENCE = 5.0
-# Orbax's messages that are not shown.
-_SILENT = (
+_NOT_SHOWN = (
   # Reading the state's folder alone, without the data's position, is meant.
   "Metadata file does not exist",
   # Errors of its threads are raised again, and told as one message.
@@ -42,7 +42,7 @@ _SILENT = (
 
 
 def _unexpected(record: logging.LogRecord) -> bool:
-  return not any(silent in record.getMessage() for silent in _SILENT)
+  return not any(text in record.getMessage() for text in _NOT_SHOWN)
 
 
 logging.getLogger("absl").addFilter(_unexpected)
@@ -298,17 +298,16 @@ class Checkpoints:
     """Wait until all processes have written all that was asked for.
 
     Raises:
-      InputError: Something could not be written.
+      InputError: Something could not be written, here or by another process.
     """
-    self._wait(parallel.gathered)
+    here = partial(self._finished, PATIENCE)
+    self._wait(lambda: all(parallel.gathered(parallel.agreed(here))))
 
-  def _wait(self, of_all: Callable[[int], list[int]]) -> None:
-    """Wait until all is written; `of_all` returns every process's answer."""
-    told = False
-    while not all(of_all(int(self._finished(PATIENCE)))):
-      if not told:
-        self._progress(f"waiting until a checkpoint is in {self._folder}")
-      told = True
+  def _wait(self, finished: Callable[[], bool]) -> None:
+    if not finished():
+      self._progress(f"waiting until a checkpoint is in {self._folder}")
+      while not finished():
+        pass
 
   def _not_saved(self, what: str, error: Exception) -> errors.InputError:
     return errors.InputError(
@@ -356,8 +355,9 @@ class Checkpoints:
       InputError: One of them is sound: another process has written it.
     """
     self._scored = {step for step in self._scored if step <= after}
-    if not self._first:
-      return
+    parallel.of_first(partial(self._discard, after))
+
+  def _discard(self, after: int) -> None:
     for step in layout.checkpoint_steps(self._folder.parent):
       if step <= after:
         continue
@@ -378,7 +378,7 @@ class Checkpoints:
       InputError: Something could not be written.
     """
     try:
-      self._wait(lambda finished: [finished])
+      self._wait(partial(self._finished, PATIENCE))
     finally:
       self._thread.shutdown()
       self._writer.close()

@@ -15,6 +15,7 @@ import pytest
 from deeplax import atomic
 from deeplax import errors
 from deeplax import parallel
+from deeplax.inference import evaluate
 from deeplax.settings import defaults
 from deeplax.training import log as log_lib
 from deeplax.training import loop
@@ -24,7 +25,6 @@ from deeplax.training import profile as profile_lib
 from deeplax.training import scores as scores_lib
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
-from deeplax.training import validation
 from deeplax.workdir import checkpoint
 from deeplax.workdir import sealed
 
@@ -214,7 +214,7 @@ def test_a_stop_in_an_evaluation_leaves_it(tmp_path):
 
   def stopped_inside(variables, step):
     stops.append(step)
-    raise validation.Stopped
+    raise evaluate.Stopped
 
   run = Run(tmp_path, stopped_inside, stopped=lambda step: bool(stops))
   state = run()
