@@ -21,16 +21,19 @@ def main(argv: list[str] | None = None) -> None:
   workdir = config_flag.WORKDIR.value or config_flag.default_workdir(
     config_flag.config_name()
   )
-  found = inputs.found(config, workdir)
+  process = config_flag.process()
+  try:
+    found = inputs.found(config, workdir)
+  except errors.InputError as error:
+    if process is None:
+      raise
+    from deeplax import parallel
+
+    parallel.end_all(error, **process)
 
   from deeplax.training import run
 
-  run.run(
-    config,
-    found,
-    workdir=workdir,
-    process=config_flag.process(),
-  )
+  run.run(config, found, workdir=workdir, process=process)
 
 
 if __name__ == "__main__":

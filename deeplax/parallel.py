@@ -8,11 +8,14 @@ it again.
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
+import json
 import os
 import re
+import socket
 import sys
+import time
 import traceback
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import jax
 from jax.experimental import multihost_utils
@@ -26,15 +29,20 @@ from jax.sharding import (
 import numpy as np
 import psutil
 
+from deeplax import commands
 from deeplax import errors
 
+T = TypeVar("T")
 AXIS = "batch"
 # Seconds of silence after which a process counts as gone.
 HEARTBEAT = 30
-# What JAX and the libraries that carry its messages say of one that is.
+# Seconds that the first process outlives its last message.
+LAST = 1.0
+# What JAX, Gloo and NCCL say of one that is, and of no other error.
 _GONE = re.compile(
-  r"gloo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|coordination service|heartbeat",
-  re.IGNORECASE,
+  r"[A-Z_]+: .*(?:connection (?:closed|reset|refused)|broken pipe|timed out"
+  r"|socket closed|remote process exited|heartbeat|coordination service)",
+  re.IGNORECASE | re.DOTALL,
 )
 # An array that every device holds whole, and one whose rows they share.
 WHOLE, ROWS = PartitionSpec(), PartitionSpec(AXIS)
@@ -68,7 +76,7 @@ def join_hosts(**known: Any) -> None:
       "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
     ) from error
   except RuntimeError as error:
-    if not _GONE.search(str(error)):
+    if not _is_gone(error):
       raise
     raise errors.InputError(
       f"--multihost: the other processes did not answer ({error}). Start the "
@@ -76,14 +84,40 @@ def join_hosts(**known: Any) -> None:
     ) from error
 
 
-def stop_together(step: int) -> bool:
-  """Return whether all of several processes are to stop after this step.
+def end_all(error: errors.InputError, **known: Any) -> NoReturn:
+  """End all processes with what one has found before it joined them.
 
-  SIGTERM to one of them, or the cluster's notice that one will be taken away,
-  reaches all; they agree on a step that none of them has finished. Each calls
-  this once after every step.
+  Args:
+    error: Printed here at once: the others may never come.
+    **known: See `join_hosts`.
   """
-  return multihost_utils.reached_preemption_sync_point(step)
+  _tell(str(error))
+
+  def fail() -> None:
+    raise error
+
+  join_hosts(**known)
+  with ended_together():
+    if processes() > 1:
+      agreed(fail)
+  sys.exit(2)
+
+
+class Told(errors.InputError):
+  """Wrong input that all of several processes have been told of."""
+
+
+def stop_together(call: int) -> bool:
+  """Return whether all of several processes are to stop here.
+
+  SIGTERM to one of them reaches all; they agree on a call that none of them has
+  made yet, without waiting for each other.
+
+  Args:
+    call: The number of this call, from 1. All processes call at the same places
+      of the run, however they share the work between two of them.
+  """
+  return multihost_utils.reached_preemption_sync_point(call)
 
 
 @contextlib.contextmanager
@@ -97,22 +131,52 @@ def ended_together() -> Iterator[None]:
   try:
     yield
   except BaseException as error:
-    if jax.process_count() == 1 or not isinstance(error, Exception):
+    if jax.process_count() == 1 or isinstance(error, SystemExit):
       raise
-    rank, ranks = jax.process_index(), jax.process_count()
-    text = f"process {rank} of {ranks}: {error}"
-    if isinstance(error, RuntimeError) and _GONE.search(str(error)):
-      text = (
-        f"process {rank} of {ranks}: another one has ended or cannot be "
-        f"reached ({str(error).splitlines()[0][:200]}); its own output says "
-        "more. Start all of them again: the same command goes on from the last "
-        "checkpoint, on any number of processes"
-      )
-    elif not isinstance(error, errors.InputError):
-      traceback.print_exc()
-    print(f"deeplax: {text}", file=sys.stderr, flush=True)
+    status, text = _last_words(error)
+    if text:
+      _tell(text)
     sys.stdout.flush()
-    os._exit(2)
+    if rank() == 0:
+      # JAX ends the others with a screen of its own when the first is gone.
+      time.sleep(LAST)
+    os._exit(status)
+
+
+def _tell(text: str) -> None:
+  print(f"deeplax: {commands.as_typed(text)}", file=sys.stderr, flush=True)
+
+
+def _last_words(error: BaseException) -> tuple[int, str]:
+  """Return the exit status of a process that fails, and its message."""
+  if isinstance(error, KeyboardInterrupt):
+    return errors.INTERRUPTED, f"{_name()}: stopped by Ctrl-C"
+  if isinstance(error, Told):
+    return 2, str(error) if rank() == 0 else ""
+  if _is_gone(error):
+    return 2, (
+      f"{_name()}: another one has ended or cannot be reached "
+      f"({str(error).splitlines()[0][:200]}); its own output says more. Start "
+      "all of them again: the same command goes on from the last checkpoint, "
+      "on any number of processes"
+    )
+  if not isinstance(error, errors.InputError):
+    traceback.print_exception(error)
+  return 2, f"{_name()}: {error}"
+
+
+def _is_gone(error: BaseException | None) -> bool:
+  """Return whether an error says that another process is gone."""
+  if isinstance(error, errors.InputError):
+    error = error.__cause__  # see `errors.input_errors`
+  # JAX raises either.
+  kinds = jax.errors.JaxRuntimeError | ValueError
+  return isinstance(error, kinds) and _GONE.match(str(error)) is not None
+
+
+def _name() -> str:
+  """Return what tells this process from the others, for messages."""
+  return f"process {rank()} of {jax.process_count()} on {socket.gethostname()}"
 
 
 def rank() -> int:
@@ -120,20 +184,90 @@ def rank() -> int:
   return jax.process_index()
 
 
+def processes() -> int:
+  """Return the number of processes."""
+  return jax.process_count()
+
+
+def of_all(array: np.ndarray) -> np.ndarray:
+  """Return the arrays of all processes, stacked; all of them call this.
+
+  Args:
+    array: Of one shape and type on all.
+  """
+  if jax.process_count() == 1:
+    return array[None]
+  # As bytes, since JAX cuts 64 bits to 32.
+  own = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
+  found = np.asarray(multihost_utils.process_allgather(own))
+  rows = np.frombuffer(found.tobytes(), array.dtype)
+  return rows.reshape(jax.process_count(), *array.shape)
+
+
+def summed(counts: np.ndarray) -> np.ndarray:
+  """Return the sum of the counts of all processes; all of them call this."""
+  return of_all(counts).sum(axis=0)
+
+
 def gathered(number: int) -> list[int]:
   """Return a number from 0 to 2^63 of every process; all of them call this."""
+  return of_all(np.array([number], np.int64))[:, 0].tolist()
+
+
+def of_first(find: Callable[[], T]) -> T:
+  """Return what `find` returns on the first process, on all of them.
+
+  Args:
+    find: Is called on the first process alone; returns what JSON can hold.
+
+  Raises:
+    InputError: Raised by `find`, on all processes.
+  """
   if jax.process_count() == 1:
-    return [number]
-  halves = np.array([number >> 32, number & 0xFFFFFFFF], np.uint32)
-  of_all = multihost_utils.process_allgather(halves).astype(np.int64)
-  return [(int(high) << 32) + int(low) for high, low in of_all]
+    return find()
+  text = ""
+  if rank() == 0:
+    try:
+      text = json.dumps({"found": find()})
+    except errors.InputError as error:
+      text = json.dumps({"wrong": str(error)})
+  told = json.loads(_text_of(0, text))
+  if "wrong" in told:
+    raise Told(told["wrong"])
+  return told["found"]
 
 
-def of_first(find: Callable[[], int | None]) -> int | None:
-  """Return the first process's number 0 or more, or None, on all of them."""
-  found = find() if rank() == 0 else None
-  number, *_ = gathered(0 if found is None else found + 1)
-  return number - 1 if number else None
+def agreed(work: Callable[[], T]) -> T:
+  """Return what `work` returns here, or fail on all processes.
+
+  Args:
+    work: This process's share of some work; exchanges nothing.
+
+  Raises:
+    InputError: Raised by `work` on the first process where it was.
+  """
+  if jax.process_count() == 1:
+    return work()
+  result: Any = None
+  wrong = ""
+  try:
+    result = work()
+  except errors.InputError as error:
+    wrong = f"{_name()}: {error}"
+  failed = [r for r, does in enumerate(gathered(bool(wrong))) if does]
+  if failed:
+    raise Told(_text_of(failed[0], wrong))
+  return result
+
+
+def _text_of(source: int, text: str) -> str:
+  """Return the text of one process on all of them."""
+  size = gathered(len(text.encode()))[source]
+  data = np.zeros(size, np.uint8)
+  if rank() == source:
+    data[:] = np.frombuffer(text.encode(), np.uint8)
+  data = multihost_utils.broadcast_one_to_all(data, rank() == source)
+  return bytes(np.asarray(data)).decode()
 
 
 def mesh(devices: Sequence[Any] | None = None) -> Mesh:

@@ -31,6 +31,7 @@ import jax  # noqa: E402
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
+from tests.bucket import bucket as bucket  # noqa: E402
 from tests.runs import trained as trained  # noqa: E402
 from tests.runs import trained_copy as trained_copy  # noqa: E402
 

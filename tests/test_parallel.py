@@ -11,6 +11,7 @@ import pytest
 from deeplax import errors
 from deeplax import parallel
 from tests import conftest
+from tests import processes
 
 # Values are tested there, not speed: this halves the time to compile.
 COMPILER = (
@@ -61,10 +62,118 @@ def test_losses_agree(printed):
   np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
 
 
-def test_the_first_process_finds_for_all():
-  assert parallel.of_first(lambda: 7) == 7
-  assert parallel.of_first(lambda: 0) == 0
-  assert parallel.of_first(lambda: None) is None
+def test_arrays_of_all_are_stacked_with_every_bit(monkeypatch):
+  several = processes.Processes(monkeypatch, 3)
+  for array in (
+    np.array([[2**40 + 3, -1]], np.int64),
+    np.array([0.1], np.float64),
+  ):
+    for found in several.run(lambda rank, x=array: parallel.of_all(x + rank)):
+      expected = np.stack([array + rank for rank in range(3)])
+      np.testing.assert_array_equal(found, expected)
+      assert found.dtype == expected.dtype
+  numbers = several.run(lambda rank: parallel.gathered(2**40 + rank))
+  assert numbers == [[2**40, 2**40 + 1, 2**40 + 2]] * 3
+  sums = several.run(lambda rank: parallel.summed(np.array([rank, 2**60])))
+  np.testing.assert_array_equal(sums[2], [3, 3 * 2**60])
+
+
+def test_the_first_process_finds_for_all(monkeypatch):
+  for found in (7, None, ["ä", 0.1, True]):
+    assert parallel.of_first(lambda x=found: x) == found
+  several, asked = processes.Processes(monkeypatch, 3), []
+
+  def find():
+    asked.append(parallel.rank())
+    return ["ä", 0.1]
+
+  assert several.run(lambda _: parallel.of_first(find)) == [["ä", 0.1]] * 3
+  assert asked == [0]
+
+
+def test_what_the_first_finds_wrong_all_raise(monkeypatch):
+  def find():
+    raise errors.InputError("/data/ä.png is cut off")
+
+  several = processes.Processes(monkeypatch, 3)
+  for error in several.run(lambda _: parallel.of_first(find)):
+    assert isinstance(error, parallel.Told)
+    assert str(error) == "/data/ä.png is cut off"
+
+
+def test_each_keeps_its_own_result_unless_one_fails(monkeypatch):
+  several = processes.Processes(monkeypatch, 3)
+
+  def work(rank, broken):
+    if rank in broken:
+      raise errors.InputError(f"/data/{rank}.png is cut off")
+    return rank
+
+  def run(*broken):
+    return several.run(lambda rank: parallel.agreed(lambda: work(rank, broken)))
+
+  assert run() == [0, 1, 2]
+  for error in run(1, 2):
+    assert isinstance(error, parallel.Told)
+    assert str(error).startswith("process 1 of 3 on ")
+    assert str(error).endswith(": /data/1.png is cut off")
+
+
+GONE = (
+  "UNKNOWN: Gloo all-reduce failed: [external/gloo/gloo/transport/tcp/pair.cc:"
+  "538] Read error [127.0.0.1]:46817: Connection reset by peer",
+  "INTERNAL: NCCL operation ncclGroupEnd() failed: remote process exited or "
+  "there was a network error. Last NCCL warning(error) log entry (may be "
+  "unrelated) ''.",
+  "UNAVAILABLE: Failed to send RPC to coordination service. Either the leader "
+  "task was preempted/died/restarted unexpectedly",
+)
+OWN = (
+  "INTERNAL: NCCL operation ncclCommInitRank(...) failed: invalid usage",
+  "UNAVAILABLE: no kernel image for this device",
+  "DEADLINE_EXCEEDED: the compiler took too long",
+  "INVALID_ARGUMENT: gloo has no int4",
+  "the connection closed",
+)
+
+
+@pytest.mark.parametrize("text", GONE)
+def test_the_loss_of_another_process_is_one_message(monkeypatch, capsys, text):
+  monkeypatch.setattr(jax, "process_count", lambda: 4)
+  monkeypatch.setattr(jax, "process_index", lambda: 3)
+  input_error = errors.InputError(text)
+  input_error.__cause__ = ValueError(text)
+  for error in (
+    jax.errors.JaxRuntimeError(text),
+    ValueError(text),
+    input_error,
+  ):
+    status, said = parallel._last_words(error)
+    assert status == 2 and said.startswith("process 3 of 4 on ")
+    assert "another one has ended or cannot be reached" in said
+  assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", OWN)
+def test_an_error_of_ones_own_is_shown_whole(capsys, text):
+  for error in (jax.errors.JaxRuntimeError(text), OSError(GONE[0])):
+    status, said = parallel._last_words(error)
+    assert status == 2 and said.endswith(f": {error}")
+    assert str(error) in capsys.readouterr().err
+
+
+def test_last_words_are_said_once(monkeypatch, capsys):
+  monkeypatch.setattr(jax, "process_count", lambda: 4)
+  told = parallel.Told("1.png is cut off")
+  assert parallel._last_words(told) == (2, "1.png is cut off")
+  monkeypatch.setattr(jax, "process_index", lambda: 3)
+  assert parallel._last_words(told) == (2, "")
+  status, said = parallel._last_words(KeyboardInterrupt())
+  assert status == 130 and said.endswith("stopped by Ctrl-C")
+  _, said = parallel._last_words(errors.InputError("2.png is cut off"))
+  assert said.startswith("process 3 of 4 on ")
+  assert said.endswith(": 2.png is cut off")
+  assert not capsys.readouterr().err
 
 
 def test_a_process_that_knows_too_little_is_told_what_to_give(monkeypatch):

@@ -4,18 +4,19 @@ Predictions are compared with the labels at the labels' own size, and mIoU is
 computed from the counts of the whole data set.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
 import functools
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 import numpy as np
 
 from deeplax import ahead
 from deeplax import clocks
 from deeplax import commands
 from deeplax import errors
+from deeplax import parallel
 from deeplax.data import files
 from deeplax.data import loader
 from deeplax.data import spec as spec_lib
@@ -36,12 +37,17 @@ COUNTING = 2
 Prediction = tuple[int, int, files.Example, np.ndarray]
 
 
+class Stopped(Exception):
+  """An evaluation ended early because the run is to stop."""
+
+
 def evaluate(
   predictor: predictor_lib.Predictor,
   source: files.Source,
   *,
   progress: Callable[[str], None] = print,
   keep: Callable[[int, np.ndarray], None] | None = None,
+  stopped: Callable[[], bool] = bool,
   **keywords: Any,
 ) -> dict[str, Any]:
   """Return the scores of a predictor on a source.
@@ -51,7 +57,12 @@ def evaluate(
     source: See `evaluate_rows`.
     progress: Receives progress lines and the warning of a collapsed output.
     keep: Receives (index in `source`, predicted labels) of each image.
+    stopped: See `sweep.Sweep`.
     **keywords: See `evaluate_rows`.
+
+  Raises:
+    InputError: See `evaluate_rows`.
+    Stopped: `stopped` returned True.
   """
 
   def keep_one(row: int, index: int, labels: np.ndarray, _: Any) -> None:
@@ -59,7 +70,7 @@ def evaluate(
       keep(index, labels)
 
   (result,) = evaluate_rows(
-    sweep_lib.Sweep(predictor, timed=False),
+    sweep_lib.Sweep(predictor, timed=False, stopped=stopped),
     source,
     progress=progress,
     keep=keep_one,
@@ -114,7 +125,6 @@ def evaluate_rows(
     raise errors.InputError(f"no image to evaluate in {source.spec.name}")
   matrix = np.zeros((len(names), len(names)), np.int64)
   empty = {"matrix": matrix, **measures.empty(len(names), measured)}
-  rows = [empty for _ in sweep.modes]
   rank, ranks = jax.process_index(), jax.process_count()
   mine = len(range(rank, len(subset), ranks))
   sweep.predictor.expect_images(mine)
@@ -124,32 +134,70 @@ def evaluate_rows(
   examples = loader.examples(
     subset, threads=threads, process_index=rank, process_count=ranks
   )
-  predictions = (
-    (place, row, example, labels)
-    for place, (example, labels_of_rows) in enumerate(
-      predictor_lib.stream(
-        sweep.submit, examples, n=sweep.predictor.look_ahead, clock=clock
-      )
-    )
-    for row, labels in enumerate(labels_of_rows)
-  )
-  for (place, row, _, labels), counts in ahead.in_threads(
-    functools.partial(_count, len(names), measured),
-    predictions,
-    threads=threads,
-    n=COUNTING * len(rows),
-    clock=clock,
-    name="count",
-  ):
-    rows[row] = measures.add(rows[row], counts)
-    if keep:
-      index = subset.index(rank + place * ranks)
-      keep(row, index, labels, counts["matrix"])
-    if row + 1 == len(rows):
-      report.step()
+
+  def count_share() -> list[measures.Counts]:
+    rows = [empty for _ in sweep.modes]
+    with _stopping(sweep.stopped, len(subset) // ranks) as refuse_stop:
+      for (place, row, _, labels), counts in ahead.in_threads(
+        functools.partial(_count, len(names), measured),
+        _predicted(sweep, examples, clock),
+        threads=threads,
+        n=COUNTING * len(rows),
+        clock=clock,
+        name="count",
+      ):
+        rows[row] = measures.add(rows[row], counts)
+        if keep:
+          index = subset.index(rank + place * ranks)
+          keep(row, index, labels, counts["matrix"])
+        if row + 1 == len(rows):
+          report.step()
+          refuse_stop()
+    return rows
+
+  rows = parallel.agreed(count_share)
   fields = {"images": len(subset), "split_images": len(source), **fields}
   fields |= sweep.predictor.sizing.fields
   return [_result(counts, source.spec, measured, fields) for counts in rows]
+
+
+def _predicted(
+  sweep: sweep_lib.Sweep,
+  examples: Iterable[files.Example],
+  clock: dict[str, float] | None,
+) -> Iterator[Prediction]:
+  """Yield the predictions of all modes, image by image."""
+  stream = predictor_lib.stream(
+    sweep.submit, examples, n=sweep.predictor.look_ahead, clock=clock
+  )
+  for place, (example, labels_of_rows) in enumerate(stream):
+    for row, labels in enumerate(labels_of_rows):
+      yield place, row, example, labels
+
+
+@contextlib.contextmanager
+def _stopping(
+  stopped: Callable[[], bool], times: int
+) -> Iterator[Callable[[], None]]:
+  """Give a function to call after each image, which may raise Stopped.
+
+  Args:
+    stopped: Asked so many `times`, the rest of them where the block fails:
+      every process asks as often, though some have an image more.
+    times: Number of images that every process has.
+  """
+  left = iter(range(times))
+
+  def refuse_stop() -> None:
+    if next(left, None) is not None and stopped():
+      raise Stopped
+
+  try:
+    yield refuse_stop
+  except errors.InputError:
+    if any(stopped() for _ in left):
+      raise Stopped from None
+    raise
 
 
 def _count(
@@ -177,9 +225,8 @@ def _result(
   fields: dict[str, Any],
 ) -> dict[str, Any]:
   """Return a row's scores, from its counts of all processes."""
-  if jax.process_count() > 1:
-    # Sorted: each process must take part in the same order.
-    counts = {key: sum_over_processes(counts[key]) for key in sorted(counts)}
+  # Sorted: each process must take part in the same order.
+  counts = {key: parallel.summed(counts[key]) for key in sorted(counts)}
   try:
     result = confusion.scores(counts["matrix"], spec.class_names)
   except ValueError as error:
@@ -187,16 +234,6 @@ def _result(
   result |= measures.scores(counts, spec.class_names, measured)
   result |= fields
   return result
-
-
-def sum_over_processes(
-  matrix: np.ndarray,
-  gather: Callable[[np.ndarray], Any] = multihost_utils.process_allgather,
-) -> np.ndarray:
-  """Return the sum of the counts of all processes."""
-  # Halves, since JAX cuts int64 to int32: a data set has over 2^31 pixels.
-  halves = np.ascontiguousarray(matrix).view(np.uint32)
-  return np.ascontiguousarray(gather(halves)).view(np.int64).sum(axis=0)
 
 
 def collapse_warning(results: Sequence[dict[str, Any]]) -> str | None:

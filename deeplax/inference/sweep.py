@@ -1,7 +1,7 @@
 """Predict in several modes at once: scales and flips of one network."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import functools
 
 import flax.linen as nn
@@ -32,6 +32,7 @@ class Sweep:
     modes: Sequence[mode_lib.Mode] | None = None,
     *,
     timed: bool = True,
+    stopped: Callable[[], bool] = bool,
   ):
     """Prepare.
 
@@ -39,8 +40,11 @@ class Sweep:
       predictor: Predicts; its own mode is used if there are no `modes`.
       modes: All different.
       timed: Whether to measure, which costs a little.
+      stopped: Asked by an evaluation after each image, whether to end it. All
+        of several processes ask as often, for `parallel.stop_together`.
     """
     self.predictor = predictor
+    self.stopped = stopped
     self.modes = tuple(modes or (predictor.mode,))
     self.timed = 0  # number of images
     self._seconds = dict.fromkeys(self.modes, 0.0)

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 
 from etils import epath
-import jax
-from jax.experimental import multihost_utils
 import ml_collections
 
 from deeplax.data import files
@@ -38,13 +36,7 @@ def examples_and_loss(
       threads=config.data.threads,
       progress=progress,
       cache=folder / layout.CLASS_COUNTS if folder else None,
-      write=jax.process_index() == 0,
     )
-    if jax.process_count() > 1:
-      multihost_utils.assert_equal(
-        counted.present,
-        "the hosts have counted different masks: give all the same data",
-      )
     if by_count:
       weights = class_counts.weights(counted, rule, progress=progress)
     if config.data.duplicate_classes:

@@ -1,6 +1,7 @@
 """The variables before step 0: drawn at random or from another workdir."""
 
 from collections.abc import Mapping, Sequence
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ import ml_collections
 from ml_collections.config_flags import config_path
 
 from deeplax import errors
+from deeplax import parallel
 from deeplax.data import build as data_build
 from deeplax.models import conventions
 from deeplax.models import variables as variables_lib
@@ -21,6 +23,7 @@ from deeplax.settings import own as own_lib
 from deeplax.training import parts as parts_lib
 from deeplax.training import start_commands
 from deeplax.workdir import checkpoint
+from deeplax.workdir import sealed
 from deeplax.workdir import settings
 
 Variables = dict[str, Any]
@@ -47,7 +50,9 @@ def variables(
   drawn = variables_lib.initial_variables(model, seed=config.seed)
   if config.init.checkpoint is None or resumed:
     return drawn
-  theirs, step = checkpoint.restore_variables(config.init.checkpoint)
+  start = config.init.checkpoint
+  step = parallel.of_first(functools.partial(sealed.wanted_step, start))
+  theirs = checkpoint.read(start, step)
   theirs, note = _for_bands(config, model, theirs)
   new, old = _flat(drawn), _flat(theirs)
   sizes = {path: leaf.shape for path, leaf in old.items()}
@@ -59,11 +64,11 @@ def variables(
       "Use the same config.model as that run"
       + _cure(config, model, sizes, [*misfits, *surplus])
     )
-  print(
-    f"init: {len(new) - len(fresh)} arrays from {config.init.checkpoint} step "
-    f"{step}, new: {_names(fresh) or 'none'} ({model.num_classes} classes)"
-    + note
-  )
+  if parallel.rank() == 0:
+    print(
+      f"init: {len(new) - len(fresh)} arrays from {start} step {step}, new: "
+      f"{_names(fresh) or 'none'} ({model.num_classes} classes){note}"
+    )
   # Through the host: an array bound to one device cannot be spread over those
   # of several processes.
   carried = {

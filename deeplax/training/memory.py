@@ -57,15 +57,8 @@ def compile_step(
     RuntimeError: The compiler finds that the step does not fit: `refusals`.
   """
   mesh, accumulate = parts.mesh, config.train.accumulate
-  batch, unit = config.train.batch_size, mesh.size * accumulate
-  if batch % unit:
-    times = f" times train.accumulate {accumulate}" if accumulate > 1 else ""
-    below = batch // unit * unit
-    nearest = f"{below} or {below + unit}" if below else f"{unit}"
-    raise errors.InputError(
-      f"train.batch_size {batch} does not divide over {mesh.size} devices"
-      f"{times}; use {nearest}"
-    )
+  batch = config.train.batch_size
+  refuse_undivided(config, mesh.size)
   mapped = parallel.pmap(
     step_lib.make_train_step(
       parts.model,
@@ -107,6 +100,26 @@ def compile_step(
   seconds = clocks.duration(clock["compile"])
   progress(f"compiled the training step in {seconds}")
   return compiled, parallel.memory_needed(compiled)
+
+
+def refuse_undivided(config: ml_collections.ConfigDict, devices: int) -> None:
+  """Refuse a batch that does not divide over so many devices.
+
+  Raises:
+    InputError: With the nearest that do.
+  """
+  batch, parts = config.train.batch_size, config.train.accumulate
+  unit = devices * parts
+  if batch % unit == 0:
+    return
+  times = f" times train.accumulate {parts}" if parts > 1 else ""
+  below = batch // unit * unit
+  nearest = f"{below} or {below + unit}" if below else f"{unit}"
+  # All processes have the same numbers.
+  raise parallel.Told(
+    f"train.batch_size {batch} does not divide over {devices} devices{times}; "
+    f"use {nearest}"
+  )
 
 
 def refuse_too_large(

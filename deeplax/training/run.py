@@ -88,9 +88,10 @@ def run(
   if warning := machine.accelerator_warning():
     progress(f"deeplax: {warning}")
   with parallel.ended_together(), contextlib.ExitStack() as stack:
+    # One may have come with an error: `parallel.end_all`.
+    parallel.agreed(lambda: None)
     watch = stack.enter_context(signals.watched(progress))
-    if jax.process_index() == 0:
-      stack.enter_context(lock.held(workdir))
+    parallel.of_first(lambda: stack.enter_context(lock.held(workdir)))
     shared.refuse_apart(workdir)
     _run(config, inputs, workdir, watch, progress, objects)
 
@@ -178,14 +179,19 @@ def prepare(
     InputError: Something cannot work, or the workdir holds another run.
   """
   source, eval_source = inputs
+  memory.refuse_undivided(config, jax.device_count())
   with errors.input_errors():
-    settings.refuse_other_run(config, folder, source, progress)
+    for split in (source, eval_source):
+      shared.refuse_other_images(split)
+    parallel.of_first(
+      partial(settings.refuse_other_run, config, folder, source, progress)
+    )
     if config.data.check_images:
       sample = partial(
         check.check, images=config.data.check_images, progress=progress
       )
-      progress(sample(source))
-      sample(eval_source)
+      progress(parallel.of_first(lambda: str(sample(source))))
+      parallel.of_first(lambda: str(sample(eval_source)))
     fill_channels(config, source, folder, progress)
     source, loss = class_balance.examples_and_loss(
       config, source, folder, progress
@@ -254,8 +260,9 @@ def compile_and_check(
   )
   progress("\n".join(f"  {key:<18}{value}" for key, value in rows.items()))
   memory.refuse_too_large(config, needed, parts.mesh, state_bytes=state_bytes)
-  if jax.process_index() == 0:
-    disk_space.refuse_full(config, workdir, state_bytes=state_bytes)
+  parallel.of_first(
+    partial(disk_space.refuse_full, config, workdir, state_bytes=state_bytes)
+  )
   total = config.train.total_steps
   for warning in (
     limits.slow_start_warning(config.optim, total_steps=total),
@@ -305,6 +312,7 @@ def train(
 
   def save(number: int, state: state_lib.State) -> None:
     diagnosis.refuse_lost(state, step=number)
+    outputs.log.flush()
     outputs.checkpoints.save(number, state, parts.batches.get_state())
 
   watch.training = True
@@ -335,7 +343,7 @@ def train(
         batch_size=config.train.batch_size,
       ),
     ),
-    stopped=watch.stopped,
+    stopped=lambda _: watch.stopped(),
   )
   outputs.scores.refuse_missing(total)
   return int(state.step)
@@ -348,11 +356,19 @@ def fill_channels(
   progress: Callable[..., None],
 ) -> None:
   """Set the bands' mean and std: those in the workdir, or measured now."""
-  stored = None
-  if (folder / layout.CONFIG).exists():
-    stored = settings.load_config(folder).data
-  if data_build.fill_channels(config.data, source, stored, progress=progress):
-    data = config.data
+  data = config.data
+
+  def fill() -> tuple[bool, Any, Any]:
+    stored = None
+    if (folder / layout.CONFIG).exists():
+      stored = settings.load_config(folder).data
+    measured = data_build.fill_channels(data, source, stored, progress=progress)
+    return measured, data.channel_mean, data.channel_std
+
+  measured, mean, std = parallel.of_first(fill)
+  if data.channels is not None:
+    data.channel_mean, data.channel_std = tuple(mean), tuple(std)
+  if measured:
     progress(
       f"bands {data.channels}: mean {data.channel_mean}, std "
       f"{data.channel_std}, measured on at most {bands.SAMPLE} of "

@@ -6,8 +6,9 @@ from typing import Any
 import jax
 
 from deeplax import errors
+from deeplax import parallel
+from deeplax.inference import evaluate
 from deeplax.training import log as log_lib
-from deeplax.training import validation
 from deeplax.workdir import checkpoint
 
 
@@ -24,7 +25,7 @@ class Scores:
     """Start without scores.
 
     Args:
-      evaluate: (variables, step) -> mIoU; may raise `validation.Stopped`.
+      evaluate: (variables, step) -> mIoU; may raise `evaluate.Stopped`.
       checkpoints: Keep the scores beside the steps.
       log: Gets the scores too.
       progress: Receives the errors of evaluations.
@@ -41,18 +42,17 @@ class Scores:
       step: Has been saved.
 
     Raises:
-      InputError: The evaluation failed and there are several processes.
+      InputError: The evaluation failed on some of several processes.
     """
     if self._checkpoints.scored(step):
       return
     try:
       miou = self._evaluate(variables, step)
-    except validation.Stopped:
+    except evaluate.Stopped:
       return
     except errors.InputError as error:
-      # The other processes know of no error and wait for this one's counts.
-      if jax.process_count() > 1:
-        raise
+      if jax.process_count() > 1 and not isinstance(error, parallel.Told):
+        raise  # the others know of no error and wait for this one
       self._failed[step] = error
       self._progress(
         f"deeplax: step {step} is saved but not evaluated: {error}\nTraining "

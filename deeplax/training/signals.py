@@ -38,18 +38,23 @@ class Watch:
     """Start without signals; `together`: one of several processes."""
     self.training = False
     self._together = together
+    self._calls, self._agreed = 0, False
     self._progress = progress
     self._count, self._last = 0, -math.inf
     self._answered = threading.Event()
 
-  def stopped(self, step: int | None = None) -> bool:
-    """Whether to stop after this step, or this image of an evaluation (None).
+  def stopped(self) -> bool:
+    """Whether to stop here: after a step, or an image of an evaluation.
 
-    Several processes agree on a step, and end the evaluations they have begun.
+    Several processes agree on the place, so all of them must ask at the same
+    ones. Once it is True it stays so.
     """
-    if self._together:
-      return step is not None and parallel.stop_together(step)
-    return self._count > 0
+    if not self._together:
+      return self._count > 0
+    if not self._agreed:
+      self._calls += 1
+      self._agreed = parallel.stop_together(self._calls)
+    return self._agreed
 
   def arrive(self, number: int) -> None:
     """Answer a signal; the second one ends the process."""
@@ -61,7 +66,13 @@ class Watch:
     if self._count > 1:
       self._progress(f"{name} again: ended at once")
       os._exit(128 + number)
-    if self.training:
+    if self.training and self._together:
+      # As the cluster's notice, which JAX passes on to the others.
+      os.kill(os.getpid(), signal.SIGTERM)
+      self._progress(
+        f"{name}: all processes are told; once more ends this one at once"
+      )
+    elif self.training:
       self._progress(
         f"{name}: saving after this step, or leaving the evaluation after this "
         "image; once more ends at once"
@@ -93,21 +104,22 @@ def watched(progress: Callable[[str], None]) -> Iterator[Watch]:
 
   Outside the main thread, where Python allows no handlers, signals keep their
   meaning. With several processes JAX watches for SIGTERM, see
-  `parallel.stop_together`, and Ctrl-C keeps its meaning.
+  `parallel.stop_together`, and Ctrl-C in training becomes one.
 
   Args:
     progress: Receives the answers, from another thread.
   """
   together = jax.process_count() > 1
   watch = Watch(progress, together=together)
-  if together or threading.current_thread() is not threading.main_thread():
+  if threading.current_thread() is not threading.main_thread():
     yield watch
     return
   reader, writer = os.pipe()
   os.set_blocking(writer, False)  # set_wakeup_fd requires it
   thread = threading.Thread(target=_answer, args=(reader, watch), daemon=True)
   # A shell makes background processes ignore Ctrl-C; that stays so.
-  heeded = [n for n in _NUMBERS if signal.getsignal(n) != signal.SIG_IGN]
+  numbers = (signal.SIGINT,) if together else _NUMBERS
+  heeded = [n for n in numbers if signal.getsignal(n) != signal.SIG_IGN]
   handlers = {n: signal.signal(n, watch.handle) for n in heeded}
   before = signal.set_wakeup_fd(writer)
   thread.start()

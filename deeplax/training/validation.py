@@ -5,10 +5,10 @@ from typing import Any
 
 from etils import epath
 import flax.linen as nn
-import jax
 import ml_collections
 import numpy as np
 
+from deeplax import parallel
 from deeplax.data import build as data_build
 from deeplax.data import files
 from deeplax.inference import evaluate
@@ -23,10 +23,6 @@ from deeplax.workdir import results
 from deeplax.workdir import settings
 
 
-class Stopped(Exception):
-  """An evaluation ended early because the run is to stop."""
-
-
 def evaluator(
   config: ml_collections.ConfigDict,
   source: files.Source,
@@ -37,8 +33,9 @@ def evaluator(
   """Return (variables, step, log=, stopped=) -> mIoU on the validation split.
 
   The scores go to eval/, and predictions of the same few images to pictures/
-  and the log. The function calls `stopped` after each image and raises Stopped
-  if it returns True. `model` is the network, if it was given as an object.
+  and the log. The function asks `stopped` after each image and raises
+  `evaluate.Stopped` if it returns True. `model` is the network, if it was given
+  as an object.
   """
   channels = data_build.channels(config.data)
   opened = open_run.Run(config, source.spec, channels, model=model)
@@ -52,7 +49,7 @@ def evaluator(
   )
   count = min(config.eval.pictures, len(source))
   sheet = None
-  if count and jax.process_index() == 0:
+  if count and parallel.rank() == 0:
     sheet = picture_sheet.PictureSheet(source, count)
 
   def measure(
@@ -65,8 +62,6 @@ def evaluator(
     predictor.variables = variables
 
     def keep(index: int, labels: np.ndarray) -> None:
-      if stopped():
-        raise Stopped
       if sheet:
         sheet.keep(index, labels)
 
@@ -77,18 +72,22 @@ def evaluator(
       progress=progress,
       threads=config.data.threads,
       keep=keep,
+      stopped=stopped,
       step=step,
       output_stride=inference_settings.output_stride(config),
       scales=list(config.eval.scales),
       flip=config.eval.flip,
       init=settings.init_text(config, folder),
     )
-    if jax.process_index() == 0:
+
+    def write() -> None:
       results.write_result(folder, config.data.eval_split, result)
       if sheet:
         picture = sheet.draw(predictor)
         gallery.add(folder, config.data.eval_split, step, picture)
         log.picture(step, config.data.eval_split, np.asarray(picture))
+
+    parallel.of_first(write)
     score = printed.score(result["miou"])
     progress(f"step {step}: mIoU {score} on {result['images']} images")
     return result["miou"]

@@ -1,17 +1,20 @@
-"""Several processes write one run: they must see the same workdir."""
+"""Several processes make one run: they must see the same workdir and data."""
 
+import hashlib
 import random
 import time
 
 from etils import epath
 
 from deeplax import atomic
-from deeplax import errors
 from deeplax import parallel
+from deeplax.data import files
+from deeplax.data import views
 from deeplax.workdir import layout
 
 # Seconds for which a network file system may show a folder as it was before.
 OUT_OF_DATE = 30.0
+COMPARED = 100  # images whose names are compared
 
 
 def refuse_apart(workdir: epath.PathLike) -> None:
@@ -39,7 +42,7 @@ def refuse_apart(workdir: epath.PathLike) -> None:
   if rank == 0:
     path.unlink()
   if without:
-    raise errors.InputError(
+    raise parallel.Told(
       f"--workdir={workdir} is not one folder for all processes: "
       f"{', '.join(map(str, without))} of 0 to {len(others)} do not see what "
       "the first one writes there. Name a folder on a file system that all "
@@ -52,3 +55,27 @@ def _reads(path: epath.Path, number: int) -> bool:
     return path.read_text() == str(number)
   except OSError:
     return False
+
+
+def refuse_other_images(source: files.Source) -> None:
+  """Refuse a split that some process has other images of; all call this.
+
+  Raises:
+    InputError: Naming the first such process.
+  """
+  if parallel.processes() == 1:
+    return
+  names = []
+  if isinstance(source, files.Decoded):
+    names = [source.name(i) for i in views.evenly(len(source), COMPARED)]
+  digest = hashlib.sha256(f"{len(source)} {names}".encode()).digest()
+  found = parallel.gathered(int.from_bytes(digest[:7]))
+  counts = parallel.gathered(len(source))
+  others = [r for r, other in enumerate(found) if other != found[0]]
+  if others:
+    raise parallel.Told(
+      f"the split {source.split}: process {others[0]} has "
+      f"{counts[others[0]]} images and the first one {counts[0]}"
+      f"{', of other names' if counts[others[0]] == counts[0] else ''}. Give "
+      "all hosts the same files"
+    )

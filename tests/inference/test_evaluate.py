@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from deeplax import errors
+from deeplax import parallel
 from deeplax.inference import evaluate
 from deeplax.metrics import confusion
 from tests import conftest
+from tests import processes
 from tests.inference import toy
 
 
@@ -140,15 +142,77 @@ def test_labels_that_cannot_be_evaluated_are_named(label, words):
     evaluate.evaluate(toy.predictor(), Broken(label), progress=toy.silent)
 
 
-def test_counts_of_processes_add_up_beyond_32_bits():
-  matrix = np.array([[2**40 + 3, 1], [0, 2**33]], np.int64)
+def _share(several, **keywords):
+  """Evaluate in several processes; return results and images of each."""
+  seen = [[] for _ in range(4)]
 
-  def gather(halves):
-    assert halves.dtype == np.uint32
-    return np.stack([halves, halves, halves])
+  def one(rank):
+    return evaluate.evaluate(
+      toy.predictor(pad_to=(40, 40)),
+      keywords.get("source") or toy.Toy(),
+      progress=toy.silent,
+      keep=lambda index, _: seen[rank].append(index),
+      stopped=lambda: keywords["stopped"](rank),
+    )
 
-  total = evaluate.sum_over_processes(matrix, gather)
-  np.testing.assert_array_equal(total, 3 * matrix)
+  return several.run(one), seen
+
+
+def test_processes_that_do_not_divide_the_images_see_each_once(monkeypatch):
+  expected = evaluate.evaluate(toy.predictor(), toy.Toy(), progress=toy.silent)
+  asked = [0] * 4
+
+  def stopped(rank):
+    asked[rank] += 1
+    return False
+
+  several = processes.Processes(monkeypatch, 4)
+  results, seen = _share(several, stopped=stopped)
+  assert seen == [[0, 4], [1, 5], [2, 6], [3]]
+  assert results == [expected] * 4
+  assert asked == [1] * 4  # each image that all of them have
+
+
+class OneBroken(toy.Toy):
+  """Nineteen pictures; the seventh has a label of another size."""
+
+  def __init__(self):
+    super().__init__(19)
+
+  def __getitem__(self, index):
+    example = super().__getitem__(index)
+    if index == 6:
+      example["label"] = example["label"][1:]
+    return example
+
+
+def test_what_one_process_finds_wrong_is_told_by_all(monkeypatch):
+  asked = [0] * 4
+
+  def stopped(rank):
+    asked[rank] += 1
+    return False
+
+  several = processes.Processes(monkeypatch, 4)
+  found, seen = _share(several, source=OneBroken(), stopped=stopped)
+  assert {str(error) for error in found} == {str(found[0])}
+  assert isinstance(found[0], parallel.Told)
+  assert "process 2 of 4" in str(found[0]) and "6: the label" in str(found[0])
+  assert 6 not in seen[2]
+  assert asked == [4] * 4  # or they would not agree on later stops
+
+
+def test_a_stop_that_all_agree_on_wins_over_an_error_of_one(monkeypatch):
+  asked = [0] * 4
+
+  def stopped(rank):
+    asked[rank] += 1
+    return asked[rank] == 3
+
+  several = processes.Processes(monkeypatch, 4)
+  with pytest.raises(evaluate.Stopped):
+    _share(several, source=OneBroken(), stopped=stopped)
+  assert asked == [3] * 4
 
 
 def _in_processes(processes, devices):

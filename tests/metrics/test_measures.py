@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from deeplax.inference import evaluate
+from deeplax import parallel
 from deeplax.metrics import boundary
 from deeplax.metrics import confusion
 from deeplax.metrics import measures
 from deeplax.metrics import objects
+from tests import processes
 from tests.metrics import pairs
 
 K, NAMES = pairs.K, pairs.NAMES
@@ -40,19 +41,14 @@ def test_images_in_any_order_have_exactly_the_same_counts():
   _same(_counts(IMAGES), _counts(IMAGES[::-1]))
 
 
-def test_counts_of_processes_add_up_to_those_of_one():
+def test_counts_of_processes_add_up_to_those_of_one(monkeypatch):
   # The third process has no image.
   shares = [_counts(IMAGES[0::2]), _counts(IMAGES[1::2]), _counts([])]
-  total = {
-    name: evaluate.sum_over_processes(
-      shares[0][name],
-      lambda halves, name=name: np.stack(
-        [halves, *(s[name].view(np.uint32) for s in shares[1:])]
-      ),
-    )
-    for name in shares[0]
-  }
-  _same(total, _counts(IMAGES))
+  found = processes.Processes(monkeypatch, 3).run(
+    lambda rank: {k: parallel.summed(v) for k, v in shares[rank].items()}
+  )
+  for total in found:
+    _same(total, _counts(IMAGES))
 
 
 def test_scores_are_those_of_each_measure_alone():

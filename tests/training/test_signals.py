@@ -9,6 +9,7 @@ import types
 
 import pytest
 
+from deeplax import parallel
 from deeplax.training import signals
 
 # A call that neither returns early nor lets Python run: the answer comes from
@@ -88,6 +89,32 @@ def test_what_is_sent_again_is_no_second_signal(monkeypatch):
   watch.arrive(signal.SIGINT)
   assert len(said) == 1
   now[0] += 1.0
+  watch.arrive(signal.SIGINT)
+  assert said[1:3] == ["Ctrl-C again: ended at once", "exit 130"]
+
+
+def test_several_processes_ask_by_number_until_they_agree(monkeypatch):
+  asked = []
+
+  def stop_together(call):
+    asked.append(call)
+    return call == 3
+
+  monkeypatch.setattr(parallel, "stop_together", stop_together)
+  watch = signals.Watch(print, together=True)
+  assert [watch.stopped() for _ in range(5)] == [False] * 2 + [True] * 3
+  assert asked == [1, 2, 3]  # JAX would deny a later call
+
+
+def test_ctrl_c_to_one_of_several_processes_becomes_the_notice(monkeypatch):
+  said, sent = [], []
+  monkeypatch.setattr(os, "kill", lambda process, number: sent.append(number))
+  monkeypatch.setattr(os, "_exit", lambda code: said.append(f"exit {code}"))
+  monkeypatch.setattr(signals, "TOGETHER", 0)
+  watch = signals.Watch(said.append, together=True)
+  watch.training = True
+  watch.arrive(signal.SIGINT)
+  assert sent == [signal.SIGTERM] and "all processes are told" in said[0]
   watch.arrive(signal.SIGINT)
   assert said[1:3] == ["Ctrl-C again: ended at once", "exit 130"]
 

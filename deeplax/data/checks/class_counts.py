@@ -5,6 +5,7 @@ of rare classes occur twice. They take every mask, so a file can keep them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+import contextlib
 import dataclasses
 import difflib
 from functools import partial
@@ -57,41 +58,68 @@ def count(
   threads: int = 4,
   progress: Callable[[str], None] = print,
   cache: epath.PathLike | None = None,
-  write: bool = True,
 ) -> ClassCounts:
   """Return the counts of all masks of a split.
+
+  Several processes, which must have the same split, share the masks; all return
+  the same counts.
 
   Args:
     source: The split.
     threads: How many read masks.
     progress: Receives lines of progress.
     cache: A JSON file that keeps the counts, or None. It is read if they were
-      made of the same data set, split, mask files and classes.
-    write: Whether to write the cache; one process of several does.
+      made of the same data set, split, mask files and classes. Of several
+      processes the first alone reads and writes it.
 
   Raises:
     InputError: A mask is unreadable or holds numbers that are no class, or the
       cache cannot be written.
   """
-  key = _key(source)
-  if cache is not None and epath.Path(cache).exists():
-    if cached := _load(epath.Path(cache), key):
-      return cached
-    progress(f"{cache} has counts of other masks: counting again")
+  from deeplax import parallel  # loads JAX, which the checks go without
+
+  key = parallel.of_first(partial(_key, source))
+  if cache is not None:
+    path = epath.Path(cache)
+    if saved := parallel.of_first(partial(_saved, path, key, progress)):
+      return _from_json(saved)
   progress(f"counting the classes of {len(source)} masks ...")
   masks = mask_counts.each(
     partial(mask_counts.read, source),
-    range(len(source)),
+    range(parallel.rank(), len(source), parallel.processes()),
     threads=threads,
     progress=progress,
     name="counted",
   )
-  result = tally(source, masks)
-  if cache is not None and write:
-    fix = "name a --workdir that can be written"
-    with errors.disk_errors(f"cannot write {cache}", fix):
-      atomic.write_json(cache, {"counted_on": key, **_to_json(result)})
+  result = _of_all(parallel.agreed(partial(tally, source, masks)), len(source))
+  if cache is not None:
+    parallel.of_first(partial(_write, path, key, result))
   return result
+
+
+def _of_all(share: ClassCounts, images: int) -> ClassCounts:
+  """Return the counts of all processes' masks: each has every n-th image.
+
+  Args:
+    share: The counts of this process.
+    images: The number of images in all.
+  """
+  from deeplax import parallel
+
+  # Some processes have an image less; one bit per class and image.
+  most, k = -(-images // parallel.processes()), len(share.class_names)
+  padded = np.zeros((most, k), bool)
+  padded[: share.images] = share.present
+  packed = parallel.of_all(np.packbits(padded, axis=1))
+  rows = packed.swapaxes(0, 1).reshape(-1, packed.shape[-1])[:images]
+  present = np.unpackbits(rows, axis=1, count=k)
+  return ClassCounts(
+    class_names=share.class_names,
+    pixels=parallel.summed(share.pixels),
+    pixels_where_present=parallel.summed(share.pixels_where_present),
+    ignored=sum(parallel.gathered(share.ignored)),
+    present=present.astype(bool),
+  )
 
 
 def tally(
@@ -145,35 +173,48 @@ def _key(source: files.Source) -> dict[str, Any]:
   }
 
 
-def _to_json(counts: ClassCounts) -> dict[str, Any]:
+def _write(path: epath.Path, key: dict[str, Any], counts: ClassCounts) -> None:
   packed = np.packbits(counts.present, axis=1)
-  return {
+  saved = {
+    "counted_on": key,
     "pixels": counts.pixels.tolist(),
     "pixels_where_present": counts.pixels_where_present.tolist(),
     "ignored": counts.ignored,
     # One bit per class and image: ADE20K's would be 40 MB as plain JSON.
     "present": [row.tobytes().hex() for row in packed],
   }
+  fix = "name a --workdir that can be written"
+  with errors.disk_errors(f"cannot write {path}", fix):
+    atomic.write_json(path, saved)
 
 
-def _load(path: epath.Path, key: dict[str, Any]) -> ClassCounts | None:
-  """Return the counts in a file, or None if they are of something else."""
-  try:
-    saved = text_files.read_json(path, fix="the masks are counted again")
-    if saved["counted_on"] != key:
-      return None
-    rows = [np.frombuffer(bytes.fromhex(r), np.uint8) for r in saved["present"]]
-    bits = np.unpackbits(np.stack(rows), axis=1, count=len(key["class_names"]))
-    return ClassCounts(
-      class_names=tuple(key["class_names"]),
-      pixels=np.array(saved["pixels"], np.int64),
-      pixels_where_present=np.array(saved["pixels_where_present"], np.int64),
-      ignored=saved["ignored"],
-      present=bits.astype(bool),
-    )
-  # A file that was cut off or has another format is as good as none.
-  except (errors.InputError, KeyError, TypeError, ValueError):
+def _saved(
+  path: epath.Path, key: dict[str, Any], progress: Callable[[str], None]
+) -> dict[str, Any] | None:
+  """Return what a file keeps of counts; None: nothing, or of other masks."""
+  if not path.exists():
     return None
+  # A file that was cut off or has another format is as good as none.
+  with contextlib.suppress(errors.InputError, KeyError, TypeError, ValueError):
+    saved = text_files.read_json(path, fix="the masks are counted again")
+    if saved["counted_on"] == key:
+      _from_json(saved)
+      return saved
+  progress(f"{path} has counts of other masks: counting again")
+  return None
+
+
+def _from_json(saved: dict[str, Any]) -> ClassCounts:
+  names = tuple(saved["counted_on"]["class_names"])
+  rows = [np.frombuffer(bytes.fromhex(r), np.uint8) for r in saved["present"]]
+  bits = np.unpackbits(np.stack(rows), axis=1, count=len(names))
+  return ClassCounts(
+    class_names=names,
+    pixels=np.array(saved["pixels"], np.int64),
+    pixels_where_present=np.array(saved["pixels_where_present"], np.int64),
+    ignored=saved["ignored"],
+    present=bits.astype(bool),
+  )
 
 
 def weights(

@@ -15,6 +15,7 @@ from deeplax.data import shapes
 from deeplax.data import spec
 from deeplax.data import views
 from deeplax.data.checks import class_counts
+from tests import processes
 from tests import shared
 from tests.data import trees
 
@@ -253,6 +254,44 @@ def test_counts_of_something_else_are_counted_again(
   assert "counts of other masks" in said[0]
   assert_equal(found, class_counts.count(source))
   assert_equal(found, class_counts.count(source, cache=cache))
+
+
+def test_processes_share_the_masks_and_have_the_same_counts(
+  random_folder, tmp_path, monkeypatch
+):
+  source, cache = folder.source(random_folder, "train"), tmp_path / "h.json"
+  expected = class_counts.count(source)
+  read, each = [], class_counts.mask_counts.read
+  monkeypatch.setattr(
+    class_counts.mask_counts,
+    "read",
+    lambda source, index: (read.append(index), each(source, index))[1],
+  )
+  several = processes.Processes(monkeypatch, 3)
+  found = several.run(lambda _: class_counts.count(source, cache=cache))
+  assert sorted(read) == list(range(7))
+  for counts in found:
+    assert_equal(counts, expected)
+  read.clear()
+  for counts in several.run(lambda _: class_counts.count(source, cache=cache)):
+    assert_equal(counts, expected)
+  assert not read
+  # More processes than masks.
+  several = processes.Processes(monkeypatch, 9)
+  for counts in several.run(lambda _: class_counts.count(source)):
+    assert_equal(counts, expected)
+
+
+def test_a_mask_that_one_process_cannot_use_is_named_by_all(
+  random_folder, monkeypatch
+):
+  trees.mask(random_folder / "labels/train/05.png", trees.labels(0, 77))
+  source = folder.source(random_folder, "train")
+  found = processes.Processes(monkeypatch, 3).run(
+    lambda _: class_counts.count(source)
+  )
+  assert len({str(error) for error in found}) == 1
+  assert "process 2 of 3" in str(found[0]) and "05.png" in str(found[0])
 
 
 @pytest.fixture(scope="module")
