@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import socket
 import sys
 from typing import Any
 
@@ -58,9 +59,31 @@ _FLAGS = ("config", "workdir", "multihost", *(flag.name for flag in PROCESS))
 
 
 def process() -> dict[str, Any] | None:
-  """Return what the flags say of this process; None: it is the only one."""
+  """Return what the flags say of this process; None: it is the only one.
+
+  Raises:
+    InputError: Another program listens on the first process's port.
+  """
   given = {flag.name: flag.value for flag in PROCESS if flag.value is not None}
-  return given if given or MULTIHOST.value else None
+  if not given and not MULTIHOST.value:
+    return None
+  if given.get("process_id") == 0 and "coordinator_address" in given:
+    _refuse_taken(given["coordinator_address"])
+  return given
+
+
+def _refuse_taken(address: str) -> None:
+  """Refuse an address whose port cannot be opened here: JAX would crash."""
+  _, _, port = address.rpartition(":")
+  try:
+    with socket.socket() as probe:
+      probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+      probe.bind(("", int(port)))
+  except (OSError, OverflowError, ValueError) as error:
+    raise errors.InputError(
+      f"--coordinator_address={address}: this host cannot open that port "
+      f"({error}). Give all processes HOST:PORT with a free one"
+    ) from error
 
 
 def parse(argv: list[str]) -> None:

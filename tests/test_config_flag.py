@@ -2,9 +2,11 @@
 
 import itertools
 import json
+import socket
 import subprocess
 import sys
 
+from absl.testing import flagsaver
 import pytest
 
 from deeplax import config_flag
@@ -145,3 +147,19 @@ def test_a_file_of_ones_own_is_named_from_the_current_folder():
     message
   )
   assert "write FILE.py:NAME" in parsed("--config.model.head=h.py:H(3)")[1]
+
+
+def test_a_port_that_the_first_process_cannot_open_is_refused():
+  address, number = config_flag.PROCESS[0].name, config_flag.PROCESS[2].name
+  with socket.create_server(("", 0)) as other:
+    taken = f"10.0.0.1:{other.getsockname()[1]}"
+    for text in (taken, "10.0.0.1:70000", "10.0.0.1"):
+      with flagsaver.flagsaver(**{address: text, number: 0}):
+        with pytest.raises(errors.InputError, match=f"={text}: this host"):
+          config_flag.process()
+    # The others do not open it.
+    with flagsaver.flagsaver(**{address: taken, number: 1}):
+      assert config_flag.process() == {address: taken, number: 1}
+  with flagsaver.flagsaver(**{address: taken, number: 0}):
+    assert config_flag.process() == {address: taken, number: 0}
+  assert config_flag.process() is None

@@ -127,7 +127,7 @@ def _run(
   if resume is not None and resume >= total:
     if first_process:
       settings.write_lost(folder, config, spec)
-    if sealed.miou(folder, resume) is None:
+    if parallel.of_first(partial(sealed.miou, folder, resume)) is None:
       variables, _ = checkpoint.restore_variables(folder, resume)
       with open_outputs() as outputs:
         watch.training = True

@@ -174,3 +174,12 @@ def test_when_the_first_is_killed_the_others_end(start, tmp_path):
   started.send(0, signal.SIGKILL)
   first, second = started.ended(60)
   assert first == -signal.SIGKILL and second not in (0, None)
+
+
+def test_one_that_answers_no_more_is_given_up(start, tmp_path):
+  started = start(2, tmp_path / "run", *RUN)
+  started.wait_for("step 4/")
+  started.send(1, signal.SIGSTOP)
+  # It holds its connections: after 30 s of silence JAX ends the others.
+  assert started.processes[0].wait(60) == -signal.SIGABRT
+  assert "stopped sending heartbeats" in started.said(0)

@@ -273,6 +273,21 @@ def test_with_several_processes_a_failed_evaluation_ends_all(
   assert sealed.sound_step(tmp_path) == 2
 
 
+def test_an_evaluation_that_all_know_has_failed_ends_none(
+  tmp_path, monkeypatch
+):
+  def broken(variables, step):
+    raise parallel.Told("val/7.jpg is cut off")
+
+  several = types.SimpleNamespace(process_count=lambda: 2)
+  monkeypatch.setattr(scores_lib, "jax", several)
+  run = Run(tmp_path, broken)
+  with pytest.raises(errors.InputError, match="trained to the end and saved"):
+    run()
+  assert sealed.sound_step(tmp_path) == 4
+  assert len([s for s in run.said if "saved but not evaluated" in s]) == 2
+
+
 def test_mostly_ignored_pixels_are_told_once(tmp_path):
   run = Run(tmp_path, lambda variables, step: 0.5)
   run.batches = Batches(label=255)
