@@ -103,6 +103,7 @@ def restored_on_one(state):
     checkpoints.save(
       3, parallel.replicate(state, mesh=eight), numbers.get_state()
     )
+    checkpoints.settle()
     again = iter(grain.MapDataset.range(9).to_iter_dataset())
     whole = parallel.replicated(one)
     found = checkpoints.restore(3, state, again, sharding=whole)
