@@ -28,6 +28,7 @@ from collections.abc import Iterator, Mapping
 import contextlib
 import gzip
 import importlib.util
+import itertools
 import json
 import os
 import pathlib
@@ -64,15 +65,24 @@ LAYERS = 24  # layers in a printed profile
 
 
 class Case(NamedTuple):
-  """One compilation: a configuration with some forms in place of the TPU's."""
+  """One compilation: a configuration with some forms in place of the TPU's.
+
+  Attributes:
+    config: As of --config.
+    forms: Of each operation, as of --forms.
+    group: model.batch_norm.group.
+  """
 
   config: str
   forms: dict[str, str]
+  group: str = "all"
 
   @property
   def title(self) -> str:
-    """The configuration, and the forms that were chosen."""
+    """The configuration, and what was chosen for it."""
     chosen = [f"{name}={form}" for name, form in self.forms.items()]
+    if self.group != "all":
+      chosen.append(f"group={self.group}")
     return " ".join([self.config, *chosen])
 
 
@@ -81,7 +91,10 @@ def main() -> None:
   """Compile, print and write."""
   args = parse()
   mesh = parallel.mesh(devices(args.topology))
-  cases = [Case(c, forms) for c in args.config for forms in args.forms]
+  cases = [
+    Case(*chosen)
+    for chosen in itertools.product(args.config, args.forms, args.group)
+  ]
   report: dict[str, Any] = {
     "benchmark": f"training step compiled for {args.topology}, bfloat16, "
     f"{args.images} images of {args.size}x{args.size} a chip; estimated",
@@ -115,7 +128,7 @@ def parse() -> argparse.Namespace:
   add("--size", type=int, default=513, help="side of a crop in pixels")
   add("--separable", action="store_true", help="separable head and decoder")
   add("--remat", action="store_true", help="with model.remat, for less memory")
-  add("--group", default="all", help="model.batch_norm.group")
+  add("--group", action="append", help="model.batch_norm.group; repeat as well")
   add(
     "--programs",
     metavar="FOLDER",
@@ -132,6 +145,7 @@ def parse() -> argparse.Namespace:
   args = timing.parsed(parser, "images", "size")
   args.config = args.config or ["v3plus_mobilenet_v2"]
   args.forms = [steps.forms(text) for text in args.forms or [""]]
+  args.group = args.group or ["all"]
   return args
 
 
@@ -195,8 +209,8 @@ def kept(
   """Return a case's figures and program, from --programs if they are there."""
   if not args.programs:
     return compile_case(case, args, mesh)
-  about = f"{args.topology} {case.title} group={args.group}"
-  about += f" {args.images}x{args.size}" + args.separable * " separable"
+  about = f"{args.topology} {case.title} {args.images}x{args.size}"
+  about += args.separable * " separable"
   name = re.sub(r"[^\w.=-]+", "_", about + args.remat * " remat")
   file = pathlib.Path(args.programs) / f"{name}.json.gz"
   if file.exists():
@@ -214,7 +228,7 @@ def compile_case(
 ) -> tuple[dict[str, Any], str]:
   """Compile a case; return its figures and the text of its program."""
   config = steps.config(case.config, separable=args.separable, remat=args.remat)
-  config.model.batch_norm.group = args.group
+  config.model.batch_norm.group = case.group
   seconds: dict[str, float] = {}
   with clocks.timed(seconds, "lower"):
     with backend.target("tpu"), backend.chosen(**case.forms):
@@ -229,7 +243,7 @@ def compile_case(
     "commit": timing.origin("aot")["commit"],
     "config": case.config,
     "forms": case.forms,
-    "group": args.group,
+    "group": case.group,
     "seconds": seconds,
     "gb": {
       "arguments": memory.argument_size_in_bytes / 1e9,
@@ -280,7 +294,7 @@ def ticking(title: str) -> Iterator[None]:
 
 def show(row: Mapping[str, Any]) -> None:
   """Print the profile of one program."""
-  title = Case(row["config"], row["forms"]).title
+  title = Case(row["config"], row["forms"], row["group"]).title
   seconds, gb = row["seconds"], row["gb"]
   print(
     f"\n{title}\ncompiled in {clocks.duration(seconds['compile'])}, lowered in "

@@ -15,8 +15,10 @@ LINK and the first of HOPS are the typical values of JAX's "How To Scale Your
 Model" (jax-ml.github.io/scaling-book/sharding), whose profile of a small gather
 over 4 chips took 8 microseconds for its 3 hops: hence the second. Google's own
 200 GB/s a chip, 51.2 TB/s of all-reduce a pod (cloud.google.com/tpu/docs/v5e),
-is 11% more than four times LINK. What a sum waits for the slowest chip is not
-in the estimate.
+is 11% more than four times LINK. Programs for v5e:16x16 do sum over all chips
+in this way (their StrategyND: two phases over two rings of 16). Most sums of
+norms over 16 chips go once around one ring of these instead, 15 hops for the 16
+counted here. What a sum waits for the slowest chip is not in the estimate.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,6 @@
 import argparse
 import importlib.util
 import time
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +39,7 @@ def test_a_compilation_ticks(monkeypatch, capsys):
 def arguments(**changes):
   """Return the command's flags, four chips."""
   args = dict(topology="v5e:2x2", images=8, size=513, separable=False)
-  args |= dict(remat=False, group="all", programs=None)
+  args |= dict(remat=False, programs=None)
   return argparse.Namespace(**args | changes)
 
 
@@ -48,22 +47,23 @@ def test_a_program_that_was_kept_is_not_compiled_again(monkeypatch, tmp_path):
   compiled = []
 
   def compile_case(case, args, mesh):
-    compiled.append((case.title, args.group))
+    compiled.append(case)
     return {"config": case.config}, f"ENTRY {case.title}"
 
   monkeypatch.setattr(aot, "compile_case", compile_case)
-  cases = aot.Case("xception", {}), aot.Case("xception", {"resize": "gathers"})
-  mesh: Any = None
-  for _ in range(2):
-    for case in cases:
-      for group in ("all", "16"):
-        args = arguments(group=group, programs=str(tmp_path / "programs"))
-        row, text = aot.kept(case, args, mesh)
-        assert (row, text) == ({"config": "xception"}, f"ENTRY {case.title}")
-  wanted = [(case.title, group) for case in cases for group in ("all", "16")]
-  assert compiled == wanted
-  aot.kept(cases[0], arguments(), mesh)
-  assert len(compiled) == 5
+  cases = [
+    aot.Case("xception", forms, group)
+    for forms in ({}, {"resize": "gathers"})
+    for group in ("all", "16")
+  ]
+  assert cases[3].title == "xception resize=gathers group=16"
+  args, mesh = arguments(programs=str(tmp_path / "programs")), None
+  for case in (*cases, *cases):
+    row, text = aot.kept(case, args, mesh)  # pyright: ignore
+    assert (row, text) == ({"config": "xception"}, f"ENTRY {case.title}")
+  assert compiled == cases
+  aot.kept(cases[0], arguments(), mesh)  # pyright: ignore
+  assert compiled == [*cases, cases[0]]
 
 
 @needs_libtpu
