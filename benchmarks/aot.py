@@ -6,6 +6,8 @@
     --config=v3plus_resnet101 --separable
   python -m benchmarks.aot --config=v3plus_mobilenet_v2 --forms \
     --forms=resize=gathers --forms=resize=gathers,statistics=two_passes
+  python -m benchmarks.aot --topology=v5e:16x16 --config=v3plus_xception \
+    --group=16 --programs=runs/programs
 
 libtpu holds the TPU's compiler and runs on any Linux machine of x86. The step
 is the one that deeplax.main runs, in bfloat16, in the forms that
@@ -13,14 +15,23 @@ deeplax/ops/backend.py has for a TPU; each --forms changes some, or none.
 
 Cycles are the compiler's own estimate, nothing is measured: good for comparing
 forms and layers, not for promises. Milliseconds and images a second are those
-cycles at the chip's clock. Compiling takes 2 to 10 minutes for each.
+cycles at the chip's clock. Compiling takes 2 to 10 minutes for each; --programs
+keeps the programs, so that the next call reads them, whatever has changed since
+(their rows name the commit).
+
+For v5e it also tells what the chips exchange, and how long a step may wait for
+that (benchmarks/exchanges.py).
 """
 
 import argparse
 from collections.abc import Iterator, Mapping
 import contextlib
+import gzip
 import importlib.util
+import json
 import os
+import pathlib
+import re
 import threading
 import time
 from typing import Any, NamedTuple
@@ -35,9 +46,11 @@ import jax
 from jax.experimental import topologies
 from jax.experimental.compilation_cache import compilation_cache
 
+from benchmarks import exchanges
 from benchmarks import steps
 from benchmarks import timing
 from benchmarks import tpu_program
+from deeplax import atomic
 from deeplax import clocks
 from deeplax import errors
 from deeplax import parallel
@@ -102,6 +115,12 @@ def parse() -> argparse.Namespace:
   add("--size", type=int, default=513, help="side of a crop in pixels")
   add("--separable", action="store_true", help="separable head and decoder")
   add("--remat", action="store_true", help="with model.remat, for less memory")
+  add("--group", default="all", help="model.batch_norm.group")
+  add(
+    "--programs",
+    metavar="FOLDER",
+    help="keep each program there, and compile none that is there",
+  )
   add(
     "--forms",
     action="append",
@@ -147,29 +166,12 @@ def clock(topology: str) -> float | None:
 def profile(
   case: Case, args: argparse.Namespace, mesh: jax.sharding.Mesh
 ) -> dict[str, Any]:
-  """Compile one case and return what the compiler says of it."""
-  config = steps.config(case.config, separable=args.separable, remat=args.remat)
-  seconds: dict[str, float] = {}
-  with clocks.timed(seconds, "lower"):
-    with backend.target("tpu"), backend.chosen(**case.forms):
-      lowered = steps.step(config, mesh).lower(
-        steps.abstract_state(config, mesh),
-        steps.abstract_batch(mesh, images=args.images, size=args.size),
-      )
-  with ticking(f"{case.title}: compiling"), clocks.timed(seconds, "compile"):
-    compiled = compile_anew(lowered)
-  program = tpu_program.Program(compiled.as_text())
-  cycles, memory = program.cycles(), compiled.memory_analysis()
-  costs = compiled.cost_analysis() or {}
+  """Return what the compiler says of one case, which it compiles if need be."""
+  compiled, text = kept(case, args, mesh)
+  program = tpu_program.Program(text)
+  cycles = program.cycles()
   row = {
-    "config": case.config,
-    "forms": case.forms,
-    "seconds": seconds,
-    "gb": {
-      "arguments": memory.argument_size_in_bytes / 1e9,
-      "temporaries": memory.temp_size_in_bytes / 1e9,
-      "traffic": costs.get("bytes accessed", 0) / 1e9,
-    },
+    **compiled,
     "collectives": program.collectives(),
     "mega_cycles": cycles / 1e6,
     "unknown_loops": program.unknown_loops,
@@ -179,7 +181,63 @@ def profile(
   if ghz := clock(args.topology):
     row["ms"] = cycles / ghz / 1e6
     row["images_a_second_a_chip"] = args.images / (row["ms"] / 1e3)
+  if args.topology.startswith("v5e:"):  # the links of others are not written
+    places = [chip.coords for chip in mesh.devices.flat]
+    row["exchanges"] = exchanges.estimate(
+      program, places, clock=CLOCKS["v5e"], images=args.images
+    )
   return row
+
+
+def kept(
+  case: Case, args: argparse.Namespace, mesh: jax.sharding.Mesh
+) -> tuple[dict[str, Any], str]:
+  """Return a case's figures and program, from --programs if they are there."""
+  if not args.programs:
+    return compile_case(case, args, mesh)
+  about = f"{args.topology} {case.title} group={args.group}"
+  about += f" {args.images}x{args.size}" + args.separable * " separable"
+  name = re.sub(r"[^\w.=-]+", "_", about + args.remat * " remat")
+  file = pathlib.Path(args.programs) / f"{name}.json.gz"
+  if file.exists():
+    row, text = json.loads(gzip.decompress(file.read_bytes()))
+  else:
+    row, text = compile_case(case, args, mesh)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.writing(file) as written:
+      written.write(gzip.compress(json.dumps([row, text]).encode()))
+  return row, text
+
+
+def compile_case(
+  case: Case, args: argparse.Namespace, mesh: jax.sharding.Mesh
+) -> tuple[dict[str, Any], str]:
+  """Compile a case; return its figures and the text of its program."""
+  config = steps.config(case.config, separable=args.separable, remat=args.remat)
+  config.model.batch_norm.group = args.group
+  seconds: dict[str, float] = {}
+  with clocks.timed(seconds, "lower"):
+    with backend.target("tpu"), backend.chosen(**case.forms):
+      lowered = steps.step(config, mesh).lower(
+        steps.abstract_state(config, mesh),
+        steps.abstract_batch(mesh, images=args.images, size=args.size),
+      )
+  with ticking(f"{case.title}: compiling"), clocks.timed(seconds, "compile"):
+    compiled = compile_anew(lowered)
+  memory, costs = compiled.memory_analysis(), compiled.cost_analysis() or {}
+  row = {
+    "commit": timing.origin("aot")["commit"],
+    "config": case.config,
+    "forms": case.forms,
+    "group": args.group,
+    "seconds": seconds,
+    "gb": {
+      "arguments": memory.argument_size_in_bytes / 1e9,
+      "temporaries": memory.temp_size_in_bytes / 1e9,
+      "traffic": costs.get("bytes accessed", 0) / 1e9,
+    },
+  }
+  return row, compiled.as_text()
 
 
 def compile_anew(lowered: Any) -> Any:
@@ -239,6 +297,8 @@ def show(row: Mapping[str, Any]) -> None:
       "chip, estimated"
     )
   print(line)
+  if "exchanges" in row:
+    print("\n".join(exchanges.lines(row["exchanges"])))
   if row["unknown_loops"]:
     print(f"{row['unknown_loops']} loops of unknown length count once")
   for what in ("by_kind", "by_layer"):

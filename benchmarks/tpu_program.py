@@ -53,6 +53,23 @@ class Instruction(NamedTuple):
     found = re.search(r'op_name="([^"]*)"', self.rest)
     return found[1] if found else ""
 
+  @property
+  def operands(self) -> list[str]:
+    """Names of what it takes."""
+    return re.findall(r"%([\w.-]+)", _inside(self.rest))
+
+  @property
+  def chips(self) -> tuple[int, ...]:
+    """The first group of chips that a collective joins; (): all of them."""
+    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", self.rest)
+    return tuple(map(int, listed[1].split(","))) if listed else ()
+
+  @property
+  def algorithm(self) -> str:
+    """The compiler's name for how a collective goes about it, or ""."""
+    found = re.search(r'"emitter":"(\w+)"', self.rest)
+    return found[1] if found else ""
+
   def named(self, attribute: str) -> str:
     """Return the computation behind an attribute such as `calls`, or ""."""
     found = re.search(rf"\b{attribute}=%?([\w.-]+)", self.rest)
@@ -78,6 +95,7 @@ class Program:
   def __init__(self, text: str):
     self._bodies: dict[str, list[Instruction]] = {}
     self._entry, self.unknown_loops = "", 0
+    self._known: dict[str, int] = {}  # trips of a loop, by its name
     body: list[Instruction] = []
     for line in text.splitlines():
       if head := _COMPUTATION.match(line):
@@ -102,6 +120,11 @@ class Program:
       yield one, times
 
   def _trips(self, loop: Instruction) -> int:
+    if loop.name not in self._known:
+      self._known[loop.name] = self._count_trips(loop)
+    return self._known[loop.name]
+
+  def _count_trips(self, loop: Instruction) -> int:
     if known := re.search(r'known_trip_count[^\d]*"(\d+)"', loop.rest):
       return int(known[1])
     # Loops of lax.scan count from 0 and end at a constant.
@@ -115,6 +138,22 @@ class Program:
       return ends[0]
     self.unknown_loops += 1
     return 1
+
+  def chain(self) -> int:
+    """Return how many collectives at most wait for one another in a run."""
+    return self._chain(self._entry)
+
+  def _chain(self, name: str) -> int:
+    longest: dict[str, int] = {}
+    for one in self._bodies[name]:
+      own = int(one.operation.removesuffix("-start") in COLLECTIVES)
+      if one.operation == "while":
+        own = self._trips(one) * self._chain(one.named("body"))
+      elif one.operation in ("call", "async-start"):
+        own = self._chain(one.named("to_apply") or one.named("calls"))
+      before = [longest[o] for o in one.operands if o in longest]
+      longest[one.name] = own + max(before, default=0)
+    return max(longest.values(), default=0)
 
   def _parts(self, one: Instruction) -> Iterator[Instruction]:
     """Yield an instruction and all that is fused into it."""
@@ -220,6 +259,16 @@ def _shape(text: str) -> tuple[str, str]:
     if letter == " " and not depth:
       return text[:place], text[place + 1 :]
   return text, ""
+
+
+def _inside(text: str) -> str:
+  """Return what stands before the bracket that was opened before the text."""
+  depth = 1
+  for place, letter in enumerate(text):
+    depth += (letter == "(") - (letter == ")")
+    if not depth:
+      return text[:place]
+  return text
 
 
 def _bytes(kind: str) -> int:

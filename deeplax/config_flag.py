@@ -64,7 +64,9 @@ def process() -> dict[str, Any] | None:
   Raises:
     InputError: Another program listens on the first process's port.
   """
-  given = {flag.name: flag.value for flag in PROCESS if flag.value is not None}
+  given: dict[str, Any] = {
+    flag.name: flag.value for flag in PROCESS if flag.value is not None
+  }
   if not given and not MULTIHOST.value:
     return None
   if given.get("process_id") == 0 and "coordinator_address" in given:

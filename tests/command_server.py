@@ -6,6 +6,7 @@ answer, once the command has ended, a line of JSON on standard output.
 
 import atexit
 import contextlib
+import faulthandler
 import functools
 import gc
 import importlib
@@ -26,6 +27,10 @@ import warnings
 import deeplax
 from tests import commands
 from tests.models import networks
+
+# Seconds after which a command counts as hung. The longest takes two minutes on
+# a quiet machine.
+LIMIT = 600
 
 
 def preload() -> None:
@@ -94,6 +99,8 @@ def become(request: dict[str, Any]) -> None:
   folder = pathlib.Path(request["folder"])
   for number, name in enumerate((os.devnull, folder / "out", folder / "err")):
     os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
+  # Its standard error then tells where each thread waits; exit status 1.
+  faulthandler.dump_traceback_later(LIMIT, exit=True, file=2)
   sys.stdin = open(0)
   if request["killed_at"]:
     sys.stdout = Fatal(request["killed_at"], request["signal"])

@@ -31,6 +31,7 @@ import jax  # noqa: E402
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
+from tests.bucket import bucket as bucket  # noqa: E402
 from tests.runs import trained as trained  # noqa: E402
 from tests.runs import trained_copy as trained_copy  # noqa: E402
 
@@ -103,6 +104,16 @@ def _parity_is_claimed_in_float32(request):
     return
   with jax.default_matmul_precision("highest"):
     yield
+
+
+@pytest.fixture(autouse=True)
+def _signals_keep_their_meaning():
+  """A command that tells of Ctrl-C lets the next one kill the process."""
+  numbers = (signal.SIGINT, signal.SIGTERM)
+  before = {number: signal.getsignal(number) for number in numbers}
+  yield
+  for number, handler in before.items():
+    signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import sys
 import time
 
 from tests import commands
+from tests import held
 from tests.models import networks
 
 
@@ -170,5 +171,6 @@ if __name__ == "__main__":
   record(sys.argv[1])
   sys.argv = [module, *sys.argv[3:]]
   os.environ.setdefault("PYTHONWARNINGS", "ignore")
+  held.by_environment()
   with networks.shorten():
     runpy.run_module(f"deeplax.{module}", run_name="__main__", alter_sys=True)

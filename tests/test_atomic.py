@@ -1,3 +1,4 @@
+from etils import epath
 import pytest
 
 from deeplax import atomic
@@ -21,3 +22,11 @@ def test_files_of_long_names_are_written_beside_each_other(tmp_path):
       one.write(b"one")
       two.write(b"two")
   assert [(tmp_path / name).read_text() for name in names] == ["one", "two"]
+
+
+def test_a_text_in_a_bucket_replaces_the_one_before(bucket):
+  path = f"{bucket}/run/a.json"
+  for text in ("one and more", "two"):
+    atomic.write_text(path, text)
+    assert epath.Path(path).read_text() == text
+  assert [p.name for p in epath.Path(path).parent.iterdir()] == ["a.json"]

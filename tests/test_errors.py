@@ -21,15 +21,6 @@ def status(main, *arguments: object) -> object:
   return end.value.code
 
 
-@pytest.fixture
-def _sigint():
-  """Give SIGINT its meaning back."""
-  before = signal.getsignal(signal.SIGINT)
-  yield
-  signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_sigint")
 def test_ctrl_c_is_one_line_and_130(capsys):
   def main():
     signal.raise_signal(signal.SIGINT)
@@ -40,7 +31,6 @@ def test_ctrl_c_is_one_line_and_130(capsys):
   assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
 
 
-@pytest.mark.usefixtures("_sigint")
 def test_ctrl_c_between_two_lines_is_not_forgotten(capsys):
   class Gone:
     def __del__(self):  # Python cannot raise from here
@@ -57,7 +47,6 @@ def test_ctrl_c_between_two_lines_is_not_forgotten(capsys):
   assert sys.unraisablehook is hook
 
 
-@pytest.mark.usefixtures("_sigint")
 def test_ctrl_c_while_an_extension_loads_is_one_line(capsys):
   def main():
     raise ImportError("in the extension") from KeyboardInterrupt()

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import importlib.util
 import os
 import pathlib
 import pwd
@@ -50,11 +51,32 @@ def test_what_a_path_becomes(monkeypatch):
     ("~/a/b", f"{HOME}/a/b", f"{HOME}/a/b"),
     ("~root/a", f"{pwd.getpwnam('root').pw_dir}/a", None),
     ("a/~/b", "a/~/b", "/a/~/b"),
-    ("gs://bucket/~/a", "gs://bucket/~/a", "gs://bucket/~/a"),
+    ("s3://bucket/~/a", "s3://bucket/~/a", "s3://bucket/~/a"),
   ):
     assert paths.expanded(text) == expanded
     assert paths.local(text) == pathlib.Path(expanded)
     assert absolute in (None, paths.absolute(text))
+
+
+def test_a_bucket_is_a_path_where_gcsfs_is_installed(bucket):
+  assert paths.expanded(f"{bucket}/~/a") == "gs://bucket/~/a"
+  assert paths.absolute(f"{bucket}/~/a") == "gs://bucket/~/a"
+
+
+@pytest.mark.skipif(
+  importlib.util.find_spec("gcsfs") is not None, reason="gcsfs is installed"
+)
+@pytest.mark.parametrize(
+  ("command", "words"),
+  [("main", (commands.DEBUG,)), ("predict", ("--out=out", "a.png"))],
+)
+def test_a_bucket_without_gcsfs_is_told_with_the_extra(command, words):
+  done = commands.command(command, *words, "--workdir=gs://bucket/run")
+  assert done.returncode == 2
+  assert done.stderr == (
+    "deeplax: gs://bucket/run needs the package gcsfs: install the extra, "
+    'pip install -e ".[gcs]", or name a folder\n'
+  )
 
 
 def test_a_file_may_begin_with_a_tilde(tmp_path, monkeypatch):

@@ -124,9 +124,11 @@ class Norm(NamedTuple):
     size = lax.axis_size(self.axis_name)
     per_group = size if text == "all" else int(text)
     if size % per_group:
+      divisors = [n for n in range(1, size + 1) if not size % n]
+      nearest = min(divisors, key=lambda n: abs(n - per_group))
       raise ValueError(
         f"batch_norm.group {self.group!r} does not divide the {size} devices; "
-        "use 'all', 'device' or a divisor"
+        f"use {str(nearest)!r}, the nearest that does, 'all' or 'device'"
       )
     if per_group == size:
       return norm_ops.Over(self.axis_name), size

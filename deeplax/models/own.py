@@ -103,8 +103,8 @@ def from_object(name: str, module: Any, offered: Mapping[str, Any]) -> Part:
 def _checked(part: Part) -> Part:
   if not isinstance(part.module, nn.Module):
     raise errors.InputError(
-      f"{part.label}: it makes a {type(part.module).__name__}; a {part.name} "
-      "is a flax.linen.Module"
+      f"{part.label}: it makes {type(part.module).__name__}, and a "
+      f"{part.name} is a flax.linen.Module"
     )
   try:
     hash(part.module)

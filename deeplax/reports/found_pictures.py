@@ -112,7 +112,7 @@ def find(
   for text in (*lists, *((listed,) if listed else ())):
     pairs, left_out = picture_lists.files(text, picture_lists.lines(text), out)
     if left_out:
-      progress(f"left out of the list: {left_out} files in --out={out}")
+      progress(f"left out of the list, since they lie in {out}: {left_out}")
     pictures |= {(p.resolve(), stem): Picture(p, stem) for p, stem in pairs}
   for text in inputs:
     if text == picture_lists.STDIN:

@@ -62,6 +62,10 @@ POSSIBLE = {
     lambda value: value in ("cross_entropy", own.OBJECT) or own.is_own(value),
     f"cross_entropy, or a function in a file of your own, {own.FORM}",
   ),
+  "model.batch_norm.group": (
+    lambda value: value in ("all", "device") or value.isdigit() and int(value),
+    "all, device or a number of devices, like 16",
+  ),
   "data.crop_size": _SIZE,
   "eval.pad_to": _SIZE,
   "eval.scales": (

@@ -1,6 +1,8 @@
 """metrics.jsonl, and TensorBoard's copy of it."""
 
 import json
+import os
+import time
 from typing import Any
 
 from etils import epath
@@ -12,11 +14,16 @@ from deeplax.reports import gallery
 from deeplax.workdir import layout
 from deeplax.workdir import settings
 
+# Nothing can be appended to a file of a bucket: it is written whole. Google's
+# take one write of a file a second; so many seconds lie between two.
+BETWEEN = 10.0
+
 
 class MetricLog:
   """Writes metrics.jsonl, a line for each measurement.
 
-  TensorBoard shows the same numbers if it is asked for.
+  In a bucket (gs://) lines are written together, see `flush`. TensorBoard shows
+  the same numbers if it is asked for.
   """
 
   def __init__(
@@ -43,6 +50,8 @@ class MetricLog:
     """
     self._path = epath.Path(path)
     self._write = write
+    self._whole = "://" in os.fspath(path)  # cannot be appended to
+    self._flushed = time.monotonic()
     self._tensorboard = None
     lines = []
     if write and self._path.exists():
@@ -52,9 +61,9 @@ class MetricLog:
         if line["step"] <= resume_step
       ]
       # Written even if only a torn last line goes: the next would join it.
-      atomic.write_text(
-        self._path, "".join(json.dumps(line) + "\n" for line in lines)
-      )
+      atomic.write_text(self._path, _text(lines))
+    # All lines, of which so many are written; in a bucket alone.
+    self._lines, self._written = lines, len(lines)
     self._kept = [line for line in lines if line["step"] == resume_step]
     if write:
       gallery.cut(self._path.parent, resume_step)
@@ -65,11 +74,23 @@ class MetricLog:
     """Append one line, unless the run wrote the same before it was resumed."""
     line = {"step": step, **values}
     if self._write and line not in self._kept:
-      with self._path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+      if self._whole:
+        self._lines.append(line)
+        if time.monotonic() - self._flushed >= BETWEEN:
+          self.flush()
+      else:
+        with self._path.open("a") as file:
+          file.write(_text([line]))
     if self._tensorboard:
       self._tensorboard.write_scalars(step, values)
       self._tensorboard.flush()
+
+  def flush(self) -> None:
+    """Write all lines, before a checkpoint behind which a run resumes."""
+    if len(self._lines) > self._written:
+      atomic.write_text(self._path, _text(self._lines))
+      self._written = len(self._lines)
+      self._flushed = time.monotonic()
 
   def picture(self, step: int, name: str, image: np.ndarray) -> None:
     """Show a uint8 [h, w, 3] picture in TensorBoard if it is asked for."""
@@ -78,9 +99,14 @@ class MetricLog:
       self._tensorboard.flush()
 
   def close(self) -> None:
-    """Finish TensorBoard's file."""
+    """Finish both files."""
+    self.flush()
     if self._tensorboard:
       self._tensorboard.close()
+
+
+def _text(lines: list[dict[str, Any]]) -> str:
+  return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 def _tensorboard(workdir: epath.Path, lines: list[dict[str, Any]]) -> Any:

@@ -34,7 +34,7 @@ class Outputs(NamedTuple):
 
   Attributes:
     log: Takes (step, values).
-    save: Takes (step, state).
+    save: Takes (step, state), whose memory the next step takes over.
     evaluate: Takes (variables, replicated as the state is, and the step).
     progress: Receives each progress line.
     profile: Traces some steps.
@@ -59,7 +59,7 @@ def loop(
 ) -> state_lib.State:
   """Train from `state.step` to `schedule.total` and return the last state.
 
-  A step is saved before it is evaluated.
+  A step is saved, in the background, before it is evaluated.
 
   Args:
     step_fn: The step, mapped over the devices and compiled.
@@ -93,7 +93,7 @@ def loop(
         jax.block_until_ready(metrics)  # the devices work after the call
     scored = due(step, schedule.eval_every, last)
     saved = scored or due(step, schedule.checkpoint_every, last)
-    # Neither saving nor evaluating is a part of a step's profile.
+    # Neither the start of a save nor evaluating is a part of a step's profile.
     if saved or step == profile.last:
       profile.stop(step, metrics, clock)
     images = len(batch["label"]) * jax.process_count()

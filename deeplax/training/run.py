@@ -312,6 +312,7 @@ def train(
 
   def save(number: int, state: state_lib.State) -> None:
     diagnosis.refuse_lost(state, step=number)
+    outputs.log.flush()
     outputs.checkpoints.save(number, state, parts.batches.get_state())
 
   watch.training = True

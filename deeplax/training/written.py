@@ -51,7 +51,9 @@ def opened(
     InputError: The workdir cannot be written (any more).
   """
   try:
-    checkpoints = checkpoint.Checkpoints(folder, keep=config.checkpoint.keep)
+    checkpoints = checkpoint.Checkpoints(
+      folder, keep=config.checkpoint.keep, progress=progress
+    )
     checkpoints.discard_damaged(after=-1 if resume is None else resume)
     log = log_lib.MetricLog(
       folder / layout.METRICS,
@@ -59,7 +61,7 @@ def opened(
       write=jax.process_index() == 0,
       tensorboard=config.log.tensorboard,
     )
-    with contextlib.closing(checkpoints), contextlib.closing(log):
+    with checkpoints, contextlib.closing(log):
       miou = partial(measure, log=log, stopped=watch.stopped)
       yield Written(
         checkpoints,
@@ -72,6 +74,7 @@ def opened(
           progress=progress,
         ),
       )
+      checkpoints.settle()
   except OSError as error:
     raise errors.InputError(
       f"--workdir={folder} cannot be written: {error}. Make room there or mend "

@@ -29,7 +29,7 @@ _WITHOUT = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 def held(workdir: epath.PathLike, flag: str = "--workdir") -> Iterator[None]:
   """Lock a workdir, which is made if necessary, while the block runs.
 
-  An object store (gs://) has no locks and gets none.
+  A bucket (gs://) has no locks, which is said.
 
   Args:
     workdir: The folder.
@@ -40,6 +40,7 @@ def held(workdir: epath.PathLike, flag: str = "--workdir") -> Iterator[None]:
       folder cannot be written.
   """
   if "://" in str(workdir):
+    _tell_without(workdir, "a bucket")
     yield
     return
   folder = pathlib.Path(workdir)
@@ -66,6 +67,14 @@ def held(workdir: epath.PathLike, flag: str = "--workdir") -> Iterator[None]:
         folder.rmdir()
 
 
+def _tell_without(workdir: epath.PathLike, where: str) -> None:
+  print(
+    f"deeplax: {workdir} lies in {where}, which has no locks: make sure that "
+    "nothing else trains there",
+    file=sys.stderr,
+  )
+
+
 def _take(folder: pathlib.Path, flag: str) -> IO[str]:
   """Return the lock file, locked, with this process's data in it."""
   path = folder / layout.LOCK
@@ -85,11 +94,7 @@ def _take(folder: pathlib.Path, flag: str) -> IO[str]:
       if error.errno not in _WITHOUT:
         file.close()
         raise
-      print(
-        f"deeplax: {folder} lies on a file system without locks "
-        f"({error.strerror}): make sure that nothing else trains there",
-        file=sys.stderr,
-      )
+      _tell_without(folder, f"a file system ({error.strerror})")
     # Its last holder may have deleted the file between the two calls.
     if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
       break

@@ -5,7 +5,7 @@ another sum, is skipped with a message. Nothing here needs JAX: commands look
 for a checkpoint before they load it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import hashlib
 import json
 
@@ -23,19 +23,25 @@ SCORE = "metrics/metrics"  # Orbax's name for it
 
 
 def seal(folder: epath.Path) -> None:
-  """Write the sums of a finished checkpoint."""
-  atomic.write_json(folder / SUMS, _sums(folder))
+  """Write the sums of a finished checkpoint, without a word of progress."""
+  atomic.write_json(folder / SUMS, _sums(folder, progress=_silent))
 
 
 def write_score(folder: epath.Path, miou: float) -> None:
   """Write the validation mIoU of a sealed checkpoint into it."""
+  known = json.loads((folder / SUMS).read_bytes())  # first: it may not be there
   atomic.write_json(folder / SCORE, {"miou": miou})
-  known = json.loads((folder / SUMS).read_bytes())
   known |= sums({SCORE: folder / SCORE})
   atomic.write_json(folder / SUMS, known)
 
 
-def _sums(folder: epath.Path) -> dict[str, str]:
+def _silent(*_: object) -> None:
+  """Print nothing: a run goes on meanwhile and prints lines of its own."""
+
+
+def _sums(
+  folder: epath.Path, progress: Callable[[str], None] = print
+) -> dict[str, str]:
   """Return the SHA-256 of every file below a checkpoint, by relative name."""
   found = {}
   stack = [folder]
@@ -45,13 +51,22 @@ def _sums(folder: epath.Path) -> dict[str, str]:
         stack.append(path)
       elif path.name != SUMS:
         found[path.relative_to(folder).as_posix()] = path
-  return sums(found)
+  return sums(found, progress)
 
 
-def sums(found: Mapping[str, epath.Path]) -> dict[str, str]:
-  """Return the SHA-256 of files by name, printing progress if it takes long."""
+def sums(
+  found: Mapping[str, epath.Path], progress: Callable[[str], None] = print
+) -> dict[str, str]:
+  """Return the SHA-256 of files by name, telling how far it is if that lasts.
+
+  Args:
+    found: The files by name.
+    progress: Receives lines.
+  """
   total = sum(path.stat().length for path in found.values())
-  report = clocks.Progress(*(total, print), name="hashed", unit="MB", scale=1e6)
+  report = clocks.Progress(
+    *(total, progress), name="hashed", unit="MB", scale=1e6
+  )
   done = {}
   for name, path in found.items():
     digest = hashlib.sha256()
@@ -66,7 +81,7 @@ def sums(found: Mapping[str, epath.Path]) -> dict[str, str]:
 def damage(folder: epath.Path) -> str | None:
   """Return in words how a checkpoint is damaged; None: it is sound."""
   if not (folder / SUMS).exists():
-    return f"it has no {SUMS}: writing it was interrupted"
+    return f"it has no {SUMS}: writing it was interrupted, or still goes on"
   try:
     expected = dict(json.loads((folder / SUMS).read_bytes()))
   except (ValueError, TypeError):

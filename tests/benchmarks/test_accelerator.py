@@ -167,6 +167,7 @@ def test_a_training_step_and_its_forward_passes_are_timed(bench, monkeypatch):
   assert kernels[0]["milliseconds"] == max(k["milliseconds"] for k in kernels)
 
 
+@pytest.mark.slow
 def test_a_form_with_other_values_fails_the_check(bench, monkeypatch):
   window = checks.Window(5, 7, 3, rate=2, relu=True)
   monkeypatch.setattr(checks, "WINDOWS", (window,) * 3)

@@ -1,6 +1,7 @@
 import argparse
 import importlib.util
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,35 @@ def test_a_compilation_ticks(monkeypatch, capsys):
   assert first == "xception: compiling, 0 s"
 
 
+def arguments(**changes):
+  """Return the command's flags, four chips."""
+  args = dict(topology="v5e:2x2", images=8, size=513, separable=False)
+  args |= dict(remat=False, group="all", programs=None)
+  return argparse.Namespace(**args | changes)
+
+
+def test_a_program_that_was_kept_is_not_compiled_again(monkeypatch, tmp_path):
+  compiled = []
+
+  def compile_case(case, args, mesh):
+    compiled.append((case.title, args.group))
+    return {"config": case.config}, f"ENTRY {case.title}"
+
+  monkeypatch.setattr(aot, "compile_case", compile_case)
+  cases = aot.Case("xception", {}), aot.Case("xception", {"resize": "gathers"})
+  mesh: Any = None
+  for _ in range(2):
+    for case in cases:
+      for group in ("all", "16"):
+        args = arguments(group=group, programs=str(tmp_path / "programs"))
+        row, text = aot.kept(case, args, mesh)
+        assert (row, text) == ({"config": "xception"}, f"ENTRY {case.title}")
+  wanted = [(case.title, group) for case in cases for group in ("all", "16")]
+  assert compiled == wanted
+  aot.kept(cases[0], arguments(), mesh)
+  assert len(compiled) == 5
+
+
 @needs_libtpu
 @pytest.mark.slow  # 1 s
 def test_an_unknown_topology_is_refused():
@@ -57,9 +87,7 @@ def test_the_profile_of_a_small_network(short, tmp_path):
     "  return c\n"
   )
   mesh = parallel.mesh(aot.devices("v5e:2x2"))
-  args = argparse.Namespace(
-    topology="v5e:2x2", images=2, size=65, separable=False, remat=False
-  )
+  args = arguments(images=2, size=65, programs=None)
   row = aot.profile(aot.Case(str(path), {}), args, mesh)
   kinds, layers = row["by_kind"], row["by_layer"]
   for way in ("forward", "input gradient", "kernel gradient"):

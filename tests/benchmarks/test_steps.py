@@ -1,10 +1,14 @@
+import re
+
 import jax
+from jax.sharding import AbstractMesh, AxisType
 import numpy as np
 import pytest
 
 from benchmarks import steps
 from deeplax import errors
 from deeplax import parallel
+from deeplax.ops import backend
 
 pytestmark = pytest.mark.usefixtures("short")
 
@@ -65,3 +69,26 @@ def test_forms_are_those_of_the_table():
     steps.forms("resize=nearest")
   with pytest.raises(errors.InputError, match="'size' not in .'depthwise', "):
     steps.forms("size=gathers")
+
+
+def norms_sums(group):
+  """Return the norms of a pod's step, their sums over chips and over groups."""
+  config = small()
+  config.model.batch_norm.group = group
+  mesh = AbstractMesh((256,), (parallel.AXIS,), axis_types=(AxisType.Auto,))
+  state = steps.abstract_state(config, mesh)
+  with backend.target("tpu"):
+    traced = steps.step(config, mesh).trace(
+      state, steps.abstract_batch(mesh, images=2, size=33)
+    )
+  # Each has two values a channel; gradients and statistics have other shapes.
+  found = re.findall(r"f32\[2,\d+\] = psum\[(.*?)\]", str(traced.jaxpr), re.S)
+  every = len([one for one in found if "axis_index_groups=None" in one])
+  norms = len(jax.tree.leaves(state.batch_stats)) // 2
+  return norms, every, len(found) - every
+
+
+def test_a_norm_sums_once_each_way_over_a_pod_and_groups_over_theirs():
+  norms, every, grouped = norms_sums("all")
+  assert (every, grouped) == (2 * norms, 0)
+  assert norms_sums("16") == (norms, 0, 2 * norms)

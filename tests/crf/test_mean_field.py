@@ -155,6 +155,7 @@ def test_a_batch_is_as_each_of_its_images():
     np.testing.assert_allclose(partly[i], one, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_of_a_batch_are_those_of_its_images():
   logits, features = zip(*(problem(seed) for seed in range(2)), strict=True)
   own = [lattice.stack([lattices(f)[i] for f in features]) for i in range(2)]

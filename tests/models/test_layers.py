@@ -196,8 +196,10 @@ def test_a_number_groups_consecutive_devices():
 
 
 def test_a_group_that_does_not_divide_the_devices_is_refused():
-  with pytest.raises(ValueError, match="'3' does not divide the 4 devices"):
+  with pytest.raises(ValueError, match="'3' does not divide the 4 .* '2', the"):
     over("3")
+  with pytest.raises(ValueError, match="'8' does not divide the 6 .* '6', the"):
+    over("8", devices=6)
 
 
 @pytest.mark.parametrize("group", ["none", "0", "-2", "two"])

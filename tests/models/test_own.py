@@ -155,6 +155,7 @@ def test_an_object_stands_for_the_file(short):
     build.from_config(config, num_classes=CLASSES)
 
 
+@pytest.mark.slow
 def test_a_network_of_flax_layers_alone(file):
   settings = {
     "backbone": f"{file}:Backbone(width=5)",
@@ -275,7 +276,7 @@ WRONG = {
   ("decoder__kind", "Decoder(width=3)"): "It takes returns",
   ("decoder__kind", "make(channels=4)"): "unexpected keyword argument 'train'",
   ("decoder__kind", "make"): "argument: 'channels'. It takes channels",
-  ("decoder__kind", "number"): "makes a int; a decoder is a flax.linen.Module",
+  ("decoder__kind", "number"): "makes int, and a decoder is a flax.linen.Mod",
   ("decoder__kind", "jnp"): "it is a module; name a class or a function",
   ("decoder__kind", "No"): "mine.py has no No; it has Backbone, Head, Fix",
   ("head", "Backbone(output_stride=16)"): (
@@ -304,7 +305,7 @@ def test_objects_that_do_not_fit(file, short):
   config = networks.config(**networks.SMALL)
   with pytest.raises(errors.InputError, match="head=Decoder"):
     build.from_config(config, num_classes=CLASSES, head=networks_decoder(file))
-  with pytest.raises(errors.InputError, match="makes a int; a decoder is a fl"):
+  with pytest.raises(errors.InputError, match="makes int, and a decoder is"):
     own.from_object("decoder", 3, {})
 
   class Listed(nn.Module):

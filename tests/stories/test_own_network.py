@@ -62,6 +62,7 @@ def refused_without_jax(name: str, *arguments: object) -> str:
   return done.stderr
 
 
+@pytest.mark.slow
 def test_a_decoder_in_a_file_trains_and_resumes_and_is_evaluated(
   decoder, tmp_path
 ):

@@ -20,6 +20,8 @@ from deeplax.training import limits
     ("train.profile", -1, "train.profile -1: give 0 or more"),
     ("train.profile", 30_001, "the run has 30000 steps. Give one of 1 to"),
     ("optim.ema_decay", 1.0, "optim.ema_decay 1.0: give 0"),
+    ("model.batch_norm.group", "0", "group 0: give all, device or a number"),
+    ("model.batch_norm.group", "half", "group half: give all, device or a"),
     ("eval.batch", -1, "eval.batch -1: give 0 or more"),
     ("eval.pictures", -1, "eval.pictures -1: give 0 or more"),
   ],

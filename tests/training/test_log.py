@@ -54,6 +54,65 @@ def test_a_run_without_pictures_gets_no_folder_for_them(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+def steps_in(path):
+  return [line["step"] for line in atomic.read_jsonl(path)]
+
+
+def test_a_buckets_log_keeps_all_lines_and_is_written_now_and_then(
+  bucket, monkeypatch
+):
+  path = epath.Path(bucket) / "run" / "metrics.jsonl"
+  with path.open("a") as file:
+    file.write("first")
+  with path.open("a") as file:
+    file.write("second")
+  assert path.read_text() == "second"  # as buckets do; a test that can fail
+  path.unlink()
+  now = [0.0]
+  monkeypatch.setattr(log_lib.time, "monotonic", lambda: now[0])
+  log = log_lib.MetricLog(path, resume_step=0, write=True)
+  log.write(1, {"loss": 0.5})
+  assert not path.exists()
+  now[0] = log_lib.BETWEEN
+  log.write(2, {"loss": 0.25})
+  assert steps_in(path) == [1, 2]
+  log.write(3, {"loss": 0.125})
+  assert steps_in(path) == [1, 2]
+  log.flush()  # before a checkpoint
+  assert steps_in(path) == [1, 2, 3]
+  log.write(4, {"loss": 0.0625})
+  log.close()
+  assert steps_in(path) == [1, 2, 3, 4]
+  # The run goes on behind step 2 and writes what it wrote, and one line anew.
+  again = log_lib.MetricLog(path, resume_step=2, write=True)
+  assert steps_in(path) == [1, 2]
+  again.write(2, {"loss": 0.25})
+  again.write(3, {"loss": 0.5})
+  again.close()
+  assert list(atomic.read_jsonl(path)) == [
+    {"step": 1, "loss": 0.5},
+    {"step": 2, "loss": 0.25},
+    {"step": 3, "loss": 0.5},
+  ]
+
+
+def test_a_buckets_pictures_and_results_are_written_and_cut(bucket):
+  workdir = epath.Path(bucket) / "run"
+  for step, miou in ((100, 0.25), (200, 0.5)):
+    atomic.write_json(
+      workdir / "eval" / f"val-{step:08d}-os16-s1.0.json", {"miou": miou}
+    )
+    gallery.add(workdir, "val", step, sheet(step))
+  page = (workdir / "pictures" / "index.html").read_text()
+  assert page.index("step 200 val, mIoU 50.0%") < page.index("step 100 val")
+  log_lib.MetricLog(workdir / "metrics.jsonl", resume_step=100, write=True)
+  names = sorted(p.name for p in (workdir / "pictures").iterdir())
+  assert names == ["index.html", "val-00000100.png"]
+  with (workdir / "pictures" / names[1]).open("rb") as file:
+    with Image.open(file) as picture:
+      np.testing.assert_array_equal(np.asarray(picture), np.asarray(sheet(100)))
+
+
 def scalars(folder):
   """Return {name: [(step, value), ...]} of all event files."""
   from tensorboard.backend.event_processing import event_accumulator  # pyright: ignore

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 import math
+import threading
 import types
 from typing import Any
 
@@ -92,7 +93,10 @@ class Run:
     variables = {"params": {"a": jnp.zeros(2)}}
     state = state_lib.create(variables, optax.sgd(0.1), seed=0)
     state = parallel.replicate(state, mesh=self.mesh)
-    checkpoints = checkpoint.Checkpoints(self.folder, keep=2)
+    with checkpoint.Checkpoints(self.folder, keep=2) as checkpoints:
+      return self.train(checkpoints, state, resume)
+
+  def train(self, checkpoints, state, resume):
     log = log_lib.MetricLog(
       self.folder / "metrics.jsonl", resume_step=resume or 0, write=True
     )
@@ -125,6 +129,40 @@ class Run:
   def mious(self):
     lines = atomic.read_jsonl(self.folder / "metrics.jsonl")
     return {x["step"]: x["miou"] for x in lines if "miou" in x}
+
+
+def test_steps_are_taken_and_evaluated_while_a_checkpoint_is_written(
+  tmp_path, monkeypatch
+):
+  """Step 2 is sealed once step 3 was taken: waiting for it would never end."""
+  taken, seal, order = threading.Event(), sealed.seal, []
+
+  def held(folder):
+    assert folder.name != "2" or taken.wait(60)
+    order.append(f"seal {folder.name}")
+    seal(folder)
+
+  class Telling(Run):
+    def step(self, state, batch):
+      order.append(f"step {int(state.step) + 1}")
+      if int(state.step) == 2:
+        taken.set()
+      return super().step(state, batch)
+
+  def evaluate(variables, step):
+    order.append(f"evaluate {step}")
+    np.testing.assert_array_equal(variables["params"]["a"], float(step))
+    return 0.5 + step / 100
+
+  monkeypatch.setattr(sealed, "seal", held)
+  Telling(tmp_path, evaluate)()
+  assert order.index("step 3") < order.index("seal 2")
+  assert order.index("evaluate 2") < order.index("seal 2")
+  # The next save waits for the one before.
+  assert order.index("seal 2") < order.index("evaluate 4")
+  assert [sealed.miou(tmp_path, step) for step in (2, 4)] == [0.52, 0.54]
+  variables, _ = checkpoint.restore_variables(tmp_path, 2)
+  np.testing.assert_array_equal(variables["params"]["a"], 2.0)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +261,9 @@ def test_with_several_processes_a_failed_evaluation_ends_all(
   tmp_path, monkeypatch
 ):
   def broken(variables, step):
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    # To the scores alone: Orbax writes meanwhile.
+    two = types.SimpleNamespace(process_count=lambda: 2)
+    monkeypatch.setattr(scores_lib, "jax", two)
     raise errors.InputError("val/7.jpg is cut off")
 
   run = Run(tmp_path, broken)

@@ -93,6 +93,9 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, capsys):
     raise OSError(errno.ENOLCK, "No locks available")
 
   monkeypatch.setattr(fcntl, "flock", flock)
-  with lock.held(tmp_path):
-    pass
-  assert "make sure that nothing else trains there" in capsys.readouterr().err
+  for workdir in (tmp_path, "gs://bucket/run"):
+    with lock.held(workdir):
+      pass
+    told = capsys.readouterr().err
+    assert str(workdir) in told
+    assert "make sure that nothing else trains there" in told

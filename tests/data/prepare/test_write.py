@@ -221,8 +221,6 @@ def test_an_exception_in_the_middle_leaves_nothing(
 
   with monkeypatch.context() as patch:
     patch.setattr(write, "_example", broken)
-    # A command gives SIGINT its plain meaning once it has told of Ctrl-C.
-    patch.setattr(signal, "signal", lambda *_: None)
     with pytest.raises(ends):
       command.main(
         ["ade20k", f"--source={tree}", f"--out={out}", "--allow_partial"]
