@@ -69,7 +69,7 @@ class Scores:
       InputError: With its cause. The checkpoint has been saved.
     """
     if error := self._failed.get(last):
-      raise errors.InputError(
+      raise type(error)(
         f"trained to the end and saved, but not evaluated: {error}\n"
         "Mend that; the same command then evaluates"
       ) from error

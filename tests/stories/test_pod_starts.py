@@ -85,9 +85,9 @@ def test_the_environment_of_a_cluster_tells_who_is_who(start, known):
   assert_one_message(start(2, *run, known=known), words)
 
 
-def own_data(tmp_path, **keys):
+def own_data(tmp_path, images=6):
   """Return two equal copies of a data set, and the flags of a run on it."""
-  first = trees.folder(tmp_path / "first", images=6, **keys)
+  first = trees.folder(tmp_path / "first", images=images)
   second = shutil.copytree(first, tmp_path / "second")
   run = (
     *runs.SMALL,
@@ -130,12 +130,14 @@ def test_a_mask_in_one_process_share_is_named_once(start, tmp_path):
 
 
 def test_an_image_that_one_cannot_read_in_training_ends_all(start, tmp_path):
-  run, folders = own_data(tmp_path)
-  for path in (folders[1] / "images/train").iterdir():
-    path.write_bytes(path.read_bytes()[:200])
+  run, folders = own_data(tmp_path, images=40)
+  path = folders[1] / "images/train/07.jpg"
+  path.write_bytes(path.read_bytes()[:200])
   started = start(2, *run, own=roots(folders))
-  assert started.ended(60) == [2, 2], started.said(0) + started.said(1)
-  assert "images/train/" in started.said(1)
+  started.wait_for("step 1/")
+  assert started.ended(120) == [2, 2], started.said(0) + started.said(1)
+  assert "images/train/07.jpg is not a whole picture" in started.said(1)
+  assert "another one has ended" in started.said(0)
   assert "Traceback" not in started.said(0) + started.said(1)
 
 

@@ -136,6 +136,13 @@ def test_a_notice_in_an_evaluation_ends_it_on_all(start, tmp_path):
   again.send(0, signal.SIGINT)
   assert again.ended(60) == [0, 0], again.said(0)[-3000:]
   assert "Ctrl-C: all processes are told" in again.said(0)
+  assert "stopped at step 7" in again.said(0)
+  # A notice while the step of a run that goes on is compiled.
+  third = start(2, workdir, *run)
+  third.wait_for("compiling the training step")
+  third.send(1, signal.SIGTERM)
+  assert third.ended(90) == [0, 0], third.said(0)[-3000:]
+  assert "stopped at step 8" in third.said(0)
 
 
 def test_when_one_is_killed_the_others_end_with_one_message(
