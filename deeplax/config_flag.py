@@ -1,5 +1,6 @@
 """The flags of a run: --config, --workdir, and those of several hosts."""
 
+import os
 import pathlib
 import re
 import socket
@@ -59,22 +60,37 @@ _FLAGS = ("config", "workdir", "multihost", *(flag.name for flag in PROCESS))
 
 
 def process() -> dict[str, Any] | None:
-  """Return what the flags say of this process; None: it is the only one.
+  """Return what is known of this process; None: it is the only one.
+
+  What no flag says, the variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES
+  and JAX_PROCESS_ID may say.
 
   Raises:
-    InputError: Another program listens on the first process's port.
+    InputError: A variable is no number, or the first process's port is taken.
   """
   given: dict[str, Any] = {
     flag.name: flag.value for flag in PROCESS if flag.value is not None
   }
   if not given and not MULTIHOST.value:
     return None
+  said = {name: f"--{name}" for name in given}
+  for name in (flag.name for flag in PROCESS):
+    variable = f"JAX_{name.upper()}"
+    if name in given or not (text := os.environ.get(variable)):
+      continue
+    try:
+      given[name] = flags.FLAGS[name].parser.parse(text)
+    except ValueError as error:
+      raise errors.InputError(
+        f"{variable}={text}: {error}. Give it what --{name} takes"
+      ) from error
+    said[name] = variable
   if given.get("process_id") == 0 and "coordinator_address" in given:
-    _refuse_taken(given["coordinator_address"])
+    _refuse_taken(given["coordinator_address"], said["coordinator_address"])
   return given
 
 
-def _refuse_taken(address: str) -> None:
+def _refuse_taken(address: str, said: str) -> None:
   """Refuse an address whose port cannot be opened here: JAX would crash."""
   _, _, port = address.rpartition(":")
   try:
@@ -83,7 +99,7 @@ def _refuse_taken(address: str) -> None:
       probe.bind(("", int(port)))
   except (OSError, OverflowError, ValueError) as error:
     raise errors.InputError(
-      f"--coordinator_address={address}: this host cannot open that port "
+      f"{said}={address}: this host cannot open that port "
       f"({error}). Give all processes HOST:PORT with a free one"
     ) from error
 

@@ -36,6 +36,8 @@ T = TypeVar("T")
 AXIS = "batch"
 # Seconds of silence after which a process counts as gone.
 HEARTBEAT = 30
+# Where JAX reads which of its host's devices are a process's own.
+_ON_HOST = {"SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK"}
 # Seconds that the first process outlives its last message.
 LAST = 1.0
 # What JAX, Gloo and NCCL say of one that is, and of no other error.
@@ -51,22 +53,19 @@ WHOLE, ROWS = PartitionSpec(), PartitionSpec(AXIS)
 def join_hosts(**known: Any) -> None:
   """Connect the processes of all hosts.
 
-  JAX finds them by itself on Cloud TPU, Slurm, OpenMPI and the like. Elsewhere
-  each says who it is: by `known` or by JAX_COORDINATOR_ADDRESS (host:port of
-  the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0).
+  JAX finds what is not known on Cloud TPU, Slurm, OpenMPI and the like.
 
   Args:
-    **known: coordinator_address, num_processes, process_id.
+    **known: coordinator_address (host:port of the first), num_processes,
+      process_id (from 0), as `config_flag.process` returns them.
 
   Raises:
     InputError: JAX found no other host and too little is known.
   """
-  for key in ("num_processes", "process_id"):
-    text = os.environ.get(f"JAX_{key.upper()}")
-    if text and key not in known:
-      if not text.isdecimal():
-        raise errors.InputError(f"JAX_{key.upper()}={text} is not a number")
-      known[key] = int(text)
+  if len(known) == 3 and not _ON_HOST & os.environ.keys():
+    # Nothing is missing, and in a pod of Kubernetes without a token JAX fails
+    # when it looks for more.
+    known["cluster_detection_method"] = "deactivate"
   try:
     jax.distributed.initialize(**known, heartbeat_timeout_seconds=HEARTBEAT)
   except ValueError as error:

@@ -163,3 +163,24 @@ def test_a_port_that_the_first_process_cannot_open_is_refused():
   with flagsaver.flagsaver(**{address: taken, number: 0}):
     assert config_flag.process() == {address: taken, number: 0}
   assert config_flag.process() is None
+
+
+def test_variables_say_what_no_flag_says(monkeypatch):
+  address, number = config_flag.PROCESS[0].name, config_flag.PROCESS[2].name
+  with socket.create_server(("", 0)) as other:
+    taken = f"10.0.0.1:{other.getsockname()[1]}"
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", taken)
+    monkeypatch.setenv("JAX_PROCESS_ID", "0")
+    assert config_flag.process() is None  # nothing asks for several
+    with flagsaver.flagsaver(multihost=True):
+      said = f"JAX_COORDINATOR_ADDRESS={taken}: this host"
+      with pytest.raises(errors.InputError, match=said):
+        config_flag.process()
+    with flagsaver.flagsaver(**{number: 1}):
+      assert config_flag.process() == {address: taken, number: 1}
+  with flagsaver.flagsaver(multihost=True):
+    for name, text in (("JAX_PROCESS_ID", "-1"), ("JAX_NUM_PROCESSES", "two")):
+      monkeypatch.setenv(name, text)
+      with pytest.raises(errors.InputError, match=f"^{name}={text}: "):
+        config_flag.process()
+      monkeypatch.delenv(name)

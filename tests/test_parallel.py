@@ -187,6 +187,18 @@ def test_a_process_that_knows_too_little_is_told_what_to_give(monkeypatch):
   monkeypatch.setattr(jax.distributed, "initialize", initialize)
   with pytest.raises(errors.InputError, match="--coordinator_address=HOST"):
     parallel.join_hosts(process_id=1)
-  monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
-  with pytest.raises(errors.InputError, match="JAX_NUM_PROCESSES=two"):
-    parallel.join_hosts()
+
+
+@pytest.mark.parametrize("on_host", ["", "SLURM_LOCALID"])
+def test_a_cluster_is_asked_only_for_what_is_not_known(monkeypatch, on_host):
+  known = {"coordinator_address": "a:1", "num_processes": 2, "process_id": 1}
+  if on_host:
+    monkeypatch.setenv(on_host, "1")  # which device is this process's
+  calls = []
+  monkeypatch.setattr(
+    jax.distributed, "initialize", lambda **words: calls.append(words)
+  )
+  parallel.join_hosts(**known)
+  method = calls[0].get("cluster_detection_method")
+  assert method == (None if on_host else "deactivate")
+  assert calls[0].items() >= known.items()

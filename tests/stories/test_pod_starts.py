@@ -70,8 +70,9 @@ def open_mpi(rank, port):
 
 
 def kubernetes(rank, port):
-  """As the manifest of docs/pods.md has it."""
+  """As a container of the manifest of docs/pods.md has it."""
   return {
+    "KUBERNETES_SERVICE_HOST": "127.0.0.1",
     "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
     "JAX_NUM_PROCESSES": "2",
     "JAX_PROCESS_ID": f"{rank}",
@@ -82,7 +83,10 @@ def kubernetes(rank, port):
 def test_the_environment_of_a_cluster_tells_who_is_who(start, known):
   words = "train.batch_size 3 does not divide over 2 devices; use 2 or 4"
   run = (*runs.SMALL, "--config.train.batch_size=3")
-  assert_one_message(start(2, *run, known=known), words)
+  started = start(2, *run, known=known)
+  assert_one_message(started, words)
+  # Nor does JAX miss its package of that name.
+  assert "Kubernetes" not in started.said(0) + started.said(1)
 
 
 def own_data(tmp_path, images=6):
