@@ -75,7 +75,7 @@ def join_hosts(**known: Any) -> None:
       "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
     ) from error
   except RuntimeError as error:
-    if not _is_gone(error):
+    if not _gone(error):
       raise
     raise errors.InputError(
       f"--multihost: the other processes did not answer ({error}). Start the "
@@ -90,7 +90,7 @@ def end_all(error: errors.InputError, **known: Any) -> NoReturn:
     error: Printed here at once: the others may never come.
     **known: See `join_hosts`.
   """
-  _tell(str(error))
+  _tell(f"{error}\nWaiting for the other processes, to end them too")
 
   def fail() -> None:
     raise error
@@ -98,12 +98,15 @@ def end_all(error: errors.InputError, **known: Any) -> NoReturn:
   join_hosts(**known)
   with ended_together():
     if processes() > 1:
-      agreed(fail)
+      try:
+        agreed(fail)
+      except Told:
+        raise Told("") from None  # the first process has told its own error
   sys.exit(2)
 
 
 class Told(errors.InputError):
-  """Wrong input that all of several processes have been told of."""
+  """Wrong input that all processes know of; the first one says it."""
 
 
 def stop_together(call: int) -> bool:
@@ -152,10 +155,10 @@ def _last_words(error: BaseException) -> tuple[int, str]:
     return errors.INTERRUPTED, f"{_name()}: stopped by Ctrl-C"
   if isinstance(error, Told):
     return 2, str(error) if rank() == 0 else ""
-  if _is_gone(error):
+  if gone := _gone(error):
     return 2, (
       f"{_name()}: another one has ended or cannot be reached "
-      f"({str(error).splitlines()[0][:200]}); its own output says more. Start "
+      f"({gone.splitlines()[0][:200]}); its own output says more. Start "
       "all of them again: the same command goes on from the last checkpoint, "
       "on any number of processes"
     )
@@ -164,13 +167,15 @@ def _last_words(error: BaseException) -> tuple[int, str]:
   return 2, f"{_name()}: {error}"
 
 
-def _is_gone(error: BaseException | None) -> bool:
-  """Return whether an error says that another process is gone."""
-  if isinstance(error, errors.InputError):
-    error = error.__cause__  # see `errors.input_errors`
-  # JAX raises either.
+def _gone(error: BaseException | None) -> str:
+  """Return what an error or a cause of it says of a lost process, or ""."""
+  # JAX raises either; Orbax and `errors.input_errors` raise others from them.
   kinds = jax.errors.JaxRuntimeError | ValueError
-  return isinstance(error, kinds) and _GONE.match(str(error)) is not None
+  while error is not None:
+    if isinstance(error, kinds) and _GONE.match(str(error)):
+      return str(error)
+    error = error.__cause__
+  return ""
 
 
 def _name() -> str:
@@ -243,7 +248,8 @@ def agreed(work: Callable[[], T]) -> T:
     work: This process's share of some work; exchanges nothing.
 
   Raises:
-    InputError: Raised by `work` on the first process where it was.
+    InputError: Raised by `work` on the first process where it was, which is
+      named unless all have raised the same.
   """
   if jax.process_count() == 1:
     return work()
@@ -252,10 +258,11 @@ def agreed(work: Callable[[], T]) -> T:
   try:
     result = work()
   except errors.InputError as error:
-    wrong = f"{_name()}: {error}"
+    wrong = str(error)
   failed = [r for r, does in enumerate(gathered(bool(wrong))) if does]
   if failed:
-    raise Told(_text_of(failed[0], wrong))
+    text, name = (_text_of(failed[0], own) for own in (wrong, _name()))
+    raise Told(text if all(gathered(wrong == text)) else f"{name}: {text}")
   return result
 
 

@@ -119,6 +119,52 @@ def test_each_keeps_its_own_result_unless_one_fails(monkeypatch):
     assert str(error).endswith(": /data/1.png is cut off")
 
 
+def test_what_all_find_alike_is_no_fault_of_one(monkeypatch):
+  def work():
+    raise errors.InputError("/data/ä.png is cut off")
+
+  several = processes.Processes(monkeypatch, 3)
+  for error in several.run(lambda _: parallel.agreed(work)):
+    assert isinstance(error, parallel.Told)
+    assert str(error) == "/data/ä.png is cut off"
+
+
+@pytest.mark.parametrize("broken", [(0, 1), (1,)])
+def test_what_one_finds_before_it_joins_is_said_once(
+  monkeypatch, capsys, broken
+):
+  several = processes.Processes(monkeypatch, 2)
+  monkeypatch.setattr(parallel, "join_hosts", lambda: None)
+  monkeypatch.setattr(parallel, "LAST", 0.0)
+  ends, left = [], SystemExit  # of a thread, in place of its process
+
+  def end(status):
+    ends.append(status)
+    raise left
+
+  monkeypatch.setattr(parallel.os, "_exit", end)
+
+  def start(rank):
+    error = errors.InputError(f"/data/{rank}.png is cut off")
+    try:
+      if rank in broken:
+        parallel.end_all(error)
+      with parallel.ended_together():
+        parallel.agreed(lambda: None)
+    except left:
+      return
+
+  several.run(start)
+  assert ends == [2, 2]
+  said = capsys.readouterr().err
+  for rank in broken:
+    line = f"deeplax: /data/{rank}.png is cut off\nWaiting for the other"
+    assert said.count(line) == 1
+  by_first = "deeplax: process 1 of 2 on "
+  assert said.count(by_first) == (0 not in broken)
+  assert said.count("is cut off") == 2
+
+
 GONE = (
   "UNKNOWN: Gloo all-reduce failed: [external/gloo/gloo/transport/tcp/pair.cc:"
   "538] Read error [127.0.0.1]:46817: Connection reset by peer",
@@ -143,14 +189,22 @@ def test_the_loss_of_another_process_is_one_message(monkeypatch, capsys, text):
   monkeypatch.setattr(jax, "process_index", lambda: 3)
   input_error = errors.InputError(text)
   input_error.__cause__ = ValueError(text)
+  # As a checkpoint's, for whose other parts Orbax waits.
+  timeout = TimeoutError("Timed out while waiting for a barrier")
+  timeout.__cause__ = jax.errors.JaxRuntimeError(text)
+  unsaved = errors.InputError("step 6 could not be saved. Make room there")
+  unsaved.__cause__ = timeout
   for error in (
     jax.errors.JaxRuntimeError(text),
     ValueError(text),
     input_error,
+    timeout,
+    unsaved,
   ):
     status, said = parallel._last_words(error)
     assert status == 2 and said.startswith("process 3 of 4 on ")
-    assert "another one has ended or cannot be reached" in said
+    assert f"another one has ended or cannot be reached ({text[:30]}" in said
+    assert "Make room" not in said
   assert not capsys.readouterr().err
 
 
