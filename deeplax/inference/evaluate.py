@@ -122,7 +122,7 @@ def evaluate_rows(
   names = source.spec.class_names
   subset = views.Subset(source, max_images)
   if not len(subset):
-    raise errors.InputError(f"no image to evaluate in {source.spec.name}")
+    raise parallel.Told(f"no image to evaluate in {source.spec.name}")
   matrix = np.zeros((len(names), len(names)), np.int64)
   empty = {"matrix": matrix, **measures.empty(len(names), measured)}
   rank, ranks = jax.process_index(), jax.process_count()
@@ -230,7 +230,7 @@ def _result(
   try:
     result = confusion.scores(counts["matrix"], spec.class_names)
   except ValueError as error:
-    raise errors.InputError(f"evaluating {spec.name}: {error}") from error
+    raise parallel.Told(f"evaluating {spec.name}: {error}") from error
   result |= measures.scores(counts, spec.class_names, measured)
   result |= fields
   return result

@@ -1,12 +1,13 @@
 """Stop a training that goes wrong, with the step, its images and the cause."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 import math
 
 import jax
 import numpy as np
 
-from deeplax import errors
+from deeplax import parallel
 from deeplax.data import files
 from deeplax.data import views
 from deeplax.data.checks import check
@@ -38,13 +39,18 @@ def refuse_steps(
     drawn: Returns the indices of a step's images.
 
   Raises:
-    InputError: Naming the step, its images, the likely cause and the remedy.
+    InputError: Naming the step, its images, the likely cause and the remedy;
+      the same of all processes, whose values are sums over all.
   """
   for step, value in enumerate(values, start=first):
+    text = None
     if value["illegal"] > 0:
-      raise errors.InputError(_illegal(step, value, source, drawn(step)))
-    if not math.isfinite(value["loss"]):
-      raise errors.InputError(_not_finite(step, value, source, drawn(step)))
+      text = _illegal
+    elif not math.isfinite(value["loss"]):
+      text = _not_finite
+    if text:
+      find = partial(text, step, value, source, drawn(step))
+      raise parallel.Told(parallel.of_first(find))
 
 
 def _illegal(
@@ -105,13 +111,13 @@ def refuse_lost(state: state_lib.State, *, step: int) -> None:
   """Stop before parameters that are not finite replace good ones on disk.
 
   Raises:
-    InputError: Naming the step.
+    InputError: Naming the step; the same of all processes.
   """
   # On the host, where saving brings them anyway: XLA takes seconds to compile
   # a check of hundreds of arrays.
   arrays = jax.tree.leaves(state.params)
   if not all(np.isfinite(np.asarray(x)).all() for x in arrays):
-    raise errors.InputError(
+    raise parallel.Told(
       f"step {step}: some parameters are not finite. Nothing was saved here; "
       "lower --config.optim.base_lr and start anew, or look at metrics.jsonl"
     )

@@ -52,9 +52,21 @@ def variables(
     return drawn
   start = config.init.checkpoint
   step = parallel.of_first(functools.partial(sealed.wanted_step, start))
+  carry = functools.partial(_carried, config, model, _flat(drawn), step)
+  return flax.traverse_util.unflatten_dict(parallel.agreed(carry))
+
+
+def _carried(
+  config: ml_collections.ConfigDict,
+  model: nn.Module,
+  new: dict[rules.Path, Any],
+  step: int,
+) -> dict[rules.Path, Any]:
+  """Return `new` with what a step of `init.checkpoint` has in its place."""
+  start = config.init.checkpoint
   theirs = checkpoint.read(start, step)
   theirs, note = _for_bands(config, model, theirs)
-  new, old = _flat(drawn), _flat(theirs)
+  old = _flat(theirs)
   sizes = {path: leaf.shape for path, leaf in old.items()}
   fresh, misfits, surplus = _differing(config, model, sizes)
   if misfits or surplus:
@@ -75,7 +87,7 @@ def variables(
     path: jnp.asarray(jax.device_get(old[path]))
     for path in new.keys() - set(fresh)
   }
-  return flax.traverse_util.unflatten_dict(new | carried)
+  return new | carried
 
 
 def _differing(

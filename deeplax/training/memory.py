@@ -139,10 +139,11 @@ def refuse_too_large(
     InputError: Naming a batch and a crop that fit, estimated by proportion.
   """
   # All processes go on or none does.
+  needed = max(parallel.gathered(needed))
   free = min(parallel.gathered(parallel.memory_free(mesh)))
   limit = int(free * config.train.memory_fraction)
   if needed > limit:
-    raise _too_large(config, mesh, needed, limit, state_bytes)
+    raise parallel.Told(_too_large(config, mesh, needed, limit, state_bytes))
 
 
 @contextlib.contextmanager
@@ -168,15 +169,15 @@ def refusals(
     if found := _NEEDED.search(str(error)):
       needed, free = map(_bytes, found.groups())
       limit = int(free * config.train.memory_fraction)
-      refusal = _too_large(config, mesh, needed, limit, state_bytes)
+      text = _too_large(config, mesh, needed, limit, state_bytes)
     else:
       fixes = " or ".join(_fixes(config, mesh.size, HALF))
-      refusal = errors.InputError(
+      text = (
         f"a device has no memory to compile the training step"
         f"{_asked(error)}. End other programs on it, or use about half the "
         f"memory: {fixes or SMALLER}"
       )
-    raise refusal from error
+    raise errors.InputError(text) from error
 
 
 @contextlib.contextmanager
@@ -216,11 +217,11 @@ def _too_large(
   needed: int,
   limit: int,
   state_bytes: int,
-) -> errors.InputError:
+) -> str:
   # Beside the state, memory grows with the pixels of a batch.
   share = max(limit - state_bytes, 0) / max(needed - state_bytes, 1)
   fixes = " or ".join(_fixes(config, mesh.size, share))
-  return errors.InputError(
+  return (
     f"one step needs {gigabytes(needed)} and {gigabytes(limit)} of a device's "
     f"memory is free for it. {f'Use {fixes}' if fixes else SMALLER}"
   )

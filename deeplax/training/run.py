@@ -112,7 +112,9 @@ def _run(
   total = config.train.total_steps
   if resume is not None:
     shapes = variables_lib.shapes(parts.model)
-    checkpoint.refuse_other_shapes(folder, resume, shapes)
+    parallel.of_first(
+      partial(checkpoint.refuse_other_shapes, folder, resume, shapes)
+    )
   open_outputs = partial(
     written.opened,
     config,
@@ -253,8 +255,11 @@ def compile_and_check(
     variables, parts.tx, seed=config.seed, average=config.optim.ema_decay > 0
   )
   state_bytes = sum(x.nbytes for x in jax.tree.leaves(state))
-  with memory.refusals(config, parts.mesh, state_bytes=state_bytes):
-    step, needed = memory.compile_step(config, parts, state, progress)
+  refusals = memory.refusals(config, parts.mesh, state_bytes=state_bytes)
+  compiled = refusals(memory.compile_step)
+  step, needed = parallel.agreed(
+    lambda: compiled(config, parts, state, progress)
+  )
   rows = overview.overview(
     config, parts, workdir=workdir, params=state.params, needed=needed
   )

@@ -25,10 +25,10 @@ def refuse_apart(workdir: epath.PathLike) -> None:
   Raises:
     InputError: Naming the processes that do not see it.
   """
-  folder = epath.Path(workdir)
-  number, *others = parallel.gathered(random.randrange(2**31))
-  if not others:
+  if parallel.processes() == 1:
     return
+  folder = epath.Path(workdir)
+  number = parallel.gathered(random.randrange(2**31))[0]  # the first one's
   path = folder / layout.TOKEN
   rank = parallel.rank()
   if rank == 0:
@@ -44,9 +44,9 @@ def refuse_apart(workdir: epath.PathLike) -> None:
   if without:
     raise parallel.Told(
       f"--workdir={workdir} is not one folder for all processes: "
-      f"{', '.join(map(str, without))} of 0 to {len(others)} do not see what "
-      "the first one writes there. Name a folder on a file system that all "
-      "hosts share"
+      f"{', '.join(map(str, without))} of 0 to {parallel.processes() - 1} do "
+      "not see what the first one writes there. Name a folder on a file system "
+      "that all hosts share"
     )
 
 

@@ -202,6 +202,15 @@ def test_what_one_process_finds_wrong_is_told_by_all(monkeypatch):
   assert asked == [4] * 4  # or they would not agree on later stops
 
 
+def test_a_split_without_a_labeled_pixel_is_told_by_all(monkeypatch):
+  several = processes.Processes(monkeypatch, 4)
+  source = Broken(np.full((20, 30), 255, np.uint8))
+  found, _ = _share(several, source=source, stopped=lambda rank: False)
+  for error in found:
+    assert isinstance(error, parallel.Told)
+    assert str(error).startswith("evaluating toy: no pixel was counted")
+
+
 def test_a_stop_that_all_agree_on_wins_over_an_error_of_one(monkeypatch):
   asked = [0] * 4
 

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from deeplax import errors
+from deeplax import parallel
 from deeplax.data import folder
 from deeplax.data import loader
 from deeplax.data import views
 from deeplax.training import diagnosis
 from deeplax.training import state as state_lib
+from tests import processes
 from tests.commands import command
 from tests.data import trees
 from tests.inference import toy
@@ -86,6 +88,24 @@ def test_a_loss_that_is_no_number_names_step_images_and_cause(loss):
   assert ", ".join(names) in text and "--config.optim.base_lr" in text
 
 
+def test_the_first_of_several_processes_looks_for_the_cause(monkeypatch):
+  class Counted(toy.Toy):
+    def __getitem__(self, index):
+      readers.append(parallel.rank())
+      return super().__getitem__(index)
+
+  readers, source = [], Counted(6)
+  several = processes.Processes(monkeypatch, 3)
+  found = several.run(
+    lambda _: refuse(source, {"loss": math.nan, "illegal": 0.0}, first=7)
+  )
+  assert set(readers) == {0}
+  for error in found:
+    assert isinstance(error, parallel.Told)
+    assert str(error) == str(found[0])
+    assert str(error).startswith("step 7: the loss is nan, on the images")
+
+
 def test_at_the_first_step_the_start_is_to_blame():
   with pytest.raises(errors.InputError, match="weights that the run"):
     refuse(toy.Toy(6), {"loss": math.nan, "illegal": 0.0})
@@ -114,7 +134,8 @@ def test_parameters_that_are_not_finite_are_not_saved():
     opt_state=(),
     rng=None,
   )
-  with pytest.raises(errors.InputError, match="step 7: some parameters"):
+  # Those of all processes: the first one says it.
+  with pytest.raises(parallel.Told, match="step 7: some parameters"):
     diagnosis.refuse_lost(state, step=7)
 
 

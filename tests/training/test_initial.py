@@ -11,6 +11,7 @@ import pytest
 from configs import lraspp_mobilenet_v3
 from configs import v1_vgg16_largefov
 from deeplax import errors
+from deeplax import parallel
 from deeplax.data import spec as spec_lib
 from deeplax.models import build
 from deeplax.models import variables as variables_lib
@@ -20,6 +21,7 @@ from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
 from deeplax.workdir import settings
 from tests import commands
+from tests import processes
 from tests import runs
 from tests.models import networks
 
@@ -112,6 +114,23 @@ def test_another_network_is_refused_naming_its_parameters(workdir):
     initial.variables(c, model, resumed=False)
   assert "params/head" in str(error.value)
   assert "decoder/conv0/bias" not in str(error.value)
+
+
+def test_another_network_is_told_by_all_processes_alike(workdir, monkeypatch):
+  folder, _ = workdir
+  theirs, _ = checkpoint.restore_variables(folder)
+  # Orbax asks other processes, which are threads here.
+  monkeypatch.setattr(checkpoint, "read", lambda start, step: theirs)
+  c = config()
+  c.init.checkpoint = str(folder)
+  c.model.channels = 48
+  model = build.from_config(c.model, num_classes=5)
+  several = processes.Processes(monkeypatch, 2)
+  for error in several.run(
+    lambda _: initial.variables(c, model, resumed=False)
+  ):
+    assert isinstance(error, parallel.Told)
+    assert str(error).startswith(f"init.checkpoint {folder} holds another")
 
 
 @pytest.mark.parametrize(

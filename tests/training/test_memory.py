@@ -22,6 +22,7 @@ from deeplax.training import parts as parts_lib
 from deeplax.training import run as run_lib
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
+from tests import processes
 
 GB = 10**9
 
@@ -38,6 +39,29 @@ def refuse(
 
 def test_what_fits_passes(monkeypatch):
   refuse(monkeypatch, available=10 * GB)
+
+
+def test_the_device_with_the_least_decides_for_all_processes(monkeypatch):
+  several = processes.Processes(monkeypatch, 2)
+  mesh = parallel.mesh()
+  config = defaults.base()
+  config.train.memory_fraction = 1.0
+  free = [12 * GB, 10 * GB]
+  monkeypatch.setattr(
+    parallel, "memory_free", lambda mesh: free[parallel.rank()]
+  )
+
+  def refusals(*needed):
+    return several.run(
+      lambda rank: memory.refuse_too_large(
+        config, needed[rank], mesh, state_bytes=GB
+      )
+    )
+
+  assert refusals(10 * GB, 9 * GB) == [None, None]
+  for error in refusals(11 * GB, 9 * GB):
+    assert isinstance(error, parallel.Told)
+    assert "needs 11.0 GB and 10.0 GB of a device's" in str(error)
 
 
 def test_half_the_activations_are_half_the_batch(monkeypatch):
