@@ -15,7 +15,7 @@ deeplax/ops/backend.py has for a TPU; each --forms changes some, or none.
 
 Cycles are the compiler's own estimate, nothing is measured: good for comparing
 forms and layers, not for promises. Milliseconds and images a second are those
-cycles at the chip's clock. Compiling takes 2 to 10 minutes for each; --programs
+cycles at the chip's clock. Compiling takes 2 to 15 minutes for each; --programs
 keeps the programs, so that the next call reads them, whatever has changed since
 (their rows name the commit).
 

@@ -23,7 +23,7 @@ from benchmarks import steps as steps_lib
 from benchmarks import timing
 from deeplax import errors
 from deeplax import parallel
-from deeplax.workdir import checkpoint
+from deeplax.workdir import saves
 
 WAYS = ("waited for", "background")
 
@@ -38,7 +38,7 @@ def measure(args: Any, folder: str) -> dict[str, Any]:
   size = sum(x.nbytes for x in jax.tree.leaves(state)) / 1e6
   state, _ = jax.block_until_ready(step(state, batch))  # compiled
   number = 0
-  with checkpoint.Checkpoints(folder, keep=2) as checkpoints:
+  with saves.Checkpoints(folder, keep=2) as checkpoints:
     for _ in range(args.rounds):
       for way in WAYS:
         number += 1

@@ -14,6 +14,7 @@ from deeplax.training import norm_statistics
 from deeplax.training import optim
 from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
+from deeplax.workdir import saves
 from deeplax.workdir import settings
 from tests import runs
 from tests.commands import command
@@ -156,7 +157,7 @@ def test_training_can_go_on_in_what_was_written(tmp_path):
       self.value = value
 
   data = Data()
-  state = checkpoint.Checkpoints(out, keep=2).restore(
+  state = saves.Checkpoints(out, keep=2).restore(
     3, fresh, data, sharding=parallel.replicated(parallel.mesh())
   )
   assert int(state.step) == 3 and data.value == {"next_index": 0}

@@ -33,6 +33,7 @@ from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
 from deeplax.workdir import layout
 from deeplax.workdir import lock
+from deeplax.workdir import saves
 from deeplax.workdir import settings
 
 
@@ -119,7 +120,7 @@ def convert(
   with lock.held(workdir):
     settings.write_run_files(workdir, config, spec, state.params, print)
     atomic.write_json(workdir / layout.CONVERTED, _record(args, start))
-    checkpoint.save_start(workdir, state)
+    saves.save_start(workdir, state)
   print(_next(args, start, other_classes, overrides))
 
 

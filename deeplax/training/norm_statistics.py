@@ -29,6 +29,7 @@ from deeplax.training import parts as parts_lib
 from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
 from deeplax.workdir import lock
+from deeplax.workdir import saves
 from deeplax.workdir import settings
 
 SHOWN = 5  # norms that moved farthest, in the printed table
@@ -236,4 +237,4 @@ def save(
     ),
   )
   settings.write_run_files(out, config, spec, state.params, lambda *_: None)
-  checkpoint.save_start(out, state, step=step)
+  saves.save_start(out, state, step=step)

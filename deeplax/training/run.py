@@ -130,7 +130,7 @@ def _run(
     if first_process:
       settings.write_lost(folder, config, spec)
     if parallel.of_first(partial(sealed.miou, folder, resume)) is None:
-      variables, _ = checkpoint.restore_variables(folder, resume)
+      variables = checkpoint.read(folder, resume)
       with open_outputs() as outputs:
         watch.training = True
         outputs.scores.add(variables, resume)

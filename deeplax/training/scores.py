@@ -9,7 +9,7 @@ from deeplax import errors
 from deeplax import parallel
 from deeplax.inference import evaluate
 from deeplax.training import log as log_lib
-from deeplax.workdir import checkpoint
+from deeplax.workdir import saves
 
 
 class Scores:
@@ -18,7 +18,7 @@ class Scores:
   def __init__(
     self,
     evaluate: Callable[[Any, int], float],
-    checkpoints: checkpoint.Checkpoints,
+    checkpoints: saves.Checkpoints,
     log: log_lib.MetricLog,
     progress: Callable[[str], None],
   ):
@@ -60,6 +60,7 @@ class Scores:
       )
       return
     self._log.write(step, {"miou": miou})
+    self._log.flush()  # a step with a score is not evaluated again
     self._checkpoints.score(step, miou)
 
   def refuse_missing(self, last: int) -> None:

@@ -14,14 +14,14 @@ from deeplax.training import log as log_lib
 from deeplax.training import profile as profile_lib
 from deeplax.training import scores as scores_lib
 from deeplax.training import signals
-from deeplax.workdir import checkpoint
 from deeplax.workdir import layout
+from deeplax.workdir import saves
 
 
 class Written(NamedTuple):
   """The outputs of a run, open."""
 
-  checkpoints: checkpoint.Checkpoints
+  checkpoints: saves.Checkpoints
   log: log_lib.MetricLog
   scores: scores_lib.Scores
   profile: profile_lib.Profile
@@ -51,7 +51,7 @@ def opened(
     InputError: The workdir cannot be written (any more).
   """
   try:
-    checkpoints = checkpoint.Checkpoints(
+    checkpoints = saves.Checkpoints(
       folder, keep=config.checkpoint.keep, progress=progress
     )
     checkpoints.discard_damaged(after=-1 if resume is None else resume)

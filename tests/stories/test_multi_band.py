@@ -17,7 +17,7 @@ from deeplax.models import variables as variables_lib
 from deeplax.training import initial
 from deeplax.training import optim
 from deeplax.training import state as state_lib
-from deeplax.workdir import checkpoint
+from deeplax.workdir import saves
 from deeplax.workdir import settings
 from tests.commands import command
 from tests.data import tiffs
@@ -93,7 +93,7 @@ def rgb(tmp_path_factory):
   variables = variables_lib.initial_variables(model, seed=3)
   _, tx = optim.optimizer(config)
   state = state_lib.create(variables, tx, seed=0)
-  checkpoint.save_start(workdir, state)
+  saves.save_start(workdir, state)
   settings.write_run_files(
     epath.Path(workdir), config, spec, state.params, lambda line: None
   )

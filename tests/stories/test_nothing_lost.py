@@ -27,7 +27,7 @@ KILLS = int(os.environ.get("DEEPLAX_KILLS", "4"))
 # Part of a run -> (function, calls to choose from, seconds to choose from).
 PARTS = {
   "step": ("deeplax.parallel:shard", 8, 0.05),
-  "save": ("deeplax.workdir.checkpoint:Checkpoints.save", 4, 0.3),
+  "save": ("deeplax.workdir.saves:Checkpoints.save", 4, 0.3),
   "evaluation": ("deeplax.inference.evaluate:evaluate", 2, 0.5),
   "report": ("deeplax.workdir.results:write_result", 2, 0.1),
 }

@@ -1,5 +1,6 @@
 """Kills, stops and failures while a checkpoint is written in the background."""
 
+import errno
 import json
 import os
 import signal
@@ -144,4 +145,24 @@ def test_a_seal_that_fails_ends_all_processes_with_one_message(
     assert "Traceback" not in started.said(rank)
     assert "another one has ended" not in started.said(rank)
   os.rmdir(workdir / "checkpoints" / "6" / sealed.SUMS)
+  assert sealed.sound_step(workdir) == 3
+
+
+@pytest.mark.parametrize("full", [0, 1])
+def test_a_disk_full_for_one_process_ends_all_with_its_reason(
+  tmp_path, monkeypatch, full
+):
+  workdir = tmp_path / "run"
+  writes = "orbax.checkpoint._src.serialization.jax_array_handlers"
+  writes += ":_async_serialize_replica_slices"  # once in each save
+  for name, value in held.full(writes, 2, full).items():
+    monkeypatch.setenv(name, value)
+  started = pod.Pod(tmp_path / "1", 2, "main", *RUN, f"--workdir={workdir}")
+  ended = started.ended(120)
+  assert ended == [2, 2], started.said(0)[-3000:]
+  told = [x for x in started.said(0).splitlines() if " could not be saved" in x]
+  assert len(told) == 1 and "step 6 could not be saved in " in told[0]
+  assert os.strerror(errno.ENOSPC) in told[0]
+  assert ("process 1 of 2" in told[0]) == (full == 1)
+  assert "could not be saved" not in started.said(1)
   assert sealed.sound_step(workdir) == 3

@@ -17,7 +17,7 @@ from deeplax.models import layers
 from deeplax.models import variables as variables_lib
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
-from deeplax.workdir import checkpoint
+from deeplax.workdir import saves
 from tests.models import networks
 from tests.training import four_devices
 from tests.training import optimizers
@@ -99,7 +99,7 @@ def restored_on_one(state):
   numbers = iter(grain.MapDataset.range(9).to_iter_dataset())
   next(numbers)
   with tempfile.TemporaryDirectory() as folder:
-    checkpoints = checkpoint.Checkpoints(folder, keep=2)
+    checkpoints = saves.Checkpoints(folder, keep=2)
     checkpoints.save(
       3, parallel.replicate(state, mesh=eight), numbers.get_state()
     )

@@ -19,6 +19,7 @@ from deeplax.training import initial
 from deeplax.training import optim
 from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
+from deeplax.workdir import saves
 from deeplax.workdir import settings
 from tests import commands
 from tests import processes
@@ -56,7 +57,7 @@ def save_run(folder, c):
   variables = variables_lib.initial_variables(model, seed=7)
   _, tx = optim.optimizer(c)
   state = state_lib.create(variables, tx, seed=0)
-  checkpoint.save_start(folder, state)
+  saves.save_start(folder, state)
   spec = spec_lib.Spec("three", ("a", "b", "c"), spec_lib.color_map(3))
   settings.write_run_files(
     epath.Path(folder), c, spec, state.params, lambda line: None

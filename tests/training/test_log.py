@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import Any
 
 from etils import epath
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from deeplax import atomic
 from deeplax.reports import gallery
 from deeplax.training import log as log_lib
+from deeplax.training import scores
 
 
 def sheet(value):
@@ -94,6 +96,24 @@ def test_a_buckets_log_keeps_all_lines_and_is_written_now_and_then(
     {"step": 2, "loss": 0.25},
     {"step": 3, "loss": 0.5},
   ]
+
+
+def test_in_a_bucket_the_line_of_a_score_is_there_before_the_score(bucket):
+  path = epath.Path(bucket) / "run" / "metrics.jsonl"
+  path.parent.mkdir(parents=True)
+  written = []
+
+  class Checkpoints:
+    def scored(self, step):
+      return False
+
+    def score(self, step, miou):
+      written.append((path.read_text(), miou))
+
+  log = log_lib.MetricLog(path, resume_step=0, write=True)
+  kept: Any = Checkpoints()
+  scores.Scores(lambda *_: 0.5, kept, log, print).add({}, 6)
+  assert written == [('{"step": 6, "miou": 0.5}\n', 0.5)]
 
 
 def test_a_buckets_pictures_and_results_are_written_and_cut(bucket):

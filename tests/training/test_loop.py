@@ -26,6 +26,7 @@ from deeplax.training import scores as scores_lib
 from deeplax.training import state as state_lib
 from deeplax.training import step as step_lib
 from deeplax.workdir import checkpoint
+from deeplax.workdir import saves
 from deeplax.workdir import sealed
 
 
@@ -93,7 +94,7 @@ class Run:
     variables = {"params": {"a": jnp.zeros(2)}}
     state = state_lib.create(variables, optax.sgd(0.1), seed=0)
     state = parallel.replicate(state, mesh=self.mesh)
-    with checkpoint.Checkpoints(self.folder, keep=2) as checkpoints:
+    with saves.Checkpoints(self.folder, keep=2) as checkpoints:
       return self.train(checkpoints, state, resume)
 
   def train(self, checkpoints, state, resume):

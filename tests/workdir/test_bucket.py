@@ -49,7 +49,7 @@ def test_the_files_of_a_run_come_back(workdir):
 def test_checkpoints_lie_in_the_bucket_and_a_broken_one_is_passed_over(
   workdir,
 ):
-  folder = checkpoint._folder(workdir)
+  folder = checkpoint.folder_of(workdir)
   assert str(folder) == "gs://bucket/runs/a/checkpoints"
   for step in (2, 4):
     (folder / f"{step}" / "state").mkdir(parents=True)

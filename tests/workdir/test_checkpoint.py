@@ -20,6 +20,7 @@ from deeplax import parallel
 from deeplax.settings import defaults
 from deeplax.training import state as state_lib
 from deeplax.workdir import checkpoint
+from deeplax.workdir import saves
 from deeplax.workdir import sealed
 from deeplax.workdir import settings
 
@@ -44,7 +45,7 @@ def saved(tmp_path_factory):
   atomic.write_json(
     folder / "config.json", json.loads(defaults.base().to_json())
   )
-  checkpoints = checkpoint.Checkpoints(folder, keep=2)
+  checkpoints = saves.Checkpoints(folder, keep=2)
   iterator = make_iterator()
   for step, miou in ((1, 0.1), (2, 0.9), (3, None), (4, 0.3)):
     next(iterator)
@@ -60,7 +61,7 @@ def saved(tmp_path_factory):
 def run(saved, tmp_path):
   """A copy of that workdir, and its checkpoints."""
   shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
-  checkpoints = checkpoint.Checkpoints(tmp_path, keep=2)
+  checkpoints = saves.Checkpoints(tmp_path, keep=2)
   yield tmp_path, checkpoints
   checkpoints.close()
 
@@ -72,7 +73,7 @@ def test_the_newest_two_and_the_best_are_kept(run):
 
 
 def test_checkpoints_without_a_score_do_not_pile_up(tmp_path):
-  checkpoints = checkpoint.Checkpoints(tmp_path, keep=2)
+  checkpoints = saves.Checkpoints(tmp_path, keep=2)
   iterator = make_iterator()
   for step, miou in ((1, 0.1), (2, None), (3, None), (4, None)):
     next(iterator)

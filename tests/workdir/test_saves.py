@@ -15,7 +15,7 @@ import pytest
 from deeplax import errors
 from deeplax import parallel
 from deeplax.training import state as state_lib
-from deeplax.workdir import checkpoint
+from deeplax.workdir import saves
 from deeplax.workdir import sealed
 
 LIMIT = 10  # seconds, for what would otherwise wait for ever
@@ -82,7 +82,7 @@ def test_what_is_saved_is_the_step_saved_however_far_training_went_on(
   )
   state, position = step(state_of(0.1)), {"next_index": 8}
   expected = jax.tree.map(lambda x: np.array(x, copy=True), state)
-  with checkpoint.Checkpoints(tmp_path, keep=2) as checkpoints:
+  with saves.Checkpoints(tmp_path, keep=2) as checkpoints:
     checkpoints.save(1, state, position)
     for _ in range(5):
       state = jax.block_until_ready(step(state))
@@ -95,7 +95,7 @@ def test_what_is_saved_is_the_step_saved_however_far_training_went_on(
       self.state = state
 
   iterator = Iterator()
-  with checkpoint.Checkpoints(tmp_path, keep=2) as checkpoints:
+  with saves.Checkpoints(tmp_path, keep=2) as checkpoints:
     everywhere = parallel.replicated(parallel.mesh())
     found = checkpoints.restore(1, state, iterator, sharding=everywhere)
   jax.tree.map(np.testing.assert_array_equal, found, expected)
@@ -105,7 +105,7 @@ def test_what_is_saved_is_the_step_saved_however_far_training_went_on(
 def test_a_checkpoint_counts_once_it_is_sealed_and_older_ones_go_then(
   tmp_path, sealing
 ):
-  with checkpoint.Checkpoints(tmp_path, keep=1) as checkpoints:
+  with saves.Checkpoints(tmp_path, keep=1) as checkpoints:
     sealing.open.set()
     checkpoints.save(1, state_of(1.0), {"next_index": 1})
     checkpoints.settle()
@@ -141,7 +141,7 @@ CALLS = {
 def test_a_failure_is_told_once_by_whatever_comes_next(
   tmp_path, monkeypatch, call
 ):
-  checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
+  checkpoints = saves.Checkpoints(tmp_path, keep=1)
   checkpoints.save(1, state_of(1.0), {"next_index": 1})
   checkpoints.settle()
   with monkeypatch.context() as patch:
@@ -167,7 +167,7 @@ def test_orbaxs_own_failure_is_one_message_too(tmp_path, monkeypatch, capfd):
   name = "_async_serialize_replica_slices"
   monkeypatch.setattr(jax_array_handlers, name, failing)
   with pytest.raises(errors.InputError) as told:
-    with checkpoint.Checkpoints(tmp_path, keep=1) as checkpoints:
+    with saves.Checkpoints(tmp_path, keep=1) as checkpoints:
       checkpoints.save(1, state_of(1.0), {"next_index": 1})
       checkpoints.score(1, 0.5)
   assert str(told.value).startswith(
@@ -181,23 +181,21 @@ def test_orbaxs_own_failure_is_one_message_too(tmp_path, monkeypatch, capfd):
 def test_a_score_that_cannot_be_written_is_told(tmp_path, monkeypatch):
   monkeypatch.setattr(sealed, "write_score", lambda folder, miou: full(folder))
   with pytest.raises(errors.InputError, match="the score of step 1 could not"):
-    with checkpoint.Checkpoints(tmp_path, keep=1) as checkpoints:
+    with saves.Checkpoints(tmp_path, keep=1) as checkpoints:
       checkpoints.save(1, state_of(1.0), {"next_index": 1})
       checkpoints.score(1, 0.5)
   assert sealed.sound_step(tmp_path) == 1
 
 
 def test_a_long_wait_is_told_once(tmp_path, monkeypatch, sealing):
-  monkeypatch.setattr(checkpoint, "PATIENCE", 0.01)
+  monkeypatch.setattr(saves, "PATIENCE", 0.01)
   said = []
 
   def progress(line):
     said.append(line)
     threading.Timer(0.2, sealing.open.set).start()
 
-  with checkpoint.Checkpoints(
-    tmp_path, keep=1, progress=progress
-  ) as checkpoints:
+  with saves.Checkpoints(tmp_path, keep=1, progress=progress) as checkpoints:
     checkpoints.save(1, state_of(1.0), {"next_index": 1})
   assert said == [
     f"waiting until a checkpoint is in {tmp_path / 'checkpoints'}"
@@ -208,17 +206,60 @@ def test_a_long_wait_is_told_once(tmp_path, monkeypatch, sealing):
 def test_what_a_killed_run_was_writing_is_removed(tmp_path):
   left = tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp" / "state"
   left.mkdir(parents=True)
-  with checkpoint.Checkpoints(tmp_path, keep=1) as checkpoints:
+  with saves.Checkpoints(tmp_path, keep=1) as checkpoints:
     checkpoints.save(7, state_of(1.0), {"next_index": 1})
   assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["7"]
 
 
 def test_a_damaged_step_that_is_trained_again_is_evaluated_again(tmp_path):
-  with checkpoint.Checkpoints(tmp_path, keep=2) as checkpoints:
+  with saves.Checkpoints(tmp_path, keep=2) as checkpoints:
     checkpoints.save(1, state_of(1.0), {"next_index": 1})
     checkpoints.save(2, state_of(2.0), {"next_index": 2})
     checkpoints.score(2, 0.5)
   (tmp_path / "checkpoints" / "2" / sealed.SUMS).unlink()
-  with checkpoint.Checkpoints(tmp_path, keep=2) as checkpoints:
+  with saves.Checkpoints(tmp_path, keep=2) as checkpoints:
     checkpoints.discard_damaged(after=1)
     assert not checkpoints.scored(2)
+
+
+def test_the_error_that_ended_a_run_is_not_hidden_by_one_of_saving(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(sealed, "seal", full)
+  said = []
+  with pytest.raises(errors.InputError, match="the loss is nan"):
+    with saves.Checkpoints(tmp_path, keep=1, progress=said.append) as written:
+      written.save(1, state_of(1.0), {"next_index": 1})
+      raise errors.InputError("the loss is nan")
+  (line,) = said
+  assert "step 1 could not be saved" in line
+
+
+def test_what_all_processes_have_written_is_sealed_when_one_is_lost(
+  tmp_path, monkeypatch, sealing
+):
+  with pytest.raises(RuntimeError, match="connection closed"):
+    with saves.Checkpoints(tmp_path, keep=1) as checkpoints:
+      checkpoints.save(1, state_of(1.0), {"next_index": 1})
+      assert sealing.reached.wait(LIMIT)
+      monkeypatch.setattr(jax, "process_count", lambda: 2)
+      threading.Timer(0.2, sealing.open.set).start()
+      raise RuntimeError("connection closed")
+  assert sealed.sound_step(tmp_path) == 1
+
+
+def test_nothing_waits_for_parts_that_another_process_cannot_write(
+  tmp_path, monkeypatch, writing
+):
+  def refuse(work):
+    work()
+    raise parallel.Told("process 1 of 2: no space left")
+
+  with pytest.raises(parallel.Told):
+    with saves.Checkpoints(tmp_path, keep=1) as checkpoints:
+      checkpoints.save(1, state_of(1.0), {"next_index": 1})
+      monkeypatch.setattr(saves, "PATIENCE", 0.01)
+      monkeypatch.setattr(parallel, "agreed", refuse)
+      monkeypatch.setattr(jax, "process_count", lambda: 2)
+      checkpoints.settle()
+  assert sealed.sound_step(tmp_path) is None
