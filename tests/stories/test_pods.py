@@ -4,10 +4,13 @@ import fnmatch
 import json
 import shutil
 import signal
+import time
 
 import pytest
 
+from deeplax.workdir import sealed
 from tests import commands
+from tests import held
 from tests import pod
 from tests import runs
 
@@ -24,6 +27,7 @@ RUN = (
   "--config.checkpoint.every=3",
   "--config.log.every=1",
 )
+NOTICE = 3.0  # seconds; JAX tells the others of one within about a second
 
 
 def losses(workdir):
@@ -52,6 +56,31 @@ def start(tmp_path):
   yield start
   for started in pods:
     started.kill()
+
+
+@pytest.fixture
+def start_held(start, tmp_path):
+  """Return a function that starts processes and waits until all are held.
+
+  It takes the function where they are, the number of the call there, and what
+  `start` takes; returns the processes and a function that lets them go on.
+  """
+  files = []
+
+  def start_held(function, call, count, *arguments):
+    file = tmp_path / f"go on {len(files)}"
+    files.append(file)
+    started = start(count, *arguments, **held.at(function, call, file))
+    name = function.partition(":")[2]
+    for rank in range(count):
+      started.wait_for(f"held in {name}", rank)
+    return started, file.touch
+
+  return start_held
+
+
+# With log.every=1 its fifth call comes after the fifth step.
+STEP_5 = ("deeplax.training.diagnosis:refuse_steps", 5)
 
 
 @pytest.fixture(scope="module")
@@ -104,13 +133,14 @@ def test_scores_of_four_processes_are_those_of_one(undisturbed, tmp_path):
 
 
 def test_a_notice_to_one_process_saves_and_ends_all(
-  undisturbed, start, tmp_path
+  undisturbed, start, start_held, tmp_path
 ):
   workdir = tmp_path / "run"
-  started = start(4, workdir, *RUN)
-  started.wait_for("step 4/")
+  started, go_on = start_held(*STEP_5, 4, workdir, *RUN)
   started.send(2, signal.SIGTERM)
   started.send(2, signal.SIGTERM)  # a second notice is the same one
+  time.sleep(NOTICE)
+  go_on()
   assert started.ended() == [0] * 4, started.said(0)[-3000:]
   assert "the same command goes on from there" in started.said(0)
   again = start(4, workdir, *RUN)
@@ -120,7 +150,7 @@ def test_a_notice_to_one_process_saves_and_ends_all(
   runs.assert_same_parameters(workdir, undisturbed[0])
 
 
-def test_a_notice_in_an_evaluation_ends_it_on_all(start, tmp_path):
+def test_a_notice_in_an_evaluation_ends_it_on_all(start, start_held, tmp_path):
   run = [x.replace(f"eval={IMAGES}", "eval=400") for x in RUN]
   workdir = tmp_path / "run"
   started = start(2, workdir, *run, POD_IMAGE_SECONDS="0.4")
@@ -138,20 +168,23 @@ def test_a_notice_in_an_evaluation_ends_it_on_all(start, tmp_path):
   assert "Ctrl-C: all processes are told" in again.said(0)
   assert "stopped at step 7" in again.said(0)
   # A notice while the step of a run that goes on is compiled.
-  third = start(2, workdir, *run)
-  third.wait_for("compiling the training step")
+  compile_step = "deeplax.training.memory:compile_step"
+  third, go_on = start_held(compile_step, 1, 2, workdir, *run)
   third.send(1, signal.SIGTERM)
+  time.sleep(NOTICE)
+  go_on()
   assert third.ended(90) == [0, 0], third.said(0)[-3000:]
   assert "stopped at step 8" in third.said(0)
 
 
 def test_when_one_is_killed_the_others_end_with_one_message(
-  undisturbed, start, tmp_path
+  undisturbed, start, start_held, tmp_path
 ):
   workdir = tmp_path / "run"
-  started = start(4, workdir, *RUN)
-  started.wait_for("step 4/")
+  started, go_on = start_held(*STEP_5, 4, workdir, *RUN)
+  started.wait_until((workdir / "checkpoints" / "3" / sealed.SUMS).exists)
   started.send(1, signal.SIGKILL)
+  go_on()
   assert started.ended(60) == [2, -signal.SIGKILL, 2, 2]
   for rank in (0, 2, 3):
     start_of_it = f"deeplax: process {rank} of 4 "
@@ -159,8 +192,9 @@ def test_when_one_is_killed_the_others_end_with_one_message(
     assert said == told(started, rank)[-1:]
     assert "another one has ended or cannot be reached" in said[0]
   # Two processes of two devices go on, and one is killed in an evaluation.
-  again = start(2, workdir, *RUN, devices=2, POD_IMAGE_SECONDS="0.5")
+  again = start(2, workdir, *RUN, devices=2, POD_IMAGE_SECONDS="1")
   again.wait_until(lambda: bool(again.evaluated(0)))
+  again.wait_until((workdir / "checkpoints" / "6" / sealed.SUMS).exists)
   assert "resuming from step 3" in again.said(0)
   again.send(1, signal.SIGKILL)
   assert again.ended(60) == [2, -signal.SIGKILL]
@@ -175,18 +209,18 @@ def test_when_one_is_killed_the_others_end_with_one_message(
     assert found[step] == pytest.approx(expected[step], rel=1e-3), step
 
 
-def test_when_the_first_is_killed_the_others_end(start, tmp_path):
-  started = start(2, tmp_path / "run", *RUN)
-  started.wait_for("step 4/")
+def test_when_the_first_is_killed_the_others_end(start_held, tmp_path):
+  started, go_on = start_held(*STEP_5, 2, tmp_path / "run", *RUN)
   started.send(0, signal.SIGKILL)
+  go_on()
   first, second = started.ended(60)
   assert first == -signal.SIGKILL and second not in (0, None)
 
 
-def test_one_that_answers_no_more_is_given_up(start, tmp_path):
-  started = start(2, tmp_path / "run", *RUN)
-  started.wait_for("step 4/")
+def test_one_that_answers_no_more_is_given_up(start_held, tmp_path):
+  started, go_on = start_held(*STEP_5, 2, tmp_path / "run", *RUN)
   started.send(1, signal.SIGSTOP)
+  go_on()
   # It holds its connections: after 30 s of silence JAX ends the others.
   assert started.processes[0].wait(60) == -signal.SIGABRT
   assert "stopped sending heartbeats" in started.said(0)
