@@ -42,7 +42,7 @@ WORKDIR = flags.DEFINE(
 MULTIHOST = flags.DEFINE_bool(
   "multihost",
   False,
-  "One of several processes, which JAX finds on TPUs, Slurm and OpenMPI.",
+  "One of several processes, which JAX finds on TPUs, Slurm and Open MPI.",
 )
 # Elsewhere each says who it is; the names are jax.distributed.initialize's.
 PROCESS = (

@@ -53,7 +53,7 @@ WHOLE, ROWS = PartitionSpec(), PartitionSpec(AXIS)
 def join_hosts(**known: Any) -> None:
   """Connect the processes of all hosts.
 
-  JAX finds what is not known on Cloud TPU, Slurm, OpenMPI and the like.
+  JAX finds what is not known on Cloud TPU, Slurm, Open MPI and the like.
 
   Args:
     **known: coordinator_address (host:port of the first), num_processes,
