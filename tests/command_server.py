@@ -10,7 +10,6 @@ import faulthandler
 import functools
 import gc
 import importlib
-import io
 import itertools
 import json
 import os
@@ -57,25 +56,6 @@ def next_command() -> dict[str, Any]:
   sys.exit()
 
 
-class Fatal(io.TextIOWrapper):
-  """A standard output whose reader signals the writer after a certain line.
-
-  From inside, since a reader would be too late for a run of quick steps.
-  """
-
-  def __init__(self, start: str, number: int):
-    super().__init__(open(1, "wb", closefd=False))
-    self._start, self._line, self._number = start, "", number
-
-  def write(self, text: str) -> int:
-    written = super().write(text)
-    *lines, self._line = (self._line + text).split("\n")
-    if any(line.startswith(self._start) for line in lines):
-      self.flush()
-      os.kill(os.getpid(), self._number)
-    return written
-
-
 def make_fatal(path: str, number: int, call: int, after: float) -> None:
   """Let one call of a function, "module:name", bring a signal."""
   module, _, name = path.partition(":")
@@ -102,8 +82,6 @@ def become(request: dict[str, Any]) -> None:
   # Its standard error then tells where each thread waits; exit status 1.
   faulthandler.dump_traceback_later(LIMIT, exit=True, file=2)
   sys.stdin = open(0)
-  if request["killed_at"]:
-    sys.stdout = Fatal(request["killed_at"], request["signal"])
   if request["killed_in"]:
     make_fatal(
       request["killed_in"], request["signal"], request["call"], request["after"]

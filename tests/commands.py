@@ -55,7 +55,6 @@ def command(
   name: str,
   *arguments: object,
   short: bool = False,
-  killed_at: str = "",
   killed_in: str = "",
   call: int = 1,
   after: float = 0.0,
@@ -68,7 +67,6 @@ def command(
     name: main, data.build and so on.
     *arguments: Of the command.
     short: Leave few layers of the backbones (networks.shorten), for time.
-    killed_at: Send it a signal once it has printed a line that starts so.
     killed_in: Send it a signal inside this function, "module:name".
     call: In this of the function's calls.
     after: So many seconds after that call was entered.
@@ -82,7 +80,6 @@ def command(
       "module": f"deeplax.{name}",
       "arguments": [str(a) for a in arguments],
       "short": short,
-      "killed_at": killed_at,
       "killed_in": killed_in,
       "call": call,
       "after": after,

@@ -162,15 +162,16 @@ def test_the_bare_debug_command_imports_the_named_libraries(tmp_path):
 
 
 def test_a_killed_run_resumes_to_the_same_bits(trained, tmp_path):
-  # Between checkpoints: after step 3 was logged, so step 2's is the newest.
+  # As step 4 is about to be saved, so that step 2's is the newest, and sealed.
   workdir, same = tmp_path / "killed", "--config.train.deterministic=True"
   killed = command(
     *("main", *runs.SMALL, same, f"--workdir={workdir}"),
     short=True,
-    killed_at="step 3/",
+    killed_in="deeplax.workdir.saves:_refuse_full",
+    call=2,
   )
   assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
-  assert "step 4/" not in killed.stdout
+  assert "step 4/" in killed.stdout
   # A profile, which changes nothing of it, may come with the next start.
   again = runs.train(workdir, same, "--config.train.profile=3").done
   assert "resuming from step 2 of 4" in again.stdout
