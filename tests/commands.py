@@ -22,6 +22,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # arrays pile up.
 COLLECTED_AT = (50_000, 10, 10)
 DEBUG = "--config=configs/quickstart.py:debug"
+# For XLA where values are tested and not speed: half the time to compile.
+COMPILER = (
+  "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 
 
 class Done(NamedTuple):
@@ -129,3 +133,24 @@ def process(
     text=True,
     check=False,
   )
+
+
+def on_devices(module: str, devices: int, *, flags: str) -> str:
+  """Return what a module of tests prints on so many devices of the CPU.
+
+  Args:
+    module: Such as tests.training.eight_devices.
+    devices: How many.
+    flags: More of XLA's.
+  """
+  flags = f"--xla_force_host_platform_device_count={devices} {flags}"
+  done = subprocess.run(
+    [sys.executable, "-m", module],
+    cwd=ROOT,
+    env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  return done.stdout

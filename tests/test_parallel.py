@@ -1,38 +1,22 @@
 """The mapped step: 8 devices, one device and literal jax.pmap agree."""
 
-import os
-import subprocess
-import sys
-
 import jax
 import numpy as np
 import pytest
 
 from deeplax import errors
 from deeplax import parallel
-from tests import conftest
+from tests import commands
 from tests import processes
-
-# Values are tested there, not speed: this halves the time to compile.
-COMPILER = (
-  "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-)
 
 
 @pytest.fixture(scope="module")
 def printed():
   """Return what eight_devices prints on so many CPU devices, by name."""
-  flags = f"--xla_force_host_platform_device_count=8 {COMPILER}"
-  done = subprocess.run(
-    [sys.executable, "-m", "tests.training.eight_devices"],
-    cwd=conftest.ROOT,
-    env=os.environ | {"XLA_FLAGS": flags},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 0, done.stderr[-3000:]
-  pairs = (line.split(": ") for line in done.stdout.splitlines())
+  lines = commands.on_devices(
+    "tests.training.eight_devices", 8, flags=commands.COMPILER
+  ).splitlines()
+  pairs = (line.split(": ") for line in lines)
   return {name: float(value) for name, value in pairs}
 
 

@@ -13,6 +13,7 @@ from deeplax import errors
 from deeplax import parallel
 from deeplax.inference import evaluate
 from deeplax.metrics import confusion
+from tests import commands
 from tests import conftest
 from tests import processes
 from tests.inference import toy
@@ -274,20 +275,12 @@ def test_several_devices_and_processes_give_the_results_of_one():
 @pytest.fixture(scope="module")
 def eight_devices():
   """Return what eight_devices prints."""
-  flags = (
-    "--xla_force_host_platform_device_count=8 "
-    "--xla_backend_optimization_level=0"
+  said = commands.on_devices(
+    "tests.inference.eight_devices",
+    8,
+    flags="--xla_backend_optimization_level=0",
   )
-  done = subprocess.run(
-    [sys.executable, "-m", "tests.inference.eight_devices"],
-    cwd=conftest.ROOT,
-    env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 0, done.stderr[-3000:]
-  return json.loads(done.stdout.splitlines()[-1])
+  return json.loads(said.splitlines()[-1])
 
 
 def test_eight_devices_share_the_images_and_score_as_one(eight_devices):

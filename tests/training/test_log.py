@@ -19,14 +19,19 @@ def sheet(value):
   return Image.fromarray(np.full((4, 6, 3), value, np.uint8))
 
 
-def test_the_page_shows_the_newest_evaluation_first(tmp_path):
-  workdir = epath.Path(tmp_path / "a & b")
+def page_of_two(workdir):
+  """Write two evaluations, and return the page of their pictures."""
   for step, miou in ((100, 0.25), (200, 0.5)):
     atomic.write_json(
       workdir / "eval" / f"val-{step:08d}-os16-s1.0.json", {"miou": miou}
     )
     gallery.add(workdir, "val", step, sheet(step))
-  page = (workdir / "pictures" / "index.html").read_text()
+  return (workdir / "pictures" / "index.html").read_text()
+
+
+def test_the_page_shows_the_newest_evaluation_first(tmp_path):
+  workdir = epath.Path(tmp_path / "a & b")
+  page = page_of_two(workdir)
   assert page.index("step 200 val, mIoU 50.0%") < page.index("step 100 val")
   assert "mIoU 25.0%" in page and "<title>a &amp; b</title>" in page
   assert "http:" not in page and "https:" not in page
@@ -118,12 +123,7 @@ def test_in_a_bucket_the_line_of_a_score_is_there_before_the_score(bucket):
 
 def test_a_buckets_pictures_and_results_are_written_and_cut(bucket):
   workdir = epath.Path(bucket) / "run"
-  for step, miou in ((100, 0.25), (200, 0.5)):
-    atomic.write_json(
-      workdir / "eval" / f"val-{step:08d}-os16-s1.0.json", {"miou": miou}
-    )
-    gallery.add(workdir, "val", step, sheet(step))
-  page = (workdir / "pictures" / "index.html").read_text()
+  page = page_of_two(workdir)
   assert page.index("step 200 val, mIoU 50.0%") < page.index("step 100 val")
   log_lib.MetricLog(workdir / "metrics.jsonl", resume_step=100, write=True)
   names = sorted(p.name for p in (workdir / "pictures").iterdir())

@@ -1,22 +1,10 @@
 """A step whose norms share statistics within groups of devices."""
 
-import os
-import subprocess
-import sys
-
-from tests import conftest
-from tests import test_parallel
+from tests import commands
 
 
 def test_groups_of_devices_are_batches_of_their_own_and_the_state_is_one():
-  flags = f"--xla_force_host_platform_device_count=4 {test_parallel.COMPILER}"
-  done = subprocess.run(
-    [sys.executable, "-m", "tests.training.norm_groups"],
-    cwd=conftest.ROOT,
-    env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-    capture_output=True,
-    text=True,
-    check=False,
+  said = commands.on_devices(
+    "tests.training.norm_groups", 4, flags=commands.COMPILER
   )
-  assert done.returncode == 0, done.stderr[-3000:]
-  assert done.stdout == "checked\n"
+  assert said == "checked\n"
